@@ -1,0 +1,30 @@
+"""Writing a file so that a reader, or a run that was killed, sees all of it or none of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` under a temporary name beside `path` and rename it onto `path`.
+
+    The name of the temporary file holds the process and the thread, so two writers of one file do not mix their bytes;
+    it starts with a dot, so no pattern of this package takes a left-over one for a finished file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            # A rename may reach the disk before the bytes do: after a power cut the file would exist and be empty.
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """`write_bytes` in UTF-8, with line ends as they are in `content` on every system."""
+    write_bytes(path, content.encode("utf-8"))

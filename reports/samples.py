@@ -1,0 +1,46 @@
+"""Sample images as one PNG grid."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from reports.atomic import write_bytes
+
+_GAP_PX = 2
+_WHITE = 255
+
+
+def grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
+    """Arrange images row by row with white gaps between them.
+
+    images: uint8 (n, c, h, w) with n >= 1 and c of 1 (grey) or 3 (RGB).
+    Returns uint8 (height, width) for grey and (height, width, 3) for colour; cells beyond n are white.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise ValueError(
+            f"sample images are {images.dtype} {images.shape}; they must be uint8 (n, channels, height, width) "
+            "with n of at least 1 and 1 or 3 channels"
+        )
+    n, channels, height, width = images.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    canvas = np.full(
+        (rows * (height + _GAP_PX) - _GAP_PX, columns * (width + _GAP_PX) - _GAP_PX, channels), _WHITE, np.uint8
+    )
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + _GAP_PX), (i % columns) * (width + _GAP_PX)
+        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    return canvas[:, :, 0] if channels == 1 else canvas
+
+
+def save_grid(path: Path, images: np.ndarray, columns: int = 8) -> None:
+    """Write `grid(images, columns)` as a PNG, in one rename. The same images give the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(grid(images, columns)).save(buffer, format="PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())

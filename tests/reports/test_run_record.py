@@ -1,0 +1,307 @@
+"""The run folder: whole files only, the same bytes for the same rows, and nothing lost in between."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from reports.run_record import RESULT_COLUMNS, RecordError, RunRecord
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def record(tmp_path) -> RunRecord:
+    return RunRecord.create(tmp_path / "run", "name: x\nseed: 0\n", {"python": "3.11"})
+
+
+def result(**changes):
+    row = {
+        "arm": "none", "strategy": "local", "task": "lesion", "classifier": "cnn", "real_fraction": 1.0, "repeat": 0,
+        "tested_on": "A", "metric": "auroc", "value": 0.5, "receiver": "A", "n_real": 100, "n_synthetic": 0,
+    }  # fmt: skip
+    return row | changes
+
+
+# -- folder --------------------------------------------------------------------------------------------------------
+
+
+def test_create_and_open(tmp_path):
+    RunRecord.create(tmp_path / "run", "name: ä\n", {"cpu": "x", "cores": np.int64(2)})
+    again = RunRecord.open(tmp_path / "run")
+    assert again.scenario_yaml == "name: ä\n"
+    assert again.environment == {"cpu": "x", "cores": 2}
+    assert again.results().empty and again.events() == [] and again.units() == []
+    with pytest.raises(RecordError, match="--resume"):
+        RunRecord.create(tmp_path / "run", "", {})
+
+
+def test_open_says_what_a_run_folder_is(tmp_path):
+    with pytest.raises(RecordError, match="no scenario.yaml"):
+        RunRecord.open(tmp_path)
+
+
+def test_create_again_after_a_kill_before_the_scenario_was_written(tmp_path):
+    (tmp_path / "environment.json").write_text("{}")
+    RunRecord.create(tmp_path, "name: x\n", {})
+
+
+@pytest.mark.parametrize("name", ["../x", "", ".hidden", "a/b", "a\0b", "x" * 200])
+def test_names_that_could_leave_the_folder_are_refused(record, name):
+    with pytest.raises(RecordError, match="cannot name a file"):
+        record.write_unit(name, {})
+    with pytest.raises(RecordError, match="cannot name a file"):
+        record.local(name)
+
+
+# -- events --------------------------------------------------------------------------------------------------------
+
+
+def test_events_in_order(record):
+    before = time.time()
+    record.event("run_started", run_id="r", resumed=False)
+    record.event("note", centre="B", text="line\nend, ü")
+    first, second = record.events()
+    assert first["event"] == "run_started" and before - 1 <= first["t"] <= time.time() + 1
+    assert second["text"] == "line\nend, ü"
+
+
+@pytest.mark.parametrize("torn", [b'{"t": 1.0, "eve', '{"t": 1.0, "event": "ü'.encode()[:-1], b'{"t": 1', b"12"])
+def test_torn_last_line_is_left_out_and_not_continued(record, torn):
+    record.event("one")
+    with open(record.folder / "events.jsonl", "ab") as file:
+        file.write(torn)
+    assert [e["event"] for e in record.events()] == ["one"]
+    resumed = RunRecord.open(record.folder)
+    resumed.event("two")
+    resumed.event("three")
+    assert [e["event"] for e in resumed.events()] == ["one", "two", "three"]
+
+
+def test_events_of_two_processes_do_not_mix(record):
+    code = (
+        "import sys\nfrom reports.run_record import RunRecord\nr = RunRecord.open(sys.argv[1])\n"
+        "for i in range(300): r.event('x', who=sys.argv[2], text='y' * 500, i=i)\n"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", code, record.folder, who], cwd=CHECKOUT) for who in "ab"]
+    assert [run.wait(60) for run in runs] == [0, 0]
+    events = record.events()
+    assert len(events) == 600
+    for who in "ab":
+        assert [e["i"] for e in events if e["who"] == who] == list(range(300))
+
+
+# -- units ---------------------------------------------------------------------------------------------------------
+
+
+def test_unit_round_trip(record):
+    arrays = {
+        "uint8": np.arange(24, dtype=np.uint8).reshape(2, 1, 3, 4),
+        "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        "scalar": np.float64(2.5) * np.ones(()),
+        "empty": np.zeros((0, 3), np.int64),
+    }
+    info = {"unit": "u1", "kind": "learn", "result": {"loss": [0.1, math.nan], "n": np.int64(3), "v": np.float32(0.5)}}
+    record.write_unit("u1", info, arrays)
+    read = RunRecord.open(record.folder).read_unit("u1")
+    assert read is not None
+    got, got_arrays = read
+    assert got["kind"] == "learn" and got["result"]["n"] == 3 and got["result"]["v"] == 0.5
+    assert got["result"]["loss"][0] == 0.1 and math.isnan(got["result"]["loss"][1])
+    assert set(got) == {"unit", "kind", "result"}
+    assert got_arrays is not None
+    for name, array in arrays.items():
+        assert got_arrays[name].dtype == array.dtype and got_arrays[name].shape == array.shape
+        np.testing.assert_array_equal(got_arrays[name], array)
+
+
+def test_unit_without_arrays_and_with_none_in_them(record):
+    record.write_unit("a", {"kind": "survey"})
+    record.write_unit("b", {"kind": "test"}, {})
+    assert record.read_unit("a") == ({"unit": "a", "kind": "survey"}, None)
+    assert record.read_unit("b") == ({"unit": "b", "kind": "test"}, {})
+    assert [info["unit"] for info in record.units()] == ["a", "b"]
+    assert record.read_unit("c") is None and not record.has_unit("c") and record.has_unit("a")
+
+
+def test_a_unit_whose_arrays_are_not_its_own_does_not_exist(record):
+    record.write_unit("a", {}, {"x": np.zeros(4, np.float32)})
+    path = record.folder / "units" / "a.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert record.read_unit("a") is None and record.units() == [] and not record.has_unit("a")
+    path.unlink()
+    assert record.read_unit("a") is None
+    record.write_unit("a", {}, {"x": np.ones(4, np.float32)})
+    assert record.has_unit("a")
+
+
+def test_kill_between_arrays_and_info_leaves_no_unit(record, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reports.run_record.write_text", die)
+    with pytest.raises(KeyboardInterrupt):
+        record.write_unit("a", {}, {"x": np.zeros(4)})
+    assert not record.has_unit("a") and record.units() == []
+
+
+def test_foreign_or_reserved_entries_are_refused(record):
+    with pytest.raises(RecordError, match="another unit"):
+        record.write_unit("a", {"unit": "b"})
+    with pytest.raises(RecordError, match="arrays"):
+        record.write_unit("a", {"arrays": []})
+    with pytest.raises(TypeError, match="set"):
+        record.write_unit("a", {"x": {1, 2}})
+    assert record.units() == []
+
+
+def test_sigkill_at_random_moments_leaves_whole_units(record):
+    code = (
+        "import sys\nimport numpy as np\nfrom reports.run_record import RunRecord\nr = RunRecord.open(sys.argv[1])\n"
+        "print('go', flush=True)\n"
+        "for i in range(10**6):\n"
+        "    n = i % 40\n"
+        "    r.write_unit(f'u{n}', {'value': i}, {'x': np.full(100_000, i, np.int64)})\n"
+        "    r.event('unit_finished', unit=f'u{n}')\n"
+    )
+    for delay in (0.05, 0.12, 0.21, 0.3):
+        run = subprocess.Popen([sys.executable, "-c", code, record.folder], cwd=CHECKOUT, stdout=subprocess.PIPE)
+        assert run.stdout is not None and run.stdout.readline() == b"go\n"
+        time.sleep(delay)
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+        run.stdout.close()
+        units = record.units()
+        assert units
+        for info in units:
+            read = record.read_unit(info["unit"])
+            assert read is not None and read[1] is not None
+            assert (read[1]["x"] == read[0]["value"]).all()
+        assert all(e["event"] == "unit_finished" for e in record.events())
+
+
+# -- results -------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_the_same_bytes_in_any_order(record, tmp_path):
+    rows = [
+        result(arm=arm, real_fraction=fraction, repeat=repeat, metric=metric, value=(len(arm) * 31 + repeat) / 97)
+        for arm in ("none", "b_flow", 'quoted, "arm"')
+        for fraction in (1, 0.5, 0.1)
+        for repeat in range(12)
+        for metric in ("auroc", "f1")
+    ]
+    record.write_results(rows)
+    expected = (record.folder / "results.csv").read_bytes()
+    other = RunRecord.create(tmp_path / "other", "name: y\n", {})
+    random.Random(0).shuffle(rows)
+    other.write_results(
+        {name: np.float64(value) if name in ("value", "real_fraction") else value for name, value in row.items()}
+        for row in reversed(rows)
+    )
+    assert (other.folder / "results.csv").read_bytes() == expected
+    assert expected.splitlines()[0].decode() == ",".join(RESULT_COLUMNS)
+    assert b"\r" not in expected
+    table = record.results()
+    assert list(table.columns) == list(RESULT_COLUMNS) and len(table) == len(rows)
+    first = table[(table.arm == "none") & (table.metric == "f1") & (table.real_fraction == 1)]
+    assert list(first["repeat"]) == list(range(12))  # by number: 2 before 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), max_size=6, unique_by=repr),
+    st.randoms(use_true_random=False),
+)
+def test_order_never_shows(tmp_path_factory, values, rng):
+    rows = [result(repeat=i, value=v, n_real=v) for i, v in enumerate(values)]
+    texts = []
+    for _ in range(2):
+        record = RunRecord.create(tmp_path_factory.mktemp("run"), "", {})
+        record.write_results(rows)
+        texts.append((record.folder / "results.csv").read_bytes())
+        rng.shuffle(rows)
+    assert texts[0] == texts[1]
+
+
+def test_what_reads_back(record):
+    record.write_results([
+        result(tested_on="NA", value=None),
+        result(tested_on="None", value=math.nan),
+        result(tested_on="nan", value=-0.0),
+        result(tested_on="B", value=1 / 3),
+    ])  # fmt: skip
+    table = record.results().set_index("tested_on")
+    assert set(table.index) == {"NA", "None", "nan", "B"}
+    assert math.isnan(table.value["NA"]) and math.isnan(table.value["None"])
+    assert table.value["nan"] == 0 and table.value["B"] == pytest.approx(1 / 3, abs=1e-10)
+    assert "-0" not in (record.folder / "results.csv").read_text()
+
+
+def test_wrong_columns_and_double_results_are_refused(record):
+    with pytest.raises(ValueError, match="colour"):
+        record.write_results([result(colour="red")])
+    with pytest.raises(RecordError, match="two results"):
+        record.write_results([result(value=0.1), result(value=0.2)])
+    assert record.results().empty
+
+
+def test_predictions(record):
+    rows = [
+        {"arm": "none", "task": "lesion", "classifier": "cnn", "real_fraction": 1.0, "repeat": 0, "receiver": "A",
+         "tested_on": "A", "case": i, "patient": i // 2, "label": i % 2, "probability": i / 7}
+        for i in reversed(range(11))
+    ]  # fmt: skip
+    record.write_predictions(rows)
+    table = record.predictions()
+    assert list(table["case"]) == list(range(11))
+    assert table["probability"][3] == pytest.approx(3 / 7, abs=1e-10)
+
+
+# -- samples -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples_grid(record, channels):
+    images = np.zeros((10, channels, 5, 7), np.uint8)
+    images[9] = 200
+    path = record.write_samples("b_flow", images)
+    assert path == record.folder / "samples" / "b_flow.png"
+    picture = np.asarray(Image.open(path))
+    assert picture.shape[:2] == (2 * 5 + 2, 8 * 7 + 7 * 2)
+    assert (picture[0, 0] == 0).all() and (picture[0, 7] == 255).all()
+    assert (picture[7, 9] == 200).all()  # second row, second column
+    assert (picture[7, 18] == 255).all()  # no image there
+
+
+def test_samples_of_the_wrong_kind_are_refused(record):
+    with pytest.raises(ValueError, match=r"float32 \(2, 1, 4, 4\)"):
+        record.write_samples("x", np.zeros((2, 1, 4, 4), np.float32))
+    with pytest.raises(ValueError, match="at least 1"):
+        record.write_samples("x", np.zeros((0, 1, 4, 4), np.uint8))
+
+
+def test_local_folder(record):
+    assert record.local("B") == record.folder / "centres" / "B" and record.local("B").is_dir()
+
+
+def test_no_temporary_file_is_left(record):
+    record.write_unit("a", {}, {"x": np.zeros(3)})
+    record.write_results([result()])
+    assert not [p for p in record.folder.rglob("*") if p.name.startswith(".")]
+    assert json.loads((record.folder / "units" / "a.json").read_text())["arrays"]["bytes"] > 0

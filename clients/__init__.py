@@ -1,0 +1,1 @@
+"""Flower ClientApp: one centre (hospital), its provider and receiver duties, and what stays inside."""

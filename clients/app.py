@@ -1,0 +1,95 @@
+"""The ClientApp: every message is a job, routed to a duty of this centre.
+
+An exception never leaves the house as text: Flower would send `str(exception)` to the server, with the
+paths and patient identifiers in it. The server gets a code and numbers; the text stays in `node.log`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from uuid import uuid4
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from clients import provider, receiver, survey
+from clients.node import Node
+from federation.code_digest import code_digest
+from federation.errors import TEXTS
+from federation.job import EnvelopeError, Job, Reply
+
+DUTIES = {
+    "survey": survey.survey,
+    "train_generator": provider.train_generator,
+    "send_patches": provider.send_patches,
+    "synthesise": receiver.synthesise,
+    "receive_patches": receiver.receive_patches,
+    "learn": receiver.learn,
+    "test": receiver.test,
+}
+
+app = ClientApp()
+
+
+@app.query()
+def handle(message: Message, context: Context) -> Message:
+    """Do one job and reply; see `federation.job` for the envelope."""
+    try:
+        job = Job.from_record(message.content)
+    except EnvelopeError as problem:
+        # Nothing of the message can be trusted, not even whom to answer; the code says why.
+        reply = Reply("", "", "", "", code=problem.code)
+        return Message(reply.to_record(), reply_to=message)
+    return Message(answer(job).to_record(), reply_to=message)
+
+
+def answer(job: Job) -> Reply:
+    """Do a job; an exception becomes an error reply with a code."""
+    started = time.time()
+    node = Node.of(job)
+    code, numbers, body, arrays = "ok", {}, {}, {}
+    try:
+        _accept(job)
+        compute = job.body.get("compute", {})
+        torch.set_num_threads(int(compute.get("threads", 1)))
+        body, arrays = DUTIES[job.kind](node, job)
+    except Exception as problem:  # the one place where everything a duty can raise ends
+        code, numbers = _as_code(problem, node, job)
+    return Reply(
+        job.study, job.unit, job.centre, job.kind, code, numbers, body, arrays,
+        started=started, finished=time.time(), worker=f"{socket.gethostname()}/{os.getpid()}",
+    )  # fmt: skip
+
+
+class Refusal(ValueError):
+    """A job that this centre does not do."""
+
+    def __init__(self, code: str, **numbers: object):
+        super().__init__(code)
+        self.code, self.numbers = code, numbers
+
+
+def _accept(job: Job) -> None:
+    if job.code and job.code != code_digest():
+        raise Refusal("code_mismatch", ours=job.code, theirs=code_digest())
+    if job.kind not in DUTIES:
+        raise Refusal("unknown_kind", kind=job.kind)
+
+
+def _as_code(problem: Exception, node: Node, job: Job) -> tuple[str, dict]:
+    """(code, numbers that are safe to share); the rest goes into the centre's own log."""
+    code = getattr(problem, "code", None)
+    if isinstance(code, str):
+        node.log(f"{job.label or job.kind} [{job.unit}]: {code}: {problem}")
+        numbers = getattr(problem, "numbers", {})
+        # Only what a template can show: numbers and short setting names, as the raiser declared them.
+        return code, {k: v for k, v in numbers.items() if isinstance(v, int | float | str | bool)} | (
+            {} if code in TEXTS else {"reference": job.unit}
+        )
+    reference = uuid4().hex[:8]
+    node.log(f"{job.label or job.kind} [{job.unit}]: reference {reference}\n{''.join(traceback.format_exception(problem))}")
+    return "exception", {"reference": reference}

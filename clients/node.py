@@ -1,0 +1,133 @@
+"""What is the node's own: its workspace, its secret, its log, its device.
+
+In simulation all centres share one box, and a centre's workspace is a folder of the run; on a real node
+it is a folder of the hospital's. Nothing in it is sent anywhere by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from federation.job import Job
+
+
+@dataclass(frozen=True)
+class Node:
+    """One centre's side of the house.
+
+    Attributes:
+        centre: which hospital this is.
+        workspace: folder that only this centre reads and writes.
+        cache: folder for what can be made again (patches); shared by processes of this machine.
+    """
+
+    centre: str
+    workspace: Path
+    cache: Path
+
+    @staticmethod
+    def of(job: Job) -> Node:
+        """The node that plays the job's centre in a simulation."""
+        node = Node(job.centre, Path(job.place["out"]) / "centres" / job.centre, Path(job.place["cache"]))
+        node.workspace.mkdir(parents=True, exist_ok=True)
+        return node
+
+    def secret(self) -> bytes:
+        """Key of this centre's digests; made once, never sent."""
+        file = self.workspace / "secret"
+        if not file.exists():
+            temporary = file.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_bytes(secrets.token_bytes(32))
+            # Of two lanes of this centre that start together the first makes it, and both read that one.
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, file)
+            temporary.unlink()
+        return file.read_bytes()
+
+    def log(self, text: str) -> None:
+        """Append to the centre's own log, which is where the text of an error stays."""
+        with open(self.workspace / "node.log", "a", encoding="utf-8") as out:
+            out.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text.rstrip()}\n")
+
+    def progress(self, unit: str, label: str) -> Callable[[int, int], None]:
+        """A callback (done, total) that leaves the state of a job where the command line can see it."""
+        folder = self.workspace / "progress"
+        folder.mkdir(exist_ok=True)
+        file = folder / f"{unit}.json"
+        last = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            now = time.time()
+            if now - last < 0.5 and done < total:
+                return
+            last = now
+            temporary = file.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps({"label": label, "done": done, "total": total, "t": now}))
+            os.replace(temporary, file)
+
+        return report
+
+    def pool_folder(self, unit: str) -> Path:
+        """Where the pool of foreign images made by a unit lies."""
+        return self.workspace / "pools" / unit
+
+    def write_pool(self, unit: str, pixels: np.ndarray, labels: np.ndarray) -> None:
+        """Keep foreign images (synthetic, or real ones of a pooled run) for the classifiers of this centre.
+
+        Args:
+            pixels: uint8 (n, c, h, w).
+            labels: int64 (n,).
+        """
+        folder = self.pool_folder(unit)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in (("labels", labels), ("pixels", pixels)):  # pixels last: their presence means complete
+            temporary = folder / f"{name}.{os.getpid()}.tmp.npy"
+            np.save(temporary, array)
+            os.replace(temporary, folder / f"{name}.npy")
+
+    def read_pool(self, unit: str) -> tuple[np.ndarray, np.ndarray]:
+        """(pixels memory-mapped, labels) of a pool.
+
+        Raises:
+            MissingInput: this centre does not hold it (any more).
+        """
+        folder = self.pool_folder(unit)
+        if not (folder / "pixels.npy").exists():
+            raise MissingInput(unit)
+        return np.load(folder / "pixels.npy", mmap_mode="r"), np.load(folder / "labels.npy")
+
+
+class MissingInput(ValueError):
+    """A job builds on something this centre does not hold."""
+
+    code = "missing_input"
+
+    def __init__(self, unit: str):
+        super().__init__(f"pool {unit} is not in the workspace")
+        self.numbers: dict[str, Any] = {}
+
+
+def device_for(setting: str) -> str:
+    """"cpu" or "cuda:0" (inside a Ray worker and on a node the centre's own GPU is always the first)."""
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise ValueError("compute.device is cuda, but this centre sees no GPU; set compute.device: cpu or auto")
+    return "cuda:0" if setting != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def platform_of(device: str) -> str:
+    """What decides the last bit of a result on this machine: versions, device, instruction set."""
+    kind = torch.cuda.get_device_name(0) if device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
+    return f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, {kind}"

@@ -1,0 +1,262 @@
+"""The centres as the server sees them: send jobs, receive replies, gather a set of them in order.
+
+A centre maps to one or more nodes, its *lanes*. In simulation any node can play any centre, so the
+nodes beyond one per centre are extra lanes (a receiver's cells then fill all workers), and with fewer
+nodes than centres a node plays several. Never more than one message is in flight per node: Flower's
+simulation loses state updates otherwise.
+
+Flower has no retry, quorum or resume of its own; they live here.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from federation.errors import StudyError
+from federation.job import MESSAGE_TYPE, EnvelopeError, Job, Reply
+
+# Flower's error codes (flwr ErrorCode) of a lost node or process, which are worth another try.
+_NODE_UNAVAILABLE, _CLIENT_DIED, _UNKNOWN = 5, 8, 0
+_TRANSPORT = {_NODE_UNAVAILABLE: "node_unavailable", _CLIENT_DIED: "client_died", _UNKNOWN: "client_died"}
+
+OnEvent = Callable[..., None]
+
+
+class Centres(ABC):
+    """What a strategy and the study see of the hospitals."""
+
+    names: Sequence[str]
+
+    @abstractmethod
+    def send(self, job: Job) -> None:
+        """Queue a job; it is pushed as soon as a lane of its centre is free."""
+
+    @abstractmethod
+    def receive(self, timeout_s: float | None = None) -> Reply | None:
+        """Next reply, in the order in which they arrive; None when nothing is under way or time is up."""
+
+    @abstractmethod
+    def cancel(self, units: Iterable[str]) -> None:
+        """Forget jobs: queued ones are not sent, replies of those in flight are dropped."""
+
+    def known(self, job: Job) -> Reply | None:
+        """The reply to this very job if an earlier session of the run has it; see `server.checkpoint`."""
+        return None
+
+    def gather(self, jobs: Sequence[Job], *, quorum: int | None = None, timeout_s: float | None = None) -> list[Reply]:
+        """Send all jobs and return their replies in the jobs' order.
+
+        Replies are ordered by job, never by arrival, so that a sum over them is reproducible. A centre
+        that fails yields an error reply; the caller decides what depends on it.
+
+        Args:
+            quorum: with `timeout_s`: number of good replies that suffices once the time is up.
+            timeout_s: None waits for every reply.
+
+        Raises:
+            StudyError: time is up and fewer than `quorum` good replies have come.
+        """
+        units = [job.unit for job in jobs]
+        if len(set(units)) != len(units):
+            raise ValueError("gather: two jobs have the same unit")
+        if quorum is not None and quorum > len(jobs):
+            raise ValueError(f"quorum is {quorum} but there are only {len(jobs)} jobs; lower quorum")
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for job in jobs:
+            self.send(job)
+        replies: dict[str, Reply] = {}
+        while len(replies) < len(jobs):
+            left = None if deadline is None else deadline - time.monotonic()
+            reply = self.receive(left) if left is None or left > 0 else None
+            if reply is None:
+                break
+            if reply.unit in set(units):
+                replies[reply.unit] = reply
+        missing = [job for job in jobs if job.unit not in replies]
+        self.cancel(job.unit for job in missing)
+        for job in missing:
+            replies[job.unit] = Reply.error(job, "timeout", timeout_s=timeout_s or 0)
+        good = sum(reply.ok for reply in replies.values())
+        if quorum is not None and good < quorum:
+            raise StudyError(f"only {good} of {len(jobs)} centres answered within {timeout_s} s; the quorum is {quorum}")
+        return [replies[unit] for unit in units]
+
+
+@dataclass
+class _InFlight:
+    job: Job
+    pushed: float
+    deadline: float | None
+    attempt: int
+    dropped: bool = False
+    timed_out: bool = False
+
+
+class GridCentres(Centres):
+    """Centres behind a Flower `Grid` (simulation, deployment, or the in-process engine).
+
+    Args:
+        grid: Flower's grid.
+        lanes: nodes that may play each centre, the centre's own node first.
+        max_in_flight: messages under way at once over all nodes; in simulation the number of workers.
+        ttl_s: time to live of a message; Flower's default of 12 h would hide a dead node.
+        retries: how often a job is sent again after its node or process was lost.
+        poll_s: seconds between polls.
+        on_event: called with ("unit_started" | "unit_retried", **fields) as work leaves.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        lanes: Mapping[str, Sequence[int]],
+        *,
+        max_in_flight: int = 1_000_000,
+        ttl_s: float = 24 * 3600.0,
+        retries: int = 2,
+        poll_s: float = 0.05,
+        simulated: bool = True,
+        on_event: OnEvent = lambda event, **fields: None,
+    ):
+        self.names = list(lanes)
+        self._grid = grid
+        self._lanes = {centre: list(nodes) for centre, nodes in lanes.items()}
+        self._max_in_flight = max_in_flight
+        self._ttl_s = ttl_s
+        self._retries = retries
+        self._poll_s = poll_s
+        self._simulated = simulated
+        self._on_event = on_event
+        self._queue: deque[tuple[Job, int, float]] = deque()  # job, attempt, not before (monotonic)
+        self._in_flight: dict[str, _InFlight] = {}  # by message id
+        self._node_of: dict[str, int] = {}
+        self._ready: deque[Reply] = deque()
+
+    def send(self, job: Job) -> None:
+        if job.centre not in self._lanes:
+            raise ValueError(f"no centre {job.centre!r}; centres: {', '.join(self.names)}")
+        self._queue.append((job, 0, 0.0))
+        self._dispatch()
+
+    def receive(self, timeout_s: float | None = None) -> Reply | None:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._ready:
+            if not self._queue and not any(not f.dropped for f in self._in_flight.values()):
+                return None
+            self._collect()
+            self._dispatch()
+            if self._ready:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+            time.sleep(self._poll_s)
+        return self._ready.popleft()
+
+    def cancel(self, units: Iterable[str]) -> None:
+        dropped = set(units)
+        self._queue = deque(item for item in self._queue if item[0].unit not in dropped)
+        for flight in self._in_flight.values():
+            flight.dropped |= flight.job.unit in dropped
+
+    def _dispatch(self) -> None:
+        busy = set(self._node_of.values())
+        stateful = {f.job.centre for f in self._in_flight.values() if f.job.expects_state is not None}
+        waiting: deque[tuple[Job, int, float]] = deque()
+        now = time.monotonic()
+        while self._queue:
+            job, attempt, not_before = self._queue.popleft()
+            node = next((n for n in self._lanes[job.centre] if n not in busy), None)
+            # Jobs that build on a centre's state run one after the other, however many lanes there are.
+            blocked = job.expects_state is not None and job.centre in stateful
+            if node is None or blocked or now < not_before or len(self._in_flight) >= self._max_in_flight:
+                waiting.append((job, attempt, not_before))
+                continue
+            busy.add(node)
+            if job.expects_state is not None:
+                stateful.add(job.centre)
+            self._push(job, node, attempt)
+        self._queue = waiting
+
+    def _push(self, job: Job, node: int, attempt: int) -> None:
+        message = Message(job.to_record(), node, MESSAGE_TYPE, ttl=self._ttl_s, group_id=job.unit)
+        (message_id,) = list(self._grid.push_messages([message])) or [""]
+        if not message_id:
+            self._lost(_InFlight(job, time.time(), None, attempt), _NODE_UNAVAILABLE, "push refused")
+            return
+        deadline = None if job.timeout_s is None else time.monotonic() + job.timeout_s
+        self._in_flight[message_id] = _InFlight(job, time.time(), deadline, attempt)
+        self._node_of[message_id] = node
+        self._on_event("unit_started", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label)
+
+    def _collect(self) -> None:
+        if not self._in_flight:
+            return
+        for message in self._grid.pull_messages(list(self._in_flight)):
+            message_id = message.metadata.reply_to_message_id
+            flight = self._in_flight.pop(message_id, None)
+            self._node_of.pop(message_id, None)
+            if flight is None or flight.dropped or flight.timed_out:
+                continue  # a late reply: the job was given up, the lane is free again
+            if message.has_error():
+                self._lost(flight, message.error.code, message.error.reason or "")
+            else:
+                self._ready.append(self._accept(flight, message))
+        now = time.monotonic()
+        for flight in self._in_flight.values():
+            if flight.deadline is not None and now > flight.deadline and not (flight.timed_out or flight.dropped):
+                # The node stays busy until its reply comes or its message expires.
+                flight.timed_out = True
+                self._ready.append(Reply.error(flight.job, "timeout", timeout_s=flight.job.timeout_s))
+
+    def _accept(self, flight: _InFlight, message: Message) -> Reply:
+        try:
+            return Reply.from_record(message.content, flight.job)
+        except EnvelopeError as problem:
+            return replace(Reply.error(flight.job, problem.code), started=flight.pushed, finished=time.time())
+
+    def _lost(self, flight: _InFlight, code: int, reason: str) -> None:
+        job = flight.job
+        if self._simulated and ("ActorDied" in reason or "ActorUnavailable" in reason or "WorkerCrashed" in reason):
+            # A dead actor poisons Flower's pool: later jobs would wait for ever.
+            raise StudyError(
+                f"a worker process died while centre {job.centre!r} worked on {job.label or job.kind} (out of memory, "
+                "or killed); what was finished is kept: resume the run, if need be with fewer compute.workers"
+            )
+        if code in _TRANSPORT and flight.attempt < self._retries:
+            self._on_event("unit_retried", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label, code=code)
+            self._queue.append((job, flight.attempt + 1, time.monotonic() + 2.0**flight.attempt))
+            return
+        self._ready.append(Reply.error(job, _TRANSPORT.get(code, "exception"), reference=f"flower-{code}"))
+
+
+def assign_lanes(centres: Sequence[str], nodes: Sequence[int]) -> dict[str, list[int]]:
+    """Lanes in simulation: node i plays centre i, nodes beyond the centres play whoever needs them.
+
+    With fewer nodes than centres every node plays every centre, each centre preferring its own.
+    """
+    if not nodes:
+        raise StudyError("Flower started no nodes; see the log of its SuperLink")
+    ordered = sorted(nodes)
+    if len(ordered) < len(centres):
+        return {c: [*ordered[i % len(ordered) :], *ordered[: i % len(ordered)]] for i, c in enumerate(centres)}
+    spare = ordered[len(centres) :]
+    return {centre: [ordered[i], *spare] for i, centre in enumerate(centres)}
+
+
+def wait_for_nodes(grid: Grid, at_least: int, timeout_s: float) -> list[int]:
+    """Node ids once `at_least` are there, or whatever is there (at least one) when time is up."""
+    deadline = time.monotonic() + timeout_s
+    nodes: list[Any] = []
+    while time.monotonic() < deadline:
+        nodes = list(grid.get_node_ids())
+        if len(nodes) >= at_least:
+            break
+        time.sleep(0.1)
+    return sorted(nodes)

@@ -1,0 +1,212 @@
+"""Envelope of all work that crosses the wire: `Job` (server to centre) and `Reply` (centre to server).
+
+Both sides check the envelope before anything becomes a tensor: protocol version, addressee, declared
+size, array names, dtypes and finiteness. A reply carries either a result or an error *code* with
+numbers that are safe to share; the text of an exception never crosses the wire, because Flower would
+send paths and patient identifiers with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+PROTOCOL = 1
+MAX_BYTES = 2 * 1024**3
+# The Message type under which every job travels; the kind of work is in the envelope.
+MESSAGE_TYPE = "query"
+
+ALLOWED_DTYPES = {"float16", "float32", "float64", "int8", "uint8", "uint16", "int16", "int32", "int64", "bool"}
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
+
+
+class EnvelopeError(ValueError):
+    """A job or a reply that cannot be accepted; `code` is what the other side is told."""
+
+    def __init__(self, code: str, text: str):
+        super().__init__(text)
+        self.code = code
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling per value: sorted keys, no spaces, no NaN. Used for bodies and for hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray]) -> int:
+    """Refuse what must not become a tensor; returns the number of bytes.
+
+    Raises:
+        EnvelopeError: a name that is not a plain identifier, a dtype outside `ALLOWED_DTYPES`,
+            NaN or infinity, or more than `MAX_BYTES`.
+    """
+    total = 0
+    for name, array in arrays.items():
+        if not _ARRAY_NAME.fullmatch(name) or ".." in name:
+            raise EnvelopeError("bad_array_name", f"array name {name!r} is not a plain identifier")
+        if str(array.dtype) not in ALLOWED_DTYPES:
+            raise EnvelopeError("bad_dtype", f"array {name!r} has dtype {array.dtype}; allowed: {sorted(ALLOWED_DTYPES)}")
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise EnvelopeError("not_finite", f"array {name!r} holds NaN or infinity")
+        total += array.nbytes
+    if total > MAX_BYTES:
+        raise EnvelopeError("too_large", f"{total} bytes of arrays exceed the limit of {MAX_BYTES}")
+    return total
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work for one centre.
+
+    Attributes:
+        study: identity of the study, the same over resumed runs (Flower's run id is not).
+        unit: id of the unit of work; a hash of everything its result depends on.
+        centre: addressee; a centre refuses a job for another.
+        kind: which duty (`clients` holds the table).
+        body: JSON-serialisable arguments.
+        arrays: named arrays.
+        label: what a person sees in progress lines and errors.
+        code: digest of the server's code; a client that runs other code refuses the job.
+        place: in simulation, where the run folder and the cache are; a deployed node has its own and ignores it.
+        expects_state: version of the centre's local state that this job builds on; None for stateless work.
+        timeout_s: after this the server stops waiting; None waits until the message's TTL.
+    """
+
+    study: str
+    unit: str
+    centre: str
+    kind: str
+    body: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    label: str = ""
+    code: str = ""
+    place: dict[str, str] = field(default_factory=dict)
+    expects_state: int | None = None
+    timeout_s: float | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the payload: arrays plus body."""
+        return sum(a.nbytes for a in self.arrays.values()) + len(canonical_json(self.body))
+
+    def to_record(self) -> RecordDict:
+        envelope = {
+            "protocol": PROTOCOL,
+            "study": self.study,
+            "unit": self.unit,
+            "centre": self.centre,
+            "kind": self.kind,
+            "label": self.label,
+            "code": self.code,
+            "place": self.place,
+            "expects_state": self.expects_state,
+            "timeout_s": self.timeout_s,
+            "body": self.body,
+            "array_bytes": check_arrays(self.arrays),
+        }
+        return _to_record(envelope, self.arrays)
+
+    @staticmethod
+    def from_record(record: RecordDict) -> Job:
+        envelope, arrays = _from_record(record)
+        keys = ("study", "unit", "centre", "kind", "body", "label", "code", "place", "expects_state", "timeout_s")
+        return Job(arrays=arrays, **{key: envelope[key] for key in keys})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Answer to one job.
+
+    Attributes:
+        code: "ok", or an error code (`federation.errors.TEXTS` explains each).
+        numbers: counts and setting names that may be shown to the server; never identifiers or paths.
+        started, finished: seconds since the epoch, by the centre's clock.
+        worker: process that did the work.
+        bytes_down, bytes_up: payload sizes, filled in by the server's side.
+    """
+
+    study: str
+    unit: str
+    centre: str
+    kind: str
+    code: str = "ok"
+    numbers: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    started: float = 0.0
+    finished: float = 0.0
+    worker: str = ""
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return self.code == "ok"
+
+    def to_record(self) -> RecordDict:
+        envelope = {
+            "protocol": PROTOCOL,
+            **{key: getattr(self, key) for key in _REPLY_KEYS},
+            "array_bytes": check_arrays(self.arrays),
+        }
+        return _to_record(envelope, self.arrays)
+
+    @staticmethod
+    def from_record(record: RecordDict, job: Job) -> Reply:
+        """Read and check a reply to `job`.
+
+        Raises:
+            EnvelopeError: the reply is malformed, oversized, not finite, or answers another job.
+        """
+        envelope, arrays = _from_record(record)
+        for key in ("study", "unit", "centre", "kind"):
+            if envelope[key] != getattr(job, key):
+                raise EnvelopeError("foreign_reply", f"reply has {key} {envelope[key]!r}, the job has {getattr(job, key)!r}")
+        body_bytes = len(canonical_json(envelope["body"]))
+        return Reply(
+            arrays=arrays,
+            bytes_down=job.nbytes,
+            bytes_up=sum(a.nbytes for a in arrays.values()) + body_bytes,
+            **{key: envelope[key] for key in _REPLY_KEYS},
+        )
+
+    @staticmethod
+    def error(job: Job, code: str, **numbers: Any) -> Reply:
+        return Reply(job.study, job.unit, job.centre, job.kind, code=code, numbers=numbers)
+
+
+_REPLY_KEYS = ("study", "unit", "centre", "kind", "code", "numbers", "body", "started", "finished", "worker")
+
+
+def _to_record(envelope: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> RecordDict:
+    # Empty arrays have no bytes for Flower to carry but keep their name and shape.
+    record = ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
+    return RecordDict({"envelope": ConfigRecord({"json": canonical_json(envelope)}), "arrays": record})
+
+
+def _from_record(record: RecordDict) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        envelope = json.loads(str(record.config_records["envelope"]["json"]))
+        array_record = record.array_records["arrays"]
+        protocol = envelope["protocol"]
+    except (KeyError, TypeError, ValueError) as problem:
+        raise EnvelopeError("malformed", f"not a polycentre message: {problem!r}") from problem
+    if protocol != PROTOCOL:
+        raise EnvelopeError("protocol_mismatch", f"message speaks protocol {protocol}, this side {PROTOCOL}")
+    declared = envelope.get("array_bytes")
+    if not isinstance(declared, int) or declared > MAX_BYTES:
+        raise EnvelopeError("too_large", f"message declares {declared!r} bytes; the limit is {MAX_BYTES}")
+    for name, array in array_record.items():
+        # Checked on the wire's own description, before numpy allocates anything.
+        if array.dtype not in ALLOWED_DTYPES:
+            raise EnvelopeError("bad_dtype", f"array {name!r} has dtype {array.dtype!r}")
+    arrays = {name: array.numpy() for name, array in array_record.items()}
+    if check_arrays(arrays) != declared:
+        raise EnvelopeError("size_mismatch", f"message declares {declared} bytes of arrays but carries another number")
+    return envelope, arrays

@@ -1,0 +1,75 @@
+"""Identity of a unit of work: a hash of everything its result depends on.
+
+Resuming is skipping the units whose result is there; changing one setting redoes exactly what depends
+on it. The data enters by a digest that the centre keys with a secret of its own, because a plain hash
+of images would let anyone test whether an image is among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from federation.job import Job, canonical_json
+
+
+def digest(value: Any) -> str:
+    """16 hex digits of the SHA-256 of a JSON value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def derive_seed(seed: int, purpose: str, centre: str = "", index: int = 0) -> int:
+    """The seed of one stream, from (seed, purpose, centre, round or repeat); 63 bits.
+
+    Adding a centre or resuming a run does not shift another stream.
+    """
+    text = canonical_json([seed, purpose, centre, index])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Units:
+    """Makes jobs with their ids.
+
+    Attributes:
+        study: identity of the study.
+        code: digest of the computing code.
+        data: keyed digest of a centre's data for a task, by (centre, task).
+        platform: what a centre computes with (versions, device, CPU), by centre.
+        place: passed on in every job (`Job.place`), part of no id.
+    """
+
+    study: str
+    code: str
+    data: Mapping[tuple[str, str], str]
+    platform: Mapping[str, str]
+    place: Mapping[str, str] = field(default_factory=dict)
+
+    def job(
+        self,
+        kind: str,
+        centre: str,
+        task: str | None,
+        body: dict[str, Any],
+        *,
+        inputs: Sequence[str] = (),
+        arrays: dict[str, np.ndarray] | None = None,
+        label: str = "",
+    ) -> Job:
+        """A job whose id covers kind, body, the centre's data for `task` (None: uses none), inputs, code and platform."""
+        unit = digest(
+            {
+                "kind": kind,
+                "centre": centre,
+                "body": body,
+                "data": self.data.get((centre, task), "unknown") if task is not None else "",
+                "inputs": list(inputs),
+                "code": self.code,
+                "platform": self.platform.get(centre, ""),
+            }
+        )
+        return Job(self.study, unit, centre, kind, body, arrays or {}, label=label, code=self.code, place=dict(self.place))

@@ -1,0 +1,1 @@
+"""The command line: scenarios, validate, run, report, doctor."""

@@ -1,0 +1,3 @@
+from polycentre.command_line import main
+
+main()

@@ -1,0 +1,110 @@
+"""`polycentre`: scenarios, validate, run, report, doctor.
+
+Exit status: 0 only when every unit finished; 1 for a failed run (what failed, and how to resume); 2 for bad input,
+one line, no traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+cli = typer.Typer(
+    name="polycentre",
+    help="Should our hospitals share data, models or generators? Simulate the question, or run it over real nodes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+SCENARIO = typer.Argument(help="A scenario file, or the name of a shipped one (see `polycentre scenarios`).")
+SET = typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. study.synthetic=600. May be repeated.")
+
+
+class Engine(str, Enum):
+    """ray: Flower's simulation runtime, as many jobs at once as compute.workers. inprocess: one job at a time, here."""
+
+    ray = "ray"
+    inprocess = "inprocess"
+
+
+@cli.command()
+def scenarios() -> None:
+    """List the shipped scenarios, one line each."""
+    from polycentre.describe import scenario_lines
+
+    for line in scenario_lines():
+        console.print(line, highlight=False)
+
+
+@cli.command()
+def validate(file: Annotated[str, SCENARIO], set: Annotated[list[str] | None, SET] = None) -> None:
+    """Read a scenario and print the resolved plan: centres, units of work, expected messages and bytes."""
+    from polycentre.describe import print_plan
+    from scenarios.reader import read
+
+    print_plan(console, read(file, set))
+
+
+@cli.command()
+def run(
+    file: Annotated[str, SCENARIO] = "demo",
+    set: Annotated[list[str] | None, SET] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; a new one below runs/ when left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest one.")] = False,
+    engine: Annotated[Engine, typer.Option(help="Where the centres run.")] = Engine.ray,
+    cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before real patches of a centre are pooled.")] = False,
+) -> None:
+    """Run a scenario: survey, share, learn, test, report."""
+    from polycentre.run import run_scenario
+
+    raise typer.Exit(run_scenario(console, file, set or [], out, resume, engine.value, cache, yes))
+
+
+@cli.command()
+def report(runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")]) -> None:
+    """Rebuild table and HTML from the record; several runs side by side."""
+    from reports.html import build_report, compare
+    from reports.run_record import RunRecord
+
+    records = [RunRecord.open(folder) for folder in runs]
+    for record in records:
+        console.print(f"{build_report(record)}", highlight=False, soft_wrap=True)
+    if len(records) > 1:
+        console.print(f"{compare(records)}", highlight=False, soft_wrap=True)
+
+
+@cli.command()
+def doctor() -> None:
+    """Versions, devices, ports, clock, and what is missing."""
+    from polycentre.doctor import diagnose
+
+    raise typer.Exit(diagnose(console))
+
+
+def main() -> None:
+    """Entry point; a mistake of the user is one line and status 2, never a traceback."""
+    from federation.errors import StudyError
+
+    try:
+        cli()
+    except StudyError as problem:
+        errors.print(f"polycentre: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(problem.exit_status)
+    except ValueError as problem:
+        if not hasattr(problem, "code") and type(problem).__module__.partition(".")[0] not in ("scenarios", "reports", "federation"):
+            raise  # not one of ours: a fault of the program, whose traceback is wanted
+        errors.print(f"polycentre: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

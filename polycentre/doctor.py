@@ -1,0 +1,69 @@
+"""`polycentre doctor`: is this machine fit to run, and what is missing."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import time
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from federation.code_digest import ALL, code_digest, package_folder
+from server.app import default_cache
+from server.environment import cpu_name, usable_cpus, versions
+
+# Flower's own default ports: another project's SuperLink there is harmless to `polycentre run`, not to `flwr run .`.
+_FLOWER_PORTS = (8000, 39091, 39093)
+
+
+def diagnose(console: Console) -> int:
+    """Print what was found; status 1 when something needed is missing."""
+    problems: list[str] = []
+    console.print(f"python {sys.version.split()[0]}  {sys.executable}", highlight=False)
+    for package, found in versions().items():
+        console.print(f"  {package:<14} {found}", highlight=False)
+        if found == "not installed":
+            problems.append(f"{package} is not installed; run make install")
+    folder = package_folder("server").parent
+    console.print(f"code {folder} (digest {code_digest()})", highlight=False)
+    for package in ALL:
+        if package_folder(package).parent != folder:
+            problems.append(f"package {package!r} is imported from {package_folder(package)}, not from this checkout; remove what installed it there")
+    for distribution in {d for p in (*ALL, "polycentre") for d in packages_distributions().get(p, [])} - {"polycentre"}:
+        problems.append(f"distribution {distribution!r} installs a package of a name that this project uses; uninstall it")
+    memory = psutil.virtual_memory()
+    console.print(
+        f"processors {usable_cpus()} ({cpu_name()}), memory {memory.total / 2**30:.1f} GiB ({memory.available / 2**30:.1f} free)",
+        highlight=False,
+    )
+    console.print(f"GPU {_gpu()}", highlight=False)
+    cache = Path(default_cache())
+    existing = next(p for p in (cache, *cache.parents) if p.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    console.print(f"cache {cache} ({free:.1f} GiB free)", highlight=False)
+    if free < 2:
+        problems.append(f"only {free:.1f} GiB are free at {cache}; set POLYCENTRE_CACHE to a larger disk")
+    for port in _FLOWER_PORTS:
+        state = "taken" if _taken(port) else "free"
+        console.print(f"port {port} {state}", highlight=False)
+    console.print(f"clock {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())} (Flower refuses nodes that are 5 minutes off)", highlight=False)
+    for problem in problems:
+        console.print(f"PROBLEM {problem}", style="red", highlight=False, soft_wrap=True)
+    if not problems:
+        console.print("nothing is missing", style="green")
+    return 1 if problems else 0
+
+
+def _gpu() -> str:
+    import torch
+
+    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) or "none"
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0

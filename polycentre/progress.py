@@ -1,0 +1,109 @@
+"""Live progress of a run, read off its record: phase, what each centre is at, how far, and when it will be done."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from reports.run_record import RunRecord
+
+_PLAIN_EVERY_S = 15.0
+
+
+class Progress:
+    """A live display in a terminal; a line now and then elsewhere (logs, CI).
+
+    Args:
+        expected: units of work that the plan foresees; the ETA is linear in those finished this session.
+        skip: events of earlier sessions, which are not shown again.
+    """
+
+    def __init__(self, console: Console, record: RunRecord, expected: int, skip: int):
+        self._console, self._record, self._expected = console, record, max(1, expected)
+        self._skip = skip
+        self._began = time.time()
+        self._live = Live(Text("starting Flower..."), console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._printed = 0.0
+        self._last_line = ""
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.refresh(final=True)
+        if self._live:
+            self._live.stop()
+
+    def refresh(self, final: bool = False) -> None:
+        """Show the state of the record."""
+        state = _State(self._record.events()[self._skip :])
+        headline = self._headline(state)
+        if self._live:
+            self._live.update(Group(Text(headline, style="bold"), *(Text(line) for line in self._running(state))))
+        elif headline != self._last_line and (final or time.time() - self._printed > _PLAIN_EVERY_S):
+            self._printed, self._last_line = time.time(), headline
+            self._console.print(headline, highlight=False, soft_wrap=True)
+
+    def _headline(self, state: _State) -> str:
+        done = state.done + state.failed
+        eta = ""
+        if state.computed and done < self._expected:
+            seconds = (time.time() - self._began) / max(1, state.computed) * (self._expected - done)
+            eta = f", about {_duration(seconds)} left"
+        failed = f", {state.failed} failed" if state.failed else ""
+        return f"{state.phase or 'starting Flower'}: {done} of {self._expected} units{failed}, {_duration(time.time() - self._began)}{eta}"
+
+    def _running(self, state: _State) -> list[str]:
+        lines = []
+        for unit in state.running.values():
+            line = f"  {unit['centre']:<16} {unit['label'] or unit['kind']}"
+            file = self._record.folder / "centres" / unit["centre"] / "progress" / f"{unit['unit']}.json"
+            report = _read(file)
+            if report and report["total"]:
+                share = report["done"] / report["total"]
+                spent = report["t"] - unit["t"]
+                left = f", {_duration(spent / share - spent)} left" if share > 0.02 and spent > 2 else ""
+                line += f"  {report['done']}/{report['total']}{left}"
+            lines.append(line)
+        return lines
+
+
+class _State:
+    def __init__(self, events: list[dict[str, Any]]):
+        self.phase = ""
+        self.done = self.failed = self.computed = 0
+        self.running: dict[str, dict[str, Any]] = {}
+        for event in events:
+            kind = event["event"]
+            if kind == "phase_started":
+                self.phase = event["phase"]
+            elif kind == "unit_started":
+                self.running[event["unit"]] = event
+            elif kind == "unit_finished":
+                self.running.pop(event["unit"], None)
+                self.done += 1
+                self.computed += not event["cached"]
+            elif kind == "unit_failed":
+                self.running.pop(event["unit"], None)
+                self.failed += 1
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _duration(seconds: float) -> str:
+    seconds = max(0, int(seconds))
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{seconds % 60:02d}"

@@ -1,0 +1,277 @@
+"""From a scenario to units of work: what each phase asks of whom. Pure: nothing is sent, nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from federation.units import derive_seed
+from models import GeneratorPackage, GeneratorSpec
+from scenarios.scenario import ClassifierChoice, LocalArm, OneShotArm, PooledArm, Scenario, Task
+from strategies.one_shot import Delivery, Order, portions
+from strategies.pooled import Transfer
+
+# Seed of which patients are drawn into splits and subsets; the same for all arms, so that arms are compared in pairs.
+_SPLIT = "split"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One classifier to be trained: the smallest piece of the study.
+
+    Attributes:
+        fraction, images: size of the receiver's training set; one of them is None.
+    """
+
+    arm: str
+    strategy: str
+    receiver: str
+    task: str
+    classifier: ClassifierChoice
+    fraction: float | None
+    images: int | None
+    repeat: int
+
+    @property
+    def label(self) -> str:
+        size = f"{self.images} images" if self.images else f"{self.fraction:.0%}"
+        return f"{self.arm} · {self.classifier.model} · {size} · repeat {self.repeat}"
+
+
+class Plan:
+    """What a scenario asks for.
+
+    Args:
+        scenario: the study.
+        compute: by centre, what the survey found: {"device", "threads", "precision": {model name: "fp32" | "bf16"}};
+            empty before the survey (then settings are shown as written).
+    """
+
+    def __init__(self, scenario: Scenario, compute: Mapping[str, Mapping[str, Any]] | None = None):
+        self.scenario = scenario
+        self._compute = compute or {}
+        self._packages = {name: read_package(name, g.package) for name, g in scenario.generators.items() if g.package is not None}
+
+    # -- pieces that bodies are made of --------------------------------------------------------------------------
+
+    def task(self, name: str) -> Task:
+        return next(task for task in self.scenario.all_tasks if task.name == name)
+
+    def data_body(self, centre: str, task: str | None) -> dict[str, Any]:
+        """What a centre needs to find its patches (in simulation; a deployed node has its own data section)."""
+        s = self.scenario
+        split = s.split.model_copy(update={"test_only": set(s.centres[centre].roles) == {"test"}})
+        body = {
+            "data": s.centres[centre].data.model_dump(mode="json"),
+            "split": split.model_dump(mode="json"),
+            "data_seed": derive_seed(s.seed, _SPLIT, centre),
+        }
+        return body | ({"task": self.task(task).model_dump(mode="json")} if task is not None else {})
+
+    def compute_body(self, centre: str, model: str) -> dict[str, Any]:
+        """Device, threads and precision for one model at one centre."""
+        found = self._compute.get(centre, {})
+        setting = self.scenario.compute
+        return {
+            "device": found.get("device", setting.device),
+            "threads": setting.threads_per_job,
+            "precision": found.get("precision", {}).get(model, setting.precision),
+        }
+
+    def generator_spec(self, name: str, task: str) -> dict[str, Any]:
+        """JSON of a `models.GeneratorSpec`."""
+        if name in self._packages:
+            return self._packages[name].spec.model_dump(mode="json")
+        generator, patches = self.scenario.generators[name], self.task(task)
+        return GeneratorSpec(
+            model=str(generator.model),
+            hyper_parameters=generator.hyper_parameters,
+            training=generator.training,
+            conditional=generator.conditional,
+            image_size=patches.image_size,
+            channels=patches.channels,
+        ).model_dump(mode="json")
+
+    def classifier_spec(self, choice: ClassifierChoice, task: str) -> dict[str, Any]:
+        """JSON of a `models.ClassifierSpec`."""
+        patches = self.task(task)
+        return {
+            "model": choice.model, "pretrained": choice.pretrained, "image_size": patches.image_size,
+            "input_size": choice.image_size, "channels": patches.channels,
+        }  # fmt: skip
+
+    def tasks_of(self, generator: str) -> list[str]:
+        wanted = self.scenario.generators[generator].tasks
+        return [t.name for t in self.scenario.all_tasks if wanted is None or t.name in wanted]
+
+    # -- phases --------------------------------------------------------------------------------------------------
+
+    def survey_body(self, centre: str) -> dict[str, Any]:
+        """Survey of one centre: its tasks with what they need, and the models whose precision is to be probed."""
+        s = self.scenario
+        roles = s.centres[centre].roles
+        tasks, models = [], {}
+        for task in s.all_tasks:
+            trained = [n for n, g in s.generators.items() if g.centre == centre and task.name in self.tasks_of(n)]
+            batches = [
+                {"batch_size": s.generators[n].training["batch_size"], "both": s.generators[n].conditional} for n in trained
+            ]
+            pooled = any(isinstance(arm, PooledArm) and centre in arm.centres for arm in s.arms.values())
+            needed = "receiver" in roles or bool(trained) or pooled
+            tasks.append(
+                {
+                    "task": task.model_dump(mode="json"),
+                    "needs": {
+                        "positives": s.study.minimum_positives if needed else 0,
+                        "negatives": 1 if needed else 0,
+                        "batches": batches,
+                        "validation": "receiver" in roles,
+                    },
+                }
+            )
+            models |= {n: {"generator": self.generator_spec(n, task.name)} for n in trained}
+            if "receiver" in roles:
+                models |= {
+                    n: {"generator": self.generator_spec(n, task.name)}
+                    for arm in s.arms.values() if isinstance(arm, OneShotArm)
+                    for n in arm.generators if task.name in self.tasks_of(n)
+                }  # fmt: skip
+                models |= {c.model: {"classifier": self.classifier_spec(c, task.name)} for c in s.study.classifiers}
+        body = self.data_body(centre, None)
+        return body | {"tasks": tasks, "models": models, "compute": self.compute_body(centre, "")}
+
+    def orders(self) -> list[Order]:
+        """Every generator that some arm uses, for every task it serves."""
+        used = {g for arm in self.scenario.arms.values() if isinstance(arm, OneShotArm) for g in arm.generators}
+        orders = []
+        for name, generator in self.scenario.generators.items():
+            for task in self.tasks_of(name) if name in used else []:
+                spec = self.generator_spec(name, task)
+                package = self._packages.get(name)
+                if package is not None:
+                    orders.append(Order(name, task, None, {}, spec, package.weights, package.digest))
+                    continue
+                centre = str(generator.centre)
+                body = self.data_body(centre, task) | {
+                    "generator": spec,
+                    "name": name,
+                    "seed": derive_seed(self.scenario.seed, f"generator/{name}/{task}", centre),
+                    "compute": self.compute_body(centre, name),
+                }
+                orders.append(Order(name, task, centre, body, spec))
+        return orders
+
+    def deliveries(self) -> list[Delivery]:
+        """What the one-shot arms bring to each receiver. A receiver's own generators are left out: they are no sharing."""
+        deliveries = []
+        for arm_name, arm, receiver, task in self._arm_places():
+            if not isinstance(arm, OneShotArm):
+                continue
+            settings = arm.settings(self.scenario.study)
+            generators = self.foreign_generators(arm, receiver, task)
+            bodies = tuple(
+                {
+                    "seed": derive_seed(self.scenario.seed, f"synthesis/{generator}/{task}", receiver),
+                    "compute": self.compute_body(receiver, generator),
+                }
+                for generator in generators
+            )
+            classes = (0, 1) if settings.classes == "both" else (1,)
+            deliveries.append(
+                Delivery(arm_name, receiver, task, generators, portions(settings.synthetic, generators), classes, bodies)
+            )
+        return deliveries
+
+    def transfers(self) -> list[Transfer]:
+        """What the pooled arms bring to each receiver."""
+        transfers = []
+        for arm_name, arm, receiver, task in self._arm_places():
+            if not isinstance(arm, PooledArm):
+                continue
+            classes = [0, 1] if arm.settings(self.scenario.study).classes == "both" else [1]
+            bodies = {
+                centre: self.data_body(centre, task)
+                | {"classes": classes, "patches": arm.patches, "seed": derive_seed(self.scenario.seed, f"pooled/{task}", centre)}
+                for centre in arm.centres
+                if centre != receiver
+            }
+            transfers.append(Transfer(arm_name, receiver, task, bodies))
+        return transfers
+
+    def cells(self) -> list[Cell]:
+        """All cells, ordered so that a first comparison of all arms is there early."""
+        s = self.scenario
+        return [
+            Cell(arm_name, arm.strategy, receiver, task, classifier, fraction, images, repeat)
+            for repeat in range(s.repeats)
+            for fraction, images in s.study.sizes
+            for classifier in s.study.classifiers
+            for arm_name, arm, receiver, task in self._arm_places()
+        ]
+
+    def cell_body(self, cell: Cell, pools: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the receiver needs for a cell, beside its pools."""
+        s = self.scenario
+        arm = s.arms[cell.arm]
+        settings = arm.settings(s.study)
+        uses_foreign = bool(pools) or (isinstance(arm, LocalArm) and arm.oversample is not None)
+        training = s.study.training.model_copy(update={"augmentation": settings.augmentation, "normalise": settings.normalise})
+        return self.data_body(cell.receiver, cell.task) | {
+            "cell": {
+                "arm": cell.arm, "strategy": cell.strategy, "task": cell.task, "classifier": cell.classifier.model,
+                "real_fraction": cell.fraction, "real_images": cell.images, "repeat": cell.repeat, "receiver": cell.receiver,
+            },
+            "classifier": self.classifier_spec(cell.classifier, cell.task),
+            "training": training.model_dump(mode="json"),
+            "recipe": {
+                "use": settings.use if uses_foreign else "none",
+                "steps": settings.schedule.model_dump(mode="json"),
+                "synthetic_share": settings.synthetic_share,
+            },
+            "size": {"fraction": cell.fraction, "images": cell.images},
+            "pools": pools,
+            "oversample": arm.oversample if isinstance(arm, LocalArm) else None,
+            "subset_seed": derive_seed(s.seed, f"subset/{cell.task}", cell.receiver, cell.repeat),
+            "seed": derive_seed(s.seed, f"classifier/{cell.task}/{cell.classifier.model}", cell.receiver, cell.repeat),
+            "send_classifier": bool(self.test_centres(cell)),
+            "compute": self.compute_body(cell.receiver, cell.classifier.model),
+        }  # fmt: skip
+
+    def test_body(self, cell: Cell, centre: str) -> dict[str, Any]:
+        """What another centre needs to test a cell's classifier."""
+        learned = self.cell_body(cell, [])
+        return self.data_body(centre, cell.task) | {
+            "cell": learned["cell"], "classifier": learned["classifier"], "training": learned["training"],
+            "seed": learned["seed"], "compute": self.compute_body(centre, cell.classifier.model),
+        }  # fmt: skip
+
+    def test_centres(self, cell: Cell) -> list[str]:
+        """Centres beside the receiver where a cell is tested."""
+        return [centre for centre in self.scenario.study.test_on if centre != cell.receiver]
+
+    def foreign_generators(self, arm: OneShotArm, receiver: str, task: str) -> tuple[str, ...]:
+        """The arm's generators that come from another centre and serve the task."""
+        generators = self.scenario.generators
+        return tuple(g for g in arm.generators if generators[g].centre != receiver and task in self.tasks_of(g))
+
+    def _arm_places(self):
+        """(arm name, arm, receiver, task) wherever an arm can run; an arm that would bring nothing foreign cannot."""
+        for task in self.scenario.all_tasks:
+            for name, arm in self.scenario.arms.items():
+                for receiver in arm.receivers or self.scenario.receivers:
+                    if isinstance(arm, OneShotArm) and not self.foreign_generators(arm, receiver, task.name):
+                        continue
+                    if isinstance(arm, PooledArm) and not [c for c in arm.centres if c != receiver]:
+                        continue
+                    yield name, arm, receiver, task.name
+
+
+def read_package(name: str, folder: str | None) -> GeneratorPackage:
+    """A generator package named in a scenario.
+
+    Raises:
+        PackageError: it is missing or altered.
+    """
+    return GeneratorPackage.read(Path(str(folder)))

@@ -1,0 +1,208 @@
+"""Read a scenario from YAML, apply overrides, and word every problem as: file: key: value: what would be right.
+
+Paths in a scenario may use `${NAME}` or `${NAME:-default}` (environment). A relative path starts at the
+scenario's folder; one that came from the environment starts at the current folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from scenarios.scenario import Scenario
+
+SHIPPED = Path(__file__).parent
+DEFAULT = "demo"
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+# Keys whose values are paths, wherever they stand.
+_PATH_KEYS = {"path", "package", "pretrained"}
+
+
+class ScenarioError(ValueError):
+    """A scenario that cannot be used; one line per problem."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without silent overwriting: a key that stands twice is an error."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def shipped() -> dict[str, Path]:
+    """Name and file of every scenario that comes with the project."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """The file meant by `name`: a path, or the name of a shipped scenario.
+
+    Raises:
+        ScenarioError: there is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path.absolute()
+    by_name = shipped()
+    stem = path.name.removesuffix(".yaml")
+    if stem in by_name and path.parent.name in ("", "scenarios"):
+        return by_name[stem]
+    raise ScenarioError(f"{name}: no such file; shipped scenarios: {', '.join(by_name)}")
+
+
+def read(file: str | Path, overrides: list[str] | None = None) -> Scenario:
+    """Read and check one scenario.
+
+    Args:
+        file: path or shipped name.
+        overrides: "key.path=value" strings as given to --set; values are YAML.
+
+    Raises:
+        ScenarioError: with one line per problem.
+    """
+    path = find(str(file))
+    return parse(path.read_text(encoding="utf-8"), source=str(file), base=path.parent, overrides=overrides or [])
+
+
+def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = None) -> Scenario:
+    """Like `read`, from text; relative paths start at `base`."""
+    try:
+        tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
+    except yaml.MarkedYAMLError as problem:
+        where = f"line {problem.problem_mark.line + 1}" if problem.problem_mark else "?"
+        raise ScenarioError(f"{source}: {where}: {problem.problem}; mend the YAML there") from None
+    if not isinstance(tree, dict):
+        raise ScenarioError(f"{source}: holds no settings; start from one of: {', '.join(shipped())}")
+    for override in overrides or []:
+        _override(tree, override)
+    tree = _expand(tree, base, source)
+    try:
+        return Scenario.model_validate(tree)
+    except ValidationError as problem:
+        raise ScenarioError("\n".join(_lines(problem, source))) from None
+
+
+def resolved_yaml(scenario: Scenario) -> str:
+    """The scenario with every default written out; reading it gives the same scenario."""
+    tree = scenario.model_dump(mode="json", exclude_none=True)
+    for name, generator in scenario.generators.items():
+        if generator.package is None:
+            tree["generators"][name].update(generator.hyper_parameters | generator.training)
+    if not scenario.tasks:
+        tree.pop("tasks")
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise ScenarioError(f"--set {override}: must look like key.path=value, for example study.synthetic=600")
+    parts = key.strip().split(".")
+    place: Any = tree
+    for depth, part in enumerate(parts[:-1]):
+        if isinstance(place, list):
+            place = place[_index(place, part, override)]
+            continue
+        child = place.get(part)
+        if child is None:
+            child = place[part] = {}
+        if not isinstance(child, dict | list):
+            raise ScenarioError(f"--set {override}: {'.'.join(parts[: depth + 1])} is {child!r}, it has no keys of its own")
+        place = child
+    try:
+        parsed = yaml.load(value, Loader=_StrictLoader)  # noqa: S506
+    except yaml.YAMLError:
+        raise ScenarioError(f"--set {override}: the value is not valid YAML; quote it") from None
+    if isinstance(place, list):
+        place[_index(place, parts[-1], override)] = parsed
+    elif parsed is None:
+        place.pop(parts[-1], None)
+    else:
+        place[parts[-1]] = parsed
+
+
+def _index(place: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(place):
+        raise ScenarioError(f"--set {override}: {part!r} must be a position from 0 to {len(place) - 1} in a list")
+    return int(part)
+
+
+def _expand(value: Any, base: Path, source: str, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {k: _expand(v, base, source, str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, base, source, key) for v in value]
+    if not isinstance(value, str) or key not in _PATH_KEYS:
+        return value
+    from_environment = False
+
+    def variable(match: re.Match[str]) -> str:
+        nonlocal from_environment
+        found = os.environ.get(match[1])
+        from_environment = bool(found)
+        if not found and match[2] is None:
+            raise ScenarioError(f"{source}: {key}: {value}: environment variable {match[1]} is not set; set it, or use --set")
+        return found or match[2]
+
+    path = Path(_VARIABLE.sub(variable, value)).expanduser()
+    return str(path if path.is_absolute() else ((Path.cwd() if from_environment else base) / path).resolve())
+
+
+def _lines(problem: ValidationError, source: str) -> list[str]:
+    lines = []
+    for error in problem.errors(include_url=False):
+        # The tag of a tagged union (local, one_shot, phantom...) stands in the path; it is not a key.
+        keys = [str(k) for k in error["loc"] if k not in ("phantom", "folder", "local", "one_shot", "pooled")]
+        key = ".".join(keys)
+        text = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            lines.append(f"{source}: {key}: unknown key; {_known_keys(error['loc'])}")
+        elif error["type"] == "missing":
+            lines.append(f"{source}: {key}: is missing; {text.lower()}")
+        elif error["type"] == "value_error" and not keys:
+            lines += [f"{source}: {part}" for part in text.split("; ") if part] if "; " in text else [f"{source}: {text}"]
+        else:
+            shown = "" if isinstance(error["input"], dict | list) else f"{error['input']!r}: "
+            lines.append(f"{source}: {key}: {shown}{text[0].lower() + text[1:]}")
+    return lines
+
+
+def _known_keys(location: tuple[Any, ...]) -> str:
+    """The keys that may stand where an unknown one was found."""
+    from scenarios import scenario as schema
+
+    sections = {"study": schema.Study, "compute": schema.Compute, "split": schema.SplitRule, "task": schema.Task, "tasks": schema.Task}
+    tagged = {
+        "phantom": schema.PhantomSource, "folder": schema.FolderSource,
+        "local": schema.LocalArm, "one_shot": schema.OneShotArm, "pooled": schema.PooledArm,
+    }  # fmt: skip
+    owner: Any = Scenario
+    for part in location[:-1]:
+        if part in tagged:
+            owner = tagged[part]
+        elif part == "centres":
+            owner = schema.Centre
+        elif part == "schedule":
+            owner = schema.Schedule
+        elif part == "training":
+            owner = schema.ClassifierTraining
+        elif part == "classifiers":
+            owner = schema.ClassifierChoice
+        elif part in sections:
+            owner = sections[part]
+    return f"known keys: {', '.join(owner.model_fields)}"

@@ -1,0 +1,342 @@
+"""The schema of a scenario. Field names are the YAML keys; objects are frozen; unknown keys are refused.
+
+`scenarios.reader` reads files and words errors; `scenarios.plan` turns a scenario into units of work.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from data_partitions import FolderSource, PatchTask, PhantomSource, SplitRule
+from models import CLASSIFIERS, GENERATIVE_MODELS, ClassifierTraining, GenerativeTraining
+
+# Names become file names, array names and columns of tables.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_\-]{0,39}")
+Fraction = Annotated[float, Field(gt=0, le=1)]
+# A number of optimizer steps, or "100 epochs" of the stage's own training set.
+Duration = int | str
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Centre(_Section):
+    """A hospital: what it holds and what it does."""
+
+    roles: tuple[Literal["provider", "receiver", "test"], ...] = Field(
+        min_length=1, description="provider trains generators, receiver trains classifiers, test is only tested on"
+    )
+    data: Annotated[PhantomSource | FolderSource, Field(discriminator="source")]
+    gpu: float = Field(0.0, ge=0, description="share of a GPU that the centre's jobs take under Ray")
+
+
+class Task(PatchTask):
+    """What is to be classified; see `data_partitions.PatchTask`."""
+
+
+class Generator(BaseModel):
+    """A generative model of one centre, or a package received from elsewhere.
+
+    Keys beside the ones below are those of the model (`models.GENERATIVE_MODELS[model]`) and of its training
+    (`models.GenerativeTraining`), side by side: `{centre: B, model: wgan_gp, steps: 2000, latent: 100}`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    centre: str | None = None
+    model: str | None = None
+    conditional: bool = Field(False, description="one model of both classes, sampled by label; else positives only")
+    tasks: tuple[str, ...] | None = Field(None, description="tasks it is trained for; all when left out")
+    package: str | None = Field(None, description="folder of a generator package made elsewhere, instead of a centre")
+
+    _hyper: Any = PrivateAttr(None)
+    _training: Any = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Generator:
+        extra = dict(self.model_extra or {})
+        if self.package is not None:
+            given = [key for key in ("centre", "model") if getattr(self, key) is not None] + list(extra)
+            if given:
+                raise ValueError(f"a package brings its own model; remove {', '.join(given)}")
+            return self
+        if self.centre is None:
+            raise ValueError("needs `centre` (who trains it) and `model`, or `package` (a folder made elsewhere)")
+        if self.model not in GENERATIVE_MODELS:
+            raise ValueError(f"model is {self.model!r}; known models: {', '.join(GENERATIVE_MODELS)}")
+        hyper_class = GENERATIVE_MODELS[self.model]
+        hyper_keys, training_keys = set(hyper_class.model_fields), set(GenerativeTraining.model_fields)
+        unknown = set(extra) - hyper_keys - training_keys
+        if unknown:
+            raise ValueError(
+                f"unknown key{'s' if len(unknown) > 1 else ''} {', '.join(sorted(unknown))}; {self.model} takes "
+                f"{', '.join(sorted(hyper_keys))} and the training keys {', '.join(sorted(training_keys))}"
+            )
+        # Private attributes of a frozen model may be set once, here, where it is built.
+        self.__pydantic_private__ = {
+            "_hyper": hyper_class(**{k: v for k, v in extra.items() if k in hyper_keys}),
+            "_training": hyper_class.training_defaults().model_copy(update={}).model_validate(
+                hyper_class.training_defaults().model_dump() | {k: v for k, v in extra.items() if k in training_keys}
+            ),
+        }  # fmt: skip
+        return self
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Resolved settings of the model."""
+        return self._hyper.model_dump(mode="json")
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Resolved settings of its training."""
+        return self._training.model_dump(mode="json")
+
+
+class Schedule(_Section):
+    """How long a classifier learns, per stage: optimizer steps, or "100 epochs" of the stage's training set."""
+
+    real: Duration = 300
+    pretrain: Duration = 700
+    mix: Duration = 300
+    fine_tune: Duration = 240
+
+    @field_validator("real", "pretrain", "mix", "fine_tune")
+    @classmethod
+    def _positive(cls, value: Duration) -> Duration:
+        text = str(value)
+        if not re.fullmatch(r"[1-9][0-9]*( epochs?)?", text):
+            raise ValueError("must be a number of steps such as 300, or a number of epochs such as '100 epochs'")
+        return int(text) if text.isdigit() else text
+
+    def steps(self, stage: str, items: int, batch_size: int) -> int:
+        """Optimizer steps of a stage over a training set of `items` patches."""
+        value = getattr(self, stage)
+        return value if isinstance(value, int) else int(value.split()[0]) * max(1, -(-items // batch_size))
+
+
+class Use(_Section):
+    """How a receiver uses what it was given. `study` sets it for all arms, an arm overrides it."""
+
+    synthetic: int = Field(1200, ge=1, description="synthetic (or oversampled) images per shared class")
+    classes: Literal["lesion", "both"] = Field("lesion", description="lesion: positives only (the paper's recipe)")
+    use: Literal["mix", "pretrain", "pretrain_mix", "only"] = "mix"
+    synthetic_share: float | Literal["by_count"] = Field(
+        0.4, description="share of a class's draws that come from foreign images when mixed; by_count: as many as there are"
+    )
+    augmentation: Literal["none", "traditional"] = "traditional"
+    normalise: Literal["none", "per_patch"] = "none"
+    schedule: Schedule = Schedule()
+
+    @field_validator("synthetic_share")
+    @classmethod
+    def _share(cls, value: float | str) -> float | str:
+        if isinstance(value, float | int) and not 0 < value < 1:
+            raise ValueError("must lie between 0 and 1 (both excluded), or be by_count")
+        return value
+
+
+class ClassifierChoice(_Section):
+    """A classifier by name, with weights from a local file if wanted."""
+
+    model: str
+    pretrained: str | None = Field(None, description="path of a state dict (.safetensors or .pth)")
+    image_size: int | None = Field(None, ge=16, le=512, description="side to which patches are resized for this network")
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in CLASSIFIERS:
+            raise ValueError(f"is {value!r}; known classifiers: {', '.join(CLASSIFIERS)}")
+        return value
+
+
+class Study(Use):
+    """The learn phase: every receiver x arm x task x classifier x real fraction x repeat is a cell."""
+
+    classifiers: tuple[ClassifierChoice, ...] = (ClassifierChoice(model="cnn_small"),)
+    real_fraction: tuple[Fraction, ...] | None = Field(None, description="shares of the receiver's training patients")
+    real_images: tuple[int, ...] | None = Field(None, description="instead: numbers of training images, drawn by patient")
+    test_on: tuple[str, ...] = Field((), description="further centres to test at; the receiver itself always is")
+    minimum_positives: int = Field(20, ge=1, description="fewest positive training patches of a receiver or provider")
+    training: ClassifierTraining = ClassifierTraining()
+
+    @field_validator("classifiers", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [{"model": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Study:
+        if self.real_fraction and self.real_images:
+            raise ValueError("real_fraction and real_images say the same thing; keep one")
+        if self.real_images and min(self.real_images) < 2:
+            raise ValueError("real_images must be at least 2 (one of each class)")
+        names = [c.model for c in self.classifiers]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("classifiers must name at least one classifier, each once")
+        return self
+
+    @property
+    def sizes(self) -> list[tuple[float | None, int | None]]:
+        """(fraction, images) of the receiver's data, one of them None."""
+        if self.real_images:
+            return [(None, n) for n in self.real_images]
+        return [(f, None) for f in self.real_fraction or (1.0,)]
+
+
+class _Arm(_Section):
+    """What all arms share: a title and settings of `study` that this arm changes."""
+
+    title: str = ""
+    control: bool = Field(False, description="a control that explains a result, not a candidate")
+    receivers: tuple[str, ...] | None = Field(None, description="all receivers when left out")
+    synthetic: int | None = Field(None, ge=1)
+    classes: Literal["lesion", "both"] | None = None
+    use: Literal["mix", "pretrain", "pretrain_mix", "only"] | None = None
+    synthetic_share: float | Literal["by_count"] | None = None
+    augmentation: Literal["none", "traditional"] | None = None
+    normalise: Literal["none", "per_patch"] | None = None
+    schedule: Schedule | None = None
+
+    def settings(self, study: Study) -> Use:
+        """The study's settings with this arm's changes."""
+        own = {k: v for k in Use.model_fields if (v := getattr(self, k)) is not None}
+        base = {k: getattr(study, k) for k in Use.model_fields}
+        return Use(**(base | own))
+
+
+class LocalArm(_Arm):
+    """Nothing is shared: the receiver's own patches (the baseline)."""
+
+    strategy: Literal["local"]
+    oversample: int | None = Field(
+        None, ge=1, description="control: this many of the receiver's own positives drawn again in place of synthetic ones"
+    )
+
+
+class OneShotArm(_Arm):
+    """Each provider's generator goes to the receiver once (paper 000)."""
+
+    strategy: Literal["one_shot"]
+    generators: tuple[str, ...] = Field(min_length=1)
+
+
+class PooledArm(_Arm):
+    """Real patches move to the receiver: an upper bound, in simulation only."""
+
+    strategy: Literal["pooled"]
+    centres: tuple[str, ...] = Field(min_length=1)
+    patches: int | None = Field(None, ge=1, description="real patches per shared class; all when left out")
+
+
+Arm = Annotated[LocalArm | OneShotArm | PooledArm, Field(discriminator="strategy")]
+
+
+class Compute(_Section):
+    """Where and how fast. Threads are a setting, never the free cores: they change results in the last bit."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    workers: int = Field(2, ge=1, description="jobs at once")
+    threads_per_job: int = Field(1, ge=1)
+
+
+class Scenario(_Section):
+    """A whole study."""
+
+    name: str
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    repeats: int = Field(3, ge=1)
+    centres: dict[str, Centre]
+    task: Task | None = None
+    tasks: tuple[Task, ...] = ()
+    split: SplitRule = SplitRule()
+    generators: dict[str, Generator] = {}
+    arms: dict[str, Arm]
+    study: Study = Study()
+    compute: Compute = Compute()
+
+    @field_validator("centres", "generators", "arms")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"name {name!r} must start with a letter and hold letters, digits, - and _ only (40 at most)")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Scenario:
+        problems = list(_problems(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def all_tasks(self) -> tuple[Task, ...]:
+        return self.tasks or ((self.task,) if self.task else ())
+
+    @property
+    def receivers(self) -> list[str]:
+        return [name for name, centre in self.centres.items() if "receiver" in centre.roles]
+
+    @property
+    def providers(self) -> list[str]:
+        return [name for name, centre in self.centres.items() if "provider" in centre.roles]
+
+
+def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and what would be right"
+    centres = ", ".join(s.centres) or "none"
+    if bool(s.task) == bool(s.tasks):
+        yield "task: give exactly one of `task` (one) and `tasks` (a list)"
+    names = [t.name for t in s.all_tasks]
+    if len(set(names)) != len(names):
+        yield "tasks: two tasks have the same name; give each a name of its own"
+    if not s.receivers:
+        yield f"centres: no centre has the role receiver; centres: {centres}"
+    if not s.providers and not any(g.package for g in s.generators.values()):
+        yield f"centres: no centre has the role provider and no generator is a package, so nothing can be shared; centres: {centres}"
+    for name, generator in s.generators.items():
+        if generator.centre is not None and generator.centre not in s.centres:
+            yield f"generators.{name}.centre: no centre {generator.centre!r}; centres: {centres}"
+        elif generator.centre is not None and generator.centre not in s.providers:
+            yield f"generators.{name}.centre: centre {generator.centre!r} lacks the role provider; add it to its roles"
+        for task in generator.tasks or ():
+            if task not in names:
+                yield f"generators.{name}.tasks: no task {task!r}; tasks: {', '.join(names)}"
+    for name in s.study.test_on:
+        if name not in s.centres:
+            yield f"study.test_on: no centre {name!r}; centres: {centres}"
+    for name, arm in s.arms.items():
+        for receiver in arm.receivers or ():
+            if receiver not in s.receivers:
+                yield f"arms.{name}.receivers: {receiver!r} is no receiver; receivers: {', '.join(s.receivers)}"
+        yield from _arm_problems(s, name, arm, names)
+
+
+def _arm_problems(s: Scenario, name: str, arm: Any, tasks: list[str]):
+    settings = arm.settings(s.study)
+    if isinstance(arm, OneShotArm):
+        for generator_name in arm.generators:
+            generator = s.generators.get(generator_name)
+            if generator is None:
+                yield f"arms.{name}.generators: no generator {generator_name!r}; generators: {', '.join(s.generators) or 'none'}"
+            elif settings.classes == "both" and generator.package is None and not generator.conditional:
+                yield (
+                    f"arms.{name}.classes: both, but generator {generator_name!r} is not conditional and makes positives only; "
+                    f"set generators.{generator_name}.conditional: true or classes: lesion"
+                )
+        if settings.use == "only" and settings.classes != "both":
+            yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
+        if settings.synthetic < len(arm.generators):
+            yield f"arms.{name}.synthetic: {settings.synthetic} images from {len(arm.generators)} generators; raise synthetic"
+    if isinstance(arm, PooledArm):
+        for centre in arm.centres:
+            if centre not in s.centres:
+                yield f"arms.{name}.centres: no centre {centre!r}; centres: {', '.join(s.centres)}"
+            elif centre not in s.providers:
+                yield f"arms.{name}.centres: centre {centre!r} lacks the role provider; add it to its roles"

@@ -1,0 +1,1 @@
+"""Flower ServerApp: the study, phase by phase, and its checkpoints."""

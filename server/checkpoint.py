@@ -1,0 +1,93 @@
+"""Centres that remember: a job whose reply an earlier session recorded is answered from the run folder.
+
+Wraps any `Centres`, so that strategies and the study resume without knowing of it: they send the same jobs, and
+what is done is not done again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from federation.centres import Centres
+from federation.errors import explain
+from federation.job import Job, Reply
+from reports.run_record import RunRecord
+
+# A survey looks at the data as it is now, so it is done in every session; pixels of `send_patches` pass through the
+# server without being written anywhere.
+NOT_KEPT = frozenset({"survey", "send_patches"})
+
+
+class Checkpointed(Centres):
+    """`Centres` that record every finished unit, and skip the units that are recorded."""
+
+    def __init__(self, inner: Centres, record: RunRecord):
+        self.names = inner.names
+        self._inner = inner
+        self._record = record
+        self._jobs: dict[str, Job] = {}
+        self._ready: deque[Reply] = deque()
+        self.failed: list[Reply] = []
+
+    def known(self, job: Job) -> Reply | None:
+        stored = None if job.kind in NOT_KEPT else self._record.read_unit(job.unit)
+        if stored is None:
+            return None
+        info, arrays = stored
+        return Reply(
+            job.study, job.unit, job.centre, job.kind, body=info["result"], arrays=arrays or {},
+            started=info["started"], finished=info["finished"], worker=info["worker"],
+            bytes_down=info["bytes_down"], bytes_up=info["bytes_up"],
+        )  # fmt: skip
+
+    def send(self, job: Job) -> None:
+        reply = self.known(job)
+        if reply is None:
+            self._jobs[job.unit] = job
+            self._inner.send(job)
+            return
+        self._ready.append(reply)
+        self._finished(job, reply, cached=True)
+
+    def receive(self, timeout_s: float | None = None) -> Reply | None:
+        if self._ready:
+            return self._ready.popleft()
+        reply = self._inner.receive(timeout_s)
+        if reply is None:
+            return None
+        job = self._jobs.pop(reply.unit)
+        if reply.ok:
+            self._keep(job, reply)
+            self._finished(job, reply, cached=False)
+        else:
+            self.failed.append(reply)
+            text = explain(reply.centre, reply.code, job.label or job.kind, reply.numbers)
+            self._record.event(
+                "unit_failed", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label, code=reply.code,
+                text=text, reference=str(reply.numbers.get("reference", job.unit)),
+            )  # fmt: skip
+        return reply
+
+    def cancel(self, units: Iterable[str]) -> None:
+        units = list(units)
+        for unit in units:
+            self._jobs.pop(unit, None)
+        self._inner.cancel(units)
+
+    def _keep(self, job: Job, reply: Reply) -> None:
+        if job.kind == "send_patches":
+            return
+        info = {
+            "kind": job.kind, "centre": job.centre, "label": job.label, "result": reply.body,
+            "started": reply.started, "finished": reply.finished, "worker": reply.worker,
+            "bytes_down": reply.bytes_down, "bytes_up": reply.bytes_up,
+        }  # fmt: skip
+        self._record.write_unit(job.unit, info, reply.arrays or None)
+
+    def _finished(self, job: Job, reply: Reply, cached: bool) -> None:
+        self._record.event(
+            "unit_finished", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label,
+            started=reply.started, finished=reply.finished, seconds=reply.finished - reply.started,
+            bytes_down=reply.bytes_down, bytes_up=reply.bytes_up, cached=cached, worker=reply.worker,
+        )  # fmt: skip

@@ -1,0 +1,188 @@
+"""Lanes, order, faults and quorum, over the in-process grid with invented duties."""
+
+import threading
+import time
+
+import pytest
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.centres import GridCentres, assign_lanes
+from federation.errors import StudyError
+from federation.in_process import InProcessGrid
+from federation.job import Job, Reply
+
+
+def echo_app(log=None):
+    app = ClientApp()
+
+    @app.query()
+    def handle(message, context):
+        job = Job.from_record(message.content)
+        if log is not None:
+            log.append((job.unit, context.node_id))
+        if job.body.get("fail"):
+            return Message(Reply.error(job, "diverged", step=3).to_record(), reply_to=message)
+        if job.body.get("raise"):
+            raise RuntimeError("patient 4711")
+        return Message(Reply(job.study, job.unit, job.centre, job.kind, body=job.body).to_record(), reply_to=message)
+
+    return app
+
+
+def a_job(unit, centre="A", **body):
+    return Job("s", unit, centre, "learn", body)
+
+
+def centres_over(app, nodes=2, centres=("A", "B"), **options):
+    grid_options = {k: options.pop(k) for k in ("fault", "on_message") if k in options}
+    grid = InProcessGrid(app, nodes, {}, **grid_options)
+    return GridCentres(grid, assign_lanes(centres, list(grid.get_node_ids())), poll_s=0.001, **options)
+
+
+@given(n_centres=st.integers(1, 6), n_nodes=st.integers(1, 12))
+def test_every_centre_has_a_lane_and_every_node_is_used(n_centres, n_nodes):
+    names = [f"c{i}" for i in range(n_centres)]
+    lanes = assign_lanes(names, list(range(100, 100 + n_nodes)))
+    assert all(lanes[c] for c in names)
+    assert {n for nodes in lanes.values() for n in nodes} == set(range(100, 100 + n_nodes))
+    if n_nodes >= n_centres:
+        firsts = [lanes[c][0] for c in names]
+        assert len(set(firsts)) == n_centres  # each has a node of its own
+        for i, c in enumerate(names):
+            assert not set(lanes[c]) & (set(firsts) - {firsts[i]})  # and none plays on another's
+
+
+def test_gather_orders_by_job_not_by_arrival():
+    late_first = []
+
+    def fault(message):
+        return None
+
+    centres = centres_over(echo_app(late_first), nodes=4, fault=fault)
+    jobs = [a_job(f"u{i}", "AB"[i % 2], i=i) for i in range(10)]
+    assert [r.body["i"] for r in centres.gather(jobs)] == list(range(10))
+
+
+def test_a_centre_that_fails_does_not_stop_the_others():
+    replies = centres_over(echo_app()).gather([a_job("u1"), a_job("u2", "B", fail=True), a_job("u3", "B")])
+    assert [r.code for r in replies] == ["ok", "diverged", "ok"]
+    assert replies[1].numbers == {"step": 3}
+
+
+def test_an_exception_text_does_not_reach_the_caller():
+    (reply,) = centres_over(echo_app(), retries=0).gather([a_job("u", **{"raise": True})])
+    assert reply.code == "exception"
+    assert "4711" not in repr(reply)
+
+
+def test_a_lost_node_is_tried_again_and_then_given_up():
+    tries = []
+
+    def fault(message):
+        tries.append(1)
+        return Message(Error(code=5, reason="node unavailable"), reply_to=message) if len(tries) < 3 else None
+
+    events = []
+    centres = centres_over(echo_app(), fault=fault, retries=2, on_event=lambda e, **f: events.append(e))
+    (reply,) = centres.gather([a_job("u")])
+    assert reply.ok and len(tries) == 3
+    assert events.count("unit_retried") == 2
+
+    centres = centres_over(echo_app(), fault=lambda m: Message(Error(code=5, reason=""), reply_to=m), retries=1)
+    (reply,) = centres.gather([a_job("u")])
+    assert reply.code == "node_unavailable"
+
+
+def test_a_dead_worker_poisons_the_simulation_and_is_fatal():
+    def fault(message):
+        return Message(Error(code=0, reason="<class 'ray.exceptions.ActorDiedError'>"), reply_to=message)
+
+    with pytest.raises(StudyError, match="worker process died.*resume"):
+        centres_over(echo_app(), fault=fault).gather([a_job("u")])
+
+
+def test_a_reply_that_cannot_be_trusted_is_an_error_of_that_job_only():
+    app = ClientApp()
+
+    @app.query()
+    def handle(message, context):
+        job = Job.from_record(message.content)
+        unit = "other" if job.unit == "u1" else job.unit
+        return Message(Reply(job.study, unit, job.centre, job.kind).to_record(), reply_to=message)
+
+    assert [r.code for r in centres_over(app).gather([a_job("u1"), a_job("u2")])] == ["foreign_reply", "ok"]
+
+
+class SilentGrid(InProcessGrid):
+    """Never answers jobs of centre B."""
+
+    def pull_messages(self, message_ids):
+        answered = [i for i in message_ids if Job.from_record(self._waiting[i].content).centre != "B"] if message_ids else []
+        return super().pull_messages(answered)
+
+
+def test_quorum_and_timeout():
+    def silent():
+        grid = SilentGrid(echo_app(), 3, {})
+        return GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), poll_s=0.001)
+
+    jobs = [a_job("u1"), a_job("u2", "B"), a_job("u3")]
+    assert [r.code for r in silent().gather(jobs, quorum=2, timeout_s=0.2)] == ["ok", "timeout", "ok"]
+    with pytest.raises(StudyError, match="only 2 of 3.*quorum is 3"):
+        silent().gather(jobs, quorum=3, timeout_s=0.2)
+    with pytest.raises(ValueError, match="quorum is 4 but there are only 3 jobs"):
+        silent().gather(jobs, quorum=4, timeout_s=0.2)
+
+
+def test_a_job_timeout_frees_the_caller_but_not_the_node():
+    grid = SilentGrid(echo_app(), 2, {})
+    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), poll_s=0.001)
+    (reply,) = centres.gather([Job("s", "u", "B", "learn", {}, timeout_s=0.05)])
+    assert reply.code == "timeout"
+    centres.send(a_job("v", "B"))
+    assert centres.receive(0.05) is None  # the only lane of B is still busy with the first job
+
+
+def test_at_most_one_message_a_node_and_max_in_flight_altogether():
+    class Counting(InProcessGrid):
+        peak = 0
+
+        def push_messages(self, messages):
+            ids = super().push_messages(messages)
+            nodes = [m.metadata.dst_node_id for m in self._waiting.values()]
+            assert len(set(nodes)) == len(nodes)
+            Counting.peak = max(Counting.peak, len(nodes))
+            return ids
+
+    grid = Counting(echo_app(), 6, {})
+    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), max_in_flight=3, poll_s=0.001)
+    assert all(r.ok for r in centres.gather([a_job(f"u{i}", "AB"[i % 2]) for i in range(12)]))
+    assert Counting.peak == 3
+
+
+def test_jobs_on_a_centres_state_run_one_after_the_other():
+    class Overlap(InProcessGrid):
+        def push_messages(self, messages):
+            ids = super().push_messages(messages)
+            stateful = [j for j in map(lambda m: Job.from_record(m.content), self._waiting.values()) if j.expects_state is not None]
+            assert len(stateful) <= 1
+            return ids
+
+    grid = Overlap(echo_app(), 5, {})
+    centres = GridCentres(grid, assign_lanes(["A"], list(grid.get_node_ids())), poll_s=0.001)
+    jobs = [Job("s", f"u{i}", "A", "learn", {}, expects_state=i) for i in range(4)]
+    assert all(r.ok for r in centres.gather(jobs))
+
+
+def test_unknown_centre_is_named():
+    with pytest.raises(ValueError, match="no centre 'Z'; centres: A, B"):
+        centres_over(echo_app()).send(a_job("u", "Z"))
+
+
+def test_receive_returns_none_when_nothing_is_under_way():
+    began = time.monotonic()
+    assert centres_over(echo_app()).receive() is None
+    assert time.monotonic() - began < 1 and threading.active_count() >= 1

@@ -1,0 +1,109 @@
+"""Patches of one centre, made once: source and task in, a `PatchDataset` on disk out.
+
+What was made is found again by a key over everything that it depends on: the source's arguments and files, the task, the
+split, the centre, the seed, and this package's own code. Two processes that want the same patches make them once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache as remembered
+from pathlib import Path
+
+from data_partitions.errors import DataError
+from data_partitions.extraction import Extraction
+from data_partitions.folder import FolderSource
+from data_partitions.patch_dataset import PatchDataset, open_patches, write_patches
+from data_partitions.patches import PatchTask
+from data_partitions.phantom import PhantomSource
+from data_partitions.split import SplitRule
+
+Source = PhantomSource | FolderSource
+Progress = Callable[[int, int], None]
+
+
+def build_patches(
+    source: Source, task: PatchTask, split: SplitRule, *, centre: str, seed: int, cache: Path,
+    on_progress: Progress | None = None,
+) -> PatchDataset:  # fmt: skip
+    """The centre's patches, from the cache or made now.
+
+    on_progress(done, total) counts boxes. Raises DataError for data that cannot be used.
+    """
+    key = _key(source, task, split, centre, seed)
+    folder = Path(cache) / "patches" / key
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.parent / f"{key}.lock"):
+            if not folder.exists():
+                _make(folder, source, task, split, centre, seed, Path(cache), on_progress)
+    return open_patches(folder)
+
+
+def _key(source: Source, task: PatchTask, split: SplitRule, centre: str, seed: int) -> str:
+    parts = {
+        "source": source.model_dump(mode="json"),
+        "files": source.files_digest(),
+        "task": task.model_dump(mode="json", include=set(PatchTask.model_fields)),
+        "split": split.model_dump(mode="json"),
+        "centre": centre,
+        "seed": seed,
+        "code": _code_digest(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@remembered
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock; the system drops it when the process ends, however it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(
+    folder: Path, source: Source, task: PatchTask, split: SplitRule, centre: str, seed: int, cache: Path,
+    on_progress: Progress | None,
+) -> None:  # fmt: skip
+    cohort = source.load(centre, seed, cache)
+    if not cohort.exams:
+        raise DataError("no_images", f"centre {centre}: the source holds no image; check its path and filters")
+    extraction = Extraction(cohort, task, seed, on_progress)
+    pixels, table, codes = extraction.run(split)
+    if not len(table):
+        raise DataError(
+            "no_lesions", f"centre {centre}: {len(cohort.exams)} images and no lesion of the task's kind ({task.lesions}); "
+            "name the table with them in `lesions`, or choose another task", lesions=task.lesions,
+        )  # fmt: skip
+    report = cohort.report | {"exams": len(cohort.exams), "patients": len({e.patient for e in cohort.exams})}
+    if extraction.missing:
+        report["healthy_boxes_missing"] = extraction.missing
+        report["notes"] = [
+            *report.get("notes", []),
+            f"{extraction.missing} healthy boxes found no place and were left out",
+        ]
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        write_patches(temporary, pixels, table, report)
+        # The only place with identities: it stays beside the data, readable by its owner alone.
+        private = temporary / "private.json"
+        private.touch(mode=0o600)
+        private.write_text(json.dumps({"patients": codes, **cohort.private}, indent=1), encoding="utf-8")
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

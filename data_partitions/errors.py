@@ -1,0 +1,40 @@
+"""What is wrong with a centre's data: a code and numbers that may leave the centre, a text that may not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of one thing: `code` names the kind, `text` the file or row, the value and the remedy."""
+
+    code: str
+    text: str
+
+
+class DataError(ValueError):
+    """Data that cannot be used.
+
+    `code` and `numbers` (counts and field names, never ids or paths) are safe to send to a server. `str(error)` is one
+    line with files and rows and stays at the centre; `problems` lists every fault that was found.
+    """
+
+    def __init__(
+        self, code: str, text: str, *, problems: tuple[Problem, ...] = (), **numbers: int | float | str
+    ) -> None:
+        super().__init__(text)
+        self.code = code
+        self.numbers = numbers
+        self.problems = problems or (Problem(code, text),)
+
+    @classmethod
+    def of(cls, problems: list[Problem], what: str, *, shown: int = 3) -> DataError:
+        """One error for all problems of a source: the most frequent code, the count, and the first few."""
+        codes = [problem.code for problem in problems]
+        counts = {code: codes.count(code) for code in dict.fromkeys(codes)}
+        code = max(counts, key=lambda c: counts[c])
+        first = "; ".join(problem.text for problem in problems[:shown])
+        more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
+        plural = "problem" if len(problems) == 1 else "problems"
+        return cls(code, f"{what}: {len(problems)} {plural}: {first}{more}", problems=tuple(problems), **counts)

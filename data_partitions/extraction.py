@@ -1,0 +1,200 @@
+"""From exams to patches: which region of which image becomes a box, cut into crops of the task's size.
+
+Each image is opened once for its lesions, and healthy images once for each healthy box. Of a box one window is read that
+covers all its crops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+
+from data_partitions.errors import DataError
+from data_partitions.exams import Box, Cohort, Exam, Image, Lesion
+from data_partitions.patch_dataset import COLUMNS
+from data_partitions.patches import (
+    TISSUE_STEP,
+    PatchTask,
+    TissueMap,
+    central_square,
+    healthy_square,
+    jittered,
+    resized,
+    square_around,
+    union,
+)  # fmt: skip
+from data_partitions.split import SPLITS, SplitRule, split_patients
+from data_partitions.streams import rank, stream
+
+NOWHERE = 3  # times that the healthy images are gone through before the boxes that found no place are given up
+
+
+class Extraction:
+    """Cuts the patches of one cohort; `run` returns them."""
+
+    def __init__(
+        self, cohort: Cohort, task: PatchTask, seed: int, on_progress: Callable[[int, int], None] | None
+    ) -> None:
+        self.exams = sorted(cohort.exams, key=lambda exam: exam.name)
+        self.numbers = {exam.name: number for number, exam in enumerate(self.exams)}
+        self.cohort, self.task, self.seed = cohort, task, seed
+        self.on_progress = on_progress
+        self.pixels: list[np.ndarray] = []
+        self.rows: list[dict] = []
+        self.boxes = 0
+        self.missing = 0  # healthy boxes that found no place
+        self.expected = 0  # boxes, for the progress
+
+    def run(self, rule: SplitRule) -> tuple[np.ndarray, pd.DataFrame, dict[str, int]]:
+        """pixels uint8 (n, channels, size, size), table with COLUMNS, and the number given to each patient."""
+        splits = patient_splits(self.cohort, self.task, rule, self.seed)
+        if self.task.whole_image:
+            self._whole_images(splits)
+        else:
+            lesions = sum(self.task.wants(lesion) for exam in self.exams for lesion in exam.lesions)
+            healthy = self.task.healthy_per_lesion if self.task.label == "lesion" else 0
+            self.expected = round(lesions * (1 + healthy))
+            for split in SPLITS:
+                self._boxes_of([exam for exam in self.exams if splits[exam.patient] == split], split)
+        patients = sorted({exam.patient for exam in self.exams}, key=lambda patient: rank(self.seed, "code", patient))
+        codes = {patient: number for number, patient in enumerate(patients)}
+        table = pd.DataFrame(self.rows, columns=list(COLUMNS))
+        table["patient"] = table["patient"].map(codes)
+        size = (0, self.task.channels, self.task.image_size, self.task.image_size)
+        return (np.stack(self.pixels) if self.pixels else np.empty(size, np.uint8)), table, codes
+
+    def _whole_images(self, splits: dict[str, str]) -> None:
+        self.expected = len(self.exams)
+        by_lesion = self.task.label == "lesion"
+        unlabelled = [exam.name for exam in self.exams if exam.malignant is None and not by_lesion]
+        if unlabelled:
+            raise DataError(
+                "no_label",
+                f"{len(unlabelled)} images without a label, the first is {unlabelled[0]}; name the column that holds it, as in "
+                "`columns: {label: malignant}`",
+                images=len(unlabelled),
+            )
+        for exam in self.exams:
+            label = int(_is_positive(exam, self.task))
+            square = central_square(exam.shape)
+            self._store(exam, exam.open(), splits[exam.patient], label, [square], square, None, float("nan"))
+
+    def _boxes_of(self, exams: list[Exam], split: str) -> None:
+        """Boxes of one split: around its lesions first, then as many healthy ones as they call for, made like them."""
+        models: list[tuple[int, float]] = []  # side in pixels and share of background of each lesion's square
+        for exam in exams:
+            lesions = [lesion for lesion in exam.lesions if self.task.wants(lesion)]
+            if lesions:
+                image, tissue = self._open(exam)
+                for lesion in lesions:
+                    models.append(self._around(exam, image, tissue, lesion, split))
+        if self.task.label == "malignancy":
+            return
+        count = round(self.task.healthy_per_lesion * len(models))
+        healthy = [exam for exam in exams if not exam.lesions and exam.usable_as_healthy]
+        # Both views of a breast stay together: what they share is worked out once.
+        healthy.sort(key=lambda exam: (rank(self.seed, "healthy", exam.patient, exam.laterality), exam.name))
+        before = self.boxes
+        proposed = [(exam, site) for exam in healthy for site in exam.healthy_sites or () if self._of_kind(site)]
+        for exam, sites in groupby(proposed[:count], key=lambda pair: pair[0]):
+            image, tissue = self._open(exam)
+            for _, site in sites:
+                self._around(exam, image, tissue, site, split, healthy=True)
+        if not proposed:
+            self._draw_healthy(healthy, models, count, split)
+        self.missing += count - (self.boxes - before)
+
+    def _draw_healthy(self, healthy: list[Exam], models: list[tuple[int, float]], count: int, split: str) -> None:
+        """`count` squares at random places of the healthy images, each made like the next lesion's square."""
+        waiting = [models[i % len(models)] for i in range(count)] if models else []
+        taken: dict[str, list[Box]] = {}
+        visits = NOWHERE * max(1, -(-count // max(1, len(healthy))))
+        for visit in range(visits):
+            for exam in healthy:
+                if not waiting:
+                    return
+                side, background = waiting.pop(0)
+                rng = stream(self.seed, "healthy place", exam.name, visit)
+                image, tissue = self._open(exam)
+                square = healthy_square(
+                    side, background, tissue, exam.shape, self.task, taken.setdefault(exam.name, []), rng
+                )
+                if square is None:
+                    waiting.append((side, background))
+                    continue
+                taken[exam.name].append(square)
+                # Its middle is kept in every crop, as a lesion is: jitter then moves both classes alike.
+                margin = self.task.margin(exam.spacing_mm)
+                inner = Box(square.top + margin, square.left + margin, square.bottom - margin, square.right - margin)
+                keep = inner if inner.height > 0 else square
+                crops = self._crops(exam, square, keep, split, "healthy", visit)
+                self._store(exam, image, split, 0, crops, square, None, tissue.background(square))
+
+    def _around(
+        self, exam: Exam, image: Image, tissue: TissueMap, lesion: Lesion, split: str, *, healthy: bool = False
+    ) -> tuple[int, float]:
+        """Store the box around a lesion, or around a healthy site; returns its side and share of background."""
+        square = square_around(lesion.box, self.task.margin(exam.spacing_mm), exam.shape)
+        background = tissue.background(square)
+        label = 0 if healthy else 1 if self.task.label == "lesion" else int(bool(lesion.malignant))
+        crops = self._crops(exam, square, lesion.box, split, "lesion", *lesion.box)
+        self._store(exam, image, split, label, crops, square, None if healthy else lesion, background)
+        return square.height, background
+
+    def _crops(self, exam: Exam, square: Box, keep: Box, split: str, *names: str | int) -> list[Box]:
+        """Jittered crops of a training box; validation and test see the square itself."""
+        if split != "train":
+            return [square]
+        rng = stream(self.seed, "jitter", exam.name, *names)
+        return [jittered(square, keep, self.task, exam.shape, rng) for _ in range(self.task.crops)]
+
+    def _store(
+        self, exam: Exam, image: Image, split: str, label: int, crops: list[Box], square: Box, lesion: Lesion | None,
+        background: float,
+    ) -> None:  # fmt: skip
+        around = union(crops)
+        window = image.window(around)
+        malignant = lesion.malignant if lesion else exam.malignant if self.task.whole_image else None
+        for crop, box in enumerate(crops):
+            part = window[
+                box.top - around.top : box.bottom - around.top, box.left - around.left : box.right - around.left
+            ]
+            self.pixels.append(resized(part, self.task.image_size, self.task.channels))
+            self.rows.append({
+                "label": label, "box": self.boxes, "crop": crop, "patient": exam.patient,
+                "image": self.numbers[exam.name], "split": split, "lesion_type": lesion.kind if lesion else "",
+                "view": exam.view, "laterality": exam.laterality, "density": exam.density, "age": exam.age,
+                "birads": lesion.birads if lesion else "", "malignant": None if malignant is None else int(malignant),
+                "spacing_mm": exam.spacing_mm, "scanner": exam.scanner, "width": square.height,
+                "background": None if np.isnan(background) else round(background, 4),
+            })  # fmt: skip
+        self.boxes += 1
+        if self.on_progress:
+            self.on_progress(min(self.boxes, self.expected), self.expected)
+
+    def _of_kind(self, site: Lesion) -> bool:
+        return self.task.lesions in ("all", site.kind)
+
+    def _open(self, exam: Exam) -> tuple[Image, TissueMap]:
+        image = exam.open()
+        return image, TissueMap(image.tissue(TISSUE_STEP), TISSUE_STEP)
+
+
+def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) -> dict[str, str]:
+    """Split of each patient. A group's class is positive when any of its exams is; its density the first by name."""
+    strata: dict[str, tuple[str, str]] = {}
+    for exam in sorted(cohort.exams, key=lambda exam: exam.name):
+        group = cohort.group(exam.patient)
+        label, density = strata.get(group, ("0", exam.density))
+        strata[group] = (max(label, str(int(_is_positive(exam, task)))), density)
+    of_group = split_patients(strata, rule, seed)
+    return {exam.patient: of_group[cohort.group(exam.patient)] for exam in cohort.exams}
+
+
+def _is_positive(exam: Exam, task: PatchTask) -> bool:
+    if task.whole_image:
+        return bool(exam.malignant) if task.label == "malignancy" else bool(exam.lesions)
+    return any(task.wants(lesion) and (task.label == "lesion" or lesion.malignant) for lesion in exam.lesions)

@@ -1,0 +1,263 @@
+"""A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions.
+
+Centres come from the table (column `centre`, natural centres) or from `part: k/n`, a patient-disjoint share of an archive
+(simulated centres). Images whose decoded pixels are equal belong to one person whatever the table says: their patients
+become one group. A group that spans centres belongs to the one with most of its images.
+
+Every fault of the whole folder is collected before any is reported.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from data_partitions.errors import DataError, Problem
+from data_partitions.exams import Cohort, Exam
+from data_partitions.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
+from data_partitions.image_files import DecodedImage, files_digest, inspect
+from data_partitions.small_cells import cell
+from data_partitions.streams import rank
+
+
+def _part(value: object) -> object:
+    """ "2/3" as in YAML, to (2, 3)."""
+    if isinstance(value, str):
+        number, _, total = value.partition("/")
+        if not (number.strip().isdigit() and total.strip().isdigit()):
+            raise ValueError(f"part {value!r} is not of the form k/n, such as 1/3")
+        return int(number), int(total)
+    return value
+
+
+class FolderSource(BaseModel):
+    """Images in a folder; the field names are the keys of the scenario."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["folder"] = "folder"
+    path: Path
+    metadata: str = "metadata.csv"
+    lesions: str | None = Field(None, description="table of lesions in the folder")
+    centre: str | None = Field(None, description="take the rows with this value in the column `centre`")
+    part: Annotated[tuple[int, int] | None, BeforeValidator(_part)] = Field(None, description="k/n: share k of n")
+    part_seed: int = Field(0, description="how the parts are dealt; equal for all centres that share an archive")
+    images: int | None = Field(None, ge=1, description="at most this many images, by patient, stratified by label")
+    columns: dict[str, str] = Field(default_factory=dict, description="our name: the table's column")
+    kinds: dict[str, str] = Field(default_factory=dict, description="the table's kind of lesion: ours")
+    positive: tuple[str, ...] = Field(("malignant", "1", "true", "m"), description="labels that count as malignant")
+    scanner: str = ""
+    spacing_mm: float | None = Field(None, gt=0, description="of all images, where no column says")
+    background: Literal["dark", "none"] = Field("dark", description="none: the whole image is tissue")
+    encoding: str = "utf-8"
+    max_bad_fraction: float = Field(0.0, ge=0, le=1, description="share of rows that may be left out as unusable")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_positive(cls, data: object) -> object:
+        """`positive: malignant` and `positive: 1` mean a list of one."""
+        if isinstance(data, dict) and isinstance(data.get("positive"), (str, int)):
+            return data | {"positive": (str(data["positive"]),)}
+        return data
+
+    @model_validator(mode="after")
+    def _part_exists(self) -> FolderSource:
+        if self.part and not 1 <= self.part[0] <= self.part[1]:
+            raise ValueError(f"part {self.part[0]}/{self.part[1]} does not exist; count from 1/{self.part[1]}")
+        return self
+
+    def files_digest(self) -> str:
+        """Changes when a file of the folder is added, removed or written again."""
+        if not self.path.is_dir():
+            raise DataError("missing_file", f"folder {self.path} does not exist; mend `path`", field="path")
+        return files_digest([file for file in self.path.rglob("*") if file.is_file()])
+
+    def load(self, centre: str, seed: int, cache: Path | None = None) -> Cohort:
+        """This centre's exams. `cache`: where the look at all image files is kept. Raises DataError."""
+        metadata = read_metadata(self.path / self.metadata, self.columns, self.positive, self.encoding)
+        problems = list(metadata.problems)
+        rows, files = self._usable_rows(metadata, cache, problems)
+        table = LesionTable()
+        if self.lesions is not None:
+            shapes = {row["image"]: (int(files[row["image"]][0]), int(files[row["image"]][1])) for row in rows}
+            known = {row["image"] for row in metadata.rows}
+            table = read_lesions(
+                self.path / self.lesions, self.columns, self.kinds, self.positive, self.encoding, shapes, known
+            )
+            problems += table.problems
+        total = max(1, len(metadata.rows) + len(metadata.problems))
+        if len(problems) > self.max_bad_fraction * total:
+            raise DataError.of(problems, f"{self.path}")
+        rows, report, groups = self._centre_rows(rows, files)
+        notes = report["notes"]
+        if problems:
+            counts = Counter(problem.code for problem in problems)
+            report["skipped"] = dict(counts)
+            notes += [f"{cell(count)} rows left out: {code}" for code, count in sorted(counts.items())]
+        if table.without_place:
+            report["lesions_without_coordinates"] = len(table.without_place)
+            notes.append(
+                f"{cell(len(table.without_place))} lesions without coordinates left out, their images not used as healthy"
+            )
+        private = {
+            "problems": [problem.text for problem in problems],
+            "lesions_without_coordinates": table.without_place,
+        }
+        exams = [self._exam(row, files[row["image"]], table) for row in rows]
+        return Cohort(exams, report, private | report.pop("private"), groups)
+
+    def _usable_rows(
+        self, metadata: Metadata, cache: Path | None, problems: list[Problem]
+    ) -> tuple[list[dict], dict[str, tuple[int, int, str]]]:
+        """Rows whose image is there and decodes; image -> (height, width, digest of the pixels)."""
+        present = []
+        for row in metadata.rows:
+            if (self.path / row["image"]).is_file():
+                present.append(row)
+            else:
+                problems.append(Problem(
+                    "row_without_file", f"{self.metadata} row {row['row']}: file {row['image']} is not there; add it or drop the row"
+                ))  # fmt: skip
+        found = inspect([self.path / row["image"] for row in present], cache)
+        looks = dict(zip((row["image"] for row in present), found.itertuples(index=False), strict=True))
+        usable = []
+        for row in present:
+            look = looks[row["image"]]
+            if look.code:
+                problems.append(
+                    Problem(str(look.code), f"{self.metadata} row {row['row']}: {row['image']} {look.text}")
+                )
+            else:
+                usable.append(row)
+        return usable, {image: (look.height, look.width, look.digest) for image, look in looks.items()}
+
+    def _centre_rows(self, rows: list[dict], files: dict) -> tuple[list[dict], dict, dict[str, str]]:
+        """The rows of this centre, what was moved to get them, and patient -> group."""
+        group, copies = _groups(rows, files)
+        members: dict[str, list[dict]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: row["image"]):
+            members[group[row["patient_id"]]].append(row)
+        report: dict = {"notes": [], "private": {}}
+        if copies:
+            report["duplicate_images"] = len(copies)
+            report["notes"].append(
+                f"{cell(len(copies))} sets of identical images, each kept on one side of every split"
+            )
+            report["private"]["duplicate_images"] = copies
+        if self.centre is not None:
+            members = self._natural_centre(members, report)
+        if self.part is not None:
+            members = {name: members[name] for name in self._dealt(members)}
+        if self.images is not None:
+            members = self._limited(members, self.images)
+        chosen = [row for name in sorted(members) for row in members[name]]
+        return chosen, report, {patient: name for patient, name in group.items() if name in members and patient != name}
+
+    def _natural_centre(self, members: dict[str, list[dict]], report: dict) -> dict[str, list[dict]]:
+        """Groups of this centre; those found in several belong where most of their images are, ties alphabetically."""
+        taken, spanning, moved_here, moved_away = {}, [], 0, 0
+        centres = Counter(row["centre"] for rows in members.values() for row in rows)
+        if self.centre not in centres:
+            known = ", ".join(sorted(str(name) for name in centres)) or "none"
+            raise DataError(
+                "unknown_centre",
+                f"{self.path}: no image of centre {self.centre!r}; the table has {known}",
+                field="centre",
+            )
+        for name, rows in members.items():
+            counts = Counter(row["centre"] for row in rows)
+            home = min(counts, key=lambda c: (-counts[c], c))
+            if len(counts) > 1 and self.centre in counts:
+                spanning.append(name)
+                if home == self.centre:
+                    moved_here += len(rows) - counts[home]
+                else:
+                    moved_away += counts[self.centre]
+            if home == self.centre:
+                taken[name] = rows
+        if spanning:
+            report["spanning_patients"] = {
+                "patients": len(spanning),
+                "images_moved_here": moved_here,
+                "images_moved_away": moved_away,
+            }
+            report["notes"].append(
+                f"{cell(len(spanning))} patients found in several centres, kept in the one with most of their images"
+            )
+            report["private"]["spanning_patients"] = sorted(spanning)
+        return taken
+
+    def _dealt(self, members: dict[str, list[dict]]) -> list[str]:
+        """Names of the groups in part k of n: dealt like cards, class by class."""
+        assert self.part is not None
+        number, total = self.part
+        order = sorted(members, key=lambda name: (_label(members[name]), rank(self.part_seed, "part", name)))
+        return order[number - 1 :: total]
+
+    def _limited(self, members: dict[str, list[dict]], images: int) -> dict[str, list[dict]]:
+        """At most `images` images: whole groups, each class its share of the images."""
+        total = sum(len(rows) for rows in members.values())
+        taken: dict[str, list[dict]] = {}
+        for label in sorted({_label(rows) for rows in members.values()}):
+            names = sorted(
+                (n for n in members if _label(members[n]) == label), key=lambda n: rank(self.part_seed, "images", n)
+            )
+            room = int(images * sum(len(members[n]) for n in names) / total) if images < total else total
+            for name in names:
+                if len(members[name]) > room:
+                    break
+                room -= len(members[name])
+                taken[name] = members[name]
+        return taken
+
+    def _exam(self, row: dict, look: tuple[int, int, str], table: LesionTable) -> Exam:
+        lesions = tuple(table.lesions.get(row["image"], ()))
+        malignant = row["malignant"]
+        if malignant is None and self.lesions is not None:
+            malignant = any(lesion.malignant for lesion in lesions)
+        return Exam(
+            patient=row["patient_id"],
+            name=row["image"],
+            shape=(int(look[0]), int(look[1])),
+            open=partial(DecodedImage, self.path / row["image"], dark_background=self.background == "dark"),
+            view=row["view"],
+            laterality=row["laterality"],
+            density=row["density"],
+            age=row["age"],
+            scanner=row["scanner"] or self.scanner,
+            spacing_mm=row["spacing_mm"] or self.spacing_mm,
+            malignant=malignant,
+            lesions=lesions,
+            usable_as_healthy=row["image"] not in table.without_place,
+        )
+
+
+def _label(rows: list[dict]) -> int:
+    return int(any(row["malignant"] for row in rows))
+
+
+def _groups(rows: list[dict], files: dict) -> tuple[dict[str, str], list[list[str]]]:
+    """patient -> its group (the alphabetically first patient of it), and the sets of identical images.
+
+    Patients are joined when they share an image, and so are patients joined to them.
+    """
+    parent = {row["patient_id"]: row["patient_id"] for row in rows}
+
+    def root(patient: str) -> str:
+        while parent[patient] != patient:
+            patient = parent[patient]
+        return patient
+
+    same: dict[str, list[dict]] = defaultdict(list)
+    for row in rows:
+        same[files[row["image"]][2]].append(row)
+    copies = [sorted(row["image"] for row in group) for group in same.values() if len(group) > 1]
+    for group in same.values():
+        for row in group[1:]:
+            first, second = sorted((root(group[0]["patient_id"]), root(row["patient_id"])))
+            parent[second] = first
+    return {patient: root(patient) for patient in parent}, sorted(copies)

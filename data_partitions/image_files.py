@@ -1,0 +1,149 @@
+"""Image files to uint8 arrays, and one look at every file of a folder: does it decode, is it a copy of another?
+
+8-bit images are taken as they are. Deeper integers and floats (.npy, TIFF) are scaled linearly from their own smallest and
+largest value to 0 .. 255, because nothing in such a file says what its range means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
+from scipy import ndimage
+
+from data_partitions.errors import Problem
+from data_partitions.exams import Box
+
+ARRAYS = (".npy",)
+
+
+class BadImage(ValueError):
+    """An image file that cannot be used: `code` is bad_image or nan_pixels."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def read_image(path: Path) -> np.ndarray:
+    """uint8 (height, width, channels), channels 1 or 3. Raises BadImage."""
+    try:
+        if path.suffix.lower() in ARRAYS:
+            pixels = np.load(path, allow_pickle=False)
+        else:
+            with PillowImage.open(path) as picture:
+                if picture.mode in ("P", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"):
+                    picture = picture.convert("RGB")
+                elif picture.mode in ("1", "LA"):
+                    picture = picture.convert("L")
+                pixels = np.asarray(picture)
+    except (OSError, UnidentifiedImageError, ValueError, EOFError, SyntaxError) as error:
+        raise BadImage("bad_image", f"does not decode ({error}); copy the file again or drop its row") from error
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise BadImage("bad_image", f"has shape {pixels.shape}; expected (height, width) or (height, width, 3)")
+    return pixels if pixels.dtype == np.uint8 else _eight_bits(pixels)
+
+
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    values = pixels.astype(np.float64)
+    broken = int(np.size(values) - np.isfinite(values).sum())
+    if broken:
+        raise BadImage("nan_pixels", f"has {broken} pixels that are not finite; mend the image or drop its row")
+    low, high = float(values.min()), float(values.max())
+    return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
+
+
+def inspect(files: list[Path], cache: Path | None) -> pd.DataFrame:
+    """One row per file: height, width, digest of the decoded pixels, code and text of what is wrong ("" if nothing).
+
+    Index: the file's path as text. Decoding a whole archive takes a while, so the answer is kept under `cache` for as long
+    as names, sizes and times of the files stay.
+    """
+    kept = None
+    if cache is not None:
+        kept = cache / "image_files" / f"{files_digest(files)}.csv"
+        if kept.exists():
+            text = {"file": str, "digest": str, "code": str, "text": str}
+            return pd.read_csv(kept, dtype=text, keep_default_na=False).set_index("file")
+    with ThreadPoolExecutor(max_workers=2) as pool:  # decoders release the interpreter's lock
+        rows = list(pool.map(_inspected, files))
+    table = pd.DataFrame(rows, columns=["file", "height", "width", "digest", "code", "text"]).set_index("file")
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(f".{os.getpid()}")
+        table.to_csv(temporary)
+        temporary.rename(kept)
+    return table
+
+
+def _inspected(file: Path) -> tuple[str, int, int, str, str, str]:
+    try:
+        pixels = read_image(file)
+    except BadImage as error:
+        return str(file), 0, 0, "", error.code, str(error)
+    digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
+    return str(file), pixels.shape[0], pixels.shape[1], digest, "", ""
+
+
+def files_digest(files: list[Path]) -> str:
+    """SHA-256 over path, size and time of last change of these files, 24 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        state = file.stat()
+        digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+class DecodedImage:
+    """A decoded file. Background is what lies outside the body on a dark ground, or nothing."""
+
+    def __init__(self, path: Path, *, dark_background: bool) -> None:
+        self.pixels = read_image(path)
+        self.dark_background = dark_background
+
+    def window(self, box: Box) -> np.ndarray:
+        return self.pixels[box.top : box.bottom, box.left : box.right]
+
+    def tissue(self, step: int) -> np.ndarray:
+        grey = self.pixels.mean(axis=2)
+        if not self.dark_background:
+            return np.ones_like(grey[::step, ::step], dtype=bool)
+        return body_mask(ndimage.uniform_filter(grey, step, mode="nearest")[::step, ::step])
+
+
+def body_mask(grey: np.ndarray) -> np.ndarray:
+    """bool, like `grey`: the largest bright area on a dark ground, its holes filled.
+
+    The threshold is Otsu's on the square root of the brightness, which spreads the dark end where skin and background
+    meet. An opening first cuts off labels and markers that touch the body by a thin bridge.
+    """
+    bright = np.sqrt(np.clip(grey, 0, None))
+    areas, count = ndimage.label(ndimage.binary_opening(bright > _otsu(bright), iterations=2))
+    if not count:
+        return np.zeros_like(grey, dtype=bool)
+    sizes = np.bincount(areas.ravel())[1:]
+    return ndimage.binary_fill_holes(areas == 1 + int(sizes.argmax()))
+
+
+def _otsu(values: np.ndarray) -> float:
+    """Threshold that maximises the variance between the two classes (Otsu 1979), on 128 bins."""
+    counts, edges = np.histogram(values, bins=128)
+    middle = (edges[1:] + edges[:-1]) / 2
+    below = counts.cumsum()
+    mass = (counts * middle).cumsum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = (mass[-1] * below / below[-1] - mass) ** 2 / (below * (below[-1] - below))
+    return float(middle[int(np.nanargmax(between[:-1]))]) if np.isfinite(between[:-1]).any() else float(edges[0])
+
+
+def problem_of(row: pd.Series, where: str) -> Problem:
+    """What `inspect` found wrong with one file, with the row that names it."""
+    return Problem(str(row["code"]), f"{where} {row['text']}")

@@ -1,0 +1,171 @@
+"""Patches of one centre on disk: pixels that processes share by memory map, and a table with one row per patch."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_partitions.small_cells import cell
+from data_partitions.split import SPLITS
+from data_partitions.streams import rank
+
+COLUMNS = (
+    "label", "box", "crop", "patient", "image", "split", "lesion_type", "view", "laterality", "density", "age", "birads",
+    "malignant", "spacing_mm", "scanner", "width", "background",
+)  # fmt: skip
+TEXT = ("split", "lesion_type", "view", "laterality", "density", "birads", "scanner")
+
+
+@dataclass(frozen=True)
+class PatchDataset:
+    """A selection of a centre's patches.
+
+    pixels: uint8 (n, channels, height, width), all patches of the centre, usually a memory map.
+    table: one row per patch of `pixels`, columns COLUMNS; `box` numbers a lesion or a healthy region, `crop` its stored
+    crops, `patient` and `image` are running numbers of this data set and no identities.
+    index: int64, the rows of this selection, ascending.
+    report: what was found, skipped and moved while the patches were made (counts only).
+    """
+
+    pixels: np.ndarray
+    full_table: pd.DataFrame
+    index: np.ndarray
+    report: dict
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows of this selection, in the order of `index`."""
+        return self.full_table.iloc[self.index]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (len(self),): 1 is the positive class (lesion, or malignant)."""
+        return self.full_table["label"].to_numpy(np.int64)[self.index]
+
+    def select(
+        self, split: str | None = None, label: int | None = None, patients: Iterable[int] | None = None
+    ) -> PatchDataset:
+        """The part of this selection with this split, label and these patients (None: any)."""
+        if split is not None and split not in SPLITS:
+            raise ValueError(f"split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
+        table = self.table
+        keep = np.ones(len(table), dtype=bool)
+        if split is not None:
+            keep &= (table["split"] == split).to_numpy()
+        if label is not None:
+            keep &= (table["label"] == label).to_numpy()
+        if patients is not None:
+            keep &= table["patient"].isin(list(patients)).to_numpy()
+        return replace(self, index=self.index[keep])
+
+    def uint8(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """uint8 (k, channels, height, width): `rows` count within this selection."""
+        return np.asarray(self.pixels[self.index[rows]])
+
+    def float32(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """float32 (k, channels, height, width) in [-1, 1]: 0 becomes -1 and 255 becomes 1."""
+        return self.uint8(rows).astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+    def counts(self) -> dict[str, dict[int, int]]:
+        """Boxes (not crops) by split and label; every split and both labels are named."""
+        boxes = self.table.drop_duplicates("box")
+        found = boxes.groupby(["split", "label"]).size()
+        return {split: {label: int(found.get((split, label), 0)) for label in (0, 1)} for split in SPLITS}
+
+    def digest(self, secret: bytes) -> str:
+        """HMAC-SHA256 of this selection's pixels and table, hexadecimal.
+
+        Keyed, because a plain hash of images would tell anyone who holds an image whether it is in here.
+        """
+        keyed = hmac.new(secret, digestmod=hashlib.sha256)
+        keyed.update(np.asarray(self.pixels.shape[1:], dtype=np.int64).tobytes())
+        for start in range(0, len(self), 1024):
+            keyed.update(np.ascontiguousarray(self.uint8(slice(start, start + 1024))).tobytes())
+        keyed.update(self.table.to_csv(index=False, float_format="%.10g").encode())
+        return keyed.hexdigest()
+
+    def draw_fraction(self, fraction: float | None = None, boxes: int | None = None, seed: int = 0) -> PatchDataset:
+        """A part of this selection, drawn by patient and stratified by class.
+
+        fraction: share of the patients with a positive patch, and of those without. boxes: number of lesion and healthy
+        boxes together, in the selection's own class ratio; the last patient drawn may give only some of its boxes.
+        Draws with one seed are nested: a smaller one is part of every larger one. Both None: everything.
+        """
+        if fraction is not None and boxes is not None:
+            raise ValueError(f"fraction {fraction} and boxes {boxes} are both given; give one of them")
+        if fraction is not None:
+            return self._draw_patients(fraction, seed)
+        return self if boxes is None else self._draw_boxes(boxes, seed)
+
+    def _draw_patients(self, fraction: float, seed: int) -> PatchDataset:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction {fraction} is outside (0, 1]")
+        positive = self.table.groupby("patient")["label"].max()
+        drawn: list[int] = []
+        for label in (0, 1):
+            members = sorted(positive.index[positive == label], key=lambda patient: rank(seed, "draw", int(patient)))
+            drawn += members[: max(1, round(fraction * len(members)))]
+        return self.select(patients=drawn)
+
+    def _draw_boxes(self, boxes: int, seed: int) -> PatchDataset:
+        unique = self.table.drop_duplicates("box")
+        if boxes < 2 or boxes > len(unique):
+            raise ValueError(f"boxes {boxes} is outside 2 .. {len(unique)}, the boxes that this selection has")
+        positives = round(boxes * float(unique["label"].mean()))
+        drawn: list[int] = []
+        for label, wanted in ((0, boxes - positives), (1, positives)):
+            members = unique[unique["label"] == label]
+            order = sorted(
+                zip(members["patient"].tolist(), members["box"].tolist(), strict=True),
+                key=lambda pair: (rank(seed, "draw", pair[0]), pair[1]),
+            )
+            drawn += [box for _, box in order[:wanted]]
+        return replace(self, index=self.index[self.table["box"].isin(drawn).to_numpy()])
+
+    def data_card(self) -> dict:
+        """What a centre says about its data: counts without identities, cells of 1 to 4 shown as "<5"."""
+        boxes = self.table.drop_duplicates("box")
+        return {
+            "image": {"channels": int(self.pixels.shape[1]), "size": int(self.pixels.shape[2])},
+            "patients": cell(boxes["patient"].nunique()),
+            "boxes": {
+                split: {("negative", "positive")[label]: cell(n) for label, n in labels.items()}
+                for split, labels in self.counts().items()
+            },
+            "patches": len(self),
+            "spacing_mm": sorted({round(float(value), 4) for value in boxes["spacing_mm"].dropna()}),
+            **{
+                name: {str(value): cell(n) for value, n in boxes[name].value_counts().sort_index().items()}
+                for name in ("scanner", "view", "laterality", "density", "lesion_type")
+            },
+        }
+
+
+def open_patches(folder: Path) -> PatchDataset:
+    """The patches in a folder that `build_patches` wrote; pixels stay on disk."""
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    table = pd.read_csv(folder / "table.csv", dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={
+        "age": [""], "spacing_mm": [""], "malignant": [""],
+    })  # fmt: skip
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return PatchDataset(pixels, table, np.arange(len(table), dtype=np.int64), report)
+
+
+def write_patches(folder: Path, pixels: np.ndarray, table: pd.DataFrame, report: dict) -> None:
+    """Write pixels, table and report into an existing folder, to be opened by `open_patches`."""
+    np.save(folder / "pixels.npy", pixels)
+    text = io.StringIO()
+    table.to_csv(text, index=False, columns=list(COLUMNS), float_format="%.10g", lineterminator="\n")
+    (folder / "table.csv").write_text(text.getvalue(), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")

@@ -1,0 +1,156 @@
+"""Square patches around lesions and in healthy tissue: which pixels of an image make one training example.
+
+The recipe is that of Szafranowska et al., "Sharing generative models instead of private data" (2022): a square around
+the lesion's bounding box with a margin, its side from the LARGER of height and width, translated back inside the image;
+healthy boxes from images without any finding, with at most 40 % background; in training each box is zoomed by N(.2, .33)
+and translated by N(0, .25) of its side, both clipped to +-.33, then resized by area.
+
+Departures, each where the published code contradicts its own text: the translation is symmetric (the code only ever moved
+up and left), the margin is applied once per side, and a jittered crop keeps the whole lesion wherever the image allows.
+Healthy boxes have the sizes of lesion boxes, and as much background: otherwise size and skin line give the class away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from PIL import Image as PillowImage
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_partitions.exams import Box, Lesion
+
+TISSUE_STEP = 8  # pixels between the samples of a tissue mask: shares of a box are wanted to a few per cent only
+CANDIDATES = 64  # positions tried for a healthy box before the image is given up
+
+
+class PatchTask(BaseModel):
+    """What is to be classified, and how patches are cut; the field names are the keys of the scenario."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "lesion"
+    label: Literal["lesion", "malignancy"] = "lesion"
+    lesions: Literal["all", "mass", "calcification"] = "all"
+    image_size: int = Field(64, ge=16, le=256)
+    channels: Literal[1, 3] = 1
+    margin_px: int = Field(60, ge=0)
+    margin_mm: float | None = Field(None, ge=0, description="used instead of margin_px where the pixel size is known")
+    healthy_per_lesion: float = Field(1.0, gt=0)
+    max_background: float = Field(0.4, ge=0, le=1)
+    crops: int = Field(4, ge=1, le=64, description="jittered crops stored per training box")
+    zoom: tuple[float, float] = Field((0.2, 0.33), description="mean and standard deviation, of the side")
+    shift: tuple[float, float] = Field((0.0, 0.25), description="mean and standard deviation, of the side")
+    clip: float = Field(0.33, ge=0, lt=1, description="bound of zoom and shift, of the side")
+    whole_image: bool = Field(False, description="each image is one patch: its central square")
+
+    def margin(self, spacing_mm: float | None) -> int:
+        """Margin around a lesion in pixels of an image with this pixel size."""
+        if self.margin_mm is not None and spacing_mm:
+            return round(self.margin_mm / spacing_mm)
+        return self.margin_px
+
+    def wants(self, lesion: Lesion) -> bool:
+        """Whether this lesion is one of the task's: of its kind, and with a known label where one is needed."""
+        return self.lesions in ("all", lesion.kind) and (self.label == "lesion" or lesion.malignant is not None)
+
+
+def square_around(box: Box, margin: int, shape: tuple[int, int]) -> Box:
+    """Square centred on `box` with `margin` pixels on the larger side, translated into an image of `shape`.
+
+    The side is at most the smaller side of the image, and then the lesion may not fit.
+    """
+    side = min(max(box.height, box.width) + 2 * margin, *shape)
+    return _square(box.top + (box.height - side) // 2, box.left + (box.width - side) // 2, side, shape)
+
+
+def central_square(shape: tuple[int, int]) -> Box:
+    """The largest centred square of an image."""
+    side = min(shape)
+    return _square((shape[0] - side) // 2, (shape[1] - side) // 2, side, shape)
+
+
+def jittered(square: Box, keep: Box, task: PatchTask, shape: tuple[int, int], rng: np.random.Generator) -> Box:
+    """A zoomed and translated copy of `square` that stays inside the image and keeps `keep` where the image allows."""
+    zoom, down, right = (
+        float(np.clip(rng.normal(mean, deviation), -task.clip, task.clip))
+        for mean, deviation in (task.zoom, task.shift, task.shift)
+    )
+    side = round(square.height * (1 + zoom))
+    side = min(max(side, keep.height, keep.width, 1), *shape)
+    middle_y, middle_x = (square.top + square.bottom) / 2, (square.left + square.right) / 2
+    top = _kept(round(middle_y + down * square.height - side / 2), side, keep.top, keep.bottom)
+    left = _kept(round(middle_x + right * square.width - side / 2), side, keep.left, keep.right)
+    return _square(top, left, side, shape)
+
+
+def union(boxes: Sequence[Box]) -> Box:
+    """Smallest box around all `boxes`."""
+    return Box(
+        min(b.top for b in boxes), min(b.left for b in boxes), max(b.bottom for b in boxes), max(b.right for b in boxes)
+    )
+
+
+def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """uint8 (side, side, c) to uint8 (channels, size, size): the mean over each output pixel's area.
+
+    Smaller than `size`, where an area mean would only repeat pixels, it is bilinear. Colour becomes luminance (ITU-R 601),
+    and one channel becomes three equal ones, when `channels` asks for it.
+    """
+    picture = PillowImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    method = PillowImage.Resampling.BOX if pixels.shape[0] >= size else PillowImage.Resampling.BILINEAR
+    out = np.asarray(picture.resize((size, size), method))
+    return out[None] if channels == 1 else np.moveaxis(out, 2, 0)
+
+
+class TissueMap:
+    """Share of background in any box of an image, from its coarse tissue mask (summed-area table)."""
+
+    def __init__(self, mask: np.ndarray, step: int) -> None:
+        self.step = step
+        self.shape = mask.shape
+        self.sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.int64)
+        self.sums[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+
+    def background(self, box: Box) -> float:
+        """In [0, 1]; samples of the mask are counted from the one at or before the box's corner."""
+        top, left = box.top // self.step, box.left // self.step
+        bottom = min(max(top + 1, math.ceil(box.bottom / self.step)), self.shape[0])
+        right = min(max(left + 1, math.ceil(box.right / self.step)), self.shape[1])
+        inside = self.sums[bottom, right] - self.sums[top, right] - self.sums[bottom, left] + self.sums[top, left]
+        return 1 - float(inside) / ((bottom - top) * (right - left))
+
+
+def healthy_square(
+    side: int, background: float, tissue: TissueMap, shape: tuple[int, int], task: PatchTask,
+    taken: Sequence[Box], rng: np.random.Generator,
+) -> Box | None:  # fmt: skip
+    """A square of `side` pixels with at most `task.max_background`, its background closest to that of a lesion's square.
+
+    Among CANDIDATES random positions that do not overlap `taken`; None when none of them is allowed.
+    """
+    side = min(side, *shape)
+    tops = rng.integers(0, shape[0] - side + 1, CANDIDATES).tolist()
+    lefts = rng.integers(0, shape[1] - side + 1, CANDIDATES).tolist()
+    squares = [Box(top, left, top + side, left + side) for top, left in zip(tops, lefts, strict=True)]
+    shares = [tissue.background(square) for square in squares]
+    allowed = [
+        (abs(share - background), number)
+        for number, (square, share) in enumerate(zip(squares, shares, strict=True))
+        if share <= task.max_background and not any(square.overlaps(other) for other in taken)
+    ]
+    return squares[min(allowed)[1]] if allowed else None
+
+
+def _kept(start: int, side: int, low: int, high: int) -> int:
+    """Nearest start of an interval of length `side` that covers low .. high; `side` is at least high - low, or the
+    image's whole side."""
+    return min(max(start, high - side), low)
+
+
+def _square(top: int, left: int, side: int, shape: tuple[int, int]) -> Box:
+    top, left = min(max(top, 0), shape[0] - side), min(max(left, 0), shape[1] - side)
+    return Box(top, left, top + side, left + side)

@@ -1,0 +1,55 @@
+"""Patient-disjoint splits into training, validation and test, stratified by class and density.
+
+Patients are put in an order that depends on (seed, patient) only, class by class and density by density. Going down that
+order each patient goes to the split that lacks most of its share so far. Within a class every split is therefore within
+one patient of its share wherever one stops, and the same holds nearly for each density inside the class, however few
+patients that has; rounding each stratum by itself would starve validation and test of small strata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data_partitions.streams import rank
+
+SPLITS = ("train", "val", "test")
+
+
+class SplitRule(BaseModel):
+    """Shares of patients; `test_only` puts every patient of the centre into the test split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: float = Field(0.7, ge=0, le=1)
+    val: float = Field(0.15, ge=0, le=1)
+    test: float = Field(0.15, ge=0, le=1)
+    test_only: bool = False
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> SplitRule:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + val + test is {total:g}; the shares must sum to 1")
+        return self
+
+
+def split_patients(strata: Mapping[str, tuple[str, str]], rule: SplitRule, seed: int) -> dict[str, str]:
+    """Split of every patient (or group of patients that must stay together).
+
+    strata: patient -> (class, density). The result does not depend on the order of the mapping.
+    """
+    if rule.test_only:
+        return dict.fromkeys(strata, "test")
+    shares = {"train": rule.train, "val": rule.val, "test": rule.test}
+    splits: dict[str, str] = {}
+    for label in sorted({label for label, _ in strata.values()}):
+        members = [patient for patient, stratum in strata.items() if stratum[0] == label]
+        members.sort(key=lambda patient: (strata[patient][1], rank(seed, "split", patient)))
+        given = dict.fromkeys(SPLITS, 0)
+        for count, patient in enumerate(members, start=1):
+            chosen = max(SPLITS, key=lambda name: shares[name] * count - given[name])  # noqa: B023 (used at once)
+            given[chosen] += 1
+            splits[patient] = chosen
+    return splits

@@ -1,0 +1,100 @@
+"""Measures of a binary classifier: labels and probabilities of the positive class in, one number out.
+
+Class 1 is the positive class (lesion, or malignant). Decisions are taken at a probability of .5. A measure that needs
+both classes is NaN where the test set has one only; `undefined` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn import metrics as sk
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure; call it with (labels, probability), both (n,).
+
+    Attributes:
+        title: as it stands in a table.
+        higher_is_better: its direction.
+        needs_both_classes: NaN unless the labels hold both.
+        chance: value of a classifier that knows nothing; None where it depends on the test set (AUPRC: the share of
+            positives).
+    """
+
+    name: str
+    title: str
+    function: Callable[[np.ndarray, np.ndarray], float]
+    needs_both_classes: bool
+    chance: float | None
+    higher_is_better: bool = True
+
+    def undefined(self, labels: np.ndarray) -> str | None:
+        """Why the measure has no value on these labels, or None."""
+        classes = np.unique(labels).tolist()
+        if not classes:
+            return "the test set is empty"
+        if self.needs_both_classes and len(classes) < 2:
+            return f"the test set holds class {classes[0]} only"
+        return None
+
+    def __call__(self, labels: np.ndarray, probability: np.ndarray) -> float:
+        """The value; NaN where `undefined`.
+
+        Raises:
+            ValueError: unequal lengths, labels other than 0 and 1, or values that are no probabilities.
+        """
+        labels, probability = np.asarray(labels), np.asarray(probability, dtype=np.float64)
+        if labels.shape != probability.shape or labels.ndim != 1:
+            raise ValueError(f"labels {labels.shape} and probabilities {probability.shape} must both be (n,)")
+        if not np.isin(labels, (0, 1)).all():
+            raise ValueError(f"labels must be 0 or 1, found {sorted(set(labels.tolist()) - {0, 1})[0]!r}")
+        if not ((probability >= 0) & (probability <= 1)).all():
+            raise ValueError("probabilities must lie in [0, 1]; found NaN or a value outside")
+        return float("nan") if self.undefined(labels) else float(self.function(labels, probability))
+
+
+def _decision(probability: np.ndarray) -> np.ndarray:
+    return (probability >= THRESHOLD).astype(np.int64)
+
+
+def accuracy(labels: np.ndarray, probability: np.ndarray) -> float:
+    """Share of right decisions."""
+    return float(sk.accuracy_score(labels, _decision(probability)))
+
+
+def balanced_accuracy(labels: np.ndarray, probability: np.ndarray) -> float:
+    """Mean of sensitivity and specificity."""
+    return float(sk.balanced_accuracy_score(labels, _decision(probability)))
+
+
+def f1(labels: np.ndarray, probability: np.ndarray) -> float:
+    """Harmonic mean of precision and sensitivity of the positive class; 0 where nothing is found."""
+    return float(sk.f1_score(labels, _decision(probability), zero_division=0))
+
+
+def auroc(labels: np.ndarray, probability: np.ndarray) -> float:
+    """Probability that a positive is ranked above a negative, ties counting half."""
+    return float(sk.roc_auc_score(labels, probability))
+
+
+def auprc(labels: np.ndarray, probability: np.ndarray) -> float:
+    """Average precision of the positive class: precision at each threshold, weighted by the step of recall."""
+    return float(sk.average_precision_score(labels, probability))
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", accuracy, needs_both_classes=False, chance=None),
+        Metric("balanced_accuracy", "balanced accuracy", balanced_accuracy, needs_both_classes=True, chance=0.5),
+        Metric("f1", "F1", f1, needs_both_classes=True, chance=None),
+        Metric("auroc", "AUROC", auroc, needs_both_classes=True, chance=0.5),
+        Metric("auprc", "AUPRC", auprc, needs_both_classes=True, chance=None),
+    )
+}

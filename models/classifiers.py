@@ -1,0 +1,195 @@
+"""Classifiers: images (n, channels, side, side) in [-1, 1] to logits (n, 2).
+
+`cnn` is the network of Szafranowska et al. (IWBI 2022), `cnn_small` one for minutes on a CPU; the others come from timm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, field_validator
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.errors import ModelError
+from models.random_streams import isolated_global_stream
+from models.torchvision_schema import import_torchvision
+
+NUM_CLASSES = 2
+
+
+class CNN(nn.Sequential):
+    """Four blocks of 3x3 convolution, batch norm, max pooling, ReLU; two layers on top. 1.1 M parameters at 128 px."""
+
+    head = "output."
+
+    def __init__(self, image_size: int, channels: int):
+        if image_size % 16:
+            raise ValueError(f"image_size is {image_size}; cnn needs a multiple of 16")
+        layers: dict[str, nn.Module] = {}
+        inputs = channels
+        for number, outputs in enumerate((16, 32, 64, 128)):
+            layers[f"block{number}"] = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, padding=1),
+                nn.BatchNorm2d(outputs),
+                nn.MaxPool2d(2),
+                nn.ReLU(inplace=True),
+            )
+            inputs = outputs
+        layers["flatten"] = nn.Flatten()
+        layers["hidden"] = nn.Sequential(
+            nn.Linear(128 * (image_size // 16) ** 2, 128), nn.BatchNorm1d(128), nn.ReLU(inplace=True), nn.Dropout(0.5)
+        )
+        layers["output"] = nn.Linear(128, NUM_CLASSES)
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+
+class SmallCNN(nn.Module):
+    """0.17 M parameters: pixels are folded into channels down to 16x16, then four convolutions and global pooling."""
+
+    head = "output."
+
+    def __init__(self, image_size: int, channels: int):
+        super().__init__()
+        if image_size % 16:
+            raise ValueError(f"image_size is {image_size}; cnn_small needs a multiple of 16")
+        self.fold = image_size // 16
+        self.layers = nn.Sequential(
+            *_convolution(channels * self.fold**2, 32), *_convolution(32, 64), nn.MaxPool2d(2),
+            *_convolution(64, 96), *_convolution(96, 96), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
+        )  # fmt: skip
+        self.output = nn.Linear(96, NUM_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.output(self.layers(F.pixel_unshuffle(images, self.fold)))
+
+
+class TimmClassifier(nn.Module):
+    """A network of timm on three channels (a single one is repeated), normalised as its ImageNet weights expect."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        config: Any = network.pretrained_cfg
+        self.head = f"network.{config['classifier']}."
+        # Inputs are in [-1, 1]; the weights expect (x - mean) / std of values in [0, 1].
+        mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
+        self.register_buffer("scale", (0.5 / std)[:, None, None], persistent=False)
+        self.register_buffer("shift", ((0.5 - mean) / std)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.expand(-1, 3, -1, -1) * self.scale + self.shift)
+
+
+class Resized(nn.Module):
+    """A network behind a bilinear resize to the side it was built for."""
+
+    def __init__(self, network: nn.Module, size: int):
+        super().__init__()
+        self.network, self.size = network, size
+        self.head = f"network.{network.head}"
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True))
+
+
+def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+def _timm(name: str, sized: bool = False) -> Callable[[int, int], nn.Module]:
+    def build(image_size: int, channels: int) -> nn.Module:
+        import_torchvision()
+        import timm  # seconds to import; only those who need it wait
+
+        size = {"img_size": image_size} if sized else {}
+        return TimmClassifier(timm.create_model(name, num_classes=NUM_CLASSES, **size))
+
+    return build
+
+
+# Name -> (image_size, channels) -> network.
+CLASSIFIERS: Mapping[str, Callable[[int, int], nn.Module]] = {
+    "cnn": CNN,
+    "cnn_small": SmallCNN,
+    "swin_tiny": _timm("swin_tiny_patch4_window7_224", sized=True),
+    "efficientnet_b2": _timm("efficientnet_b2"),
+    "resnet18": _timm("resnet18"),
+    "resnet50": _timm("resnet50"),
+}
+# Side that patches are resized to unless a spec says otherwise. Swin's windows of 7 need 224 for its weights to fit.
+_INPUT_SIZES = {"swin_tiny": 224}
+
+
+class ClassifierSpec(BaseModel):
+    """All that is needed to build a classifier.
+
+    Attributes:
+        image_size, channels: of the patches.
+        input_size: side to which patches are resized for this network; default: as they are (224 for swin_tiny).
+        pretrained: a local state dict (.safetensors, .pth, .pt); everything but the head must fit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    image_size: int
+    channels: int
+    input_size: int | None = None
+    pretrained: Path | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in CLASSIFIERS:
+            raise ValueError(f"is {value!r}; known classifiers: {', '.join(CLASSIFIERS)}")
+        return value
+
+    def build(self, seed: int) -> nn.Module:
+        """The network, with weights from `seed` and from the file where one is given.
+
+        Raises:
+            ModelError: "bad_weights": the file is missing, unreadable or of another architecture.
+        """
+        size = self.input_size or _INPUT_SIZES.get(self.model, self.image_size)
+        with isolated_global_stream(seed):
+            network = CLASSIFIERS[self.model](size, self.channels)
+        if self.pretrained is not None:
+            load_pretrained(network, self.pretrained)
+        return network if size == self.image_size else Resized(network, size)
+
+
+def load_pretrained(network: nn.Module, path: Path) -> None:
+    """Load a state dict from a local file; the head keeps its own weights.
+
+    Raises:
+        ModelError: "bad_weights".
+    """
+    try:
+        found = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:
+        raise ModelError("bad_weights", f"cannot read weights from {path}: {error}") from error
+    for key in ("state_dict", "model"):  # how training scripts commonly wrap it
+        found = found[key] if isinstance(found.get(key), dict) else found
+    target = network.network if isinstance(network, TimmClassifier) else network
+    head = str(network.head).removeprefix("network.")
+    body = {name: tensor for name, tensor in found.items() if not name.startswith(head)}
+    own = {name: tensor for name, tensor in target.state_dict().items() if not name.startswith(head)}
+    wrong = sorted(set(own) ^ set(body)) or [name for name in own if own[name].shape != body[name].shape]
+    if wrong:
+        raise ModelError(
+            "bad_weights",
+            f"weights in {path} do not fit: {len(wrong)} names or shapes differ, first {wrong[0]!r}",
+            differing=len(wrong),
+        )
+    target.load_state_dict(body, strict=False)

@@ -1,0 +1,74 @@
+"""DCGAN with one-sided label smoothing (Radford et al. 2016; sizes and smoothing of Szafranowska et al., IWBI 2022).
+
+Targets of real images are drawn from U(.8, 1.1). A target above 1 has no meaning for a probability, so the loss is
+binary cross-entropy on logits, which is defined for any target. Noise of the generator's step is drawn anew, as in
+Goodfellow's algorithm 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from models.convolutional_gan import ConvolutionalGAN, Discriminator, Generator, Width, channels_of, check_image_size
+from models.generative import Batch, GenerativeTraining, Logs, Phase
+
+
+class DCGAN(BaseModel):
+    """Hyper-parameters; field names are YAML keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: Width = Field("small", description="paper (64 channels), small (32), or a number of channels")
+    latent: int = Field(100, ge=1)
+    smoothing: tuple[float, float] = Field((0.8, 1.1), description="range of the target of real images")
+
+    @classmethod
+    def training_defaults(cls) -> GenerativeTraining:
+        return GenerativeTraining(batch_size=16, learning_rate=1e-4, betas=(0.5, 0.999), flips="both")
+
+    def build(self, image_size: int, channels: int, num_classes: int | None) -> DCGANModel:
+        """Networks with random weights from torch's global stream."""
+        return DCGANModel(self, image_size, channels, num_classes)
+
+
+class DCGANModel(ConvolutionalGAN):
+    """See `ConvolutionalGAN`."""
+
+    def __init__(self, settings: DCGAN, image_size: int, channels: int, num_classes: int | None):
+        check_image_size(image_size, "dcgan")
+        width = channels_of(settings.width)
+        super().__init__(
+            Generator(image_size, channels, width, settings.latent, num_classes),
+            Discriminator(image_size, channels, width, num_classes, batch_norm=True),
+            image_size, channels, settings.latent, num_classes,
+        )  # fmt: skip
+        self.smoothing = settings.smoothing
+
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("discriminator", "discriminator", self.discriminator_loss),
+            Phase("generator", "generator", self.generator_loss, fresh_images=False),
+        ]
+
+    def discriminator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        discriminator = self.networks["discriminator"]
+        with torch.no_grad():
+            fake = self.draw(self.networks["generator"], batch.size, batch.labels, rng)
+        low, high = self.smoothing
+        target = (torch.rand(batch.size, generator=rng) * (high - low) + low).to(self.device)
+        # Two passes: batch norm takes its statistics from real and from fake images apart.
+        on_real = discriminator(batch.real(), batch.labels).float()
+        on_fake = discriminator(fake, batch.labels).float()
+        loss = binary_cross_entropy_with_logits(on_real, target) + binary_cross_entropy_with_logits(
+            on_fake, torch.zeros_like(on_fake)
+        )
+        return loss, {"discriminator_loss": loss.detach()}
+
+    def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        fake = self.draw(self.networks["generator"], batch.size, batch.labels, rng)
+        on_fake = self.networks["discriminator"](fake, batch.labels).float()
+        loss = binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
+        return loss, {"generator_loss": loss.detach()}

@@ -1,0 +1,295 @@
+"""The one training loop of all generative models: run through the model's phases, step by step.
+
+Everything a step draws is derived from (seed, step, phase), and everything it depends on is in `state()`. Steps 0..n at
+once, or 0..k, a restart, and k..n, give the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.errors import ModelError
+from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase, Precision
+from models.patch_arrays import PatchArrays, to_float
+from models.random_streams import numpy_stream, torch_stream
+from models.weight_average import update_average
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class GenerativeFit:
+    """What training leaves beside the trained model.
+
+    Attributes:
+        history: {"step": [...], "<scalar>": [...]}: means over windows of a hundredth of the schedule.
+        snapshots: sharable weights by step: the members of the checkpoint ensemble; empty without one.
+    """
+
+    history: dict[str, list[float]] = field(default_factory=lambda: {"step": []})
+    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+
+def fit_generative(
+    model: GenerativeModel,
+    images: PatchArrays,
+    training: GenerativeTraining,
+    *,
+    seed: int,
+    start_step: int = 0,
+    stop_step: int | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    on_progress: Progress | None = None,
+) -> GenerativeFit:
+    """Train `model` in place on the images.
+
+    Args:
+        start_step, stop_step: a part of the schedule, which has `training.steps` steps; the optimizers start anew.
+        state: of an earlier `GenerativeTrainer.state()`, to go on from there instead.
+        on_progress: called with (steps done, steps in all), about a hundred times.
+
+    Raises:
+        ModelError: "batch_too_large", "class_missing", "wrong_images", or "diverged".
+    """
+    trainer = GenerativeTrainer(model, training, seed=seed, device=device, precision=precision)
+    trainer.step = start_step
+    if state is not None:
+        trainer.load_state(state)
+    return trainer.advance(images, training.steps if stop_step is None else stop_step, on_progress)
+
+
+class GenerativeTrainer:
+    """A model, its optimizers and a step count.
+
+    Args:
+        phases: instead of the model's own, e.g. with another loss or another way to gradients.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        training: GenerativeTraining,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+        phases: Sequence[Phase] | None = None,
+    ):
+        self.model, self.training, self.seed, self.precision, self.step = model, training, seed, precision, 0
+        self.phases = list(phases) if phases is not None else model.phases()
+        self.device = torch.device(device)
+        self.memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
+        if training.ema is not None:
+            model.start_average()
+        model.to(device=self.device, memory_format=self.memory_format)
+        model.networks.train()
+        self.fit = GenerativeFit()
+        self._parameters = {name: list(network.parameters()) for name, network in model.networks.items()}
+        self._optimizers = {
+            name: torch.optim.AdamW(
+                self._parameters[name], lr=training.learning_rate, betas=training.betas,
+                weight_decay=training.weight_decay, fused=True,
+            )
+            for name in dict.fromkeys(phase.network for phase in self.phases)
+        }  # fmt: skip
+
+    def advance(self, images: PatchArrays, stop_step: int, on_progress: Progress | None = None) -> GenerativeFit:
+        """Run steps up to (not including) `stop_step`."""
+        batches = BatchStream(self.model, images, self.training, self.seed)
+        fresh_per_step = sum(phase.repeats for phase in self.phases if phase.fresh_images)
+        window = max(1, self.training.steps // 100)
+        sums: Logs = {}
+        counts: dict[str, int] = defaultdict(int)
+        while self.step < stop_step:
+            number, batch = self.step * fresh_per_step, Batch(self.training.batch_size)
+            for phase in self.phases:
+                for repeat in range(phase.repeats):
+                    if phase.fresh_images:
+                        batch, number = self._on_device(batches.batch(number)), number + 1
+                    if self.step % phase.interval:
+                        continue
+                    logs = self.run_phase(phase, batch, torch_stream(self.seed, "phase", phase.name, self.step, repeat))
+                    for name, value in logs.items():
+                        sums[name] = sums[name] + value if name in sums else value
+                        counts[name] += 1
+            self._average()
+            self.step += 1
+            last = self.step == stop_step
+            if self.step % window == 0 or last or self._is_snapshot():
+                self._record(sums, counts)
+                sums, counts = {}, defaultdict(int)
+                if on_progress is not None:
+                    on_progress(self.step, self.training.steps)
+            if self._is_snapshot():
+                self.fit.snapshots[self.step] = self.model.sharable_state()
+        return self.fit
+
+    def run_phase(self, phase: Phase, batch: Batch, rng: torch.Generator) -> Logs:
+        """One optimizer step of one phase, at the learning rate of the present step."""
+        for name, parameters in self._parameters.items():
+            for parameter in parameters:
+                # Frozen, not only unstepped: the gradients of a discriminator's weights are of no use to a generator.
+                parameter.requires_grad_(name == phase.network)
+        optimizer = self._optimizers[phase.network]
+        optimizer.param_groups[0]["lr"] = self.training.learning_rate * rate_factor(self.step, self.training)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            _, logs = phase.gradients(phase, self.model.networks[phase.network], batch, rng)
+        if self.training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters[phase.network], self.training.clip_norm)
+        optimizer.step()
+        return logs
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the next step depends on, and the ensemble so far, as copies on the CPU.
+
+        Keys: "step"; "model.<name>"; "optimizer.<network>.<parameter number>.<name>"; "snapshot.<step>.<name>".
+        """
+        state = {"step": torch.tensor(self.step)}
+        state |= {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for network, optimizer in self._optimizers.items():
+            for number, parameter in enumerate(self._parameters[network]):
+                own = optimizer.state.get(parameter, {})
+                state |= {f"optimizer.{network}.{number}.{name}": tensor for name, tensor in own.items()}
+        for step, snapshot in self.fit.snapshots.items():
+            state |= {f"snapshot.{step}.{name}": tensor for name, tensor in snapshot.items()}
+        return {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in state.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state`. Without keys "optimizer.*" the optimizers start anew."""
+        self.step = int(state["step"])
+        prefix = "model."
+        self.model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for optimizer in self._optimizers.values():
+            optimizer.state.clear()
+        self.fit = GenerativeFit()
+        for key, tensor in state.items():
+            kind, _, rest = key.partition(".")
+            if kind == "optimizer":
+                network, number, name = rest.split(".")
+                parameter = self._parameters[network][int(number)]
+                # Moments take the memory layout of their parameter, as when the optimizer made them.
+                moment = tensor.clone() if tensor.ndim == 0 else torch.empty_like(parameter).copy_(tensor)
+                self._optimizers[network].state[parameter][name] = moment
+            elif kind == "snapshot":
+                step, _, name = rest.partition(".")
+                self.fit.snapshots.setdefault(int(step), {})[name] = tensor.clone()
+
+    def _on_device(self, batch: Batch) -> Batch:
+        images = batch.real().to(self.device, memory_format=self.memory_format)
+        return Batch(batch.size, images, None if batch.labels is None else batch.labels.to(self.device))
+
+    def _average(self) -> None:
+        if self.training.ema is not None and self.model.average is not None:
+            update_average(self.model.average, self.model.networks["generator"], self.training.ema, self.step)
+
+    def _is_snapshot(self) -> bool:
+        every, last = self.training.snapshot_every, self.step == self.training.steps
+        return every is not None and self.step >= self.training.snapshot_from and (last or self.step % every == 0)
+
+    def _record(self, sums: Logs, counts: Mapping[str, int]) -> None:
+        means = {name: float(value) / counts[name] for name, value in sums.items()}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise ModelError(
+                "diverged", f"{bad[0]} is not finite at step {self.step}; lower the learning rate ({self.training.learning_rate})",
+                step=self.step, loss=bad[0],
+            )  # fmt: skip
+        self.fit.history["step"].append(self.step)
+        for name, value in means.items():
+            # A lazy phase may have no value in early windows.
+            column = self.fit.history.setdefault(name, [math.nan] * (len(self.fit.history["step"]) - 1))
+            column.append(value)
+
+
+def rate_factor(step: int, training: GenerativeTraining) -> float:
+    """Factor of the learning rate at a step, counted from 0."""
+    warm = min(1.0, (step + 1) / training.warmup_steps) if training.warmup_steps else 1.0
+    if training.decay == "none":
+        return warm
+    return warm * max(0.0, min(1.0, 2.0 * (1.0 - step / training.steps)))
+
+
+class BatchStream:
+    """Batch number k of a training set, for any k, without a state.
+
+    Each class is gone through in the order of a new permutation per pass, and the classes take turns: every image is
+    seen equally often within its class, and every batch is balanced to one image. An unconditional model has one class.
+
+    Raises:
+        ModelError: "batch_too_large", "class_missing", "wrong_images".
+    """
+
+    def __init__(self, model: GenerativeModel, images: PatchArrays, training: GenerativeTraining, seed: int):
+        expected = (model.channels, model.image_size, model.image_size)
+        if images.pixels.shape[1:] != expected:
+            raise ModelError(
+                "wrong_images", f"images are {images.pixels.shape[1:]} but the model was built for {expected}"
+            )
+        if len(images) < training.batch_size:
+            raise ModelError(
+                "batch_too_large",
+                f"there are {len(images)} training images but batch_size is {training.batch_size}; lower batch_size or give more patients",
+                have=len(images), batch_size=training.batch_size,
+            )  # fmt: skip
+        self._images, self._training, self._seed = images, training, seed
+        self._conditional = model.num_classes is not None
+        if model.num_classes is None:
+            self._members = [np.arange(len(images))]
+        else:
+            if images.labels is None:
+                raise ModelError("class_missing", "the model is conditional but the images have no labels")
+            self._members = [np.flatnonzero(images.labels == label) for label in range(model.num_classes)]
+        for label, members in enumerate(self._members):
+            if len(members) == 0:
+                raise ModelError(
+                    "class_missing", f"no training image of class {label}; a conditional model needs all", label=label
+                )
+        self._permutations: dict[int, tuple[int, np.ndarray]] = {}
+
+    def batch(self, number: int) -> Batch:
+        """Images float32 in [-1, 1], flipped at random, on the CPU."""
+        size, classes = self._training.batch_size, len(self._members)
+        slots = np.arange(number * size, (number + 1) * size)
+        labels = slots % classes
+        positions = np.empty(size, dtype=np.int64)
+        for label in range(classes):
+            positions[labels == label] = self._take(label, slots[labels == label] // classes)
+        images = self._images.take(positions)
+        rng = torch_stream(self._seed, "flips", number)
+        images = flip(images, self._training.flips, self._training.quarter_turns, rng)
+        return Batch(size, to_float(images), torch.from_numpy(labels) if self._conditional else None)
+
+    def _take(self, label: int, indices: np.ndarray) -> np.ndarray:
+        """Positions of the images that stand at `indices` of the endless sequence of a class."""
+        members = self._members[label]
+        passes, places = np.divmod(indices, len(members))
+        taken = np.empty(len(indices), dtype=np.int64)
+        for number in np.unique(passes):
+            if self._permutations.get(label, (-1,))[0] != number:
+                order = numpy_stream(self._seed, "order", label, int(number)).permutation(len(members))
+                self._permutations[label] = (int(number), order)
+            now = passes == number
+            taken[now] = members[self._permutations[label][1][places[now]]]
+        return taken
+
+
+def flip(images: Tensor, flips: str, quarter_turns: bool, rng: torch.Generator) -> Tensor:
+    """Each image of (n, c, h, w) mirrored with probability 1/2 per axis, and turned by 0, 90, 180 or 270 degrees."""
+    n = len(images)
+    for axis in {"none": (), "horizontal": (3,), "both": (3, 2)}[flips]:
+        mirrored = torch.rand(n, generator=rng) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(axis), images)
+    if quarter_turns:
+        turns = torch.randint(4, (n,), generator=rng)
+        images = torch.stack([torch.rot90(image, int(k), (1, 2)) for image, k in zip(images, turns, strict=True)])
+    return images

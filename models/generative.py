@@ -1,0 +1,253 @@
+"""What every generative model offers, and the phases that one training loop runs through.
+
+The alternation of discriminator and generator steps is data, as in StyleGAN's training loop: a model lists its
+phases, the loop in `fit_generative` runs them. A strategy changes training by changing phases: a proximal term
+wraps `loss`, differential privacy replaces `gradients`, a method that keeps discriminators and generator at
+different places runs some phases here and others there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from models.patch_arrays import to_uint8
+
+Precision = Literal["fp32", "bf16"]
+Logs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a phase works on.
+
+    Attributes:
+        size: number of images.
+        images: float32 (size, channels, height, width) in [-1, 1]; None where a phase runs without real images.
+        labels: int64 (size,), class-balanced, or None for an unconditional model.
+    """
+
+    size: int
+    images: Tensor | None = None
+    labels: Tensor | None = None
+
+    def real(self) -> Tensor:
+        """The images of a phase that cannot do without."""
+        if self.images is None:
+            raise ValueError("this phase needs real images and its batch has none")
+        return self.images
+
+
+Loss = Callable[[Batch, torch.Generator], tuple[Tensor, Logs]]
+
+
+def backpropagate(phase: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+    """Fill `.grad` of the network's parameters with the gradient of the phase's loss; returns loss and logs."""
+    loss, logs = phase.loss(batch, rng)
+    loss.backward()
+    return loss.detach(), logs
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kind of optimizer step.
+
+    Attributes:
+        name: for logs and random streams; unique within a model.
+        network: whose parameters are stepped; the other networks are frozen meanwhile.
+        loss: (batch, random stream) -> (scalar loss, scalars worth logging).
+        repeats: optimizer steps of this phase in one training step, e.g. 5 for a WGAN critic.
+        interval: runs in every `interval`-th training step only, for lazy regularisers.
+        fresh_images: draws a new batch of real images for each repeat; otherwise the phase takes size and labels of
+            the previous phase's batch.
+        gradients: how the gradients come about; see `backpropagate`.
+    """
+
+    name: str
+    network: str
+    loss: Loss
+    repeats: int = 1
+    interval: int = 1
+    fresh_images: bool = True
+    gradients: Callable[[Phase, nn.Module, Batch, torch.Generator], tuple[Tensor, Logs]] = backpropagate
+
+
+class GenerativeTraining(BaseModel):
+    """How a generative model is trained; field names are YAML keys. Each model has its own defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(2000, ge=1, description="passes through all phases; the length of the schedule")
+    batch_size: int = Field(16, ge=2)
+    learning_rate: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = Field(0.0, ge=0, description="decoupled (AdamW); 0 is Adam")
+    warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
+    decay: Literal["none", "linear_second_half"] = Field(
+        "none", description="linear_second_half: falls to 0 from steps / 2 on"
+    )
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of a network's gradient")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of the averaged generator that is sampled and shared"
+    )
+    flips: Literal["none", "horizontal", "both"] = "both"
+    quarter_turns: bool = False
+    snapshot_from: int = Field(0, ge=0, description="first step kept for the checkpoint ensemble")
+    snapshot_every: int | None = Field(
+        None, ge=1, description="distance of ensemble members; without it the last step alone"
+    )
+    channels_last: bool = True
+
+
+class GenerativeModel(nn.Module, ABC):
+    """A holder of networks; the one called "generator" is what is sampled and shared.
+
+    Attributes:
+        networks: by name; every phase names one.
+        average: moving average of the generator, once training has started one.
+        image_size, channels: of the images made.
+        num_classes: number of labels, or None for an unconditional model.
+    """
+
+    sample_batch = 250  # fixed: how noise is cut into batches decides which noise an image gets
+
+    def __init__(self, networks: Mapping[str, nn.Module], image_size: int, channels: int, num_classes: int | None):
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+        self.average: nn.Module | None = None
+        self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
+        self._members: list[dict[str, Tensor]] = []
+
+    @abstractmethod
+    def phases(self) -> list[Phase]:
+        """The phases of one training step, in order."""
+
+    @abstractmethod
+    def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Images of one batch from the given generator network: (n, channels, image_size, image_size) in about [-1, 1]."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def start_average(self) -> None:
+        """Begin a moving average at the generator's present weights, unless there is one."""
+        if self.average is None:
+            self.average = deepcopy(self.networks["generator"]).eval().requires_grad_(False)
+
+    @property
+    def sampler(self) -> nn.Module:
+        """The network that samples: the averaged generator where there is one."""
+        return self.average if self.average is not None else self.networks["generator"]
+
+    @torch.inference_mode()
+    def sample(self, n: int, labels: Tensor | None, rng: torch.Generator, *, precision: Precision = "fp32") -> Tensor:
+        """Draw images.
+
+        Batch norm uses its running statistics, so an image does not depend on its neighbours. A model that holds a
+        checkpoint ensemble gives image i to member i modulo the number of members: every prefix is an even draw.
+
+        Args:
+            labels: int64 (n,) for a conditional model, None for an unconditional one.
+            rng: a CPU generator.
+
+        Returns:
+            float32 (n, channels, image_size, image_size) in [-1, 1], on the CPU.
+        """
+        if (labels is None) != (self.num_classes is None):
+            kind = "unconditional: pass labels=None" if self.num_classes is None else f"conditional: pass {n} labels"
+            raise ValueError(f"this model is {kind}")
+        images = torch.empty(n, self.channels, self.image_size, self.image_size)
+        members = self._members or [None]
+        for offset, member in enumerate(members):
+            if member is not None:
+                load_weights(self.sampler, member)
+            own = torch.arange(offset, n, len(members))
+            for part in own.split(self.sample_batch):
+                chosen = None if labels is None else labels[part].to(self.device)
+                images[part] = self._draw_in_eval(len(part), chosen, rng, precision)
+        return images
+
+    def sample_uint8(
+        self, n: int, labels: Tensor | None, rng: torch.Generator, *, precision: Precision = "fp32"
+    ) -> np.ndarray:
+        """The same as stored images: uint8 (n, channels, image_size, image_size)."""
+        return to_uint8(self.sample(n, labels, rng, precision=precision))
+
+    def _draw_in_eval(self, n: int, labels: Tensor | None, rng: torch.Generator, precision: Precision) -> Tensor:
+        network = self.sampler
+        was_training = network.training
+        network.eval()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            images = self.draw(network, n, labels, rng)
+        network.train(was_training)
+        return images.float().clamp_(-1, 1).cpu()
+
+    def sharable_state(self) -> dict[str, Tensor]:
+        """What may leave the centre: weights of the sampled generator, and nothing of a discriminator or optimizer."""
+        return weights_of(self.sampler)
+
+    def shared_arrays(self, fit: Any = None) -> dict[str, np.ndarray]:
+        """`sharable_state` as arrays, one set per member of the checkpoint ensemble.
+
+        Args:
+            fit: the `GenerativeFit` of this model's training; its snapshots are the ensemble.
+        """
+        snapshots = fit.snapshots if fit is not None else {}
+        sets = {f"step{step}": state for step, state in snapshots.items()} or {"final": self.sharable_state()}
+        return {f"{member}.{name}": t.numpy() for member, state in sets.items() for name, t in state.items()}
+
+    def load_shared_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over weights that another process shared.
+
+        Raises:
+            ValueError: names or shapes are not those of this architecture.
+        """
+        sets: dict[str, dict[str, Tensor]] = {}
+        for key, array in arrays.items():
+            member, _, name = key.partition(".")
+            sets.setdefault(member, {})[name] = torch.from_numpy(np.array(array))
+        if not sets:
+            raise ValueError("there are no weights among the shared arrays")
+        self.average = None
+        members = list(sets.values())
+        for member in members:
+            load_weights(self.networks["generator"], member)
+        self._members = members if len(members) > 1 else []
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers as contiguous copies on the CPU.
+
+    Batch norm's count of batches is left out: it is of no use to a receiver and tells how long training was.
+    """
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Inverse of `weights_of`.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    wrong = sorted(set(own) ^ set(weights)) or [k for k in own if own[k].shape != weights[k].shape]
+    if wrong:
+        raise ValueError(
+            f"weights do not fit the architecture: {len(wrong)} names or shapes differ, first {wrong[0]!r}"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])

@@ -1,0 +1,159 @@
+"""Is bf16 autocast faster for this model on this machine? Measured once, remembered in a file.
+
+On a CPU with AMX it is, by 1.5 to 2.6 times; with AVX-512 bf16 alone it depends on the layers; without either it is
+slower. The answer decides which numbers come out of a run, so it must not change from one session to the next: the
+first measurement that is written stands.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from models.classifiers import ClassifierSpec
+from models.fit_classifier import ClassifierTraining, Stage, fit_classifier
+from models.fit_generative import GenerativeTrainer
+from models.generative import Precision
+from models.generator_spec import GeneratorSpec
+from models.patch_arrays import PatchArrays
+
+# Below this gain the loss of 16 bits of mantissa is not worth it, and a repeated measurement could turn out otherwise.
+MINIMUM_GAIN = 1.15
+_ROUNDS = 3
+_BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+
+
+def faster_precision(
+    key: str,
+    step_fp32: Callable[[], object],
+    step_bf16: Callable[[], object],
+    cache: Path,
+    device: torch.device | str = "cpu",
+) -> Precision:
+    """The precision to use for `key`: "bf16" only where its step is at least `MINIMUM_GAIN` times faster.
+
+    Args:
+        key: what is measured (architecture, sizes, batch); the processor and thread count are added to it.
+        step_fp32, step_bf16: one training step each; called alternately after one warm-up.
+        cache: folder for the answer; one file per key and processor.
+    """
+    device = torch.device(device)
+    if device.type == "cpu" and not bf16_flags():
+        return "fp32"
+    place = processor(device)
+    full_key = {"key": key, "processor": place, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    name = hashlib.sha256(json.dumps(full_key, sort_keys=True).encode()).hexdigest()[:24]
+    folder = cache / "precision"
+    folder.mkdir(parents=True, exist_ok=True)
+    answer = folder / f"{name}.json"
+    with open(folder / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process measures, the others wait for its answer
+        if answer.exists():
+            return json.loads(answer.read_text())["precision"]
+        gain = _gain(step_fp32, step_bf16, device)
+        chosen: Precision = "bf16" if gain >= MINIMUM_GAIN else "fp32"
+        temporary = answer.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(full_key | {"gain": round(gain, 3), "precision": chosen}, indent=2))
+        os.replace(temporary, answer)
+        return chosen
+
+
+def probe_precision(
+    spec: Mapping[str, Any], *, device: str, setting: Literal["auto", "fp32", "bf16"], cache: Path
+) -> Precision:
+    """The precision for one model: as set, or by measuring training steps on random images.
+
+    Args:
+        spec: {"generator": JSON of a GeneratorSpec} or {"classifier": JSON of a ClassifierSpec}.
+    """
+    if setting != "auto":
+        return setting
+    if "generator" in spec:
+        generator = GeneratorSpec.model_validate(spec["generator"])
+        key = f"generator {generator.model_dump_json(include={'model', 'hyper_parameters', 'conditional', 'image_size', 'channels'})}"
+        key += f" batch {generator.training.batch_size}"
+        return faster_precision(
+            key, _generator_step(generator, device, "fp32"), _generator_step(generator, device, "bf16"), cache, device
+        )
+    classifier = ClassifierSpec.model_validate(spec["classifier"]).model_copy(update={"pretrained": None})
+    key = f"classifier {classifier.model_dump_json()}"
+    return faster_precision(
+        key, _classifier_step(classifier, device, "fp32"), _classifier_step(classifier, device, "bf16"), cache, device
+    )
+
+
+def bf16_flags() -> list[str]:
+    """The bf16 instructions of this CPU (as Linux names them)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return []
+    return [flag for flag in _BF16_FLAGS if flag in flags]
+
+
+def processor(device: torch.device | str = "cpu") -> str:
+    """Name of the processor or GPU that computes, with its bf16 instructions."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+    return " ".join([model, *bf16_flags()])
+
+
+def _gain(step_fp32: Callable[[], object], step_bf16: Callable[[], object], device: torch.device) -> float:
+    """Median time of the fp32 step over that of the bf16 step, measured in turns so that load falls on both."""
+    steps, times = (step_fp32, step_bf16), ([], [])
+    for timed in range(_ROUNDS + 1):
+        for step, taken in zip(steps, times, strict=True):
+            started = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if timed:
+                taken.append(time.perf_counter() - started)
+    return statistics.median(times[0]) / statistics.median(times[1])
+
+
+def _random_images(count: int, channels: int, size: int) -> PatchArrays:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, channels, size, size), dtype=np.uint8)
+    return PatchArrays(pixels, np.arange(count), np.arange(count) % 2)
+
+
+def _generator_step(spec: GeneratorSpec, device: str, precision: Precision) -> Callable[[], object]:
+    training = spec.training
+    trainer = GenerativeTrainer(spec.build(0), training, seed=0, device=device, precision=precision)
+    images = _random_images(training.batch_size, spec.channels, spec.image_size)
+    return lambda: trainer.advance(images, trainer.step + 1)
+
+
+def _classifier_step(spec: ClassifierSpec, device: str, precision: Precision) -> Callable[[], object]:
+    network = spec.build(0)
+    images = _random_images(64, spec.channels, spec.image_size)
+    few = PatchArrays(images.pixels, images.rows[:2], None if images.labels is None else images.labels[:2])
+    training = ClassifierTraining(batch_norm_on=None)
+    return lambda: fit_classifier(
+        network,
+        {"x": images},
+        [Stage("probe", 2, 1e-3, {"x": 1.0})],
+        few,
+        training,
+        seed=0,
+        device=device,
+        precision=precision,
+    )

@@ -1,0 +1,42 @@
+"""Random streams derived from (seed, purpose, step), so that no stream depends on what was drawn before it.
+
+A training step that is run after a restart, at another place or in another order draws the same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def derived_seed(seed: int, *purpose: int | str) -> int:
+    """A 63-bit seed for one purpose: the first bytes of SHA-256 over "seed/purpose/..."."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def torch_stream(seed: int, *purpose: int | str) -> torch.Generator:
+    """A CPU generator: noise is drawn on the CPU and then moved, so a GPU run sees the numbers of a CPU run."""
+    return torch.Generator().manual_seed(derived_seed(seed, *purpose))
+
+
+def numpy_stream(seed: int, *purpose: int | str) -> np.random.Generator:
+    """The same for numpy."""
+    return np.random.default_rng(derived_seed(seed, *purpose))
+
+
+@contextmanager
+def isolated_global_stream(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed torch's global stream inside the block and put it back afterwards.
+
+    For what offers no generator argument: weight initialisation and dropout.
+    """
+    device = torch.device(device)
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derived_seed(seed, "global"))
+        yield

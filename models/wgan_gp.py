@@ -1,0 +1,84 @@
+"""WGAN with gradient penalty (Gulrajani et al. 2017), in the setting of Szafranowska et al. (IWBI 2022).
+
+The DCGAN's generator, its discriminator without batch norm as critic; five critic steps to one of the generator;
+penalty 10 on (|gradient| - 1)^2 at a point drawn for each image between a real and a fake one.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from models.convolutional_gan import ConvolutionalGAN, Discriminator, Generator, Width, channels_of, check_image_size
+from models.generative import Batch, GenerativeTraining, Logs, Phase
+
+
+class WGANGP(BaseModel):
+    """Hyper-parameters; field names are YAML keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: Width = Field("small", description="paper (64 channels), small (32), or a number of channels")
+    latent: int = Field(100, ge=1)
+    critic_steps: int = Field(5, ge=1, description="critic steps to one generator step")
+    gradient_penalty: float = Field(10.0, ge=0, description="weight of the penalty (lambda)")
+
+    @classmethod
+    def training_defaults(cls) -> GenerativeTraining:
+        return GenerativeTraining(batch_size=16, learning_rate=1e-4, betas=(0.5, 0.9), flips="both")
+
+    def build(self, image_size: int, channels: int, num_classes: int | None) -> WGANGPModel:
+        """Networks with random weights from torch's global stream."""
+        return WGANGPModel(self, image_size, channels, num_classes)
+
+
+class WGANGPModel(ConvolutionalGAN):
+    """See `ConvolutionalGAN`; the network "discriminator" is the critic."""
+
+    def __init__(self, settings: WGANGP, image_size: int, channels: int, num_classes: int | None):
+        check_image_size(image_size, "wgan_gp")
+        width = channels_of(settings.width)
+        super().__init__(
+            Generator(image_size, channels, width, settings.latent, num_classes),
+            Discriminator(image_size, channels, width, num_classes, batch_norm=False),
+            image_size, channels, settings.latent, num_classes,
+        )  # fmt: skip
+        self.settings = settings
+
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("critic", "discriminator", self.critic_loss, repeats=self.settings.critic_steps),
+            Phase("generator", "generator", self.generator_loss, fresh_images=False),
+        ]
+
+    def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        critic, real = self.networks["discriminator"], batch.real()
+        with torch.no_grad():
+            fake = self.draw(self.networks["generator"], batch.size, batch.labels, rng).to(real.dtype)
+        # One pass for both: without batch norm every image is scored by itself.
+        labels = None if batch.labels is None else batch.labels.repeat(2)
+        on_real, on_fake = critic(torch.cat([real, fake]), labels).float().chunk(2)
+        distance = on_real.mean() - on_fake.mean()
+        penalty = gradient_penalty(critic, real, fake, batch.labels, rng)
+        loss = self.settings.gradient_penalty * penalty - distance
+        return loss, {
+            "critic_loss": loss.detach(),
+            "wasserstein": distance.detach(),
+            "gradient_penalty": penalty.detach(),
+        }
+
+    def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        fake = self.draw(self.networks["generator"], batch.size, batch.labels, rng)
+        loss = -self.networks["discriminator"](fake, batch.labels).float().mean()
+        return loss, {"generator_loss": loss.detach()}
+
+
+def gradient_penalty(
+    critic: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None, rng: torch.Generator
+) -> Tensor:
+    """Mean over images of (|d critic / d image| - 1)^2 at real + u (fake - real), u ~ U(0, 1) for each image."""
+    u = torch.rand(len(real), 1, 1, 1, generator=rng).to(real.device)
+    between = torch.lerp(real, fake, u).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(between, labels).float().sum(), between, create_graph=True)
+    return (gradient.float().flatten(1).norm(dim=1) - 1).square().mean()

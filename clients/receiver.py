@@ -76,7 +76,7 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
         "best": {"step": fit.best_step, "val_auprc": fit.best_auprc},
         "n_real": int(train.table["box"].nunique()),
         "n_synthetic": int(sum(len(p.rows) for p in foreign.values())),
-        "fraction": len(np.unique(train.table["box"])) / max(1, patches.select(split="train").table["box"].nunique()),
+        "train_boxes": int(patches.select(split="train").table["box"].nunique()),
     }
     weights = {f"classifier.{k}": v.numpy() for k, v in fit.state.items()} if body["send_classifier"] else {}
     return result, weights

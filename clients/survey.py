@@ -7,11 +7,11 @@ import time
 import numpy as np
 from pydantic import TypeAdapter
 
-from clients.images import image_grid, write_png
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, SplitRule, build_patches
 from federation.job import Job
 from models import probe_precision
+from reports.samples import save_grid
 
 
 def load_patches(node: Node, body: dict, label: str = "", unit: str = "") -> PatchDataset:
@@ -85,10 +85,7 @@ def _check(patches: PatchDataset, task: str, needs: dict) -> None:
 def _local_pictures(node: Node, patches: PatchDataset, task: str) -> None:
     """Contact sheet of real patches; stays in this centre's workspace."""
     train = patches.select(split="train")
-    rows = []
-    for label in (1, 0):
-        selected = train.select(label=label)
-        rows.append(selected.uint8(np.linspace(0, len(selected) - 1, min(16, len(selected))).astype(int)))
-    folder = node.workspace / "samples"
-    folder.mkdir(exist_ok=True)
-    write_png(folder / f"{task}.png", image_grid(np.concatenate(rows), columns=16))
+    rows = [train.select(label=label) for label in (1, 0)]
+    images = [part.uint8(np.linspace(0, len(part) - 1, min(32, len(part))).astype(int)) for part in rows if len(part)]
+    if images:
+        save_grid(node.workspace / "samples" / f"{task}.png", np.concatenate(images), columns=16)

@@ -41,7 +41,7 @@ def scenarios() -> None:
     from polycentre.describe import scenario_lines
 
     for line in scenario_lines():
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 @cli.command()

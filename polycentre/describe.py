@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -42,10 +41,7 @@ def messages(plan: Plan) -> dict[str, tuple[int, int, int]]:
     moved = {(t.receiver, t.task, centre, str(body)) for t in plan.transfers() for centre, body in t.bodies.items()}
     cells = plan.cells()
     tests = [(cell, centre) for cell in cells for centre in plan.test_centres(cell)]
-    classifier = Counter()
-    for cell in cells:
-        classifier[cell.classifier.model, cell.task] = 0
-    bytes_of = {key: _classifier_bytes(plan, key[0], key[1]) for key in classifier}
+    bytes_of = {key: _classifier_bytes(plan, *key) for key in {(cell.classifier.model, cell.task) for cell in cells}}
     sent = sum(bytes_of[cell.classifier.model, cell.task] for cell in cells if plan.test_centres(cell))
     tested = sum(bytes_of[cell.classifier.model, cell.task] for cell, _ in tests)
     return {
@@ -99,7 +95,14 @@ def print_plan(console: Console, scenario: Scenario) -> None:
 
 
 def _generator_bytes(spec: dict) -> int:
-    return GeneratorSpec.model_validate(spec).shared_bytes()
+    """Size of what a provider shares: one set of weights per member of the checkpoint ensemble."""
+    parsed = GeneratorSpec.model_validate(spec)
+    with torch.device("meta"):  # shapes without memory
+        model = parsed.build(0)
+    tensors = [t for name, t in model.sampler.state_dict().items() if not name.endswith("num_batches_tracked")]  # as `weights_of`
+    one = sum(t.numel() * t.element_size() for t in tensors)
+    every = parsed.training.snapshot_every
+    return one * (1 + (parsed.training.steps - max(1, parsed.training.snapshot_from)) // every if every else 1)
 
 
 def _preview_bytes(spec: dict) -> int:
@@ -108,4 +111,7 @@ def _preview_bytes(spec: dict) -> int:
 
 def _classifier_bytes(plan: Plan, classifier: str, task: str) -> int:
     choice = next(c for c in plan.scenario.study.classifiers if c.model == classifier)
-    return ClassifierSpec.model_validate(plan.classifier_spec(choice, task) | {"pretrained": None}).state_bytes()
+    spec = ClassifierSpec.model_validate(plan.classifier_spec(choice, task) | {"pretrained": None})
+    with torch.device("meta"):
+        network = spec.build(0)
+    return sum(t.numel() * t.element_size() for t in network.state_dict().values())

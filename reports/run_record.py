@@ -1,7 +1,7 @@
 """The run folder: the only writer and the only reader of it.
 
-Everything is plain JSON, CSV, PNG or safetensors, and every file but the appended log appears by a rename, so a run killed
-at any moment leaves whole files only:
+Everything is plain JSON, CSV, PNG or safetensors, and every file but the appended log appears by a rename, so a run
+killed at any moment leaves whole files only:
 
     scenario.yaml       the resolved scenario; written last by `create`, so a folder with it is a run folder
     environment.json    versions, processor, device, digest of the code
@@ -95,6 +95,10 @@ class RunRecord:
         """The resolved scenario, as written."""
         return (self.folder / "scenario.yaml").read_text(encoding="utf-8")
 
+    def write_scenario(self, scenario_yaml: str) -> None:
+        """Replace the resolved scenario, when a run is resumed with a changed setting."""
+        write_text(self.folder / "scenario.yaml", scenario_yaml)
+
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Versions, processor, device, digest of the code; written again when a run is resumed elsewhere."""
         write_text(self.folder / "environment.json", _json(environment, indent=1) + "\n")
@@ -147,7 +151,7 @@ class RunRecord:
     def write_unit(self, unit: str, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
         """Record a finished unit of work.
 
-        info: JSON; numpy scalars and arrays become numbers and lists, NaN stays NaN. `info["unit"]`, if given, is `unit`.
+        info: JSON; numpy values become numbers and lists, NaN stays NaN. `info["unit"]`, if given, is `unit`.
         arrays: kept in their dtype and shape. They are written first and named with their hash in the JSON file, whose
         appearance makes the unit exist: a kill between the two leaves arrays that nothing refers to.
         """

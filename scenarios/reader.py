@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from scenarios.scenario import Scenario
+from scenarios.scenario import Generator, Scenario
 
 SHIPPED = Path(__file__).parent
 DEFAULT = "demo"
@@ -34,6 +34,8 @@ class _StrictLoader(yaml.SafeLoader):
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue  # `<<: *anchor`; keys written here win over merged ones
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
@@ -102,7 +104,10 @@ def resolved_yaml(scenario: Scenario) -> str:
     tree = scenario.model_dump(mode="json", exclude_none=True)
     for name, generator in scenario.generators.items():
         if generator.package is None:
-            tree["generators"][name].update(generator.hyper_parameters | generator.training)
+            own = generator.model_dump(mode="json", exclude_none=True, include=set(Generator.model_fields))
+            tree["generators"][name] = own | generator.hyper_parameters | generator.training
+    for key in ("augmentation", "normalise"):  # settings of the study and its arms
+        tree["study"]["training"].pop(key)
     if not scenario.tasks:
         tree.pop("tasks")
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
@@ -175,7 +180,7 @@ def _lines(problem: ValidationError, source: str) -> list[str]:
         elif error["type"] == "missing":
             lines.append(f"{source}: {key}: is missing; {text.lower()}")
         elif error["type"] == "value_error" and not keys:
-            lines += [f"{source}: {part}" for part in text.split("; ") if part] if "; " in text else [f"{source}: {text}"]
+            lines += [f"{source}: {part}" for part in text.split("\n")]  # `Scenario` reports several at once
         else:
             shown = "" if isinstance(error["input"], dict | list) else f"{error['input']!r}: "
             lines.append(f"{source}: {key}: {shown}{text[0].lower() + text[1:]}")

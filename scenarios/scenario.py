@@ -79,7 +79,7 @@ class Generator(BaseModel):
         # Private attributes of a frozen model may be set once, here, where it is built.
         self.__pydantic_private__ = {
             "_hyper": hyper_class(**{k: v for k, v in extra.items() if k in hyper_keys}),
-            "_training": hyper_class.training_defaults().model_copy(update={}).model_validate(
+            "_training": GenerativeTraining.model_validate(
                 hyper_class.training_defaults().model_dump() | {k: v for k, v in extra.items() if k in training_keys}
             ),
         }  # fmt: skip
@@ -175,6 +175,9 @@ class Study(Use):
             raise ValueError("real_fraction and real_images say the same thing; keep one")
         if self.real_images and min(self.real_images) < 2:
             raise ValueError("real_images must be at least 2 (one of each class)")
+        twice = {"augmentation", "normalise"} & self.training.model_fields_set
+        if twice:
+            raise ValueError(f"training.{min(twice)} is a setting of its own that arms can change; move it to study.{min(twice)}")
         names = [c.model for c in self.classifiers]
         if not names or len(set(names)) != len(names):
             raise ValueError("classifiers must name at least one classifier, each once")
@@ -273,7 +276,7 @@ class Scenario(_Section):
     def _consistent(self) -> Scenario:
         problems = list(_problems(self))
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return self
 
     @property

@@ -1,0 +1,80 @@
+"""A study small enough for tests, and the in-process engine to run it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+TINY = """
+name: tiny
+seed: 1
+repeats: 2
+centres:
+  A: {roles: [receiver], data: {source: phantom, patients: 24, scanner: digital}}
+  B: {roles: [provider], data: {source: phantom, patients: 24, scanner: film}}
+  C: {roles: [provider, test], data: {source: phantom, patients: 24, scanner: digital-2}}
+task: {name: lesion, label: lesion, image_size: 32, margin_mm: 4.2, crops: 2}
+generators:
+  b_gan: {centre: B, model: dcgan, width: 8, steps: 3, batch_size: 4}
+  c_flow: {centre: C, model: flow_matching, conditional: true, widths: [32, 32], steps: 3, batch_size: 4}
+arms:
+  real: {strategy: local}
+  b_gan: {strategy: one_shot, generators: [b_gan]}
+  both: {strategy: one_shot, generators: [b_gan, c_flow], use: pretrain_mix}
+  c_both: {strategy: one_shot, generators: [c_flow], classes: both, use: pretrain}
+  pooled: {strategy: pooled, centres: [B]}
+  again: {strategy: local, oversample: 8, control: true}
+study:
+  classifiers: [cnn_small]
+  synthetic: 8
+  test_on: [A, C]
+  minimum_positives: 2
+  schedule: {real: 4, mix: 4, pretrain: 4, fine_tune: 4}
+  training: {validate_every: 2, batch_size: 8}
+compute: {workers: 2, threads_per_job: 1, precision: fp32}
+"""
+
+
+@pytest.fixture(scope="session")
+def patch_cache(tmp_path_factory):
+    """Patches are made once for the whole session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Function: the tiny scenario, with "key=value" overrides."""
+    from scenarios.reader import parse
+
+    return lambda *overrides: parse(TINY, source="tiny.yaml", base=tmp_path, overrides=list(overrides))
+
+
+@pytest.fixture
+def conduct_in_process(patch_cache):
+    """Function: run a scenario with the in-process engine into a folder; returns (succeeded, record)."""
+    from clients.app import app as client_app
+    from federation.in_process import InProcessGrid
+    from reports.run_record import RunRecord
+    from scenarios.reader import resolved_yaml
+    from server.app import begin, conduct
+
+    def run(scenario, folder, *, resume=False, **grid_options):
+        record = RunRecord.open(folder) if resume else RunRecord.create(folder, resolved_yaml(scenario), {})
+        if resume:
+            record.write_scenario(resolved_yaml(scenario))
+        begin(record)
+        grid = InProcessGrid(client_app, len(scenario.centres), {}, **grid_options)
+        return conduct(grid, record, patch_cache), record
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_images():
+    """Folder with real image sets; tests that need it skip without it."""
+    folder = Path(os.environ.get("POLYCENTRE_TEST_DATA", CHECKOUT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real images at {folder}; set POLYCENTRE_TEST_DATA to the folder that holds them")
+    return folder

@@ -1,0 +1,139 @@
+"""Reading scenarios: every shipped file loads; every mistake is one line that names file, key, value and remedy."""
+
+import textwrap
+
+import pytest
+import yaml
+
+from scenarios.plan import Plan
+from scenarios.reader import ScenarioError, find, parse, read, resolved_yaml, shipped
+
+GOOD = """
+name: small
+centres:
+  A: {roles: [receiver], data: {source: phantom, patients: 20}}
+  B: {roles: [provider], data: {source: phantom, patients: 20, scanner: film}}
+task: {label: lesion, image_size: 32}
+generators:
+  g: {centre: B, model: dcgan, steps: 10}
+arms:
+  none: {strategy: local}
+  shared: {strategy: one_shot, generators: [g]}
+"""
+
+
+def read_text(text, tmp_path, *overrides):
+    return parse(textwrap.dedent(text), source="x.yaml", base=tmp_path, overrides=list(overrides))
+
+
+def changed(**places):
+    """GOOD with values put at dotted paths; None removes."""
+    tree = yaml.safe_load(GOOD)
+    for path, value in places.items():
+        *parents, last = path.split("__")
+        place = tree
+        for parent in parents:
+            place = place[parent]
+        if value is None:
+            place.pop(last)
+        else:
+            place[last] = value
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
+@pytest.fixture(autouse=True)
+def no_packages(monkeypatch):
+    """Shipped scenarios may name packages that are not here; their text is what is tested."""
+    monkeypatch.setattr("scenarios.plan.read_package", lambda name, folder: None)
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_every_shipped_scenario_loads_and_survives_its_own_resolution(name, tmp_path):
+    scenario = read(name)
+    again = parse(resolved_yaml(scenario), source="resolved", base=tmp_path)
+    assert resolved_yaml(again) == resolved_yaml(scenario)
+    assert scenario.description, "`polycentre scenarios` shows it"
+    Plan(scenario).cells()
+
+
+def test_paper_000_can_be_expressed():
+    s = read("iwbi2022_mammography")
+    assert [t.name for t in s.all_tasks] == ["all", "masses"]
+    assert s.generators["optimam_dcgan"].package and s.generators["optimam_dcgan"].centre is None
+    assert {g.centre for g in s.generators.values()} == {"bcdr", None}
+    assert s.arms["both_a"].generators == ("bcdr_dcgan", "optimam_dcgan")
+    # 8 arms x 2 tasks x 2 classifiers x 2 fractions x 3 repeats
+    assert len(Plan(s).cells()) == 8 * 2 * 2 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (changed(task__imagesize=32), r"x\.yaml: task\.imagesize: unknown key; known keys: .*image_size"),
+        (changed(name=None), r"x\.yaml: name: is missing"),
+        (changed(repeats=0), r"x\.yaml: repeats: 0: .*greater than or equal to 1"),
+        (changed(centres__A__data__scanner="xray"), r"x\.yaml: centres\.A\.data\.scanner: 'xray': .*digital"),
+        (changed(centres__A__data__patient=3), r"centres\.A\.data\.patient: unknown key; known keys: .*patients"),
+        (changed(centres__B__roles=["test"]), r"no centre has the role provider"),
+        (changed(centres__A__roles=["test"]), r"no centre has the role receiver; centres: A, B"),
+        (changed(generators__g__centre="Z"), r"generators\.g\.centre: no centre 'Z'; centres: A, B"),
+        (changed(generators__g__centre="A"), r"generators\.g\.centre: centre 'A' lacks the role provider"),
+        (changed(generators__g__model="gan"), r"generators\.g: .*model is 'gan'; known models: dcgan, wgan_gp, flow_matching"),
+        (changed(generators__g__stepz=3), r"generators\.g: .*unknown key stepz; dcgan takes .*steps"),
+        (changed(arms__shared__generators=["h"]), r"arms\.shared\.generators: no generator 'h'; generators: g"),
+        (changed(arms__shared__classes="both"), r"generator 'g' is not conditional.*conditional: true or classes: lesion"),
+        (changed(arms__shared__strategy="telepathy"), r"arms\.shared: .*'telepathy'.*local"),
+        (changed(study={"test_on": ["Q"]}), r"study\.test_on: no centre 'Q'"),
+        (changed(study={"classifiers": ["vgg"]}), r"study\.classifiers\.0\.model: 'vgg': .*known classifiers: cnn"),
+        (changed(study={"real_fraction": [1.5]}), r"study\.real_fraction\.0: 1\.5: .*less than or equal to 1"),
+        (changed(study={"real_fraction": [1.0], "real_images": [10]}), r"keep one"),
+        (changed(study={"schedule": {"real": "ten"}}), r"study\.schedule\.real: 'ten': must be a number of steps"),
+        (changed(task=None), r"exactly one of `task`"),
+        ("name: x\nname: y\n", r"x\.yaml: line 2: key 'name' stands twice"),
+        ("name: [", r"x\.yaml: line \d+: "),
+        ("", r"x\.yaml: holds no settings"),
+    ],
+)
+def test_a_mistake_is_named_with_its_remedy(text, expected, tmp_path):
+    with pytest.raises(ScenarioError) as problem:
+        read_text(text, tmp_path)
+    import re
+
+    assert re.search(expected, str(problem.value)), str(problem.value)
+    assert all(line.startswith("x.yaml: ") for line in str(problem.value).splitlines())
+
+
+def test_overrides_change_what_they_name(tmp_path):
+    s = read_text(GOOD, tmp_path, "study.synthetic=60", "centres.A.data.patients=7", "study.real_fraction=[0.5, 1.0]", "generators.g.batch_size=4")
+    assert (s.study.synthetic, s.centres["A"].data.patients, s.study.real_fraction) == (60, 7, (0.5, 1.0))
+    assert s.generators["g"].training["batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("study.synthetic", "must look like key.path=value"),
+        ("name.x=3", "name is 'small', it has no keys of its own"),
+        ("study.synthetik=3", "study.synthetik: unknown key"),
+        ("repeats=[", "not valid YAML"),
+    ],
+)
+def test_bad_overrides_are_named(override, expected, tmp_path):
+    with pytest.raises(ScenarioError, match=expected.replace(".", r"\.")):
+        read_text(GOOD, tmp_path, override)
+
+
+def test_paths_start_at_the_scenario_and_take_variables(tmp_path, monkeypatch):
+    text = changed(centres__A__data={"source": "folder", "path": "images"})
+    assert str(read_text(text, tmp_path).centres["A"].data.path) == str(tmp_path / "images")
+    text = changed(centres__A__data={"source": "folder", "path": "${SOME_PLACE}/x"})
+    with pytest.raises(ScenarioError, match="environment variable SOME_PLACE is not set"):
+        read_text(text, tmp_path)
+    monkeypatch.setenv("SOME_PLACE", str(tmp_path / "there"))
+    assert str(read_text(text, tmp_path).centres["A"].data.path) == str(tmp_path / "there" / "x")
+
+
+def test_a_missing_file_lists_what_is_shipped():
+    with pytest.raises(ScenarioError, match="nowhere.yaml: no such file; shipped scenarios: demo"):
+        read("nowhere.yaml")
+    assert find("scenarios/demo.yaml") == find("demo")

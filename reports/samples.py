@@ -14,7 +14,7 @@ _GAP_PX = 2
 _WHITE = 255
 
 
-def grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
+def grid(images: np.ndarray, columns: int = 16) -> np.ndarray:
     """Arrange images row by row with white gaps between them.
 
     images: uint8 (n, c, h, w) with n >= 1 and c of 1 (grey) or 3 (RGB).
@@ -38,7 +38,7 @@ def grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
     return canvas[:, :, 0] if channels == 1 else canvas
 
 
-def save_grid(path: Path, images: np.ndarray, columns: int = 8) -> None:
+def save_grid(path: Path, images: np.ndarray, columns: int = 16) -> None:
     """Write `grid(images, columns)` as a PNG, in one rename. The same images give the same bytes."""
     buffer = io.BytesIO()
     Image.fromarray(grid(images, columns)).save(buffer, format="PNG")

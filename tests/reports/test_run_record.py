@@ -278,12 +278,12 @@ def test_predictions(record):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_samples_grid(record, channels):
-    images = np.zeros((10, channels, 5, 7), np.uint8)
-    images[9] = 200
+    images = np.zeros((18, channels, 5, 7), np.uint8)
+    images[17] = 200
     path = record.write_samples("b_flow", images)
     assert path == record.folder / "samples" / "b_flow.png"
     picture = np.asarray(Image.open(path))
-    assert picture.shape[:2] == (2 * 5 + 2, 8 * 7 + 7 * 2)
+    assert picture.shape[:2] == (2 * 5 + 2, 16 * 7 + 15 * 2)
     assert (picture[0, 0] == 0).all() and (picture[0, 7] == 255).all()
     assert (picture[7, 9] == 200).all()  # second row, second column
     assert (picture[7, 18] == 255).all()  # no image there

@@ -1,0 +1,130 @@
+"""Several runs side by side: one page with their AUROCs and with what differs between their scenarios."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reports.atomic import write_text
+from reports.html import duration, render
+from reports.run_record import RunRecord
+from reports.study import Study, read_study
+from reports.tables import PRIMARY, Block, Setting, blocks, difference_text, percent, role_text, setting_text
+from reports.template import COMPARISON
+from reports.timeline import status, wall_seconds, working_share
+
+
+def compare(records: Sequence[RunRecord], path: Path) -> Path:
+    """Write a page that shows the runs in the order given to `path`; returns it."""
+    studies = [read_study(record.scenario_yaml) for record in records]
+    found = [blocks(record.results(), study) for record, study in zip(records, studies, strict=True)]
+    names = _names(records)
+    page = render(
+        COMPARISON,
+        title="Runs side by side",
+        runs=names,
+        runs_table=_runs_table(records, studies, names),
+        warnings=_warnings(records, names),
+        tables=_tables(found),
+        differences=_differences(studies, names),
+        footer="Made by polycentre. Research software, not a medical device.",
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
+    return path
+
+
+def _names(records: Sequence[RunRecord]) -> list[str]:
+    """Folder names; numbered where two are equal."""
+    names = [record.folder.resolve().name for record in records]
+    return [f"{name} ({i + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
+
+
+def _runs_table(records: Sequence[RunRecord], studies: Sequence[Study], names: Sequence[str]) -> dict[str, Any]:
+    rows = []
+    for record, study, name in zip(records, studies, names, strict=True):
+        events = record.events()
+        rows.append([
+            name, study.name, status(events), str(study.seed), str(study.repeats), str(len(study.centres)),
+            duration(wall_seconds(events)), _percent(working_share(events)),
+            _digest(record)[:16] or "unknown",
+        ])  # fmt: skip
+    return {
+        "caption": "",
+        "header": [
+            "Run",
+            "Scenario",
+            "Status",
+            "Seed",
+            "Repeats",
+            "Centres",
+            "Running time",
+            "Work in centres",
+            "Code",
+        ],
+        "text": [True, True, True, False, False, False, False, False, True],
+        "rows": rows,
+    }
+
+
+def _warnings(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
+    lines = [
+        f"{name} is not complete ({status(record.events())}): its means may rest on fewer repeats."
+        for record, name in zip(records, names, strict=True)
+        if status(record.events()) != "completed"
+    ]
+    if len({_digest(record) for record in records}) > 1:
+        lines.append("These runs were made by different versions of the code.")
+    return lines
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.0f} %"
+
+
+def _digest(record: RunRecord) -> str:
+    code = record.environment.get("code")
+    return str(code.get("digest") if isinstance(code, dict) else code or "")
+
+
+def _tables(found: Sequence[Sequence[Block]]) -> list[dict[str, Any]]:
+    by_setting: list[dict[tuple[Setting, str], Block]] = [
+        {(block.setting, centre): block for block in of_run for centre in block.tested_on} for of_run in found
+    ]
+    tables = []
+    for key in dict.fromkeys(key for of_run in by_setting for key in of_run):
+        setting, centre = key
+        own = [of_run.get(key) for of_run in by_setting]
+        arms = {row.arm.name: row.arm for block in own if block for row in block.rows}
+        rows = []
+        for name, arm in arms.items():
+            cells = []
+            for block in own:
+                row = next((r for r in block.rows if r.arm.name == name), None) if block else None
+                gain = difference_text(block.difference(row, centre)) if block and row else ""
+                cells.append({
+                    "value": percent(row.spread(centre, PRIMARY)) if row else "–",
+                    "difference": f"{gain} better" if gain and gain != "–" else "",
+                })  # fmt: skip
+            rows.append({"name": name, "role": role_text(arm), "cells": cells})
+        where = "" if centre == setting.receiver else f", tested at {centre} (out of domain)"
+        tables.append({"title": setting_text(setting) + where, "rows": rows})
+    return tables
+
+
+def _differences(studies: Sequence[Study], names: Sequence[str]) -> dict[str, Any]:
+    flat = [_flat(study.settings) for study in studies]
+    keys = sorted({key for settings in flat for key in settings})
+    rows = [
+        [key, *(settings.get(key, "–") for settings in flat)] for key in keys if len({s.get(key) for s in flat}) > 1
+    ]
+    return {"caption": "", "header": ["Key", *names], "text": [True] * (1 + len(names)), "rows": rows}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """{"study.use": "mix", ...}"""
+    if isinstance(value, dict) and value:
+        return {k: v for key, entry in value.items() for k, v in _flat(entry, f"{prefix}.{key}".lstrip(".")).items()}
+    return {prefix: str(value)}

@@ -1,0 +1,57 @@
+"""Sample grids: the synthetic images of each generator beside real ones of the centre that trained it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from reports.pictures import png
+from reports.study import Study
+
+# Of a study with many centres, a few are enough.
+_OTHERS = 8
+
+
+def image_pairs(folder: Path, study: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Synthetic grids, each beside the real one of its centre and task; and the real grids of all other centres."""
+    synthetic, shown = [], set()
+    for path in sorted((folder / "samples").glob("[!.]*.png")):
+        name, task = _generator_of(path.stem, study)
+        generator = study.generators.get(name, {})
+        centre = str(generator.get("centre") or "")
+        real = _real_grid(folder, centre, task)
+        shown.add(real)
+        about = f"{generator.get('model') or 'a package made elsewhere'}" + (f", trained at {centre}" if centre else "")
+        if generator.get("conditional"):
+            about += ", both classes"
+        synthetic.append({
+            "title": name + (f", {task}" if task and len(study.positive) > 1 else ""),
+            "centre": centre,
+            "about": about + ".",
+            "synthetic": png(path.read_bytes(), f"Grid of synthetic images of generator {name}: {about}"),
+            "real": png(real.read_bytes(), f"Grid of real training patches of centre {centre}") if real else None,
+        })  # fmt: skip
+    others = [
+        {
+            "picture": png(path.read_bytes(), f"Grid of real training patches of centre {path.parts[-3]}"),
+            "caption": f"{path.parts[-3]}, {path.stem}",
+        }
+        for path in sorted(folder.glob("centres/*/samples/[!.]*.png"))
+        if path not in shown
+    ]
+    return synthetic, others[:_OTHERS]
+
+
+def _generator_of(stem: str, study: Study) -> tuple[str, str]:
+    """(generator, task) of the file name `<generator>` or `<generator>-<task>`."""
+    if stem in study.generators:
+        return stem, next(iter(study.positive)) if len(study.positive) == 1 else ""
+    for task in study.positive:
+        if stem.endswith(f"-{task}") and stem.removesuffix(f"-{task}") in study.generators:
+            return stem.removesuffix(f"-{task}"), task
+    return stem, ""
+
+
+def _real_grid(folder: Path, centre: str, task: str) -> Path | None:
+    path = folder / "centres" / centre / "samples" / f"{task}.png"
+    return path if centre and task and path.is_file() else None

@@ -1,0 +1,56 @@
+"""How much an AUROC difference owes to the choice of test patients: a paired bootstrap over patients.
+
+The spread over repeats does not contain it, since every repeat is tested on the same patients. Patients, not images,
+are drawn with replacement (images of one patient are not independent), the same draw for both arms and all repeats.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+DRAWS = 1000
+
+
+def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AUROC for each row of case weights; ties between the classes count one half.
+
+    labels: 0 or 1 (n,); scores: float (n,); weights: float (draws, n), at least 0.
+    Returns float64 (draws,); NaN where a class has no weight.
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # first case of each distinct score
+    positive = np.add.reduceat(weights[:, order] * (labels[order] == 1), starts, axis=1)
+    negative = np.add.reduceat(weights[:, order] * (labels[order] == 0), starts, axis=1)
+    below = np.cumsum(negative, axis=1) - negative
+    concordant = (positive * (below + negative / 2)).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return concordant / (positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def auroc_draws(predictions: pd.DataFrame, seed: int = 0) -> dict[int, np.ndarray]:
+    """repeat -> AUROC float64 (DRAWS,) of one arm on one test set under resampled patients.
+
+    predictions: rows of predictions.csv (repeat, case, patient, label, probability). The draws depend only on the test
+    set and the seed, so those of two arms are paired. Empty when the test set has fewer than two patients or classes.
+    """
+    draws: dict[int, np.ndarray] = {}
+    for repeat, table in predictions.groupby("repeat"):
+        table = table.sort_values("case")
+        patients, codes = np.unique(table["patient"], return_inverse=True)
+        if len(patients) < 2 or table["label"].nunique() < 2:
+            return {}
+        rng = np.random.default_rng(seed)
+        counts = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), DRAWS)
+        weights = counts[:, codes].astype(np.float32)  # small integers: exact
+        draws[int(repeat)] = weighted_auroc(table["label"].to_numpy(), table["probability"].to_numpy(), weights)  # pyright: ignore
+    return draws
+
+
+def interval(arm: dict[int, np.ndarray], baseline: dict[int, np.ndarray]) -> tuple[float, float] | None:
+    """95 % interval (2.5th to 97.5th percentile) of the mean difference over the repeats that both have, or None."""
+    repeats = sorted(arm.keys() & baseline.keys())
+    if not repeats:
+        return None
+    low, high = np.nanpercentile(np.mean([arm[r] - baseline[r] for r in repeats], axis=0), [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,90 @@
+"""What the report needs to know of a study, read from the resolved scenario as plain YAML.
+
+The report is made from the run folder alone, also years later, so it reads the few keys it shows and does not go
+through the schema of today.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+Role = Literal["baseline", "candidate", "control", "upper bound"]
+
+# The class that is to be found, by the task's `label`.
+_POSITIVE = {"lesion": "lesion", "malignancy": "malignant"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of sharing, as a row of the table."""
+
+    name: str
+    title: str
+    strategy: str
+    role: Role
+    sources: tuple[str, ...]  # generators, or centres whose real patches moved
+
+
+@dataclass(frozen=True)
+class Study:
+    """name, seed and so on as in the scenario; arms in its order; `settings` is the whole resolved scenario."""
+
+    name: str
+    description: str
+    seed: int
+    repeats: int
+    centres: dict[str, dict[str, Any]]
+    arms: dict[str, Arm]
+    generators: dict[str, dict[str, Any]]
+    positive: dict[str, str]  # task -> name of the positive class
+    settings: dict[str, Any]
+
+    @property
+    def baseline(self) -> Arm | None:
+        """The arm all others are compared with: the first in which nothing is shared."""
+        return next((arm for arm in self.arms.values() if arm.role == "baseline"), None)
+
+    def arm(self, name: str, strategy: str = "") -> Arm:
+        """The arm of that name; one that the scenario does not have (an edited file) is shown as a candidate."""
+        return self.arms.get(name) or Arm(name, "", strategy, "candidate", ())
+
+
+def read_study(scenario_yaml: str) -> Study:
+    """Read the resolved scenario."""
+    settings = yaml.safe_load(scenario_yaml) or {}
+    arms: dict[str, Arm] = {}
+    for name, entry in (settings.get("arms") or {}).items():
+        has_baseline = any(arm.role == "baseline" for arm in arms.values())
+        arms[name] = Arm(
+            name,
+            entry.get("title") or "",
+            entry.get("strategy", ""),
+            _role(entry, has_baseline),
+            tuple(entry.get("generators") or entry.get("centres") or ()),
+        )
+    tasks = settings.get("tasks") or [settings["task"]] if settings.get("tasks") or settings.get("task") else []
+    return Study(
+        name=str(settings.get("name", "")),
+        description=str(settings.get("description") or ""),
+        seed=settings.get("seed", 0),
+        repeats=settings.get("repeats", 0),
+        centres=settings.get("centres") or {},
+        arms=arms,
+        generators=settings.get("generators") or {},
+        positive={
+            str(t.get("name") or t.get("label")): _POSITIVE.get(t.get("label", ""), str(t.get("label"))) for t in tasks
+        },
+        settings=settings,
+    )
+
+
+def _role(entry: dict[str, Any], has_baseline: bool) -> Role:
+    # A receiver's own positives drawn again share nothing, yet stand for "more images", not for "no sharing".
+    if entry.get("control") or entry.get("oversample"):
+        return "control"
+    if entry.get("strategy") == "local":
+        return "candidate" if has_baseline else "baseline"
+    return "upper bound" if entry.get("strategy") == "pooled" else "candidate"

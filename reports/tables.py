@@ -1,0 +1,250 @@
+"""From tidy results to the main table: mean and standard deviation over repeats, and differences paired by repeat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.study import Arm, Study
+
+METRICS = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced acc.",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+}
+# The one that findings and differences are about: it depends neither on a threshold nor on the prevalence.
+PRIMARY = "auroc"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1) of n values; the mean is NaN for none, the deviation for fewer than two."""
+
+    n: int
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        v = np.array([x for x in values if not math.isnan(x)], float)
+        return cls(len(v), float(v.mean()) if len(v) else math.nan, float(v.std(ddof=1)) if len(v) > 1 else math.nan)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Differences to the baseline, repeat by repeat. A tie is neither better nor worse."""
+
+    spread: Spread
+    better: int
+    worse: int
+
+    @classmethod
+    def of(cls, values: dict[int, float], baseline: dict[int, float]) -> Difference:
+        """values, baseline: repeat -> value. A repeat that one of the two lacks is left out."""
+        pairs = [values[r] - baseline[r] for r in sorted(values.keys() & baseline.keys())]
+        pairs = [d for d in pairs if not math.isnan(d)]
+        return cls(Spread.of(pairs), sum(d > 0 for d in pairs), sum(d < 0 for d in pairs))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a comparison of arms holds fixed."""
+
+    receiver: str
+    task: str
+    classifier: str
+    real_fraction: float | str
+
+    @property
+    def size(self) -> str:
+        """How much real data the receiver used: "all real images", "50 % of real images", "200 real images"."""
+        if isinstance(self.real_fraction, str):
+            return self.real_fraction or "all real images"
+        if math.isnan(self.real_fraction) or self.real_fraction == 1:
+            return "all real images"
+        if self.real_fraction > 1:
+            return f"{self.real_fraction:.0f} real images"
+        return f"{100 * self.real_fraction:.4g} % of real images"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm within a setting. `values[centre, metric]`: repeat -> value, as a fraction (0.85 is 85 %)."""
+
+    arm: Arm
+    n_real: float
+    n_synthetic: float
+    values: dict[tuple[str, str], dict[int, float]]
+
+    def spread(self, centre: str, metric: str) -> Spread:
+        return Spread.of(self.values.get((centre, metric), {}).values())
+
+
+@dataclass(frozen=True)
+class Block:
+    """All arms of one setting; `tested_on` begins with the receiver itself, the others are out of its domain."""
+
+    setting: Setting
+    tested_on: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def baseline(self) -> Row | None:
+        return next((row for row in self.rows if row.arm.role == "baseline"), None)
+
+    def difference(self, row: Row, centre: str, metric: str = PRIMARY) -> Difference | None:
+        """Against the baseline; None for the baseline itself or when there is none."""
+        if self.baseline is None or row.arm.role == "baseline":
+            return None
+        return Difference.of(row.values.get((centre, metric), {}), self.baseline.values.get((centre, metric), {}))
+
+
+def blocks(results: pd.DataFrame, study: Study) -> list[Block]:
+    """Group results.csv into settings, arms in the scenario's order, larger shares of real data first."""
+    order = {name: i for i, name in enumerate(study.arms)}
+    found = []
+    keys = ["receiver", "task", "classifier", "real_fraction"]
+    for key, part in results.groupby(keys, sort=False, dropna=False):
+        setting = Setting(*key)  # pyright: ignore[reportArgumentType]  # pandas types the key as one scalar
+        others = sorted(set(part["tested_on"]) - {setting.receiver})
+        rows = [
+            Row(
+                study.arm(str(name), own["strategy"].iloc[0]),
+                float(own["n_real"].mean()),
+                float(own["n_synthetic"].mean()),
+                {
+                    (str(centre), str(metric)): dict(zip(group["repeat"].astype(int), group["value"], strict=True))
+                    for (centre, metric), group in own.groupby(["tested_on", "metric"])  # pyright: ignore[reportGeneralTypeIssues]
+                },
+            )
+            for name, own in part.groupby("arm")
+        ]
+        rows.sort(key=lambda row: (order.get(row.arm.name, len(order)), row.arm.name))
+        found.append(Block(setting, (setting.receiver, *others), tuple(rows)))
+
+    def by_size(block: Block) -> tuple[Any, ...]:
+        s = block.setting
+        size = s.real_fraction if isinstance(s.real_fraction, float | int) else math.inf
+        return (s.receiver, s.task, s.classifier, -size, str(s.real_fraction))
+
+    return sorted(found, key=by_size)
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What a number was measured on."""
+
+    cases: int
+    patients: int
+    positive: int
+
+    @property
+    def prevalence(self) -> float:
+        return self.positive / self.cases
+
+
+def evaluation_sets(predictions: pd.DataFrame) -> dict[tuple[str, str], EvaluationSet]:
+    """(task, centre) -> its test set, which is the same for every arm, classifier, receiver and repeat."""
+    found = {}
+    for key, part in predictions.groupby(["task", "tested_on"]):
+        cases = part.drop_duplicates("case")
+        found[key] = EvaluationSet(len(cases), cases["patient"].nunique(), int((cases["label"] == 1).sum()))
+    return found
+
+
+def percent(spread: Spread) -> str:
+    """ "85.3 (1.2)", "85.3" for a single value, "–" for none."""
+    if spread.n == 0:
+        return "–"
+    return f"{100 * spread.mean:.1f}" + (f" ({100 * spread.sd:.1f})" if spread.n > 1 else "")
+
+
+def points(value: float) -> str:
+    """A difference in percentage points with its sign: "+2.1", "−0.4" (a minus sign, not a hyphen), "0.0"."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
+
+
+def difference_text(difference: Difference | None) -> str:
+    """ "+2.1 (0.8), 3/3", "" for the baseline, "–" when no repeat has both values."""
+    if difference is None:
+        return ""
+    s = difference.spread
+    if s.n == 0:
+        return "–"
+    return points(s.mean) + (f" ({100 * s.sd:.1f})" if s.n > 1 else "") + f", {difference.better}/{s.n}"
+
+
+def role_text(arm: Arm) -> str:
+    """What to add to an arm's name so that nobody takes it for a candidate; "" for a candidate."""
+    return {
+        "baseline": "baseline",
+        "control": "control",
+        "upper bound": "real images moved: upper bound",
+        "candidate": "",
+    }[arm.role]
+
+
+def count_text(value: float) -> str:
+    """A number of images, which a mean over repeats may make fractional; "–" when unknown."""
+    return "–" if math.isnan(value) else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def setting_text(setting: Setting) -> str:
+    """ "A: lesion, cnn_small, 50 % of real images" """
+    return f"{setting.receiver}: {setting.task}, {setting.classifier}, {setting.size}"
+
+
+def metrics_of(found: Sequence[Block]) -> list[str]:
+    """The metrics of `METRICS` that were measured, in its order."""
+    seen = {metric for block in found for row in block.rows for _, metric in row.values}
+    return [metric for metric in METRICS if metric in seen]
+
+
+def markdown(found: Sequence[Block], study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> str:
+    """The main table as Markdown."""
+    metrics = metrics_of(found)
+    lines = [f"# {study.name}", ""]
+    if not found:
+        return "\n".join([*lines, "No classifier was tested yet.", ""])
+    for block in found:
+        lines += [f"## {setting_text(block.setting)}", ""]
+        lines += [f"{evaluation_text(block, centre, study, sets)}  " for centre in block.tested_on]
+        header = ["Arm", "Real", "Synthetic"]
+        for centre in block.tested_on:
+            header += [f"{METRICS[m]} at {centre}" for m in metrics] + [f"{METRICS[PRIMARY]} vs baseline at {centre}"]
+        lines += ["", "| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+        for row in block.rows:
+            role = role_text(row.arm)
+            cells = [row.arm.name + (f" ({role})" if role else ""), count_text(row.n_real), count_text(row.n_synthetic)]
+            for centre in block.tested_on:
+                cells += [percent(row.spread(centre, m)) for m in metrics]
+                cells.append(difference_text(block.difference(row, centre)))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    lines += [
+        "Percent, mean (standard deviation over repeats). Against the baseline: difference in points, paired by repeat:",
+        "mean (standard deviation), and in how many repeats it was higher. A repeat draws the receiver's real images",
+        "and trains the classifier anew; each generator was trained once: its own variance is not in these numbers.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def evaluation_text(block: Block, centre: str, study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> str:
+    """ "Tested at A: 120 images of 60 patients, 50 % lesion (the positive class)." """
+    task = block.setting.task
+    where = f"Tested at {centre}" + ("" if centre == block.setting.receiver else " (out of domain)")
+    positive = study.positive.get(task, "label 1")
+    found = sets.get((task, centre))
+    if found is None:
+        return f"{where}: positive class {positive}; its prevalence is not in this record."
+    share = f"{100 * found.prevalence:.0f} % {positive} (the positive class)"
+    return f"{where}: {found.cases} images of {found.patients} patients, {share}."

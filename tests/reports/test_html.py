@@ -1,0 +1,230 @@
+"""The page: complete, self-contained, honest about its state, and readable by a browser that is forbidden to ask anyone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from reports.compare import compare
+from reports.run_record import RunRecord
+
+_SPEC = importlib.util.spec_from_file_location("fake_run", Path(__file__).with_name("fake_run.py"))
+assert _SPEC is not None and _SPEC.loader is not None
+fake_run = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(fake_run)
+
+
+class Page(HTMLParser):
+    """What a page refers to, its pictures and its text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.references: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+        self.references += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        if tag == "img":
+            self.pictures.append(dict(attrs))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory) -> RunRecord:
+    record = fake_run.make(tmp_path_factory.mktemp("runs") / "complete")
+    assert record.build() == record.folder / "report.html"
+    return record
+
+
+@pytest.fixture(scope="module")
+def page(complete) -> Page:
+    return Page((complete.folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_everything_is_there(page):
+    for words in (
+        "Complete: every unit of work finished", "fake-three-centres", "0123456789abcdef", "Imaginary CPU",
+        "Adding b_flow helped: it changed AUROC by", "Adding b_wgan hurt", "With 3 repeats all spreads are rough",
+        "180 images of 90 patients, 40 % lesion (the positive class)", "out of domain", "real images moved: upper bound",
+        "more_home", "control", "3/3 better", "2 groups of patients spanned centres", "in a deployment they stay in the hospital",
+        "What was sent", "Who worked when", "Resolved scenario", "not a medical device", "Computed phantoms, not patients: A, B, C",
+        "film", "<5",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert page.tags.count("table") == 2 + 2 + 1  # results, survey, bytes
+    # 2 comparisons, 2 synthetic grids each beside a real one, 2 more real ones, curves of both kinds, time line, bytes
+    assert len(page.pictures) == 2 + 4 + 2 + 2 + 1 + 1
+
+
+def test_it_refers_to_nothing_outside_itself(page, complete):
+    assert page.references
+    assert all(r.startswith(("data:", "#")) for r in page.references), page.references
+    text = (complete.folder / "report.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in text
+    assert not re.search(r"url\(|@import", text) and "script" not in page.tags
+
+
+def test_anchors_lead_somewhere(page, complete):
+    text = (complete.folder / "report.html").read_text(encoding="utf-8")
+    for reference in page.references:
+        if reference.startswith("#"):
+            assert f'id="{reference[1:]}"' in text
+
+
+def test_pictures_say_what_they_show(page):
+    for picture in page.pictures:
+        assert picture["alt"] and len(picture["alt"]) > 20
+        assert (picture["src"] or "").startswith(("data:image/svg+xml;base64,", "data:image/png;base64,"))
+
+
+def test_time_leaves_out_the_night(page):
+    assert "in 2 sessions" in page.text
+    assert re.search(r"Running time\s*7 min", page.text)
+
+
+def test_the_same_record_gives_the_same_table_and_figures(complete):
+    table = (complete.folder / "table.md").read_bytes()
+    first = Page((complete.folder / "report.html").read_text(encoding="utf-8")).pictures
+    complete.build()
+    assert (complete.folder / "table.md").read_bytes() == table
+    assert Page((complete.folder / "report.html").read_text(encoding="utf-8")).pictures == first
+
+
+def test_failed_run_says_so_at_the_top(tmp_path):
+    record = fake_run.make(tmp_path / "run", status="failed")
+    record.build()
+    text = Page((record.folder / "report.html").read_text(encoding="utf-8")).text
+    top = text[: text.index("Findings")]
+    assert "Failed" in top and "the loss became NaN at step 40" in top and "train b_wgan at B" in top
+    assert f"polycentre run {record.folder / 'scenario.yaml'} --out {record.folder} --resume" in top
+    assert "Complete" not in top
+
+
+def test_interrupted_run_has_a_report_too(tmp_path):
+    record = fake_run.make(tmp_path / "run", status="interrupted", resumed=False)
+    record.build()
+    text = Page((record.folder / "report.html").read_text(encoding="utf-8")).text
+    assert "Incomplete" in text and "--resume" in text and "No classifier was tested yet" in text
+    assert "No classifier was tested yet" in (record.folder / "table.md").read_text(encoding="utf-8")
+
+
+def test_run_that_died_at_once(tmp_path):
+    record = RunRecord.create(tmp_path / "run", "name: x\n", {})
+    record.build()
+    text = Page((record.folder / "report.html").read_text(encoding="utf-8")).text
+    assert "Incomplete" in text and "The record holds no survey" in text
+
+
+def test_names_from_outside_are_text_and_not_markup(tmp_path):
+    record = RunRecord.create(tmp_path / "run", 'name: "<script>alert(1)</script>"\n', {"cpu": "<b>x</b>"})
+    record.event("run_started", run_id="x", resumed=False)
+    record.event("note", centre="A", text='"><img src=http://example.org/x.png>')
+    record.build()
+    page = Page((record.folder / "report.html").read_text(encoding="utf-8"))
+    assert "script" not in page.tags and "b" not in page.tags and page.pictures == []
+
+
+def test_many_test_centres_and_repeats(tmp_path):
+    record = fake_run.make(tmp_path / "run", repeats=1, resumed=False)
+    rows = record.results()
+    more = [rows[rows.tested_on == "C"].assign(tested_on=name) for name in ("D", "E", "F")]
+    record.write_results([row for table in [rows, *more] for row in table.to_dict("records")])  # type: ignore[misc]
+    record.build()
+    page = Page((record.folder / "report.html").read_text(encoding="utf-8"))
+    assert page.tags.count("table") == 2 * 3 + 2 + 1  # two test centres a table
+    assert "1 repeat cannot tell" in page.text
+
+
+def test_comparison_of_runs(tmp_path, complete):
+    other = fake_run.make(tmp_path / "other", repeats=4, resumed=False)
+    interrupted = fake_run.make(tmp_path / "unfinished", status="interrupted")
+    path = compare([complete, other, interrupted], tmp_path / "comparison" / "compare.html")
+    page = Page(path.read_text(encoding="utf-8"))
+    for words in (
+        "complete",
+        "other",
+        "unfinished",
+        "repeats",
+        "unfinished is not complete",
+        "4/4 better",
+        "tested at C (out of domain)",
+    ):
+        assert words in page.text, words
+    assert all(r.startswith(("data:", "#")) for r in page.references)
+    same = Page(compare([complete, complete], tmp_path / "same.html").read_text(encoding="utf-8"))
+    assert "the resolved scenarios are equal" in same.text and "complete (2)" in same.text
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine; install the package chromium to run this test"
+)
+def test_a_browser_shows_it_and_asks_nobody(complete, tmp_path):
+    """Every name resolves to nowhere, and the browser's own log of its network shows no request of the page."""
+    log = tmp_path / "net.json"
+    run = subprocess.run(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", "--virtual-time-budget=3000", "--dump-dom",
+            (complete.folder / "report.html").as_uri(),
+        ],
+        capture_output=True, text=True, timeout=90, check=True,
+    )  # fmt: skip
+    assert "violates the following Content Security Policy" not in run.stderr
+    page = Page(run.stdout)
+    assert "Adding b_flow helped" in page.text and page.tags.count("table") == 5 and len(page.pictures) == 12
+    # A browser that is killed before it closes its log leaves the last bracket out.
+    text = log.read_text().rstrip().rstrip(",")
+    entries = json.loads(text if text.endswith("}") and '"polledData"' in text else text + "]}")
+    asked = [e["params"]["url"] for e in entries["events"] if "url" in e.get("params", {})]
+    # The browser's own services (chrome://, updates) are no request of the page; the page's initiator is its file.
+    page_asked = [
+        e["params"]["url"] for e in entries["events"]
+        if str(e.get("params", {}).get("initiator", "")).startswith("file") and not e["params"].get("url", "").startswith(("file:", "data:"))
+    ]  # fmt: skip
+    assert page_asked == [], asked
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine; install the package chromium to run this test"
+)
+def test_a_browser_draws_every_picture(complete, tmp_path):
+    """Every data URI decodes: a script in a copy of the page, without its policy, writes the drawn widths into the title."""
+    text = (complete.folder / "report.html").read_text(encoding="utf-8")
+    text = re.sub(r"<meta http-equiv=[^>]*>", "", text)
+    script = "<script>onload=()=>{document.title=[...document.images].map(i=>i.naturalWidth).join()}</script></body>"
+    copy = tmp_path / "copy.html"
+    copy.write_text(text.replace("</body>", script), encoding="utf-8")
+    run = subprocess.run(
+        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--dump-dom", copy.as_uri()],
+        capture_output=True, text=True, timeout=90, check=True,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", run.stdout)
+    assert title is not None
+    widths = [int(w) for w in title[1].split(",")]
+    assert len(widths) == 12 and min(widths) > 100

@@ -18,7 +18,7 @@ centres:
 task: {name: lesion, label: lesion, image_size: 32, margin_mm: 4.2, crops: 2}
 generators:
   b_gan: {centre: B, model: dcgan, width: 8, steps: 3, batch_size: 4}
-  c_flow: {centre: C, model: flow_matching, conditional: true, widths: [32, 32], steps: 3, batch_size: 4}
+  c_flow: {centre: C, model: flow_matching, conditional: true, widths: [32], sampling_steps: 2, steps: 3, batch_size: 4}
 arms:
   real: {strategy: local}
   b_gan: {strategy: one_shot, generators: [b_gan]}
@@ -43,15 +43,15 @@ def patch_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def tiny(tmp_path):
+@pytest.fixture(scope="session")
+def tiny():
     """Function: the tiny scenario, with "key=value" overrides."""
     from scenarios.reader import parse
 
-    return lambda *overrides: parse(TINY, source="tiny.yaml", base=tmp_path, overrides=list(overrides))
+    return lambda *overrides: parse(TINY, source="tiny.yaml", base=CHECKOUT, overrides=list(overrides))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def conduct_in_process(patch_cache):
     """Function: run a scenario with the in-process engine into a folder; returns (succeeded, record)."""
     from clients.app import app as client_app

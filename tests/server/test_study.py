@@ -1,5 +1,6 @@
 """The whole path in one process: what comes out, what is done again and what is not, and what never travels."""
 
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -17,11 +18,18 @@ def units(record, *, cached):
     return Counter(e["kind"] for e in events[start:] if e["event"] == "unit_finished" and e["cached"] is cached)
 
 
-@pytest.fixture
-def finished(tiny, conduct_in_process, tmp_path):
-    done, record = conduct_in_process(tiny(), tmp_path / "run")
+@pytest.fixture(scope="module")
+def finished_once(tiny, conduct_in_process, tmp_path_factory):
+    done, record = conduct_in_process(tiny(), tmp_path_factory.mktemp("finished") / "run")
     assert done, [e for e in record.events() if e["event"] in ("unit_failed", "run_finished")]
     return record
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path):
+    """A finished run that a test may go on with."""
+    shutil.copytree(finished_once.folder, tmp_path / "finished")
+    return RunRecord.open(tmp_path / "finished")
 
 
 def test_every_cell_is_in_the_results(finished):

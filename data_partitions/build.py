@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache as remembered
 from pathlib import Path
+from typing import Any
 
 from data_partitions.errors import DataError
 from data_partitions.extraction import Extraction
@@ -90,7 +91,10 @@ def _make(
             "no_lesions", f"centre {centre}: {len(cohort.exams)} images and no lesion of the task's kind ({task.lesions}); "
             "name the table with them in `lesions`, or choose another task", lesions=task.lesions,
         )  # fmt: skip
-    report = cohort.report | {"exams": len(cohort.exams), "patients": len({e.patient for e in cohort.exams})}
+    report: dict[str, Any] = cohort.report | {
+        "exams": len(cohort.exams),
+        "patients": len({e.patient for e in cohort.exams}),
+    }
     if extraction.missing:
         report["healthy_boxes_missing"] = extraction.missing
         report["notes"] = [

@@ -1,7 +1,7 @@
 """From exams to patches: which region of which image becomes a box, cut into crops of the task's size.
 
-Each image is opened once for its lesions, and healthy images once for each healthy box. Of a box one window is read that
-covers all its crops.
+Each image is opened once for its lesions, and healthy images once for each healthy box. Of a box one window is read
+that covers all its crops.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from data_partitions.patch_dataset import COLUMNS
 from data_partitions.patches import (
     TISSUE_STEP,
     PatchTask,
+    Place,
     TissueMap,
     central_square,
     healthy_square,
@@ -73,8 +74,8 @@ class Extraction:
         if unlabelled:
             raise DataError(
                 "no_label",
-                f"{len(unlabelled)} images without a label, the first is {unlabelled[0]}; name the column that holds it, as in "
-                "`columns: {label: malignant}`",
+                f"{len(unlabelled)} images without a label, the first is {unlabelled[0]}; name the column that holds it, "
+                "as in `columns: {label: malignant}`",
                 images=len(unlabelled),
             )
         for exam in self.exams:
@@ -84,7 +85,7 @@ class Extraction:
 
     def _boxes_of(self, exams: list[Exam], split: str) -> None:
         """Boxes of one split: around its lesions first, then as many healthy ones as they call for, made like them."""
-        models: list[tuple[int, float]] = []  # side in pixels and share of background of each lesion's square
+        models: list[tuple[int, Place]] = []  # side in pixels and place of each lesion's square
         for exam in exams:
             lesions = [lesion for lesion in exam.lesions if self.task.wants(lesion)]
             if lesions:
@@ -107,8 +108,8 @@ class Extraction:
             self._draw_healthy(healthy, models, count, split)
         self.missing += count - (self.boxes - before)
 
-    def _draw_healthy(self, healthy: list[Exam], models: list[tuple[int, float]], count: int, split: str) -> None:
-        """`count` squares at random places of the healthy images, each made like the next lesion's square."""
+    def _draw_healthy(self, healthy: list[Exam], models: list[tuple[int, Place]], count: int, split: str) -> None:
+        """`count` squares in the healthy images, each of the size and place of the next lesion's square."""
         waiting = [models[i % len(models)] for i in range(count)] if models else []
         taken: dict[str, list[Box]] = {}
         visits = NOWHERE * max(1, -(-count // max(1, len(healthy))))
@@ -116,14 +117,12 @@ class Extraction:
             for exam in healthy:
                 if not waiting:
                     return
-                side, background = waiting.pop(0)
+                side, like = waiting.pop(0)
                 rng = stream(self.seed, "healthy place", exam.name, visit)
                 image, tissue = self._open(exam)
-                square = healthy_square(
-                    side, background, tissue, exam.shape, self.task, taken.setdefault(exam.name, []), rng
-                )
+                square = healthy_square(side, like, tissue, exam.shape, self.task, taken.setdefault(exam.name, []), rng)
                 if square is None:
-                    waiting.append((side, background))
+                    waiting.append((side, like))
                     continue
                 taken[exam.name].append(square)
                 # Its middle is kept in every crop, as a lesion is: jitter then moves both classes alike.
@@ -135,14 +134,14 @@ class Extraction:
 
     def _around(
         self, exam: Exam, image: Image, tissue: TissueMap, lesion: Lesion, split: str, *, healthy: bool = False
-    ) -> tuple[int, float]:
-        """Store the box around a lesion, or around a healthy site; returns its side and share of background."""
+    ) -> tuple[int, Place]:
+        """Store the box around a lesion, or around a healthy site; returns its side and place."""
         square = square_around(lesion.box, self.task.margin(exam.spacing_mm), exam.shape)
-        background = tissue.background(square)
+        place = tissue.place(square)
         label = 0 if healthy else 1 if self.task.label == "lesion" else int(bool(lesion.malignant))
         crops = self._crops(exam, square, lesion.box, split, "lesion", *lesion.box)
-        self._store(exam, image, split, label, crops, square, None if healthy else lesion, background)
-        return square.height, background
+        self._store(exam, image, split, label, crops, square, None if healthy else lesion, place.background)
+        return square.height, place
 
     def _crops(self, exam: Exam, square: Box, keep: Box, split: str, *names: str | int) -> list[Box]:
         """Jittered crops of a training box; validation and test see the square itself."""

@@ -1,7 +1,7 @@
 """A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions.
 
-Centres come from the table (column `centre`, natural centres) or from `part: k/n`, a patient-disjoint share of an archive
-(simulated centres). Images whose decoded pixels are equal belong to one person whatever the table says: their patients
+Centres come from the table (column `centre`, natural centres) or from `part: k/n`, a patient-disjoint share of an
+archive (simulated centres). Images whose decoded pixels are equal belong to one person whatever the table says: their patients
 become one group. A group that spans centres belongs to the one with most of its images.
 
 Every fault of the whole folder is collected before any is reported.
@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Cohort, Exam
 from data_partitions.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
-from data_partitions.image_files import DecodedImage, files_digest, inspect
+from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
 from data_partitions.small_cells import cell
 from data_partitions.streams import rank
 
@@ -74,7 +74,7 @@ class FolderSource(BaseModel):
         """Changes when a file of the folder is added, removed or written again."""
         if not self.path.is_dir():
             raise DataError("missing_file", f"folder {self.path} does not exist; mend `path`", field="path")
-        return files_digest([file for file in self.path.rglob("*") if file.is_file()])
+        return files_digest(sorted(file for file in self.path.rglob("*") if file.is_file()))
 
     def load(self, centre: str, seed: int, cache: Path | None = None) -> Cohort:
         """This centre's exams. `cache`: where the look at all image files is kept. Raises DataError."""
@@ -83,7 +83,7 @@ class FolderSource(BaseModel):
         rows, files = self._usable_rows(metadata, cache, problems)
         table = LesionTable()
         if self.lesions is not None:
-            shapes = {row["image"]: (int(files[row["image"]][0]), int(files[row["image"]][1])) for row in rows}
+            shapes = {row["image"]: files[row["image"]].shape for row in rows}
             known = {row["image"] for row in metadata.rows}
             table = read_lesions(
                 self.path / self.lesions, self.columns, self.kinds, self.positive, self.encoding, shapes, known
@@ -92,28 +92,27 @@ class FolderSource(BaseModel):
         total = max(1, len(metadata.rows) + len(metadata.problems))
         if len(problems) > self.max_bad_fraction * total:
             raise DataError.of(problems, f"{self.path}")
-        rows, report, groups = self._centre_rows(rows, files)
+        rows, report, groups = self._centre_rows(rows, files, table)
         notes = report["notes"]
         if problems:
             counts = Counter(problem.code for problem in problems)
             report["skipped"] = dict(counts)
             notes += [f"{cell(count)} rows left out: {code}" for code, count in sorted(counts.items())]
-        if table.without_place:
-            report["lesions_without_coordinates"] = len(table.without_place)
+        placeless = [row["image"] for row in rows if row["image"] in table.without_place]
+        if placeless:
+            report["lesions_without_coordinates"] = len(placeless)
             notes.append(
-                f"{cell(len(table.without_place))} lesions without coordinates left out, their images not used as healthy"
+                f"{cell(len(placeless))} images hold a lesion without coordinates, which is left out; "
+                "no healthy box is drawn from them"
             )
-        private = {
-            "problems": [problem.text for problem in problems],
-            "lesions_without_coordinates": table.without_place,
-        }
+        private = {"problems": [problem.text for problem in problems], "lesions_without_coordinates": placeless}
         exams = [self._exam(row, files[row["image"]], table) for row in rows]
         return Cohort(exams, report, private | report.pop("private"), groups)
 
     def _usable_rows(
         self, metadata: Metadata, cache: Path | None, problems: list[Problem]
-    ) -> tuple[list[dict], dict[str, tuple[int, int, str]]]:
-        """Rows whose image is there and decodes; image -> (height, width, digest of the pixels)."""
+    ) -> tuple[list[dict], dict[str, FileLook]]:
+        """Rows whose image is there and decodes; and what was seen in each file, by image."""
         present = []
         for row in metadata.rows:
             if (self.path / row["image"]).is_file():
@@ -123,7 +122,7 @@ class FolderSource(BaseModel):
                     "row_without_file", f"{self.metadata} row {row['row']}: file {row['image']} is not there; add it or drop the row"
                 ))  # fmt: skip
         found = inspect([self.path / row["image"] for row in present], cache)
-        looks = dict(zip((row["image"] for row in present), found.itertuples(index=False), strict=True))
+        looks = {row["image"]: look for row, look in zip(present, found, strict=True)}
         usable = []
         for row in present:
             look = looks[row["image"]]
@@ -133,9 +132,11 @@ class FolderSource(BaseModel):
                 )
             else:
                 usable.append(row)
-        return usable, {image: (look.height, look.width, look.digest) for image, look in looks.items()}
+        return usable, looks
 
-    def _centre_rows(self, rows: list[dict], files: dict) -> tuple[list[dict], dict, dict[str, str]]:
+    def _centre_rows(
+        self, rows: list[dict], files: dict[str, FileLook], table: LesionTable
+    ) -> tuple[list[dict], dict, dict[str, str]]:
         """The rows of this centre, what was moved to get them, and patient -> group."""
         group, copies = _groups(rows, files)
         members: dict[str, list[dict]] = defaultdict(list)
@@ -151,7 +152,7 @@ class FolderSource(BaseModel):
         if self.centre is not None:
             members = self._natural_centre(members, report)
         if self.part is not None:
-            members = {name: members[name] for name in self._dealt(members)}
+            members = {name: members[name] for name in self._dealt(members, table)}
         if self.images is not None:
             members = self._limited(members, self.images)
         chosen = [row for name in sorted(members) for row in members[name]]
@@ -191,11 +192,15 @@ class FolderSource(BaseModel):
             report["private"]["spanning_patients"] = sorted(spanning)
         return taken
 
-    def _dealt(self, members: dict[str, list[dict]]) -> list[str]:
-        """Names of the groups in part k of n: dealt like cards, class by class."""
+    def _dealt(self, members: dict[str, list[dict]], table: LesionTable) -> list[str]:
+        """Names of the groups in part k of n: dealt like cards, those with a lesion first, then the others."""
         assert self.part is not None
         number, total = self.part
-        order = sorted(members, key=lambda name: (_label(members[name]), rank(self.part_seed, "part", name)))
+        with_lesion = {name: any(row["image"] in table.lesions for row in rows) for name, rows in members.items()}
+        order = sorted(
+            members,
+            key=lambda name: (-with_lesion[name], -_label(members[name]), rank(self.part_seed, "part", name)),
+        )
         return order[number - 1 :: total]
 
     def _limited(self, members: dict[str, list[dict]], images: int) -> dict[str, list[dict]]:
@@ -214,7 +219,7 @@ class FolderSource(BaseModel):
                 taken[name] = members[name]
         return taken
 
-    def _exam(self, row: dict, look: tuple[int, int, str], table: LesionTable) -> Exam:
+    def _exam(self, row: dict, look: FileLook, table: LesionTable) -> Exam:
         lesions = tuple(table.lesions.get(row["image"], ()))
         malignant = row["malignant"]
         if malignant is None and self.lesions is not None:
@@ -222,7 +227,7 @@ class FolderSource(BaseModel):
         return Exam(
             patient=row["patient_id"],
             name=row["image"],
-            shape=(int(look[0]), int(look[1])),
+            shape=look.shape,
             open=partial(DecodedImage, self.path / row["image"], dark_background=self.background == "dark"),
             view=row["view"],
             laterality=row["laterality"],
@@ -240,7 +245,7 @@ def _label(rows: list[dict]) -> int:
     return int(any(row["malignant"] for row in rows))
 
 
-def _groups(rows: list[dict], files: dict) -> tuple[dict[str, str], list[list[str]]]:
+def _groups(rows: list[dict], files: dict[str, FileLook]) -> tuple[dict[str, str], list[list[str]]]:
     """patient -> its group (the alphabetically first patient of it), and the sets of identical images.
 
     Patients are joined when they share an image, and so are patients joined to them.
@@ -254,7 +259,7 @@ def _groups(rows: list[dict], files: dict) -> tuple[dict[str, str], list[list[st
 
     same: dict[str, list[dict]] = defaultdict(list)
     for row in rows:
-        same[files[row["image"]][2]].append(row)
+        same[files[row["image"]].digest].append(row)
     copies = [sorted(row["image"] for row in group) for group in same.values() if len(group) > 1]
     for group in same.values():
         for row in group[1:]:

@@ -1,23 +1,23 @@
 """Image files to uint8 arrays, and one look at every file of a folder: does it decode, is it a copy of another?
 
-8-bit images are taken as they are. Deeper integers and floats (.npy, TIFF) are scaled linearly from their own smallest and
-largest value to 0 .. 255, because nothing in such a file says what its range means.
+8-bit images are taken as they are. Deeper integers and floats (.npy, TIFF) are scaled linearly from their own smallest
+and largest value to 0 .. 255, because nothing in such a file says what its range means.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 from scipy import ndimage
 
-from data_partitions.errors import Problem
 from data_partitions.exams import Box
 
 ARRAYS = (".npy",)
@@ -61,42 +61,52 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
     return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
 
 
-def inspect(files: list[Path], cache: Path | None) -> pd.DataFrame:
-    """One row per file: height, width, digest of the decoded pixels, code and text of what is wrong ("" if nothing).
+class FileLook(NamedTuple):
+    """What one look at an image file showed: its size, a digest of the decoded pixels, and what is wrong ("" if nothing)."""
 
-    Index: the file's path as text. Decoding a whole archive takes a while, so the answer is kept under `cache` for as long
-    as names, sizes and times of the files stay.
+    height: int
+    width: int
+    digest: str
+    code: str = ""
+    text: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+def inspect(files: list[Path], cache: Path | None) -> list[FileLook]:
+    """One look at each file.
+
+    Decoding a whole archive takes a while, so the answer is kept under `cache` for as long as names, sizes and times of
+    the files stay.
     """
-    kept = None
-    if cache is not None:
-        kept = cache / "image_files" / f"{files_digest(files)}.csv"
-        if kept.exists():
-            text = {"file": str, "digest": str, "code": str, "text": str}
-            return pd.read_csv(kept, dtype=text, keep_default_na=False).set_index("file")
+    kept = None if cache is None else cache / "image_files" / f"{files_digest(files)}.json"
+    if kept is not None and kept.exists():
+        return [FileLook(*look) for look in json.loads(kept.read_text(encoding="utf-8"))]
     with ThreadPoolExecutor(max_workers=2) as pool:  # decoders release the interpreter's lock
-        rows = list(pool.map(_inspected, files))
-    table = pd.DataFrame(rows, columns=["file", "height", "width", "digest", "code", "text"]).set_index("file")
+        looks = list(pool.map(_look, files))
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(f".{os.getpid()}")
-        table.to_csv(temporary)
+        temporary.write_text(json.dumps(looks), encoding="utf-8")
         temporary.rename(kept)
-    return table
+    return looks
 
 
-def _inspected(file: Path) -> tuple[str, int, int, str, str, str]:
+def _look(file: Path) -> FileLook:
     try:
         pixels = read_image(file)
     except BadImage as error:
-        return str(file), 0, 0, "", error.code, str(error)
+        return FileLook(0, 0, "", error.code, str(error))
     digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
-    return str(file), pixels.shape[0], pixels.shape[1], digest, "", ""
+    return FileLook(pixels.shape[0], pixels.shape[1], digest)
 
 
 def files_digest(files: list[Path]) -> str:
-    """SHA-256 over path, size and time of last change of these files, 24 hexadecimal digits."""
+    """SHA-256 over path, size and time of last change of these files in this order, 24 hexadecimal digits."""
     digest = hashlib.sha256()
-    for file in sorted(files):
+    for file in files:
         state = file.stat()
         digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
@@ -126,11 +136,12 @@ def body_mask(grey: np.ndarray) -> np.ndarray:
     meet. An opening first cuts off labels and markers that touch the body by a thin bridge.
     """
     bright = np.sqrt(np.clip(grey, 0, None))
-    areas, count = ndimage.label(ndimage.binary_opening(bright > _otsu(bright), iterations=2))
+    bodies = np.asarray(ndimage.binary_opening(bright > _otsu(bright), iterations=2))
+    areas, count = ndimage.label(bodies)  # pyright: ignore[reportGeneralTypeIssues]
     if not count:
         return np.zeros_like(grey, dtype=bool)
     sizes = np.bincount(areas.ravel())[1:]
-    return ndimage.binary_fill_holes(areas == 1 + int(sizes.argmax()))
+    return np.asarray(ndimage.binary_fill_holes(areas == 1 + int(sizes.argmax())))
 
 
 def _otsu(values: np.ndarray) -> float:
@@ -142,8 +153,3 @@ def _otsu(values: np.ndarray) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         between = (mass[-1] * below / below[-1] - mass) ** 2 / (below * (below[-1] - below))
     return float(middle[int(np.nanargmax(between[:-1]))]) if np.isfinite(between[:-1]).any() else float(edges[0])
-
-
-def problem_of(row: pd.Series, where: str) -> Problem:
-    """What `inspect` found wrong with one file, with the row that names it."""
-    return Problem(str(row["code"]), f"{where} {row['text']}")

@@ -7,14 +7,15 @@ and translated by N(0, .25) of its side, both clipped to +-.33, then resized by 
 
 Departures, each where the published code contradicts its own text: the translation is symmetric (the code only ever moved
 up and left), the margin is applied once per side, and a jittered crop keeps the whole lesion wherever the image allows.
-Healthy boxes have the sizes of lesion boxes, and as much background: otherwise size and skin line give the class away.
+Healthy boxes have the sizes of lesion boxes and lie in the same part of the body, with as much background: otherwise size,
+skin line and film edge give the class away.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -23,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_partitions.exams import Box, Lesion
 
 TISSUE_STEP = 8  # pixels between the samples of a tissue mask: shares of a box are wanted to a few per cent only
-CANDIDATES = 64  # positions tried for a healthy box before the image is given up
+CANDIDATES = 32  # positions tried for a healthy box before the image is given up
+SCATTER = 0.08  # of those positions around the lesion's, standard deviation in sizes of the body
 
 
 class PatchTask(BaseModel):
@@ -106,43 +108,76 @@ def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
     return out[None] if channels == 1 else np.moveaxis(out, 2, 0)
 
 
+class Place(NamedTuple):
+    """Where a square lies in a body, whatever the size and laterality of that body, and how much of it is background."""
+
+    down: float  # of the middle, in heights of the body, from its top
+    inwards: float  # of the middle, in widths of the body, from its straight side (the chest wall)
+    background: float  # share of the square
+
+
 class TissueMap:
-    """Share of background in any box of an image, from its coarse tissue mask (summed-area table)."""
+    """Where the body is in one image, from its coarse tissue mask: every `step`-th row and column.
+
+    mask: bool (rows, columns). Counts of any box are read off a summed-area table.
+    """
 
     def __init__(self, mask: np.ndarray, step: int) -> None:
         self.step = step
         self.shape = mask.shape
         self.sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.int64)
         self.sums[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+        rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+        self.empty = not len(rows)
+        if not self.empty:
+            self.top, self.height = rows[0] * step, (rows[-1] + 1 - rows[0]) * step
+            self.left, self.width = columns[0] * step, (columns[-1] + 1 - columns[0]) * step
+            # The chest wall is the side on which more of the body lies.
+            middle = (columns[0] + columns[-1] + 1) // 2
+            self.wall_is_left = mask[:, :middle].sum() >= mask[:, middle:].sum()
 
-    def background(self, box: Box) -> float:
-        """In [0, 1]; samples of the mask are counted from the one at or before the box's corner."""
-        top, left = box.top // self.step, box.left // self.step
-        bottom = min(max(top + 1, math.ceil(box.bottom / self.step)), self.shape[0])
-        right = min(max(left + 1, math.ceil(box.right / self.step)), self.shape[1])
+    def background(self, square: Box) -> float:
+        """Share of background in [0, 1], counted from the samples at or before the square's corner."""
+        top, left = square.top // self.step, square.left // self.step
+        bottom = min(max(top + 1, math.ceil(square.bottom / self.step)), self.shape[0])
+        right = min(max(left + 1, math.ceil(square.right / self.step)), self.shape[1])
         inside = self.sums[bottom, right] - self.sums[top, right] - self.sums[bottom, left] + self.sums[top, left]
         return 1 - float(inside) / ((bottom - top) * (right - left))
 
+    def place(self, square: Box) -> Place:
+        """Where in the body a square lies; the middle of an image without a body."""
+        if self.empty:
+            return Place(0.5, 0.5, 1.0)
+        down = ((square.top + square.bottom) / 2 - self.top) / self.height
+        across = ((square.left + square.right) / 2 - self.left) / self.width
+        return Place(float(down), float(across if self.wall_is_left else 1 - across), self.background(square))
+
+    def middle(self, down: float, inwards: float) -> tuple[float, float]:
+        """Row and column of a place in this body."""
+        across = inwards if self.wall_is_left else 1 - inwards
+        return self.top + down * self.height, self.left + across * self.width
+
 
 def healthy_square(
-    side: int, background: float, tissue: TissueMap, shape: tuple[int, int], task: PatchTask,
-    taken: Sequence[Box], rng: np.random.Generator,
+    side: int, like: Place, tissue: TissueMap, shape: tuple[int, int], task: PatchTask, taken: Sequence[Box],
+    rng: np.random.Generator,
 ) -> Box | None:  # fmt: skip
-    """A square of `side` pixels with at most `task.max_background`, its background closest to that of a lesion's square.
+    """A square of `side` pixels that lies in this body about where a lesion's square lies in another.
 
-    Among CANDIDATES random positions that do not overlap `taken`; None when none of them is allowed.
+    Of CANDIDATES squares scattered around that place, those with at most `task.max_background` and clear of `taken` are
+    allowed, and the one whose background is closest to the lesion's square is returned; None where none is allowed.
     """
+    if tissue.empty:
+        return None
     side = min(side, *shape)
-    tops = rng.integers(0, shape[0] - side + 1, CANDIDATES).tolist()
-    lefts = rng.integers(0, shape[1] - side + 1, CANDIDATES).tolist()
-    squares = [Box(top, left, top + side, left + side) for top, left in zip(tops, lefts, strict=True)]
-    shares = [tissue.background(square) for square in squares]
-    allowed = [
-        (abs(share - background), number)
-        for number, (square, share) in enumerate(zip(squares, shares, strict=True))
-        if share <= task.max_background and not any(square.overlaps(other) for other in taken)
-    ]
-    return squares[min(allowed)[1]] if allowed else None
+    allowed: list[tuple[float, Box]] = []
+    for offset in rng.normal(0, SCATTER, (CANDIDATES, 2)):
+        row, column = tissue.middle(like.down + offset[0], like.inwards + offset[1])
+        square = _square(round(row - side / 2), round(column - side / 2), side, shape)
+        share = tissue.background(square)
+        if share <= task.max_background and not any(square.overlaps(other) for other in taken):
+            allowed.append((abs(share - like.background), square))
+    return min(allowed)[1] if allowed else None
 
 
 def _kept(start: int, side: int, low: int, high: int) -> int:

@@ -16,10 +16,11 @@ import numpy as np
 from data_partitions.phantom_fields import Beads
 from data_partitions.streams import stream
 
+SPACING = 1.8  # between the beads of a thread, in their standard deviations
 DENSITIES = "abcd"
 SHAPES = ("round", "oval", "lobulated", "microlobulated", "irregular", "spiculated")
 # Invented, in the order of the BI-RADS lexicon's suspicion (ACR BI-RADS Atlas, 5th edition).
-MALIGNANT_BY_SHAPE = dict(zip(SHAPES, (0.05, 0.06, 0.22, 0.50, 0.72, 0.93), strict=True))
+MALIGNANT_BY_SHAPE: dict[str, float] = dict(zip(SHAPES, (0.05, 0.06, 0.22, 0.50, 0.72, 0.93), strict=True))
 KINDS = {"mass": 0.64, "calcification": 0.24, "distortion": 0.12}
 BIRADS = ("2", "3", "4a", "4b", "4c", "5")
 BIRADS_STEPS = (0.12, 0.27, 0.42, 0.58, 0.78)  # thresholds of the suspicion between the six categories
@@ -173,7 +174,7 @@ def _strands(rng: np.random.Generator, patient: Patient, nipple: np.ndarray) -> 
     heading /= np.linalg.norm(heading, axis=1, keepdims=True)
     length = np.concatenate([rng.uniform(20, 55, ducts), rng.uniform(9, 32, ligaments), rng.uniform(40, 80, vessels)])
     sigma = np.concatenate([
-        rng.uniform(0.25, 0.5, ducts), rng.uniform(0.2, 0.45, ligaments), rng.uniform(0.45, 0.8, vessels)
+        rng.uniform(0.25, 0.5, ducts), rng.uniform(0.18, 0.40, ligaments), rng.uniform(0.45, 0.8, vessels)
     ])  # fmt: skip
     weight = np.concatenate([
         rng.uniform(0.15, 0.5, ducts), rng.uniform(0.12, 0.55, ligaments), rng.uniform(0.2, 0.4, vessels)
@@ -198,9 +199,9 @@ def threads(
     """Curved threads as chains of beads. start, heading: (n, 3); length, sigma, weight: (n,), in mm.
 
     `bend`: sideways excursion as a share of the length. `fading`: thin out towards the end, as spicules do.
-    Beads lie 1.2 sigmas apart, where their sum is even to 2 %.
+    Beads lie SPACING sigmas apart, where their sum is even to 0.5 %: 2 exp(-2 (pi / SPACING)^2).
     """
-    counts = np.maximum(2, np.ceil(length / (1.2 * sigma))).astype(int)
+    counts = np.maximum(2, np.ceil(length / (SPACING * sigma))).astype(int)
     number = np.repeat(np.arange(len(counts)), counts)
     step = np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts)
     t = (step / (counts - 1)[number])[:, None]
@@ -211,8 +212,8 @@ def threads(
     strength = weight[number] * rng.uniform(0.75, 1.0, len(number))
     if fading:
         strength = strength * (1 - t[:, 0]) ** 0.6
-    # Two overlapping neighbours on either side: the sum along a chain is about sqrt(2 pi) / 1.2 times one bead.
-    return _cloud([path], [sigma[number]], [strength / 2.09])
+    # The sum along a straight chain is sqrt(2 pi) / SPACING times one bead.
+    return _cloud([path], [sigma[number]], [strength * SPACING / np.sqrt(2 * np.pi)])
 
 
 def _in_breast(rng: np.random.Generator, count: int) -> np.ndarray:

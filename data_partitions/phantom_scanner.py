@@ -43,16 +43,16 @@ class Scanner:
 
 SCANNERS = {
     "digital": Scanner(
-        blur=0.5, noise=0.012, grain=0.0, sharpen=0.5, sharpen_radius=1.5, gain=1.15, gamma=1.0, steepness=0.0, middle=0.5,
-        black=0.0, white=1.0, exposure=0.03, dust=0,
+        blur=0.5, noise=0.012, grain=0.0, sharpen=0.5, sharpen_radius=1.5,
+        gain=1.15, gamma=1.0, steepness=0.0, middle=0.5, black=0.0, white=1.0, exposure=0.03, dust=0,
     ),
     "digital-2": Scanner(
-        blur=0.8, noise=0.020, grain=0.5, sharpen=1.3, sharpen_radius=3.0, gain=1.05, gamma=1.2, steepness=6.0, middle=0.38,
-        black=0.0, white=0.92, exposure=0.04, dust=0,
+        blur=0.8, noise=0.012, grain=0.5, sharpen=1.2, sharpen_radius=3.0,
+        gain=1.05, gamma=1.3, steepness=5.0, middle=0.42, black=0.0, white=0.95, exposure=0.04, dust=0,
     ),
     "film": Scanner(
-        blur=1.3, noise=0.030, grain=0.9, sharpen=0.0, sharpen_radius=0.0, gain=1.25, gamma=0.75, steepness=5.0, middle=0.55,
-        black=0.08, white=0.88, exposure=0.08, dust=30,
+        blur=1.2, noise=0.026, grain=0.9, sharpen=0.0, sharpen_radius=0.0,
+        gain=1.10, gamma=0.80, steepness=4.5, middle=0.62, black=0.08, white=0.88, exposure=0.08, dust=30,
     ),
 }  # fmt: skip
 

@@ -100,10 +100,11 @@ class ViewOfBreast:
         depth = self.shape.depth(rows, columns)
         inside = np.clip(depth / FALL_OFF_MM, 0, 1)
         thickness = 1 - (1 - inside) ** 3
-        gland = self.gland.on(rows, columns) * (1 + 0.35 * texture) + 0.10 * coarse
-        gland = smoothstep(gland, 0.18, 1.35) * smoothstep(depth, 3, 14)
+        # Gland and fat meet at a level of the summed lobes that the texture moves, so their border is scalloped.
+        gland = self.gland.on(rows, columns) * (1 + 0.22 * texture) + 0.09 * coarse
+        gland = smoothstep(gland, 0.0, 1.7) * smoothstep(depth, 3, 14)
         strands = self.strands.on(rows, columns) * smoothstep(depth, 1.5, 8)
-        picture = 0.22 + 0.028 * texture + gland * (0.36 + 0.075 * texture) + strands * (0.13 + 0.10 * gland)
+        picture = 0.25 + 0.035 * texture + gland * (0.34 + 0.07 * texture) + strands * (0.10 + 0.07 * gland)
         picture += self.specks.on(rows, columns) * np.float32(0.20) * smoothstep(depth, 2, 6)
         for finding, outline, beads in self.lesions:
             picture += finding.contrast * _lesion(finding, outline, beads, rows, columns, texture)
@@ -128,7 +129,7 @@ class Silhouette:
     def depth(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """float32 (rows, columns): distance under the skin in mm to first order; negative outside."""
         r, c = rows.astype(np.float32)[:, None], columns.astype(np.float32)[None]
-        reach = self.depth_mm + 6.0 * np.exp(-((r / 5.5) ** 2))  # with the nipple
+        reach = self.depth_mm + 5.0 * np.exp(-((r / 4.0) ** 2))  # with the nipple
         height = np.abs(r) / self.half_height
         level = 1 - height**2.2 - (c / reach) ** 2
         slope = np.hypot(2.2 * height**1.2 / self.half_height, 2 * c / reach**2)
@@ -170,15 +171,15 @@ def lesion_beads(finding: Finding) -> Beads:
         sigma = rng.uniform(0.12, 0.26, count) if finding.malignant else rng.uniform(0.2, 0.42, count)
         weight = 0.22 * rng.uniform(0.4, 1.3, count)
         return Beads(*(a.astype(np.float32) for a in (finding.centre + offsets, sigma, weight)))
-    count = {"distortion": int(rng.integers(26, 44)), "spiculated": int(rng.integers(18, 34))}.get(
+    count = {"distortion": int(rng.integers(34, 60)), "spiculated": int(rng.integers(26, 48))}.get(
         finding.kind if finding.kind == "distortion" else finding.shape, 0
     )
     heading = rng.normal(0, 1, (count, 3))
     heading /= np.linalg.norm(heading, axis=1, keepdims=True)
     start = finding.centre + heading * finding.radius_mm * (0.1 if finding.kind == "distortion" else 0.6)
-    length = finding.radius_mm * rng.uniform(0.8, 1.7, count)
-    sigma = rng.uniform(0.22, 0.5, count)
-    return threads(rng, start, heading, length, sigma, rng.uniform(0.06, 0.13, count), bend=0.12, fading=True)
+    length = finding.radius_mm * rng.uniform(0.5, 1.7, count)
+    sigma = rng.uniform(0.14, 0.34, count)
+    return threads(rng, start, heading, length, sigma, rng.uniform(0.03, 0.11, count), bend=0.16, fading=True)
 
 
 def _lesion(

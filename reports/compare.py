@@ -16,8 +16,12 @@ from reports.template import COMPARISON
 from reports.timeline import status, wall_seconds, working_share
 
 
-def compare(records: Sequence[RunRecord], path: Path) -> Path:
-    """Write a page that shows the runs in the order given to `path`; returns it."""
+def compare(records: Sequence[RunRecord], path: Path | None = None) -> Path:
+    """Write a page that shows the runs in the order given; returns its path.
+
+    path: comparison.html in the folder of the first run when left out.
+    """
+    path = path or records[0].folder / "comparison.html"
     studies = [read_study(record.scenario_yaml) for record in records]
     found = [blocks(record.results(), study) for record, study in zip(records, studies, strict=True)]
     names = _names(records)

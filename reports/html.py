@@ -35,6 +35,7 @@ from reports.time_figures import KIND_NAMES, byte_bars, time_line
 from reports.timeline import (
     Event,
     bytes_moved,
+    current_units,
     failures,
     sessions,
     start_up_seconds,
@@ -59,7 +60,9 @@ def build_report(record: RunRecord) -> Path:
     found = blocks(record.results(), study)
     predictions = record.predictions()
     sets = evaluation_sets(predictions)
-    events, units, environment = record.events(), record.units(), record.environment
+    events, environment = record.events(), record.environment
+    current = current_units(events)
+    units = [info for info in record.units() if info["unit"] in current]
     colours = arm_colours(list(study.arms), study.baseline.name if study.baseline else None)
     judged = {(i, centre): findings(b, centre, predictions) for i, b in enumerate(found) for centre in b.tested_on}
     synthetic, real = image_pairs(record.folder, study)
@@ -121,8 +124,8 @@ def _status(folder: Path, events: Sequence[Event]) -> dict[str, Any]:
         for e in failures(events)
     ]
     if kind == "failed":
-        last = sessions(events)[-1].events[-1]
-        lines = list(dict.fromkeys([*lines, *([str(last["text"])] if last.get("text") else [])]))
+        said = [str(e["text"]) for e in sessions(events)[-1].events if e["event"] == "run_finished" and e.get("text")]
+        lines = list(dict.fromkeys(lines + said))
         title = "Failed: the tables below lack what did not finish."
     else:
         title = "Incomplete: this run was interrupted, or is still going on. The tables below may lack units."

@@ -77,7 +77,7 @@ class RunRecord:
         (folder / "units").mkdir(exist_ok=True)
         record = cls(folder)
         record.write_environment(environment)
-        write_text(folder / "scenario.yaml", scenario_yaml)
+        record.write_scenario(scenario_yaml)
         return record
 
     @classmethod
@@ -90,14 +90,14 @@ class RunRecord:
             )
         return cls(folder)
 
+    def write_scenario(self, scenario_yaml: str) -> None:
+        """The resolved scenario; written again when a run is resumed with changed settings."""
+        write_text(self.folder / "scenario.yaml", scenario_yaml)
+
     @property
     def scenario_yaml(self) -> str:
         """The resolved scenario, as written."""
         return (self.folder / "scenario.yaml").read_text(encoding="utf-8")
-
-    def write_scenario(self, scenario_yaml: str) -> None:
-        """Replace the resolved scenario, when a run is resumed with a changed setting."""
-        write_text(self.folder / "scenario.yaml", scenario_yaml)
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Versions, processor, device, digest of the code; written again when a run is resumed elsewhere."""

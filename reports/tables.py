@@ -209,26 +209,22 @@ def metrics_of(found: Sequence[Block]) -> list[str]:
 
 
 def markdown(found: Sequence[Block], study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> str:
-    """The main table as Markdown."""
-    metrics = metrics_of(found)
+    """The main table as Markdown, one part for each test centre, padded so that it reads well in a terminal too."""
     lines = [f"# {study.name}", ""]
     if not found:
         return "\n".join([*lines, "No classifier was tested yet.", ""])
+    metrics = metrics_of(found)
     for block in found:
         lines += [f"## {setting_text(block.setting)}", ""]
-        lines += [f"{evaluation_text(block, centre, study, sets)}  " for centre in block.tested_on]
-        header = ["Arm", "Real", "Synthetic"]
         for centre in block.tested_on:
-            header += [f"{METRICS[m]} at {centre}" for m in metrics] + [f"{METRICS[PRIMARY]} vs baseline at {centre}"]
-        lines += ["", "| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
-        for row in block.rows:
-            role = role_text(row.arm)
-            cells = [row.arm.name + (f" ({role})" if role else ""), count_text(row.n_real), count_text(row.n_synthetic)]
-            for centre in block.tested_on:
-                cells += [percent(row.spread(centre, m)) for m in metrics]
-                cells.append(difference_text(block.difference(row, centre)))
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines.append("")
+            rows = [["Arm", "Real", "Synthetic", *(METRICS[m] for m in metrics), f"{METRICS[PRIMARY]} vs baseline"]]
+            for row in block.rows:
+                role = role_text(row.arm)
+                name = row.arm.name + (f" ({role})" if role else "")
+                measured = [percent(row.spread(centre, m)) for m in metrics]
+                images = [count_text(row.n_real), count_text(row.n_synthetic)]
+                rows.append([name, *images, *measured, difference_text(block.difference(row, centre))])
+            lines += [evaluation_text(block, centre, study, sets), "", *_padded(rows), ""]
     lines += [
         "Percent, mean (standard deviation over repeats). Against the baseline: difference in points, paired by repeat:",
         "mean (standard deviation), and in how many repeats it was higher. A repeat draws the receiver's real images",
@@ -236,6 +232,19 @@ def markdown(found: Sequence[Block], study: Study, sets: dict[tuple[str, str], E
         "",
     ]
     return "\n".join(lines)
+
+
+def _padded(rows: list[list[str]]) -> list[str]:
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(4, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+    lines = [
+        "| "
+        + " | ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
+    return [lines[0], rule, *lines[1:]]
 
 
 def evaluation_text(block: Block, centre: str, study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> str:

@@ -195,8 +195,8 @@ PAGE = (
 <section id="results"><h2>Results</h2>
 <p class="soft">Percent: mean (standard deviation over repeats). “vs baseline” is the difference in AUROC in percentage
 points, paired by repeat{% if baseline %}, against <strong>{{ baseline }}</strong>{% endif %}; below it, in how many
-repeats the arm was better, and in brackets the 95 % interval over test patients. Green or red only where that reads “helped” or “hurt”
-by the rule under <a href="#limits">Limits</a>.</p>
+repeats the arm was better, and in brackets the 95 % interval over test patients. Green or red only where that
+reads “helped” or “hurt” by the rule under <a href="#limits">Limits</a>.</p>
 {% for b in blocks %}
 <h3>{{ b.title }}</h3>
 {{ picture(b.picture, "Each dot is one repeat, the bar their mean, the dashed line the mean of the baseline. "
@@ -239,8 +239,8 @@ by the rule under <a href="#limits">Limits</a>.</p>
 
 <section id="time"><h2>Who worked when</h2>
 {% if time_line %}
-{{ picture(time_line, "Every bar is one unit of work in a centre; a centre with several bars at once worked in parallel "
-                      ~ "lanes. What was read from an earlier session's record takes no time here.") }}
+{{ picture(time_line, "Every bar is one unit of work in a centre; a centre with several bars at once worked in "
+                      ~ "parallel lanes. What was read from an earlier session's record takes no time here.") }}
 {{ facts(time_facts) }}
 {% else %}<p>No unit of work has finished yet.</p>{% endif %}
 </section>
@@ -279,9 +279,9 @@ COMPARISON = (
 <section id="runs"><h2>Runs</h2>{{ plain_table(runs_table) }}
 {% for line in warnings %}<p class="note">{{ line }}</p>{% endfor %}</section>
 <section id="results"><h2>AUROC</h2>
-<p class="soft">Percent: mean (standard deviation over repeats); below it, the difference to the baseline of the same run
-in points, paired by repeat, and in how many repeats the arm was better. Differences between runs are not paired: their
-seeds, data or machines may differ.</p>
+<p class="soft">Percent: mean (standard deviation over repeats); below it, the difference to the baseline of the
+same run in points, paired by repeat, and in how many repeats the arm was better. Differences between runs are not
+paired: their seeds, data or machines may differ.</p>
 {% if not tables %}<p>None of these runs has results yet.</p>{% endif %}
 {% for t in tables %}<h3>{{ t.title }}</h3>
 <div class="wide"><table class="plain">

@@ -143,9 +143,18 @@ def status(events: Sequence[Event]) -> Literal["completed", "failed", "interrupt
 
 
 def failures(events: Sequence[Event]) -> list[Event]:
-    """The `unit_failed` events of the units that failed and were not finished later, newest failure of each."""
-    last = {e.get("unit"): e for e in events if e["event"] in ("unit_failed", "unit_finished")}
-    return [e for e in last.values() if e["event"] == "unit_failed"]
+    """The `unit_failed` events of the newest session: what failed before was tried again in it."""
+    return [e for session in sessions(events)[-1:] for e in session.events if e["event"] == "unit_failed"]
+
+
+def current_units(events: Sequence[Event]) -> set[str]:
+    """Ids of the units that the newest session computed or took from the record.
+
+    Others may be in the record too: those of settings that a resumed run no longer has.
+    """
+    return {
+        str(e.get("unit")) for session in sessions(events)[-1:] for e in session.events if e["event"] == "unit_finished"
+    }
 
 
 def bytes_moved(events: Sequence[Event]) -> dict[tuple[str, str], tuple[int, int, int]]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from reports.timeline import (
     bytes_moved,
+    current_units,
     failures,
     lanes,
     resumptions,
@@ -62,6 +63,7 @@ def test_resumed_run_sums_its_sessions_and_skips_the_night_between():
     assert working_share(KILLED_AND_RESUMED) == pytest.approx((40 + 35) / 100)
     assert start_up_seconds(KILLED_AND_RESUMED) == 5
     assert resumptions(KILLED_AND_RESUMED) == [55]
+    assert current_units(KILLED_AND_RESUMED) == {"a", "b", "c"} and current_units(KILLED_AND_RESUMED[:5]) == {"a", "b"}
     last = work(KILLED_AND_RESUMED)[-1]
     assert (last.start, last.end) == (60, 95)
 

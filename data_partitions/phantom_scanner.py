@@ -7,9 +7,10 @@ whole image. The three are made up; what they have in common with real ones is n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from data_partitions.phantom_fields import Discs, grain
 from data_partitions.streams import stream
@@ -40,6 +41,13 @@ class Scanner:
         radii = [int(TRUNCATE * s + 0.5) for s in (self.blur, self.grain, self.sharpen_radius)]
         assert radii[0] + radii[2] <= HALO and radii[1] + radii[2] <= HALO, "the halo is too small for this scanner"
 
+    @cached_property
+    def grain_deviation(self) -> float:
+        """Standard deviation of white unit noise after the grain's filter: the sum of squares of the 1-d kernel."""
+        impulse = np.zeros(2 * HALO + 1)
+        impulse[HALO] = 1
+        return float(np.sum(gaussian_filter1d(impulse, self.grain, truncate=TRUNCATE) ** 2))
+
 
 SCANNERS = {
     "digital": Scanner(
@@ -51,8 +59,8 @@ SCANNERS = {
         gain=1.05, gamma=1.3, steepness=5.0, middle=0.42, black=0.0, white=0.95, exposure=0.04, dust=0,
     ),
     "film": Scanner(
-        blur=1.2, noise=0.026, grain=0.9, sharpen=0.0, sharpen_radius=0.0,
-        gain=1.10, gamma=0.80, steepness=4.5, middle=0.62, black=0.08, white=0.88, exposure=0.08, dust=30,
+        blur=1.5, noise=0.055, grain=1.5, sharpen=0.0, sharpen_radius=0.0,
+        gain=1.20, gamma=0.75, steepness=6.0, middle=0.60, black=0.08, white=0.88, exposure=0.10, dust=30,
     ),
 }  # fmt: skip
 
@@ -85,13 +93,7 @@ class Acquisition:
         picture = gaussian_filter(attenuation, scanner.blur, truncate=TRUNCATE)
         noise = grain(self.noise_seed, top, left, *attenuation.shape)
         if scanner.grain:
-            # A Gaussian of standard deviation s divides the deviation of white noise by 2 sqrt(pi) s, and less
-            # where s is below a pixel.
-            noise = (
-                gaussian_filter(noise, scanner.grain, truncate=TRUNCATE)
-                * (1 + 2 * np.sqrt(np.pi) * scanner.grain)
-                * 0.8
-            )
+            noise = gaussian_filter(noise, scanner.grain, truncate=TRUNCATE) / scanner.grain_deviation
         picture += noise * (scanner.noise * (0.4 + np.sqrt(np.clip(picture, 0, 1))))
         if scanner.sharpen:
             picture += scanner.sharpen * (picture - gaussian_filter(picture, scanner.sharpen_radius, truncate=TRUNCATE))

@@ -169,7 +169,7 @@ def lesion_beads(finding: Finding) -> Beads:
         turn = np.linalg.qr(rng.normal(0, 1, (3, 3)))[0]
         offsets = np.clip(rng.normal(0, 0.42, (count, 3)), -0.95, 0.95) * stretch @ turn * finding.radius_mm
         sigma = rng.uniform(0.12, 0.26, count) if finding.malignant else rng.uniform(0.2, 0.42, count)
-        weight = 0.22 * rng.uniform(0.4, 1.3, count)
+        weight = 0.34 * rng.uniform(0.4, 1.3, count)
         return Beads(*(a.astype(np.float32) for a in (finding.centre + offsets, sigma, weight)))
     count = {"distortion": int(rng.integers(34, 60)), "spiculated": int(rng.integers(26, 48))}.get(
         finding.kind if finding.kind == "distortion" else finding.shape, 0
@@ -202,5 +202,5 @@ def _lesion(
     soft = SOFTNESS[finding.shape]
     # A dome, as thick as a ball of tissue is, and a halo that falls to 3e-6 at three radii.
     dome = (1 - soft) * np.sqrt(np.clip(1 - 0.92 * ratio2, 0, 1)) * smoothstep(-ratio2, -1.05, -0.9)
-    added[part] += 0.17 * (dome + soft * np.exp(-1.6 * ratio2)) * (1 + 0.18 * texture[part])
+    added[part] += 0.21 * (dome + soft * np.exp(-1.6 * ratio2)) * (1 + 0.18 * texture[part])
     return added

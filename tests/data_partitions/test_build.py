@@ -1,0 +1,141 @@
+"""Patches are made once, by one process, from nothing but their own arguments."""
+
+import json
+import multiprocessing
+import os
+import stat
+import time
+
+import numpy as np
+import pytest
+
+from data_partitions import DataError, PatchTask, PhantomSource, SplitRule, build_patches
+
+TASK = PatchTask(image_size=16, margin_mm=4, crops=2)
+SMALL = PhantomSource(patients=8)
+
+
+def build(cache, source=SMALL, task=TASK, split=None, centre="A", seed=0, **arguments):
+    return build_patches(source, task, split or SplitRule(), centre=centre, seed=seed, cache=cache, **arguments)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_rows_and_pixels(cache):
+    data = build(cache)
+    assert data.pixels.shape == (len(data), 1, 16, 16) and data.pixels.dtype == np.uint8
+    boxes = data.table.drop_duplicates("box")
+    assert (boxes.groupby("split")["label"].mean() == 0.5).all()  # as many healthy boxes as lesions, in each split
+    crops = data.table.groupby(["split", "box"]).size()
+    assert (crops["train"] == 2).all() and (crops.drop("train") == 1).all()
+    assert (data.table.groupby("patient")["split"].nunique() == 1).all()
+    assert set(boxes[boxes["label"] == 0]["lesion_type"]) == {""}
+    assert boxes[boxes["label"] == 1]["birads"].str.fullmatch("[2-5][abc]?").all()
+
+
+def test_no_identity_is_in_the_table_and_the_private_file_is_the_owners(cache):
+    build(cache)
+    (folder,) = [f for f in (cache / "patches").iterdir() if f.is_dir()]
+    public = (folder / "table.csv").read_text() + (folder / "report.json").read_text()
+    private = json.loads((folder / "private.json").read_text())
+    assert set(private["patients"]) == {f"P{i:05d}" for i in range(8)}
+    assert not any(name in public for name in private["patients"])
+    assert stat.S_IMODE((folder / "private.json").stat().st_mode) == 0o600
+
+
+def test_second_call_opens_what_the_first_made(cache, monkeypatch):
+    first = build(cache)
+    monkeypatch.setattr(PhantomSource, "load", lambda *_: pytest.fail("built again"))
+    again = build(cache)
+    assert isinstance(again.pixels, np.memmap)
+    assert again.digest(b"k") == first.digest(b"k")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": PhantomSource(patients=9)}, {"source": PhantomSource(patients=8, scanner="film")}, {"centre": "B"},
+        {"seed": 1}, {"task": TASK.model_copy(update={"crops": 3})}, {"split": SplitRule(test_only=True)},
+    ],
+)  # fmt: skip
+def test_each_argument_is_part_of_the_key(tmp_path, change):
+    base = build(tmp_path).digest(b"k")
+    assert build(tmp_path, **change).digest(b"k") != base
+    assert len([f for f in (tmp_path / "patches").iterdir() if f.is_dir()]) == 2
+
+
+def test_another_centre_does_not_change_this_one(tmp_path):
+    before = build(tmp_path / "1").digest(b"k")
+    build(tmp_path / "2", PhantomSource(patients=3, scanner="film"), centre="B")
+    assert build(tmp_path / "2").digest(b"k") == before
+
+
+def test_more_patients_keep_the_pixels_of_the_first(tmp_path):
+    rule = SplitRule(test_only=True)
+    few = build(tmp_path, PhantomSource(patients=3, lesion_fraction=1), split=rule).select(label=1)
+    many = build(tmp_path, PhantomSource(patients=5, lesion_fraction=1), split=rule).select(label=1)
+    assert {p.tobytes() for p in few.uint8()} < {p.tobytes() for p in many.uint8()}
+
+
+def _build_in_process(cache, started, results):
+    started.wait()
+    made = []
+    load = PhantomSource.load
+
+    def counted(self, *arguments):
+        made.append(1)
+        time.sleep(0.3)
+        return load(self, *arguments)
+
+    PhantomSource.load = counted
+    digest = build(cache).digest(b"k")
+    results.put((len(made), digest))
+
+
+def test_two_processes_build_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    started, results = context.Event(), context.Queue()
+    workers = [context.Process(target=_build_in_process, args=(tmp_path, started, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    started.set()
+    answers = [results.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert sum(made for made, _ in answers) == 1
+    assert answers[0][1] == answers[1][1]
+
+
+def test_nothing_is_left_behind_by_a_build_that_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        build(tmp_path)
+    assert [f.suffix for f in (tmp_path / "patches").iterdir()] == [".lock"]
+
+
+def test_progress_reaches_its_total(tmp_path):
+    seen = []
+    build(tmp_path, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen) and seen[-1][0] == seen[-1][1]
+
+
+def test_malignancy_needs_no_healthy_boxes(tmp_path):
+    data = build(tmp_path, PhantomSource(patients=12), PatchTask(label="malignancy", image_size=16, margin_mm=4, crops=1))
+    np.testing.assert_array_equal(data.labels, data.table["malignant"].to_numpy())
+    assert set(data.labels) == {0, 1}
+
+
+def test_task_of_one_kind_takes_healthy_boxes_of_its_sizes(tmp_path):
+    task = PatchTask(lesions="mass", image_size=16, margin_mm=4, crops=1)
+    data = build(tmp_path, PhantomSource(patients=14), task)
+    assert set(data.select(label=1).table["lesion_type"]) == {"mass"}
+    assert data.labels.mean() == 0.5
+
+
+def test_a_centre_without_lesions_is_refused_with_numbers_only(tmp_path):
+    with pytest.raises(DataError, match="no lesion of the task's kind") as refused:
+        build(tmp_path, PhantomSource(patients=3, lesion_fraction=0))
+    assert refused.value.code == "no_lesions" and refused.value.numbers == {"lesions": "all"}

@@ -1,0 +1,123 @@
+"""A selection of patches: conversion, draws that are nested and by patient, digest and data card."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_partitions.patch_dataset import COLUMNS, PatchDataset, open_patches, write_patches
+
+
+def dataset(patients=24, boxes_each=4, crops=2, seed=0):
+    """Every patient has `boxes_each` boxes, those of every third patient are all healthy."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {
+            "label": int(patient % 3 > 0 and box % 2), "box": patient * boxes_each + box, "crop": crop, "patient": patient,
+            "image": patient, "split": ("train", "train", "val", "test")[patient % 4], "lesion_type": "mass", "view": "CC",
+            "laterality": "L", "density": "abcd"[patient % 4], "age": 50.0, "birads": "4a", "malignant": np.nan,
+            "spacing_mm": 0.2, "scanner": "digital", "width": 60, "background": 0.0,
+        }
+        for patient in range(patients) for box in range(boxes_each) for crop in range(crops)
+    ]  # fmt: skip
+    pixels = rng.integers(0, 256, (len(rows), 1, 4, 4), dtype=np.uint8)
+    return PatchDataset(pixels, pd.DataFrame(rows, columns=list(COLUMNS)), np.arange(len(rows)), {})
+
+
+def test_float32_is_uint8_scaled_to_minus_one_to_one():
+    pixels = np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1)
+    data = dataset(1, 3, 1)
+    data = PatchDataset(pixels, data.full_table, data.index, {})
+    np.testing.assert_allclose(data.float32().ravel(), [-1, -0.6, 1], atol=1e-6)
+    assert data.float32().dtype == np.float32
+    np.testing.assert_array_equal(data.uint8(np.array([2, 0])).ravel(), [255, 0])
+
+
+def test_selections_are_the_rows_that_they_name():
+    data = dataset()
+    chosen = data.select(split="train", label=1)
+    assert (chosen.table["split"] == "train").all() and (chosen.labels == 1).all()
+    assert len(data.select(split="train")) == len(chosen) + len(data.select(split="train", label=0))
+    assert set(data.select(patients=[3, 5]).table["patient"]) == {3, 5}
+    np.testing.assert_array_equal(chosen.uint8(), data.pixels[chosen.index])
+    with pytest.raises(ValueError, match="choose one of train, val, test"):
+        data.select(split="training")
+
+
+def test_counts_are_of_boxes_and_name_empty_cells():
+    data = dataset(patients=4, boxes_each=4, crops=3).select(split="train")
+    assert data.counts() == {"train": {0: 6, 1: 2}, "val": {0: 0, 1: 0}, "test": {0: 0, 1: 0}}
+
+
+@given(st.floats(0.05, 1), st.floats(0.05, 1), st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
+def test_fractions_are_by_patient_stratified_and_nested(first, second, seed):
+    data = dataset()
+    small, large = sorted((first, second))
+    few, many = data.draw_fraction(small, seed=seed), data.draw_fraction(large, seed=seed)
+    assert set(few.index) <= set(many.index)
+    for drawn, fraction in ((few, small), (many, large)):
+        patients = set(drawn.table["patient"])
+        assert set(drawn.index) == set(data.select(patients=patients).index)  # whole patients
+        assert sum(p % 3 == 0 for p in patients) == max(1, round(fraction * 8))
+        assert sum(p % 3 > 0 for p in patients) == max(1, round(fraction * 16))
+
+
+@given(st.integers(2, 96), st.integers(2, 96), st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
+def test_numbers_of_boxes_are_exact_in_ratio_and_nested(first, second, seed):
+    data = dataset()
+    small, large = sorted((first, second))
+    few, many = data.draw_fraction(boxes=small, seed=seed), data.draw_fraction(boxes=large, seed=seed)
+    assert set(few.index) <= set(many.index)
+    unique = many.table.drop_duplicates("box")
+    assert len(unique) == large
+    assert unique["label"].sum() == round(large / 3)
+    # Patients are used up one after the other: of each class at most one patient gives a part only.
+    for label in (0, 1):
+        have = data.table.drop_duplicates("box").query("label == @label").groupby("patient").size()
+        got = unique[unique["label"] == label].groupby("patient").size()
+        assert (got < have[got.index]).sum() <= 1
+
+
+def test_draws_that_cannot_be_are_refused():
+    data = dataset()
+    assert data.draw_fraction() is data
+    for arguments, message in [
+        ({"fraction": 0.0}, "outside"), ({"boxes": 97}, "2 .. 96"), ({"fraction": 0.5, "boxes": 4}, "give one of them"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            data.draw_fraction(**arguments)
+
+
+def test_digest_depends_on_secret_pixels_labels_and_selection():
+    data = dataset()
+    changed = PatchDataset(data.pixels.copy(), data.full_table.copy(), data.index, {})
+    assert changed.digest(b"key") == data.digest(b"key")
+    digests = {data.digest(b"key"), data.digest(b"other"), data.select(split="val").digest(b"key")}
+    changed.pixels[0, 0, 0, 0] ^= 1
+    digests.add(changed.digest(b"key"))
+    relabelled = PatchDataset(data.pixels, data.full_table.assign(label=0), data.index, {})
+    digests.add(relabelled.digest(b"key"))
+    assert len(digests) == 5
+
+
+def test_data_card_hides_small_cells_and_is_plain_json():
+    card = dataset(patients=12).data_card()
+    assert json.loads(json.dumps(card)) == card
+    assert card["patients"] == 12
+    assert card["boxes"]["val"] == {"negative": 8, "positive": "<5"}
+    assert card["density"] == {"a": 12, "b": 12, "c": 12, "d": 12}
+    assert dataset(patients=3).data_card()["patients"] == "<5"
+
+
+def test_what_is_written_is_what_is_opened(tmp_path):
+    data = dataset()
+    write_patches(tmp_path, data.pixels, data.full_table, {"notes": []})
+    again = open_patches(tmp_path)
+    assert isinstance(again.pixels, np.memmap) and again.report == {"notes": []}
+    pd.testing.assert_frame_equal(again.full_table, data.full_table, check_dtype=False)
+    assert again.digest(b"k") == open_patches(tmp_path).digest(b"k")

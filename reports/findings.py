@@ -1,7 +1,8 @@
 """One plain sentence per arm, computed from the numbers and claiming no more than they carry.
 
 "Helped" and "hurt" need three things: at least three repeats, practically all of them on the same side and by more than
-their own spread, and test patients enough that drawing others would not turn the sign. What lacks one is unclear.
+their own spread, and at least ten test patients, enough that drawing others would not turn the sign. What lacks one is
+unclear.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from reports.tables import METRICS, PRIMARY, Block, Difference, Setting, points
 
 Verdict = Literal["helped", "hurt", "unclear", "too few repeats", "not measured"]
 FEWEST_REPEATS = 3
+# Of fewer test patients a bootstrap knows too little of how patients differ: its interval is too narrow.
+FEWEST_PATIENTS = 10
 # Below this many repeats the report says that spreads are rough.
 ROUGH_BELOW = 5
 
@@ -32,6 +35,7 @@ class Finding:
     arm: Arm
     difference: Difference
     interval: Interval | None  # over test patients, as fractions; None when predictions are not in the record
+    patients: int | None  # in the test set; None likewise
     verdict: Verdict
     sentence: str
 
@@ -51,13 +55,14 @@ def findings(block: Block, centre: str, predictions: pd.DataFrame) -> list[Findi
         if difference is None:
             continue
         over_patients = interval(auroc_draws(here[here["arm"] == row.arm.name]), baseline)
-        verdict = judge(difference, over_patients)
-        sentence = _sentence(row.arm, difference, over_patients, verdict)
-        found.append(Finding(row.arm, difference, over_patients, verdict, sentence))
+        patients = here["patient"].nunique() or None
+        verdict = judge(difference, over_patients, patients)
+        sentence = _sentence(row.arm, difference, over_patients, patients, verdict)
+        found.append(Finding(row.arm, difference, over_patients, patients, verdict, sentence))
     return found
 
 
-def judge(difference: Difference, over_patients: Interval | None) -> Verdict:
+def judge(difference: Difference, over_patients: Interval | None, patients: int | None = None) -> Verdict:
     """See the head of this file."""
     s = difference.spread
     if s.n == 0:
@@ -66,7 +71,7 @@ def judge(difference: Difference, over_patients: Interval | None) -> Verdict:
         return "too few repeats"
     if abs(s.mean) <= s.sd or (over_patients is not None and over_patients[0] <= 0 <= over_patients[1]):
         return "unclear"
-    if not _agree(difference):
+    if not _agree(difference) or (patients is not None and patients < FEWEST_PATIENTS):
         return "unclear"
     return "helped" if s.mean > 0 else "hurt"
 
@@ -77,18 +82,22 @@ def _agree(difference: Difference) -> bool:
     return n - max(difference.better, difference.worse) <= n // 10
 
 
-def _sentence(arm: Arm, difference: Difference, over_patients: Interval | None, verdict: Verdict) -> str:
+def _sentence(
+    arm: Arm, difference: Difference, over_patients: Interval | None, patients: int | None, verdict: Verdict
+) -> str:
     s = difference.spread
     if verdict == "not measured":
         return f"{arm.name}: no repeat has both this arm and the baseline."
     what = {
         "pooled": f"Moving real images of {', '.join(arm.sources)} ({arm.name})",
-        "local": f"{arm.name}, which shares nothing,",
+        "local": f"Arm {arm.name}, which shares nothing,",
     }.get(arm.strategy, f"Adding {arm.name}")
     details = ([f"sd {100 * s.sd:.1f}"] if s.n > 1 else []) + [f"{difference.better} of {s.n} repeats better"]
     numbers = f"{METRICS[PRIMARY]} by {points(s.mean)} points ({', '.join(details)}"
     if over_patients is not None:
-        numbers += f"; 95 % interval over test patients {points(over_patients[0])} to {points(over_patients[1])}"
+        numbers += (
+            f"; 95 % interval over {patients} test patients {points(over_patients[0])} to {points(over_patients[1])}"
+        )
     if verdict in ("helped", "hurt"):
         return f"{what} {verdict}: it changed {numbers})."
     return f"{what} changed {numbers}). {_doubt(difference, verdict)}"
@@ -99,8 +108,12 @@ def _doubt(difference: Difference, verdict: Verdict) -> str:
     if verdict == "too few repeats":
         return f"{s.n} repeat{'s' if s.n > 1 else ''} cannot tell whether that is more than chance."
     if _agree(difference) and abs(s.mean) > s.sd:
-        return "The repeats agree, but the test patients are too few to tell it from no effect."
-    return "It did not help." if s.mean <= 0 else "No clear gain: repeats disagree or scatter by more than the change."
+        return "The repeats agree, but there are too few test patients to tell it from no effect."
+    return (
+        "It did not help here."
+        if s.mean <= 0
+        else "No clear gain: repeats disagree or scatter by more than the change."
+    )
 
 
 def caution(found: Sequence[Finding]) -> str:

@@ -202,8 +202,8 @@ def _limits(study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> list[st
     small = [f"{centre} ({s.patients} patients)" for (_, centre), s in sets.items() if s.patients < 100]
     lines = [
         "“Helped” and “hurt” are said only where at least three repeats agree, by more than their standard deviation, "
-        "and where the 95 % interval over test patients leaves out zero. Many arms and settings are compared, and no "
-        "correction is made for that: a single “helped” among many rows may be chance.",
+        "and where the 95 % interval over at least ten test patients leaves out zero. Many arms and settings "
+        "are compared, and no correction is made for that: a single “helped” among many rows may be chance.",
         "A repeat draws the receiver's real images and trains the classifier anew. Splits and generators are the same "
         "in all repeats; another split or another training of the generator may give another answer.",
         "AUROC and AUPRC do not depend on a threshold; accuracy, balanced accuracy and F1 use 0.5. AUPRC of a "

@@ -72,7 +72,7 @@ def _words(value: Any) -> str:
         return "–"
     if isinstance(value, dict):
         # No line break between a key and its number.
-        return ", ".join(f"{key}\N{NO-BREAK SPACE}{_words(entry)}" for key, entry in value.items())
+        return ", ".join(f"{key or 'none'}\N{NO-BREAK SPACE}{_words(entry)}" for key, entry in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_words, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

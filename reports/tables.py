@@ -217,7 +217,7 @@ def markdown(found: Sequence[Block], study: Study, sets: dict[tuple[str, str], E
     for block in found:
         lines += [f"## {setting_text(block.setting)}", ""]
         for centre in block.tested_on:
-            rows = [["Arm", "Real", "Synthetic", *(METRICS[m] for m in metrics), f"{METRICS[PRIMARY]} vs baseline"]]
+            rows = [["Arm", "Own", "Added", *(METRICS[m] for m in metrics), f"{METRICS[PRIMARY]} vs baseline"]]
             for row in block.rows:
                 role = role_text(row.arm)
                 name = row.arm.name + (f" ({role})" if role else "")
@@ -226,7 +226,8 @@ def markdown(found: Sequence[Block], study: Study, sets: dict[tuple[str, str], E
                 rows.append([name, *images, *measured, difference_text(block.difference(row, centre))])
             lines += [evaluation_text(block, centre, study, sets), "", *_padded(rows), ""]
     lines += [
-        "Percent, mean (standard deviation over repeats). Against the baseline: difference in points, paired by repeat:",
+        "Own: the receiver's real training images. Added: synthetic ones, or what an upper bound or a control adds.",
+        "Percent: mean (standard deviation over repeats). Against the baseline: difference in points, by repeat,",
         "mean (standard deviation), and in how many repeats it was higher. A repeat draws the receiver's real images",
         "and trains the classifier anew; each generator was trained once: its own variance is not in these numbers.",
         "",

@@ -133,7 +133,7 @@ _RESULT_TABLE = """
 <tr class="group"><td></td><th scope="colgroup" colspan="2">Training images</th>
 {% for g in t.groups %}<th scope="colgroup" class="first" colspan="{{ metrics|length + 1 }}">at {{ g }}</th>
 {% endfor %}</tr>
-<tr><th scope="col" class="text">Arm</th><th scope="col">real</th><th scope="col">synthetic</th>
+<tr><th scope="col" class="text">Arm</th><th scope="col">own</th><th scope="col">added</th>
 {% for g in t.groups %}
 {% for m in metrics %}<th scope="col"{% if loop.first %} class="first"{% endif %}>{{ m }}</th>
 {% endfor %}<th scope="col">vs baseline</th>
@@ -146,7 +146,7 @@ _RESULT_TABLE = """
 <td>{{ row.n_real }}</td><td>{{ row.n_synthetic }}</td>
 {% for g in row.groups %}
 {% for cell in g.cells %}<td{% if loop.first %} class="first"{% endif %}>{{ cell.mean }}
-{%- if cell.sd %} <small>({{ cell.sd }})</small>{% endif %}</td>
+{%- if cell.sd %}<small class="line">({{ cell.sd }})</small>{% endif %}</td>
 {% endfor %}
 <td class="{{ g.css }}">
 {% if g.difference %}<strong>{{ g.difference }}</strong>{% if g.sd %} <small>({{ g.sd }})</small>{% endif %}
@@ -196,7 +196,9 @@ PAGE = (
 <p class="soft">Percent: mean (standard deviation over repeats). “vs baseline” is the difference in AUROC in percentage
 points, paired by repeat{% if baseline %}, against <strong>{{ baseline }}</strong>{% endif %}; below it, in how many
 repeats the arm was better, and in brackets the 95 % interval over test patients. Green or red only where that
-reads “helped” or “hurt” by the rule under <a href="#limits">Limits</a>.</p>
+reads “helped” or “hurt” by the rule under <a href="#limits">Limits</a>.
+Of the training images, “own” are the receiver's real ones; “added” are synthetic, or what an upper bound (real images
+of another centre) or a control (own images again) adds in their place.</p>
 {% for b in blocks %}
 <h3>{{ b.title }}</h3>
 {{ picture(b.picture, "Each dot is one repeat, the bar their mean, the dashed line the mean of the baseline. "

@@ -17,7 +17,7 @@ KIND_COLOURS = {
     "survey": "#A7B0BC",
     "train_generator": "#0072B2",
     "send_patches": "#8C6D1F",
-    "receive": "#E69F00",
+    "receive_patches": "#E69F00",
     "synthesise": "#009E73",
     "learn": "#D55E00",
     "test": "#CC79A7",
@@ -26,7 +26,7 @@ KIND_NAMES = {
     "survey": "survey of the data",
     "train_generator": "train a generator",
     "send_patches": "send real patches",
-    "receive": "receive",
+    "receive_patches": "receive real patches",
     "synthesise": "draw synthetic images",
     "learn": "train a classifier",
     "test": "test elsewhere",
@@ -91,7 +91,7 @@ def byte_bars(events: Sequence[Event]) -> Picture | None:
         axes.barh(y - 0.19, np.array(down) / scale, 0.34, color=COLOURS[0])
         axes.barh(y + 0.19, np.array(up) / scale, 0.34, color=COLOURS[1])
         axes.set_yticks(y, centres)
-        axes.invert_yaxis()
+        axes.set_ylim(len(centres) - 0.5, -0.5)
         axes.set_xlabel(unit)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")

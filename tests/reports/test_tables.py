@@ -140,7 +140,7 @@ def test_sentences_say_no_more_than_the_numbers():
     assert gan.sentence == "Adding gan helped: it changed AUROC by +2.2 points (sd 0.3, 3 of 3 repeats better)."
     assert (
         real.sentence == "Moving real images of B (real) changed AUROC by −0.3 points (sd 1.2, 1 of 3 repeats better). "
-        "It did not help."
+        "It did not help here."
     )
     said = caution([gan, real])
     assert (
@@ -190,6 +190,11 @@ def test_interval_of_an_arm_with_itself_is_zero_and_covers_a_plain_bootstrap():
             - roc_auc_score(labels[rows], weak["probability"][rows])
         )
     np.testing.assert_allclose(found, np.percentile(plain, [2.5, 97.5]), atol=0.02)
+
+
+def test_two_test_patients_prove_nothing():
+    sure = Difference.of(dict.fromkeys(range(3), 0.2), dict.fromkeys(range(3), 0.0))
+    assert judge(sure, (0.1, 0.3), 90) == "helped" and judge(sure, (0.1, 0.3), 2) == "unclear"
 
 
 def test_no_interval_without_two_classes_or_a_common_repeat():

@@ -173,7 +173,8 @@ def test_foreign_or_reserved_entries_are_refused(record):
 def test_sigkill_at_random_moments_leaves_whole_units(record):
     """Every unit whose event was written is there, and every unit that is there is whole."""
     code = (
-        "import os, sys\nimport numpy as np\nfrom reports.run_record import RunRecord\nr = RunRecord.open(sys.argv[1])\n"
+        "import os, sys\nimport numpy as np\nfrom reports.run_record import RunRecord\n"
+        "r = RunRecord.open(sys.argv[1])\n"
         "for i in range(10**6):\n"
         "    unit = f'u{os.getpid()}-{i}'\n"
         "    r.write_unit(unit, {'value': i}, {'x': np.full(100_000, i, np.int64)})\n"

@@ -1,7 +1,7 @@
 """Patches of one centre, made once: source and task in, a `PatchDataset` on disk out.
 
-What was made is found again by a key over everything that it depends on: the source's arguments and files, the task, the
-split, the centre, the seed, and this package's own code. Two processes that want the same patches make them once.
+What was made is found again by a key over everything that it depends on: the source's arguments and files, the task,
+the split, the centre, the seed, and this package's own code. Two processes that want the same patches make them once.
 """
 
 from __future__ import annotations
@@ -88,9 +88,11 @@ def _make(
     pixels, table, codes = extraction.run(split)
     if not len(table):
         raise DataError(
-            "no_lesions", f"centre {centre}: {len(cohort.exams)} images and no lesion of the task's kind ({task.lesions}); "
-            "name the table with them in `lesions`, or choose another task", lesions=task.lesions,
-        )  # fmt: skip
+            "no_lesions",
+            f"centre {centre}: {len(cohort.exams)} images and no lesion of the task's kind ({task.lesions}); "
+            "name the table with them in `lesions`, or choose another task",
+            lesions=task.lesions,
+        )
     report: dict[str, Any] = cohort.report | {
         "exams": len(cohort.exams),
         "patients": len({e.patient for e in cohort.exams}),

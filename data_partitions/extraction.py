@@ -74,8 +74,8 @@ class Extraction:
         if unlabelled:
             raise DataError(
                 "no_label",
-                f"{len(unlabelled)} images without a label, the first is {unlabelled[0]}; name the column that holds it, "
-                "as in `columns: {label: malignant}`",
+                f"{len(unlabelled)} images without a label, the first is {unlabelled[0]}; name the column that holds "
+                "it, as in `columns: {label: malignant}`",
                 images=len(unlabelled),
             )
         for exam in self.exams:

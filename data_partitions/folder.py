@@ -1,8 +1,8 @@
 """A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions.
 
 Centres come from the table (column `centre`, natural centres) or from `part: k/n`, a patient-disjoint share of an
-archive (simulated centres). Images whose decoded pixels are equal belong to one person whatever the table says: their patients
-become one group. A group that spans centres belongs to the one with most of its images.
+archive (simulated centres). Images whose decoded pixels are equal belong to one person whatever the table says: their
+patients become one group. A group that spans centres belongs to the one with most of its images.
 
 Every fault of the whole folder is collected before any is reported.
 """
@@ -119,7 +119,8 @@ class FolderSource(BaseModel):
                 present.append(row)
             else:
                 problems.append(Problem(
-                    "row_without_file", f"{self.metadata} row {row['row']}: file {row['image']} is not there; add it or drop the row"
+                    "row_without_file",
+                    f"{self.metadata} row {row['row']}: file {row['image']} is not there; add it or drop the row",
                 ))  # fmt: skip
         found = inspect([self.path / row["image"] for row in present], cache)
         looks = {row["image"]: look for row, look in zip(present, found, strict=True)}

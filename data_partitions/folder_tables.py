@@ -81,7 +81,8 @@ def read_metadata(path: Path, columns: Mapping[str, str], positive: tuple[str, .
             continue
         if row["image"] in seen:
             problems.append(Problem(
-                "duplicate_image", f"{where}: image {row['image']} is in row {seen[row['image']]} already; keep one of them"
+                "duplicate_image",
+                f"{where}: image {row['image']} is in row {seen[row['image']]} already; keep one of them",
             ))  # fmt: skip
             continue
         seen[row["image"]] = number
@@ -129,7 +130,8 @@ def read_lesions(
             inside = box.clipped(shapes[name])
             if inside.height < 1 or inside.width < 1:
                 result.problems.append(Problem(
-                    "bad_value", f"{where}: the lesion {tuple(box)} lies outside {name} of {shapes[name]}; check x, y and their origin"
+                    "bad_value",
+                    f"{where}: the lesion {tuple(box)} lies outside {name} of {shapes[name]}; check x and y",
                 ))  # fmt: skip
                 continue
             malignant = _label(record, label, positive)

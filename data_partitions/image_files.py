@@ -62,7 +62,7 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 class FileLook(NamedTuple):
-    """What one look at an image file showed: its size, a digest of the decoded pixels, and what is wrong ("" if nothing)."""
+    """What one look at an image file showed: size, digest of the decoded pixels, and what is wrong ("" if nothing)."""
 
     height: int
     width: int
@@ -123,10 +123,11 @@ class DecodedImage:
         return self.pixels[box.top : box.bottom, box.left : box.right]
 
     def tissue(self, step: int) -> np.ndarray:
-        grey = self.pixels.mean(axis=2)
+        height, width = self.pixels.shape[:2]
         if not self.dark_background:
-            return np.ones_like(grey[::step, ::step], dtype=bool)
-        return body_mask(ndimage.uniform_filter(grey, step, mode="nearest")[::step, ::step])
+            return np.ones((-(-height // step), -(-width // step)), dtype=bool)
+        picture = PillowImage.fromarray(self.pixels[..., 0] if self.pixels.shape[2] == 1 else self.pixels).convert("L")
+        return body_mask(np.asarray(picture.reduce(step), dtype=np.float32))
 
 
 def body_mask(grey: np.ndarray) -> np.ndarray:

@@ -18,8 +18,8 @@ from data_partitions.split import SPLITS
 from data_partitions.streams import rank
 
 COLUMNS = (
-    "label", "box", "crop", "patient", "image", "split", "lesion_type", "view", "laterality", "density", "age", "birads",
-    "malignant", "spacing_mm", "scanner", "width", "background",
+    "label", "box", "crop", "patient", "image", "split", "lesion_type", "view", "laterality", "density", "age",
+    "birads", "malignant", "spacing_mm", "scanner", "width", "background",
 )  # fmt: skip
 TEXT = ("split", "lesion_type", "view", "laterality", "density", "birads", "scanner")
 

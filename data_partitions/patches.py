@@ -2,13 +2,13 @@
 
 The recipe is that of Szafranowska et al., "Sharing generative models instead of private data" (2022): a square around
 the lesion's bounding box with a margin, its side from the LARGER of height and width, translated back inside the image;
-healthy boxes from images without any finding, with at most 40 % background; in training each box is zoomed by N(.2, .33)
-and translated by N(0, .25) of its side, both clipped to +-.33, then resized by area.
+healthy boxes from images without any finding, with at most 40 % background; in training each box is zoomed by N(.2,
+.33) and translated by N(0, .25) of its side, both clipped to +-.33, then resized by area.
 
-Departures, each where the published code contradicts its own text: the translation is symmetric (the code only ever moved
-up and left), the margin is applied once per side, and a jittered crop keeps the whole lesion wherever the image allows.
-Healthy boxes have the sizes of lesion boxes and lie in the same part of the body, with as much background: otherwise size,
-skin line and film edge give the class away.
+Departures, each where the published code contradicts its own text: the translation is symmetric (the code only ever
+moved up and left), the margin is applied once per side, and a jittered crop keeps the whole lesion wherever the image
+allows. Healthy boxes have the sizes of lesion boxes and lie in the same part of the body, with as much background:
+otherwise size, skin line and film edge give the class away.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def union(boxes: Sequence[Box]) -> Box:
 def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
     """uint8 (side, side, c) to uint8 (channels, size, size): the mean over each output pixel's area.
 
-    Smaller than `size`, where an area mean would only repeat pixels, it is bilinear. Colour becomes luminance (ITU-R 601),
-    and one channel becomes three equal ones, when `channels` asks for it.
+    Smaller than `size`, where an area mean would only repeat pixels, it is bilinear. Colour becomes luminance (ITU-R
+    601), and one channel becomes three equal ones, when `channels` asks for it.
     """
     picture = PillowImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     picture = picture.convert("L" if channels == 1 else "RGB")
@@ -109,7 +109,7 @@ def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
 
 
 class Place(NamedTuple):
-    """Where a square lies in a body, whatever the size and laterality of that body, and how much of it is background."""
+    """Where a square lies in a body, whatever that body's size and laterality, and how much of it is background."""
 
     down: float  # of the middle, in heights of the body, from its top
     inwards: float  # of the middle, in widths of the body, from its straight side (the chest wall)

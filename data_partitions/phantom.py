@@ -1,8 +1,8 @@
 """Mammography phantom: patients without a person behind them, drawn and rendered from a seed.
 
-No real image and no learnt weight is in it. It has what a study of centres needs: patients with two breasts in two views,
-density, age, lesions with contours, BI-RADS and malignancy, and three scanners that differ as vendors do. It is not a
-model of the disease: what is learnt from it says nothing about women.
+No real image and no learnt weight is in it. It has what a study of centres needs: patients with two breasts in two
+views, density, age, lesions with contours, BI-RADS and malignancy, and three scanners that differ as vendors do. It is
+not a model of the disease: what is learnt from it says nothing about women.
 
 Only the windows that are asked for are rendered: see `phantom_fields` for why a window equals its part of the image.
 """

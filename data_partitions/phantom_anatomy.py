@@ -1,8 +1,8 @@
 """A phantom patient: habitus, density, tissue and lesions, all in the millimetres of the body.
 
-The breast is half an ellipsoid on the chest wall: x forward to the nipple, y to the side, z up. Its tissue is a cloud of
-beads (see `phantom_fields`): lobes of gland along ducts that fan out from the nipple, lobules and fatty holes in them,
-strands (ducts and ligaments) and vessels. Both views of a breast are projections of the same cloud.
+The breast is half an ellipsoid on the chest wall: x forward to the nipple, y to the side, z up. Its tissue is a cloud
+of beads (see `phantom_fields`): lobes of gland along ducts that fan out from the nipple, lobules and fatty holes in
+them, strands (ducts and ligaments) and vessels. Both views of a breast are projections of the same cloud.
 
 Everything here depends on the seed, the centre and the patient's number only, not on the scanner.
 """
@@ -70,7 +70,7 @@ class Patient:
 
 
 def draw_patient(seed: int, centre: str, number: int, population: Population, lesion_fraction: float) -> Patient:
-    """Patient `number` of a centre. A lesion, if there is one, is in one breast; each breast without has one sham site."""
+    """Patient `number` of a centre. One breast has a lesion, or none has; each breast without has one sham site."""
     rng = stream(seed, "phantom patient", centre, number)
     density = int(rng.choice(4, p=np.asarray(population.densities) / sum(population.densities)))
     depth = float(np.clip(rng.normal(92, 14), 62, 122))

@@ -76,8 +76,8 @@ class Octaves:
     """Smooth random field: sum of B-spline lattices whose spacing halves, amplitude ~ spacing ** exponent.
 
     A power spectrum 1 / f^beta of a plane field is exponent = (beta - 2) / 2; mammograms have beta near 3 (Burgess,
-    Jacobson & Judy 2001). Each lattice repeats after `NODES` nodes; octaves repeat at different lengths, so the sum does
-    not within a breast. Zero mean and unit variance, nearly.
+    Jacobson & Judy 2001). Each lattice repeats after `NODES` nodes; octaves repeat at different lengths, so the sum
+    does not within a breast. Zero mean and unit variance, nearly.
     """
 
     NODES = 96

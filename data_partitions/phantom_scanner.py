@@ -1,7 +1,7 @@
 """Scanners of the phantom: optics, noise, processing and tone, as functions of the place on the detector.
 
-Each step has a finite reach, so a window that is rendered with HALO pixels around it and cut is exactly the window of the
-whole image. The three are made up; what they have in common with real ones is named at each field.
+Each step has a finite reach, so a window that is rendered with HALO pixels around it and cut is exactly the window of
+the whole image. The three are made up; what they have in common with real ones is named at each field.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ SCANNERS = {
         gain=1.05, gamma=1.3, steepness=5.0, middle=0.42, black=0.0, white=0.95, exposure=0.04, dust=0,
     ),
     "film": Scanner(
-        blur=1.5, noise=0.055, grain=1.5, sharpen=0.0, sharpen_radius=0.0,
-        gain=1.20, gamma=0.75, steepness=6.0, middle=0.60, black=0.08, white=0.88, exposure=0.10, dust=30,
+        blur=1.4, noise=0.036, grain=1.2, sharpen=0.0, sharpen_radius=0.0,
+        gain=1.15, gamma=0.75, steepness=5.0, middle=0.60, black=0.08, white=0.88, exposure=0.10, dust=30,
     ),
 }  # fmt: skip
 

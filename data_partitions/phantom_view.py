@@ -30,7 +30,8 @@ SKIN = 1.05  # the skin lies this much outside the tissue's ellipsoid
 FALL_OFF_MM = 24.0  # a compressed breast thins over this distance from its edge
 CONTOUR_POINTS = 48
 
-# How a mass bulges: amplitude of the harmonics 2 .. 11 of its outline, and the share of its profile that is a soft halo.
+# How a mass bulges: amplitude of the harmonics 2 .. 11 of its outline, and the share of its profile that is a soft
+# halo.
 ROUGHNESS = {
     "round": 0.04, "oval": 0.05, "lobulated": 0.13, "microlobulated": 0.06, "irregular": 0.17, "spiculated": 0.08,
 }  # fmt: skip
@@ -179,7 +180,7 @@ def lesion_beads(finding: Finding) -> Beads:
     start = finding.centre + heading * finding.radius_mm * (0.1 if finding.kind == "distortion" else 0.6)
     length = finding.radius_mm * rng.uniform(0.5, 1.7, count)
     sigma = rng.uniform(0.14, 0.34, count)
-    return threads(rng, start, heading, length, sigma, rng.uniform(0.03, 0.11, count), bend=0.16, fading=True)
+    return threads(rng, start, heading, length, sigma, rng.uniform(0.02, 0.09, count), bend=0.16, fading=True)
 
 
 def _lesion(
@@ -197,7 +198,7 @@ def _lesion(
     r, c = r[part[0]], c[:, part[1]]
     ratio2 = (r * r + c * c) / outline.radius(np.arctan2(r, c)) ** 2
     if finding.kind == "distortion":
-        added[part] += 0.05 * np.exp(-3 * ratio2)
+        added[part] += 0.04 * np.exp(-3 * ratio2)
         return added
     soft = SOFTNESS[finding.shape]
     # A dome, as thick as a ball of tissue is, and a halo that falls to 3e-6 at three radii.

@@ -123,7 +123,9 @@ def test_progress_reaches_its_total(tmp_path):
 
 
 def test_malignancy_needs_no_healthy_boxes(tmp_path):
-    data = build(tmp_path, PhantomSource(patients=12), PatchTask(label="malignancy", image_size=16, margin_mm=4, crops=1))
+    data = build(
+        tmp_path, PhantomSource(patients=12), PatchTask(label="malignancy", image_size=16, margin_mm=4, crops=1)
+    )
     np.testing.assert_array_equal(data.labels, data.table["malignant"].to_numpy())
     assert set(data.labels) == {0, 1}
 

@@ -16,9 +16,10 @@ def dataset(patients=24, boxes_each=4, crops=2, seed=0):
     rng = np.random.default_rng(seed)
     rows = [
         {
-            "label": int(patient % 3 > 0 and box % 2), "box": patient * boxes_each + box, "crop": crop, "patient": patient,
-            "image": patient, "split": ("train", "train", "val", "test")[patient % 4], "lesion_type": "mass", "view": "CC",
-            "laterality": "L", "density": "abcd"[patient % 4], "age": 50.0, "birads": "4a", "malignant": np.nan,
+            "label": int(patient % 3 > 0 and box % 2), "box": patient * boxes_each + box, "crop": crop,
+            "patient": patient, "image": patient, "split": ("train", "train", "val", "test")[patient % 4],
+            "lesion_type": "mass", "view": "CC", "laterality": "L", "density": "abcd"[patient % 4], "age": 50.0,
+            "birads": "4a", "malignant": np.nan,
             "spacing_mm": 0.2, "scanner": "digital", "width": 60, "background": 0.0,
         }
         for patient in range(patients) for box in range(boxes_each) for crop in range(crops)

@@ -128,8 +128,8 @@ def test_a_lesion_is_brighter_than_its_surroundings_would_be():
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory):
     return build_patches(
-        PhantomSource(patients=110), PatchTask(image_size=32, margin_mm=6), SplitRule(test_only=True), centre="A", seed=11,
-        cache=tmp_path_factory.mktemp("cache"),
+        PhantomSource(patients=110), PatchTask(image_size=32, margin_mm=6), SplitRule(test_only=True), centre="A",
+        seed=11, cache=tmp_path_factory.mktemp("cache"),
     )  # fmt: skip
 
 
@@ -143,7 +143,9 @@ def auroc(features, patches):
 def test_place_and_size_do_not_tell_the_classes_apart(patches):
     """About 300 boxes of 110 patients: chance is .5 with a standard error near .035; the tolerance is three of them."""
     table = patches.table
-    features = np.column_stack([table["width"], table["background"], table["view"] == "MLO", table["laterality"] == "L"])
+    features = np.column_stack(
+        [table["width"], table["background"], table["view"] == "MLO", table["laterality"] == "L"]
+    )
     assert abs(auroc(features, patches) - 0.5) < 0.105
 
 
@@ -151,7 +153,8 @@ def test_border_and_darkness_do_not_tell_the_classes_apart(patches):
     """A lesion adds some light to the middle of its patch, so its mean is no exact .5; the rim must be nearly blind."""
     pixels = patches.float32()[:, 0]
     rim = np.concatenate([pixels[:, :3].reshape(len(pixels), -1), pixels[:, -3:].reshape(len(pixels), -1),
-                          pixels[:, :, :3].reshape(len(pixels), -1), pixels[:, :, -3:].reshape(len(pixels), -1)], axis=1)  # fmt: skip
+                          pixels[:, :, :3].reshape(len(pixels), -1), pixels[:, :, -3:].reshape(len(pixels), -1)],
+                          axis=1)  # fmt: skip
     features = np.column_stack([rim.mean(1), rim.std(1), rim.min(1), (rim < -0.9).mean(1)])
     assert abs(auroc(features, patches) - 0.5) < 0.12
 

@@ -72,6 +72,7 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     network = spec.build(body["seed"])
     network.load_state_dict(fit.state)
     result = _tested(network, patches.select(split="test"), training, compute) | {
+        "cell": body["cell"],
         "history": fit.history,
         "best": {"step": fit.best_step, "val_auprc": fit.best_auprc},
         "n_real": int(train.table["box"].nunique()),

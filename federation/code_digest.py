@@ -25,11 +25,15 @@ def package_folder(package: str) -> Path:
 
 
 @cache
-def code_digest(packages: tuple[str, ...] = COMPUTING) -> str:
-    """SHA-256 over names and contents of all Python files of the packages, 16 hex digits."""
+def code_digest(packages: tuple[str, ...] = COMPUTING, root: Path | None = None) -> str:
+    """SHA-256 over names and contents of all Python files of the packages, 16 hex digits.
+
+    Args:
+        root: folder that holds the packages; where they are imported from when left out.
+    """
     digest = hashlib.sha256()
     for package in packages:
-        folder = package_folder(package)
+        folder = package_folder(package) if root is None else root / package
         for file in sorted(folder.rglob("*.py")):
             digest.update(f"{package}/{file.relative_to(folder).as_posix()}\0".encode())
             digest.update(file.read_bytes() + b"\0")

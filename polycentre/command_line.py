@@ -61,7 +61,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest one.")] = False,
     engine: Annotated[Engine, typer.Option(help="Where the centres run.")] = Engine.ray,
     cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before real patches of a centre are pooled.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before real patches of a centre are pooled (simulation).")] = False,
 ) -> None:
     """Run a scenario: survey, share, learn, test, report."""
     from polycentre.run import run_scenario
@@ -72,7 +72,8 @@ def run(
 @cli.command()
 def report(runs: Annotated[list[Path], typer.Argument(help="One or more run folders.")]) -> None:
     """Rebuild table and HTML from the record; several runs side by side."""
-    from reports.html import build_report, compare
+    from reports.compare import compare
+    from reports.html import build_report
     from reports.run_record import RunRecord
 
     records = [RunRecord.open(folder) for folder in runs]

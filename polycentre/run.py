@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import psutil
 from rich.console import Console
+from rich.prompt import Confirm
 
 from federation.errors import StudyError
 from federation.simulation import SimulationRuntime
@@ -42,11 +44,14 @@ def run_scenario(
 ) -> int:
     """Run and report; returns the exit status."""
     began = time.time()
-    record, scenario = _resumed(file, overrides, out) if resume else _new(file, overrides, out)
+    scenario = reader.read(file, overrides)
     check_machine(scenario)
-    _confirm_pooling(console, scenario, yes)
+    _agree_to_pooling(console, scenario, yes)
+    record = _resumed(scenario, out) if resume else _new(scenario, out)
     cache = (cache or Path(default_cache())).absolute()
     cache.mkdir(parents=True, exist_ok=True)
+    # matplotlib would keep its list of fonts in the home folder.
+    os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
     _point_latest(record.folder)
     console.print(f"run folder {record.folder}", highlight=False, soft_wrap=True)
 
@@ -92,15 +97,13 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _new(file: str, overrides: list[str], out: Path | None) -> tuple[RunRecord, Scenario]:
-    scenario = reader.read(file, overrides)
+def _new(scenario: Scenario, out: Path | None) -> RunRecord:
     folder = out or RUNS / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunRecord.create(folder.absolute(), reader.resolved_yaml(scenario), describe()), scenario
+    return RunRecord.create(folder.absolute(), reader.resolved_yaml(scenario), describe())
 
 
-def _resumed(file: str, overrides: list[str], out: Path | None) -> tuple[RunRecord, Scenario]:
+def _resumed(scenario: Scenario, out: Path | None) -> RunRecord:
     """The run to go on with. Settings may be changed on the way: exactly what depends on them is done again."""
-    scenario = reader.read(file, overrides)
     folder = out or RUNS / "latest"
     if not folder.exists():
         raise StudyError(f"--resume: no run at {folder}; name its folder with --out", 2)
@@ -110,16 +113,26 @@ def _resumed(file: str, overrides: list[str], out: Path | None) -> tuple[RunReco
         raise StudyError(f"--resume: {folder} holds a run of {before.name!r}, not of {scenario.name!r}; name the right --out", 2)
     record.write_scenario(reader.resolved_yaml(scenario))
     record.write_environment(describe())
-    return record, scenario
+    return record
 
 
-def _confirm_pooling(console: Console, scenario: Scenario, yes: bool) -> None:
-    real = [name for name, arm in scenario.arms.items() if isinstance(arm, PooledArm) and scenario.centres[arm.centres[0]].data.source != "phantom"]
-    if real and not yes:
+def _agree_to_pooling(console: Console, scenario: Scenario, yes: bool) -> None:
+    """Say so when real patches will move, an upper bound that only a simulation may compute; ask a person who is there.
+
+    Raises:
+        StudyError: the person said no.
+    """
+    real = [
+        name for name, arm in scenario.arms.items()
+        if isinstance(arm, PooledArm) and any(scenario.centres[c].data.source != "phantom" for c in arm.centres)
+    ]  # fmt: skip
+    if real:
         console.print(
-            f"note: arm {', '.join(real)} moves real patches between centres. That is an upper bound which only a simulation "
-            "computes; on real nodes it is refused.", highlight=False,
+            f"note: {', '.join(real)} moves real patches between centres, an upper bound that only a simulation computes",
+            highlight=False, soft_wrap=True,
         )  # fmt: skip
+        if not yes and sys.stdin.isatty() and not Confirm.ask("go on?", console=console, default=True):
+            raise StudyError("stopped before anything was done; remove the pooled arm, or answer yes", 2)
 
 
 def _point_latest(folder: Path) -> None:

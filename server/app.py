@@ -15,7 +15,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from federation.centres import GridCentres, assign_lanes, wait_for_nodes
-from federation.code_digest import code_digest, package_folder
+from federation.code_digest import COMPUTING, code_digest, package_folder
 from federation.errors import StudyError
 from server.environment import describe
 from reports.run_record import RunRecord
@@ -29,6 +29,7 @@ log = logging.getLogger("flwr")
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Flower's entry point. Raises when the run failed, so that Flower reports it as failed."""
+    refuse_foreign_code(Path.cwd())
     config = context.run_config
     cache = Path(str(config["cache"]) or default_cache())
     name = str(config["scenario"]) or reader.DEFAULT
@@ -46,6 +47,24 @@ def main(grid: Grid, context: Context) -> None:
     if not config["out"]:
         # Nobody else will: with `polycentre run` the command line builds the report.
         log.info("polycentre: report %s", record.build())
+
+
+def refuse_foreign_code(working_directory: Path) -> None:
+    """Stop before another project's code does our work.
+
+    Ray's workers look for modules in the SuperLink's working directory first. `flwr run` uses a SuperLink that is already
+    there, also one that was started in another project's folder; packages of our names in it would be imported instead.
+
+    Raises:
+        StudyError: with whose code it is and what to do.
+    """
+    hiding = [name for name in COMPUTING if (working_directory / name).exists() or (working_directory / f"{name}.py").exists()]
+    if hiding and code_digest(root=working_directory) != code_digest():
+        raise StudyError(
+            f"Flower's SuperLink was started in {working_directory}, whose {hiding[0]!r} would be run instead of that of "
+            f"{package_folder('server').parent}; stop that SuperLink (pkill -f flower-superlink) and run again, or use "
+            "`polycentre run`, which starts its own", 2,
+        )  # fmt: skip
 
 
 def begin(record: RunRecord) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from federation.centres import Centres
 from federation.code_digest import code_digest
 from federation.errors import INPUT_CODES, StudyError, explain
@@ -139,7 +141,9 @@ class Study:
             "licence": "as agreed between the centres of this study", "privacy": "no formal guarantee: trained without differential privacy",
         }  # fmt: skip
         GeneratorPackage(spec, weights_of(reply), card).write(self._record.folder / "generators" / folder)
-        self._record.write_samples(folder, reply.arrays["preview.pixels"])
+        # Positives first, as in the grids of real patches.
+        order = np.argsort(-reply.arrays["preview.labels"], kind="stable")
+        self._record.write_samples(folder, reply.arrays["preview.pixels"][order])
 
     def _write_results(self, learned: dict[str, tuple[Cell, Reply]], tested: list[tuple[Cell, str, Reply, Reply]]) -> None:
         places = [(cell, cell.receiver, reply, reply) for cell, reply in learned.values()] + tested

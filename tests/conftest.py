@@ -44,6 +44,12 @@ def patch_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_text():
+    """YAML of the tiny scenario."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny():
     """Function: the tiny scenario, with "key=value" overrides."""
     from scenarios.reader import parse

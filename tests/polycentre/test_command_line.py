@@ -1,0 +1,132 @@
+"""Exit statuses and one-line errors of the command line, in this process; nothing here starts Flower."""
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from polycentre import command_line
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capfd):
+    """Function: call `polycentre ARGUMENTS` as a user would; returns (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLYCENTRE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["polycentre", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            command_line.main()
+        out, err = capfd.readouterr()
+        return end.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def scenario(tmp_path, tiny_text):
+    """Function: write the tiny scenario with changed places; returns its file."""
+
+    def write(**places):
+        tree = yaml.safe_load(tiny_text)
+        for path, value in places.items():
+            *parents, last = path.split("__")
+            place = tree
+            for parent in parents:
+                place = place[parent]
+            place[last] = value
+        file = tmp_path / "scenario.yaml"
+        file.write_text(yaml.safe_dump(tree, sort_keys=False))
+        return file
+
+    return write
+
+
+def one_line(err):
+    lines = err.strip().splitlines()
+    assert len(lines) == 1 and "Traceback" not in err, err
+    return lines[0]
+
+
+def test_scenarios_lists_one_line_each(run):
+    status, out, _ = run("scenarios")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "demo", "ham10000_three_centres", "iwbi2022_mammography", "many_centres", "mini_mias_simulated_centres",
+    ]  # fmt: skip
+
+
+def test_validate_prints_the_plan(run, scenario):
+    status, out, _ = run("validate", scenario())
+    assert status == 0
+    for word in ("b_gan", "flow_matching", "one_shot", "pooled", "learn", "34 units of work"):
+        assert word in out
+
+
+def test_help_explains(run):
+    status, out, _ = run("run", "--help")
+    assert status == 0 and "--resume" in out and "KEY=VALUE" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("run", "nowhere.yaml"), "nowhere.yaml: no such file; shipped scenarios: demo"),
+        (("validate", "demo", "--set", "repeats"), "must look like key.path=value"),
+        (("validate", "demo", "--set", "study.synthetics=3"), "study.synthetics: unknown key; known keys:"),
+        (("run", "demo", "--set", "compute.workers=500"), "this machine has"),
+        (("run", "demo", "--resume"), "--resume: no run at runs/latest"),
+        (("report", "nothing-here"), "is not a run folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, expected, run, tmp_path):
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert expected in one_line(err)
+    assert not (tmp_path / "runs").exists(), "nothing half-written"
+
+
+def test_an_existing_run_folder_is_not_overwritten(run, scenario, tmp_path):
+    file = scenario(study__minimum_positives=500)
+    status, _, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "out")
+    assert status == 2 and "500 are needed" in one_line(err)
+    status, _, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "out")
+    assert status == 2 and "resume" in one_line(err)
+
+
+def test_in_process_run_writes_everything_and_nothing_else(run, scenario, tmp_path):
+    status, out, err = run("run", scenario(), "--engine", "inprocess", "--out", tmp_path / "runs" / "one")
+    assert status == 0, err
+    assert "report.html" in out and "work in a centre:" in out and "AUROC" in out
+    folder = tmp_path / "runs" / "one"
+    for name in ("scenario.yaml", "environment.json", "events.jsonl", "results.csv", "predictions.csv", "table.md", "report.html"):
+        assert (folder / name).is_file(), name
+    assert (tmp_path / "runs" / "latest").resolve() == folder
+    assert {p.name for p in tmp_path.iterdir()} == {"runs", "cache", "scenario.yaml"}
+    status, out, _ = run("report", folder)
+    assert status == 0 and "report.html" in out
+
+
+def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
+    """The server learns a code; the command line, on the same box, also shows the centre's own log."""
+    data = tmp_path / "images"
+    data.mkdir()
+    (data / "metadata.csv").write_text("image,patient_id,malignant\na.png,p1,1\n")
+    file = scenario(centres__A__data={"source": "folder", "path": str(data)}, task={"label": "malignancy", "whole_image": True, "image_size": 32})
+    status, out, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "out")
+    assert status == 2
+    assert "centre 'A'" in one_line(err)
+    assert "a.png" in out, "file and row, from the centre's own log"
+
+
+def test_doctor_reports_this_machine(run):
+    status, out, _ = run("doctor")
+    assert status == 0, out
+    assert "torch" in out and "nothing is missing" in out
+
+
+def test_typer_app_has_the_documented_commands():
+    result = CliRunner().invoke(command_line.cli, ["--help"])
+    for command in ("scenarios", "validate", "run", "report", "doctor"):
+        assert command in result.output

@@ -1,0 +1,230 @@
+"""The real thing: Flower's simulation runtime with Ray, kills, resumption, and another project's SuperLink beside it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from federation.simulation import free_ports
+from reports.run_record import RunRecord
+
+pytestmark = pytest.mark.runtime
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def reference(tiny, conduct_in_process, tmp_path_factory):
+    """results.csv of the in-process engine."""
+    done, record = conduct_in_process(tiny(), tmp_path_factory.mktemp("reference") / "run")
+    assert done
+    return (record.folder / "results.csv").read_bytes()
+
+
+@pytest.fixture
+def start(tiny_text, patch_cache, tmp_path):
+    """Function: start `polycentre run` on the tiny scenario; everything it started is ended afterwards."""
+    (tmp_path / "tiny.yaml").write_text(tiny_text)
+    started = []
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "polycentre", "run", str(tmp_path / "tiny.yaml"), "--cache", str(patch_cache), *map(str, arguments)]
+        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        kill_tree(process)
+
+
+def kill_tree(process):
+    """SIGKILL to the process, its descendants, and what detached itself but carries their mark."""
+    try:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    marks = set()
+    for member in family:
+        try:
+            marks.add(member.environ().get("POLYCENTRE_RUNTIME"))
+        except psutil.Error:
+            continue
+    for member in psutil.process_iter():
+        try:
+            if member.environ().get("POLYCENTRE_RUNTIME") in marks - {None}:
+                family.append(member)
+        except psutil.Error:
+            continue
+    for member in family:
+        try:
+            member.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def wait_for(folder, condition, process, timeout_s=240):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        events = RunRecord.open(folder).events() if (folder / "scenario.yaml").exists() else []
+        if condition(events):
+            return
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    raise AssertionError("timed out")
+
+
+def finished(events, *kinds):
+    return Counter(e["kind"] for e in events if e["event"] == "unit_finished" and not e["cached"] and e["kind"] in kinds)
+
+
+def test_ray_gives_the_bytes_of_the_in_process_engine_and_leaves_nothing_behind(start, reference, tmp_path):
+    process = start("--out", tmp_path / "run")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert (tmp_path / "run" / "results.csv").read_bytes() == reference
+    assert "work in a centre:" in out and "report.html" in out
+    left = [p for p in psutil.process_iter() if "flower-superlink" in " ".join(_cmdline(p)) and str(tmp_path) in " ".join(_cmdline(p))]
+    assert not left
+    workers = {e["worker"] for e in RunRecord.open(tmp_path / "run").events() if e["event"] == "unit_finished"}
+    assert len(workers) == 2
+
+
+def _cmdline(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("phase", "reached"),
+    [
+        ("share", lambda events: finished(events, "train_generator").total() >= 1),
+        ("learn", lambda events: finished(events, "learn").total() >= 2),
+    ],
+)
+def test_sigkill_and_resume_gives_the_same_bytes(phase, reached, start, reference, tmp_path):
+    process = start("--out", tmp_path / "run")
+    wait_for(tmp_path / "run", reached, process)
+    kill_tree(process)
+    before = RunRecord.open(tmp_path / "run").events()
+    assert not (tmp_path / "run" / "results.csv").exists()
+    process = start("--out", tmp_path / "run", "--resume")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert (tmp_path / "run" / "results.csv").read_bytes() == reference
+    kept = {e["unit"] for e in before if e["event"] == "unit_finished" and e["kind"] in ("train_generator", "synthesise", "learn", "test")}
+    after = RunRecord.open(tmp_path / "run").events()[len(before) :]
+    again = {e["unit"] for e in after if e["event"] == "unit_finished" and not e["cached"]}
+    assert kept and not kept & again, "a finished unit was computed again"
+
+
+@pytest.mark.slow
+def test_one_worker_gives_the_bytes_of_two(start, reference, tmp_path):
+    process = start("--out", tmp_path / "run", "--set", "compute.workers=1")
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, out
+    assert (tmp_path / "run" / "results.csv").read_bytes() == reference
+
+
+def test_ctrl_c_leaves_a_resumable_run(start, tmp_path):
+    process = start("--out", tmp_path / "run")
+    wait_for(tmp_path / "run", lambda events: any(e["event"] == "unit_started" for e in events), process)
+    os.kill(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, out
+    assert "--resume" in out and "Traceback" not in out
+    assert RunRecord.open(tmp_path / "run").events()[-1]["status"] == "interrupted"
+
+
+# -- flwr run ------------------------------------------------------------------------------------------------
+
+
+class FlowerHome:
+    """A user's own Flower: home, ports and SuperLink apart from everything else on this machine."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        http, control = free_ports(2)
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "FLWR_HOME": str(folder / "flwr"), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1", "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(http),
+            "FLWR_LOCAL_CONTROL_API_PORT": str(control), "POLYCENTRE_RUNTIME": str(folder),
+        }  # fmt: skip
+
+    def run(self, app, *options, cwd):
+        return subprocess.run(["flwr", "run", str(app), *options], cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=400)
+
+    def stop(self):
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("POLYCENTRE_RUNTIME") == str(self.folder) and process.pid != os.getpid():
+                    process.kill()
+            except psutil.Error:
+                continue
+
+
+@pytest.fixture
+def flower(tmp_path):
+    home = FlowerHome(tmp_path)
+    yield home
+    home.stop()
+
+
+@pytest.fixture
+def another_project(tmp_path):
+    """A Flower project with packages `server` and `clients`, as any tutorial has them."""
+    folder = tmp_path / "another"
+    for package, text in {
+        "server": "from flwr.serverapp import ServerApp\napp = ServerApp()\n@app.main()\ndef main(grid, context):\n    pass\n",
+        "clients": "from flwr.clientapp import ClientApp\napp = ClientApp()\n",
+    }.items():
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").touch()
+        (folder / package / "app.py").write_text(text)
+    (folder / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "another"\nversion = "1.0.0"\ndependencies = ["flwr"]\n'
+        '[tool.flwr.app]\npublisher = "someone"\n[tool.flwr.app.components]\nserverapp = "server.app:app"\nclientapp = "clients.app:app"\n'
+    )
+    return folder
+
+
+def test_flwr_run_completes_on_flowers_default_of_two_nodes(flower, tiny_text, patch_cache, reference, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(tiny_text)
+    config = f'scenario="{tmp_path / "tiny.yaml"}" cache="{patch_cache}"'
+    done = flower.run(CHECKOUT, "--stream", "--run-config", config, cwd=CHECKOUT)
+    runs = list((patch_cache / "runs").glob("tiny-*"))
+    try:
+        assert len(runs) == 1, done.stdout + done.stderr
+        assert RunRecord.open(runs[0]).events()[-1]["status"] == "completed", done.stdout[-3000:]
+        assert (runs[0] / "results.csv").read_bytes() == reference
+        assert (runs[0] / "report.html").exists()
+    finally:
+        shutil.rmtree(patch_cache / "runs", ignore_errors=True)
+
+
+def test_another_projects_superlink_is_named_and_does_not_disturb_polycentre_run(flower, another_project, start, tiny_text, patch_cache, reference, tmp_path):
+    """`flwr run` in the other project starts a SuperLink in its folder, which every later `flwr run` uses."""
+    flower.run(another_project, cwd=another_project)
+    (tmp_path / "tiny.yaml").write_text(tiny_text)
+    config = f'scenario="{tmp_path / "tiny.yaml"}" cache="{patch_cache}"'
+    done = flower.run(CHECKOUT, "--stream", "--run-config", config, cwd=CHECKOUT)
+    text = done.stdout + done.stderr
+    assert str(another_project) in text and "pkill -f flower-superlink" in text, text[-3000:]
+    process = start("--out", tmp_path / "run")  # while that SuperLink is still running
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert (tmp_path / "run" / "results.csv").read_bytes() == reference
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["code"]["folder"] == str(CHECKOUT)

@@ -52,7 +52,8 @@ Loss = Callable[[Batch, torch.Generator], tuple[Tensor, Logs]]
 def backpropagate(phase: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
     """Fill `.grad` of the network's parameters with the gradient of the phase's loss; returns loss and logs."""
     loss, logs = phase.loss(batch, rng)
-    loss.backward()
+    # Named inputs: a gradient penalty's interpolated images are a leaf too, and their gradient would be waste.
+    loss.backward(inputs=list(network.parameters()))
     return loss.detach(), logs
 
 
@@ -148,7 +149,7 @@ class GenerativeModel(nn.Module, ABC):
         """The network that samples: the averaged generator where there is one."""
         return self.average if self.average is not None else self.networks["generator"]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None, rng: torch.Generator, *, precision: Precision = "fp32") -> Tensor:
         """Draw images.
 

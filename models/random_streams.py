@@ -36,7 +36,16 @@ def isolated_global_stream(seed: int, device: torch.device | str = "cpu") -> Ite
     For what offers no generator argument: weight initialisation and dropout.
     """
     device = torch.device(device)
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derived_seed(seed, "global"))
+    on_gpu = device.type == "cuda"
+    # torch.random.fork_rng does the same, but imports the compiler for it: a second in a process that only samples.
+    before, before_gpu = torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None
+    try:
+        torch.default_generator.manual_seed(derived_seed(seed, "global"))
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(derived_seed(seed, "global"))
         yield
+    finally:
+        torch.set_rng_state(before)
+        if before_gpu is not None:
+            torch.cuda.set_rng_state(before_gpu, device)

@@ -1,0 +1,88 @@
+"""Measures of a classifier against formulas written out here, and on labels where they are not defined."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metrics import METRICS
+
+PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8)), min_size=2, max_size=40).filter(
+    lambda pairs: len({label for label, _ in pairs}) == 2
+)
+
+
+def arrays(pairs):
+    labels, scores = np.array(pairs).T
+    return labels, scores / 8
+
+
+def test_a_small_example_by_hand():
+    labels, probability = np.array([1, 1, 1, 0, 0]), np.array([0.9, 0.6, 0.2, 0.5, 0.1])
+    # At .5: 2 true positives, 1 false negative, 1 false positive (.5 counts as positive), 1 true negative.
+    assert METRICS["accuracy"](labels, probability) == pytest.approx(3 / 5)
+    assert METRICS["balanced_accuracy"](labels, probability) == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert METRICS["f1"](labels, probability) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert METRICS["auroc"](labels, probability) == pytest.approx(5 / 6)
+    assert METRICS["auprc"](labels, probability) == pytest.approx((1 + 1 + 3 / 4) / 3)
+
+
+@given(PAIRS)
+def test_auroc_is_the_share_of_pairs_ranked_rightly(pairs):
+    labels, probability = arrays(pairs)
+    difference = probability[labels == 1][:, None] - probability[labels == 0][None, :]
+    assert METRICS["auroc"](labels, probability) == pytest.approx(((difference > 0) + (difference == 0) / 2).mean())
+
+
+@given(PAIRS)
+def test_exchanging_the_classes(pairs):
+    labels, probability = arrays(pairs)
+    assert METRICS["auroc"](1 - labels, 1 - probability) == pytest.approx(METRICS["auroc"](labels, probability))
+
+
+@given(PAIRS)
+def test_perfect_and_constant_predictions(pairs):
+    labels, _ = arrays(pairs)
+    assert all(metric(labels, labels.astype(float)) == 1 for metric in METRICS.values())
+    constant = np.full(len(labels), 0.7)
+    assert METRICS["auroc"](labels, constant) == METRICS["auroc"].chance == 0.5
+    assert METRICS["balanced_accuracy"](labels, constant) == METRICS["balanced_accuracy"].chance
+    assert METRICS["auprc"](labels, constant) == pytest.approx(labels.mean())
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.filterwarnings("error")
+def test_one_class_only(label):
+    labels, probability = np.full(3, label), np.array([0.2, 0.4, 0.9])
+    for name, metric in METRICS.items():
+        value = metric(labels, probability)
+        if name == "accuracy":
+            assert not math.isnan(value) and metric.undefined(labels) is None
+        else:
+            assert math.isnan(value) and metric.undefined(labels) == f"the test set holds class {label} only"
+
+
+def test_an_empty_test_set():
+    for metric in METRICS.values():
+        assert math.isnan(metric(np.array([], dtype=int), np.array([]))) and "empty" in metric.undefined(np.array([]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "probability", "message"),
+    [
+        ([0, 1], [0.5], "must both be"),
+        ([0, 2], [0.5, 0.5], "found 2"),
+        ([0, 1], [0.5, float("nan")], r"lie in \[0, 1\]"),
+        ([0, 1], [0.5, 1.5], r"lie in \[0, 1\]"),
+    ],
+)
+def test_bad_arguments(labels, probability, message):
+    with pytest.raises(ValueError, match=message):
+        METRICS["auroc"](np.array(labels), np.array(probability))
+
+
+def test_the_table_names_direction_and_title():
+    assert list(METRICS) == ["accuracy", "balanced_accuracy", "f1", "auroc", "auprc"]
+    assert all(metric.higher_is_better and metric.title and metric.name == name for name, metric in METRICS.items())

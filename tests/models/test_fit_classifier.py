@@ -1,0 +1,267 @@
+"""The classifier loop: balanced draws by share, selection by AUPRC, same bits for the same seed, sanity on simple shapes."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from models import ClassifierSpec, ClassifierTraining, ModelError, PatchArrays, Stage, fit_classifier, predict
+from models.fit_classifier import BalancedDraws, average_precision, normalised, recompute_batch_norm
+from models.patch_arrays import to_float
+
+
+# The module: the package's attribute of this name is the function.
+module = import_module("models.fit_classifier")
+
+
+def shapes(count: int, seed: int, noise: float = 40.0) -> PatchArrays:
+    """16 px images: a bright blob (class 1) or not (class 0) in noise."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(count) % 2).astype(np.int64)
+    y, x = np.mgrid[:16, :16]
+    images = rng.normal(110, noise, (count, 1, 16, 16))
+    for i in np.flatnonzero(labels):
+        cy, cx = rng.integers(4, 12, 2)
+        images[i, 0] += 120 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 6)
+    return PatchArrays(images.clip(0, 255).astype(np.uint8), np.arange(count), labels)
+
+
+def constant(value: int, labels) -> PatchArrays:
+    labels = np.asarray(labels, dtype=np.int64)
+    return PatchArrays(np.full((len(labels), 1, 16, 16), value, np.uint8), np.arange(len(labels)), labels)
+
+
+def network(model="cnn_small", seed=0):
+    return ClassifierSpec(model=model, image_size=16, channels=1).build(seed)
+
+
+def train(sources, stages, training=None, seed=0, validation=None, net=None):
+    training = training or ClassifierTraining(batch_size=16, validate_every=5)
+    validation = validation if validation is not None else shapes(40, 99)
+    return fit_classifier(net if net is not None else network(), sources, stages, validation, training, seed=seed)
+
+
+REAL = {"real": 1.0}
+
+
+def auroc(fit, test, model="cnn_small", **options):
+    net = network(model, seed=5)
+    net.load_state_dict(fit.state)
+    return roc_auc_score(test.labels, predict(net, test, **options)[:, 1])
+
+
+@pytest.mark.parametrize("model", ["cnn", "cnn_small"])
+def test_simple_shapes_are_separated(model):
+    training = ClassifierTraining(batch_size=32, validate_every=20, normalise="per_patch", learning_rate=2e-3)
+    fit = train({"real": shapes(200, 0)}, [Stage("real", 60, 2e-3, REAL)], training, net=network(model))
+    assert auroc(fit, shapes(200, 1), model, normalise="per_patch") > 0.95
+    assert fit.history["loss"][-1] < fit.history["loss"][0]
+
+
+def test_the_paper_optimizer_learns_too():
+    training = ClassifierTraining(
+        optimizer="sgd", learning_rate=0.001, schedule="constant", batch_size=12, weight_decay=0, ema=None,
+        batch_norm_on=None, augmentation="none", validate_every=50,
+    )  # fmt: skip
+    fit = train({"real": shapes(200, 0)}, [Stage("real", 150, 0.01, REAL)], training, net=network("cnn"))
+    assert auroc(fit, shapes(200, 1), "cnn") > 0.9
+
+
+def test_permuted_labels_teach_nothing():
+    data = shapes(200, 0)
+    rng = np.random.default_rng(0)
+    shuffled = PatchArrays(data.pixels, data.rows, rng.permutation(data.labels))
+    validation = shapes(60, 2)
+    validation = PatchArrays(validation.pixels, validation.rows, rng.permutation(validation.labels))
+    training = ClassifierTraining(batch_size=32, validate_every=10, select="last")
+    values = [
+        auroc(train({"real": shuffled}, [Stage("real", 30, 2e-3, REAL)], training, seed, validation), shapes(300, 1))
+        for seed in range(3)
+    ]
+    assert abs(np.mean(values) - 0.5) < 0.2
+
+
+def test_the_seed_alone_decides():
+    def run(seed):
+        torch.rand(int(torch.randint(1, 50, ())))  # whatever ran before
+        return train({"real": shapes(40, 0)}, [Stage("real", 10, 1e-3, REAL)], seed=seed).state
+
+    before = torch.get_rng_state()
+    a, b, c = run(1), run(1), run(2)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], c[k]) for k in a)
+    torch.set_rng_state(before)
+    train({"real": shapes(40, 0)}, [Stage("real", 2, 1e-3, REAL)])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# -- draws -------------------------------------------------------------------------------------------------------
+
+
+def drawn(sources, shares, batches=200, size=32):
+    stage = BalancedDraws(sources, Stage("s", 1, 1e-3, shares))
+    pairs = [stage.batch(size, np.random.default_rng(k)) for k in range(batches)]
+    return torch.cat([i[:, 0, 0, 0] for i, _ in pairs]).numpy(), torch.cat([label for _, label in pairs]).numpy()
+
+
+def test_classes_are_balanced_and_sources_follow_their_shares():
+    sources = {"real": constant(1, [0] * 30 + [1] * 3), "b": constant(2, [0] * 5 + [1] * 50), "c": constant(3, [1] * 7)}
+    values, labels = drawn(sources, {"real": 0.6, "b": 0.3, "c": 0.1})
+    assert labels.mean() == 0.5
+    positives, negatives = values[labels == 1], values[labels == 0]
+    for value, share in ((1, 0.6), (2, 0.3), (3, 0.1)):
+        assert (positives == value).mean() == pytest.approx(share, abs=0.03)
+    # "c" has no negatives: the others share them in their own proportion.
+    assert (negatives == 1).mean() == pytest.approx(2 / 3, abs=0.03)
+    assert (negatives == 3).sum() == 0
+
+
+def test_odd_batches_are_balanced_on_average():
+    _, labels = drawn({"real": constant(0, [0, 1])}, REAL, batches=400, size=5)
+    assert labels.mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_every_image_of_a_source_is_drawn_alike():
+    data = PatchArrays(
+        np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), np.uint8),
+        np.arange(10),
+        np.arange(10) % 2,
+    )
+    values, labels = drawn({"real": data}, REAL, batches=400)
+    assert (values % 2 == labels).all()
+    assert np.bincount(values).min() > 0.8 * len(values) / 10
+
+
+def test_stages_that_cannot_be_drawn_are_refused():
+    with pytest.raises(ModelError, match="no image of class 0") as caught:
+        train({"real": constant(0, [1, 1])}, [Stage("real", 1, 1e-3, REAL)])
+    assert caught.value.code == "class_missing" and caught.value.numbers == {"label": 0}
+    with pytest.raises(ModelError, match="draws from 'b'"):
+        train({"real": shapes(4, 0)}, [Stage("mix", 1, 1e-3, {"real": 0.5, "b": 0.5})])
+    with pytest.raises(ModelError) as caught:
+        train({"real": shapes(4, 0)}, [Stage("real", 1, 1e-3, REAL)], validation=constant(0, [0, 0]))
+    assert caught.value.code == "no_validation"
+    with pytest.raises(ModelError) as caught:
+        train({"real": shapes(40, 0)}, [Stage("real", 10, 1e30, REAL)])
+    assert caught.value.code == "diverged"
+
+
+# -- selection ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Function: let the validation AUPRC follow a script."""
+
+    def script(values):
+        queue = list(values)
+        monkeypatch.setattr(module, "average_precision", lambda *_: queue.pop(0))
+
+    return script
+
+
+def test_the_best_step_is_kept_and_the_latest_of_equals(scripted):
+    stages = [Stage("real", 20, 1e-3, REAL)]
+    states = {}
+    for best, values in ((10, [0.2, 0.9, 0.5, 0.4]), (20, [0.2, 0.9, 0.5, 0.9])):
+        scripted(values)
+        fit = train({"real": shapes(40, 0)}, stages)
+        assert (fit.best_step, fit.best_auprc) == (best, 0.9)
+        assert fit.history["val_auprc"] == values
+        states[best] = fit.state
+    scripted([0.9, 0.1, 0.1, 0.1])
+    last = train({"real": shapes(40, 0)}, stages, ClassifierTraining(batch_size=16, validate_every=5, select="last"))
+    assert last.best_step == 20 and last.best_auprc == 0.1
+    assert all(torch.equal(states[20][k], last.state[k]) for k in last.state)
+    assert any(not torch.equal(states[10][k], last.state[k]) for k in last.state)
+
+
+def test_only_the_last_stage_is_chosen_from(scripted):
+    scripted([0.99, 0.3, 0.2])
+    stages = [Stage("pretrain", 5, 1e-3, REAL), Stage("real", 10, 1e-3, REAL)]
+    fit = train({"real": shapes(40, 0)}, stages)
+    assert (fit.best_step, fit.history["stage"]) == (10, ["pretrain", "real", "real"])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=1, max_size=30).filter(
+        lambda p: any(y for y, _ in p)
+    )
+)
+def test_average_precision_is_that_of_scikit_learn(pairs):
+    labels, scores = np.array(pairs).T
+    assert average_precision(labels, scores / 7) == pytest.approx(average_precision_score(labels, scores / 7))
+
+
+# -- what is done to images --------------------------------------------------------------------------------------
+
+
+def test_validation_and_prediction_are_never_augmented(monkeypatch):
+    """With an augmentation that blanks images training sees blanks only, validation sees none."""
+    monkeypatch.setattr(module, "traditional", lambda images, rng: images * 0)
+    seen = {True: [], False: []}
+
+    class Watching(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, images):
+            seen[self.training and torch.is_grad_enabled()].append(float(images.abs().max()))
+            return self.inner(images)
+
+    train({"real": shapes(40, 0)}, [Stage("real", 5, 1e-3, REAL)], net=Watching())
+    assert max(seen[True]) == 0 and min(seen[False]) > 0
+
+
+def test_no_augmentation_leaves_images_as_they_are(monkeypatch):
+    monkeypatch.setattr(module, "traditional", lambda *_: pytest.fail("augmented"))
+    train(
+        {"real": shapes(40, 0)}, [Stage("real", 2, 1e-3, REAL)], ClassifierTraining(batch_size=4, augmentation="none")
+    )
+
+
+def test_per_patch_normalisation():
+    images = torch.rand(4, 3, 8, 8) * 0.3
+    out = normalised(images, "per_patch")
+    torch.testing.assert_close(out.mean((1, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.std((1, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out, normalised(images * 2 + 0.1, "per_patch"), atol=1e-4, rtol=1e-4)
+    assert torch.equal(normalised(torch.full((1, 1, 4, 4), 0.5), "per_patch"), torch.zeros(1, 1, 4, 4))
+    assert normalised(images, "none") is images
+
+
+def test_batch_norm_statistics_are_means_over_the_given_images():
+    net = torch.nn.Sequential(torch.nn.BatchNorm2d(1))
+    images = shapes(128, 0).take(np.arange(128))
+    recompute_batch_norm(net, images, "none", "fp32")
+    values = to_float(images)
+    assert net[0].running_mean.item() == pytest.approx(values.mean().item(), abs=1e-5)
+    assert net[0].running_var.item() == pytest.approx(values.var().item(), rel=0.01)
+    assert net[0].momentum == 0.1 and not net[0].training
+
+
+def test_batch_norm_of_a_classifier_without_real_images_does_not_see_them(monkeypatch):
+    """A classifier trained on synthetic images only stays so."""
+    given_images = []
+    monkeypatch.setattr(module, "recompute_batch_norm", lambda net, images, *_: given_images.append(images))
+    sources = {"real": constant(9, [0, 1]), "synthetic": shapes(20, 0)}
+    train(sources, [Stage("only", 2, 1e-3, {"synthetic": 1.0})])
+    assert given_images == [None]
+    train(sources, [Stage("pretrain", 2, 1e-3, {"synthetic": 1.0}), Stage("fine", 2, 1e-3, REAL)])
+    assert all((images == 9).all() for images in given_images[1:])
+
+
+def test_probabilities():
+    net, data = network(), shapes(300, 0)
+    probability = predict(net, data)
+    assert probability.shape == (300, 2) and probability.dtype == np.float64
+    np.testing.assert_allclose(probability.sum(1), 1)
+    part = predict(net, PatchArrays(data.pixels, data.rows[[7, 299]], data.labels[[7, 299]]))
+    np.testing.assert_allclose(part, probability[[7, 299]], atol=1e-5)
+    assert predict(net, PatchArrays(data.pixels, data.rows[:0], data.labels[:0])).shape == (0, 2)

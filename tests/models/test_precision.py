@@ -1,0 +1,78 @@
+"""The precision probe: measured once, remembered, and never measured where bf16 cannot win."""
+
+import json
+
+import pytest
+import torch
+
+from models import ClassifierSpec, GeneratorSpec, faster_precision, precision, probe_precision
+
+
+@pytest.fixture(autouse=True)
+def with_bf16(monkeypatch):
+    monkeypatch.setattr(precision, "bf16_flags", lambda: ["amx_bf16"])
+
+
+@pytest.fixture
+def step_of(monkeypatch):
+    """Function: a step that takes so many seconds of a clock that only steps advance."""
+    now = [0.0]
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
+
+    def make(seconds, calls):
+        def step():
+            calls.append(seconds)
+            now[0] += seconds
+
+        return step
+
+    return make
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(0.5, "bf16"), (0.86, "bf16"), (0.88, "fp32"), (2.0, "fp32")])
+def test_bf16_must_be_clearly_faster(tmp_path, step_of, bf16, expected):
+    assert faster_precision("k", step_of(1.0, []), step_of(bf16, []), tmp_path) == expected
+
+
+def test_the_first_answer_stands(tmp_path, step_of):
+    calls = []
+    assert faster_precision("k", step_of(1.0, calls), step_of(0.1, calls), tmp_path) == "bf16"
+    measured = len(calls)
+    # Steps are taken in turns, so that load of the machine falls on both.
+    assert calls[:4] == [1.0, 0.1, 1.0, 0.1]
+    assert faster_precision("k", step_of(0.1, calls), step_of(1.0, calls), tmp_path) == "bf16"
+    assert len(calls) == measured
+    faster_precision("other", step_of(0.1, calls), step_of(0.1, calls), tmp_path)
+    assert len(calls) == 2 * measured
+    stored = [json.loads(p.read_text()) for p in (tmp_path / "precision").glob("*.json")]
+    assert {s["key"] for s in stored} == {"k", "other"} and all(s["processor"].endswith("amx_bf16") for s in stored)
+
+
+def test_nothing_is_measured_without_the_instructions(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "bf16_flags", list)
+
+    def fail():
+        raise AssertionError("measured")
+
+    assert faster_precision("k", fail, fail, tmp_path) == "fp32"
+    assert not list(tmp_path.iterdir())
+
+
+GAN = GeneratorSpec.model_validate(
+    {"model": "dcgan", "image_size": 32, "hyper_parameters": {"width": 2}, "training": {"batch_size": 2}}
+).model_dump(mode="json")
+CNN = ClassifierSpec(model="cnn_small", image_size=16, channels=1).model_dump(mode="json")
+
+
+@pytest.mark.parametrize("spec", [{"generator": GAN}, {"classifier": CNN}])
+def test_models_are_probed_by_training_steps(tmp_path, spec):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert probe_precision(spec, device="cpu", setting="auto", cache=tmp_path) in ("fp32", "bf16")
+    assert len(list((tmp_path / "precision").glob("*.json"))) == 1
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_setting_is_obeyed(tmp_path):
+    assert probe_precision({"generator": GAN}, device="cpu", setting="bf16", cache=tmp_path) == "bf16"
+    assert not list(tmp_path.iterdir())

@@ -18,6 +18,8 @@ from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from data_partitions.errors import DataError
 from data_partitions.extraction import Extraction
 from data_partitions.folder import FolderSource
@@ -85,7 +87,9 @@ def _make(
     if not cohort.exams:
         raise DataError("no_images", f"centre {centre}: the source holds no image; check its path and filters")
     extraction = Extraction(cohort, task, seed, on_progress)
-    pixels, table, codes = extraction.run(split)
+    # Products of small matrices: with more threads BLAS takes the same time and spins on every core.
+    with threadpool_limits(1, user_api="blas"):
+        pixels, table, codes = extraction.run(split)
     if not len(table):
         raise DataError(
             "no_lesions",

@@ -28,6 +28,10 @@ class DataError(ValueError):
         self.numbers = numbers
         self.problems = problems or (Problem(code, text),)
 
+    def __reduce__(self):
+        # The default would call DataError(text) in the process that unpickles it.
+        return _restored, (self.code, str(self), self.problems, self.numbers)
+
     @classmethod
     def of(cls, problems: list[Problem], what: str, *, shown: int = 3) -> DataError:
         """One error for all problems of a source: the most frequent code, the count, and the first few."""
@@ -38,3 +42,7 @@ class DataError(ValueError):
         more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
         plural = "problem" if len(problems) == 1 else "problems"
         return cls(code, f"{what}: {len(problems)} {plural}: {first}{more}", problems=tuple(problems), **counts)
+
+
+def _restored(code: str, text: str, problems: tuple[Problem, ...], numbers: dict) -> DataError:
+    return DataError(code, text, problems=problems, **numbers)

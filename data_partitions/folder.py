@@ -92,7 +92,7 @@ class FolderSource(BaseModel):
         total = max(1, len(metadata.rows) + len(metadata.problems))
         if len(problems) > self.max_bad_fraction * total:
             raise DataError.of(problems, f"{self.path}")
-        rows, report, groups = self._centre_rows(rows, files, table)
+        rows, report, groups = self._centre_rows(rows, files, table, seed)
         notes = report["notes"]
         if problems:
             counts = Counter(problem.code for problem in problems)
@@ -136,7 +136,7 @@ class FolderSource(BaseModel):
         return usable, looks
 
     def _centre_rows(
-        self, rows: list[dict], files: dict[str, FileLook], table: LesionTable
+        self, rows: list[dict], files: dict[str, FileLook], table: LesionTable, seed: int
     ) -> tuple[list[dict], dict, dict[str, str]]:
         """The rows of this centre, what was moved to get them, and patient -> group."""
         group, copies = _groups(rows, files)
@@ -155,7 +155,7 @@ class FolderSource(BaseModel):
         if self.part is not None:
             members = {name: members[name] for name in self._dealt(members, table)}
         if self.images is not None:
-            members = self._limited(members, self.images)
+            members = self._limited(members, self.images, seed)
         chosen = [row for name in sorted(members) for row in members[name]]
         return chosen, report, {patient: name for patient, name in group.items() if name in members and patient != name}
 
@@ -204,14 +204,12 @@ class FolderSource(BaseModel):
         )
         return order[number - 1 :: total]
 
-    def _limited(self, members: dict[str, list[dict]], images: int) -> dict[str, list[dict]]:
+    def _limited(self, members: dict[str, list[dict]], images: int, seed: int) -> dict[str, list[dict]]:
         """At most `images` images: whole groups, each class its share of the images."""
         total = sum(len(rows) for rows in members.values())
         taken: dict[str, list[dict]] = {}
         for label in sorted({_label(rows) for rows in members.values()}):
-            names = sorted(
-                (n for n in members if _label(members[n]) == label), key=lambda n: rank(self.part_seed, "images", n)
-            )
+            names = sorted((n for n in members if _label(members[n]) == label), key=lambda n: rank(seed, "images", n))
             room = int(images * sum(len(members[n]) for n in names) / total) if images < total else total
             for name in names:
                 if len(members[name]) > room:

@@ -10,8 +10,10 @@ import os
 import socket
 import time
 import traceback
+from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -51,7 +53,10 @@ def answer(job: Job) -> Reply:
     """Do a job; an exception becomes an error reply with a code."""
     started = time.time()
     node = Node.of(job)
-    code, numbers, body, arrays = "ok", {}, {}, {}
+    code: str = "ok"
+    numbers: dict[str, Any] = {}
+    body: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
     try:
         _accept(job)
         compute = job.body.get("compute", {})
@@ -91,5 +96,7 @@ def _as_code(problem: Exception, node: Node, job: Job) -> tuple[str, dict]:
             {} if code in TEXTS else {"reference": job.unit}
         )
     reference = uuid4().hex[:8]
-    node.log(f"{job.label or job.kind} [{job.unit}]: reference {reference}\n{''.join(traceback.format_exception(problem))}")
+    node.log(
+        f"{job.label or job.kind} [{job.unit}]: reference {reference}\n{''.join(traceback.format_exception(problem))}"
+    )
     return "exception", {"reference": reference}

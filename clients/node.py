@@ -121,7 +121,7 @@ class MissingInput(ValueError):
 
 
 def device_for(setting: str) -> str:
-    """"cpu" or "cuda:0" (inside a Ray worker and on a node the centre's own GPU is always the first)."""
+    """ "cpu" or "cuda:0" (inside a Ray worker and on a node the centre's own GPU is always the first)."""
     if setting == "cuda" and not torch.cuda.is_available():
         raise ValueError("compute.device is cuda, but this centre sees no GPU; set compute.device: cpu or auto")
     return "cuda:0" if setting != "cpu" and torch.cuda.is_available() else "cpu"

@@ -42,7 +42,11 @@ def train_generator(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     )  # fmt: skip
     result["data_card"] = patches.data_card()
     result["trained_on"] = {"boxes": int(used.table["box"].nunique()), "patients": int(used.table["patient"].nunique())}
-    return result, {**{f"weights.{k}": v for k, v in weights.items()}, "preview.pixels": preview, "preview.labels": labels}
+    return result, {
+        **{f"weights.{k}": v for k, v in weights.items()},
+        "preview.pixels": preview,
+        "preview.labels": labels,
+    }
 
 
 def send_patches(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:

@@ -48,7 +48,9 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     """
     body = job.body
     patches = load_patches(node, body)
-    train = patches.select(split="train").draw_fraction(body["size"]["fraction"], body["size"]["images"], body["subset_seed"])
+    train = patches.select(split="train").draw_fraction(
+        body["size"]["fraction"], body["size"]["images"], body["subset_seed"]
+    )
     real = as_arrays(train)
     foreign = {}
     for pool in body["pools"]:
@@ -56,14 +58,18 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
         rows = learning.draw_per_class(labels, (pool["negatives"], pool["positives"]))
         foreign[f"{pool['source']}"] = PatchArrays(pixels, rows, labels[rows])
     if body["oversample"]:
-        foreign["oversampled"] = learning.oversampled(real, body["oversample"], np.random.default_rng(body["subset_seed"]))
+        foreign["oversampled"] = learning.oversampled(
+            real, body["oversample"], np.random.default_rng(body["subset_seed"])
+        )
 
     compute = body["compute"]
     training = ClassifierTraining.model_validate(body["training"])
     spec = ClassifierSpec.model_validate(body["classifier"])
     items = len(np.unique(train.table["box"])) + sum(len(p.rows) for p in foreign.values())
     schedule = body["recipe"]["steps"]
-    recipe = learning.Recipe(body["recipe"]["use"], _steps(schedule, items, training.batch_size), body["recipe"]["synthetic_share"])
+    recipe = learning.Recipe(
+        body["recipe"]["use"], _steps(schedule, items, training.batch_size), body["recipe"]["synthetic_share"]
+    )
     fit = learning.learn(
         spec.build(body["seed"]), real, foreign, as_arrays(patches.select(split="val")), recipe, training,
         seed=body["seed"], device=compute["device"], precision=compute["precision"],
@@ -104,12 +110,18 @@ def _steps(schedule: dict[str, int | str], items: int, batch_size: int) -> dict[
 def _tested(network: torch.nn.Module, patches: PatchDataset, training: ClassifierTraining, compute: dict) -> dict:
     """Metrics and predictions; cases and patients are running numbers of this test set, not identities."""
     probability = predict(
-        network, as_arrays(patches), device=compute["device"], precision=compute["precision"], normalise=training.normalise
+        network,
+        as_arrays(patches),
+        device=compute["device"],
+        precision=compute["precision"],
+        normalise=training.normalise,
     )[:, 1]
     patients = {patient: number for number, patient in enumerate(dict.fromkeys(patches.table["patient"].tolist()))}
     labels = patches.labels
     return {
-        "metrics": {name: _number(value) for name, value in learning.measurements(labels, probability, METRICS).items()},
+        "metrics": {
+            name: _number(value) for name, value in learning.measurements(labels, probability, METRICS).items()
+        },
         "predictions": {
             "patient": [patients[p] for p in patches.table["patient"].tolist()],
             "label": labels.tolist(),

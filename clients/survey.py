@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -20,7 +21,7 @@ def load_patches(node: Node, body: dict, label: str = "", unit: str = "") -> Pat
     The body's `data` names the source, `task` the patches, `split` the shares, `data_seed` the stream.
     """
     data = body["data"]
-    source = TypeAdapter(SOURCES[data["source"]]).validate_python(data)
+    source: Any = TypeAdapter(SOURCES[data["source"]]).validate_python(data)
     return build_patches(
         source,
         PatchTask.model_validate(body["task"]),
@@ -66,13 +67,30 @@ def _check(patches: PatchDataset, task: str, needs: dict) -> None:
     if needs.get("positives") and positives < needs["positives"]:
         if positives == 0:
             raise DataError("no_lesions", f"no positive training example for task {task}", task=task)
-        raise DataError("too_few_positives", f"{positives} positives for task {task}", have=positives, need=needs["positives"], task=task)
+        raise DataError(
+            "too_few_positives",
+            f"{positives} positives for task {task}",
+            have=positives,
+            need=needs["positives"],
+            task=task,
+        )
     if needs.get("negatives") and negatives < needs["negatives"]:
-        raise DataError("too_few_negatives", f"{negatives} negatives for task {task}", have=negatives, need=needs["negatives"], task=task)
+        raise DataError(
+            "too_few_negatives",
+            f"{negatives} negatives for task {task}",
+            have=negatives,
+            need=needs["negatives"],
+            task=task,
+        )
     for batch in needs.get("batches", []):
         have = len(train) if batch["both"] else len(train.select(label=1))
         if have < batch["batch_size"]:
-            raise DataError("batch_too_large", f"{have} patches, batch {batch['batch_size']}", have=have, batch_size=batch["batch_size"])
+            raise DataError(
+                "batch_too_large",
+                f"{have} patches, batch {batch['batch_size']}",
+                have=have,
+                batch_size=batch["batch_size"],
+            )
     if needs.get("validation"):
         labels = patches.select(split="val").labels
         if len(set(labels.tolist())) < 2:

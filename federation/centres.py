@@ -86,7 +86,9 @@ class Centres(ABC):
             replies[job.unit] = Reply.error(job, "timeout", timeout_s=timeout_s or 0)
         good = sum(reply.ok for reply in replies.values())
         if quorum is not None and good < quorum:
-            raise StudyError(f"only {good} of {len(jobs)} centres answered within {timeout_s} s; the quorum is {quorum}")
+            raise StudyError(
+                f"only {good} of {len(jobs)} centres answered within {timeout_s} s; the quorum is {quorum}"
+            )
         return [replies[unit] for unit in units]
 
 

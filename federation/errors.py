@@ -55,5 +55,9 @@ class _Known(dict):
 
 def explain(centre: str, code: str, label: str, numbers: dict[str, Any]) -> str:
     """One line for a person: which centre, what happened, what to do."""
-    default = "could not do {label}: " + code.replace("_", " ") + "".join(f", {k} {v}" for k, v in sorted(numbers.items()))
-    return f"centre {centre!r} " + TEXTS.get(code, default).format_map(_Known(numbers, label=label or "the job", centre=centre))
+    default = (
+        "could not do {label}: " + code.replace("_", " ") + "".join(f", {k} {v}" for k, v in sorted(numbers.items()))
+    )
+    return f"centre {centre!r} " + TEXTS.get(code, default).format_map(
+        _Known(numbers, label=label or "the job", centre=centre)
+    )

@@ -51,7 +51,9 @@ def check_arrays(arrays: Mapping[str, np.ndarray]) -> int:
         if not _ARRAY_NAME.fullmatch(name) or ".." in name:
             raise EnvelopeError("bad_array_name", f"array name {name!r} is not a plain identifier")
         if str(array.dtype) not in ALLOWED_DTYPES:
-            raise EnvelopeError("bad_dtype", f"array {name!r} has dtype {array.dtype}; allowed: {sorted(ALLOWED_DTYPES)}")
+            raise EnvelopeError(
+                "bad_dtype", f"array {name!r} has dtype {array.dtype}; allowed: {sorted(ALLOWED_DTYPES)}"
+            )
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise EnvelopeError("not_finite", f"array {name!r} holds NaN or infinity")
         total += array.nbytes
@@ -167,7 +169,9 @@ class Reply:
         envelope, arrays = _from_record(record)
         for key in ("study", "unit", "centre", "kind"):
             if envelope[key] != getattr(job, key):
-                raise EnvelopeError("foreign_reply", f"reply has {key} {envelope[key]!r}, the job has {getattr(job, key)!r}")
+                raise EnvelopeError(
+                    "foreign_reply", f"reply has {key} {envelope[key]!r}, the job has {getattr(job, key)!r}"
+                )
         body_bytes = len(canonical_json(envelope["body"]))
         return Reply(
             arrays=arrays,

@@ -90,7 +90,9 @@ class SimulationRuntime:
             StudyError: it ended or did not answer in time; its log is named.
         """
         config = self._home / "config.toml"
-        config.write_text(f'[superlink]\ndefault = "run"\n\n[superlink.run]\naddress = "{self._address}"\ninsecure = true\n')
+        config.write_text(
+            f'[superlink]\ndefault = "run"\n\n[superlink.run]\naddress = "{self._address}"\ninsecure = true\n'
+        )
         command = [
             "flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(self._port),
             "--disable-runtime-dependency-installation",
@@ -110,7 +112,9 @@ class SimulationRuntime:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise StudyError(f"Flower's SuperLink ended with status {self._process.returncode}; see {self.log_file}")
+                raise StudyError(
+                    f"Flower's SuperLink ended with status {self._process.returncode}; see {self.log_file}"
+                )
             try:
                 if httpx.get(f"http://{self._address}/health", timeout=1.0).is_success:
                     return
@@ -118,7 +122,9 @@ class SimulationRuntime:
                 time.sleep(0.1)
         raise StudyError(f"Flower's SuperLink did not answer within {timeout_s:.0f} s; see {self.log_file}")
 
-    def submit(self, run_config: Mapping[str, str | bool | int], nodes: int, workers: int, gpus_per_worker: float = 0.0) -> str:
+    def submit(
+        self, run_config: Mapping[str, str | bool | int], nodes: int, workers: int, gpus_per_worker: float = 0.0
+    ) -> str:
         """Hand the app to the SuperLink; returns Flower's run id."""
         federation = f"num-supernodes={nodes} client-resources-num-cpus=1 init-args-num-cpus={workers}"
         federation += " init-args-log-to-driver=false"

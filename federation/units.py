@@ -57,7 +57,7 @@ class Units:
         body: dict[str, Any],
         *,
         inputs: Sequence[str] = (),
-        arrays: dict[str, np.ndarray] | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
         label: str = "",
     ) -> Job:
         """A job whose id covers kind, body, the centre's data for `task` (None: uses none), inputs, code and platform."""
@@ -72,4 +72,14 @@ class Units:
                 "platform": self.platform.get(centre, ""),
             }
         )
-        return Job(self.study, unit, centre, kind, body, arrays or {}, label=label, code=self.code, place=dict(self.place))
+        return Job(
+            self.study,
+            unit,
+            centre,
+            kind,
+            body,
+            dict(arrays or {}),
+            label=label,
+            code=self.code,
+            place=dict(self.place),
+        )

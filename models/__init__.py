@@ -4,7 +4,7 @@ from models.classifiers import CLASSIFIERS, ClassifierSpec
 from models.errors import ModelError, PackageError
 from models.fit_classifier import ClassifierFit, ClassifierTraining, Stage, fit_classifier, predict
 from models.fit_generative import GenerativeFit, GenerativeTrainer, fit_generative
-from models.generative import GenerativeModel, GenerativeTraining, Phase
+from models.generative import GenerativeModel, GenerativeTraining, Phase, Precision
 from models.generator_spec import GENERATIVE_MODELS, GeneratorSpec
 from models.package import GeneratorPackage
 from models.patch_arrays import PatchArrays
@@ -13,6 +13,6 @@ from models.precision import faster_precision, probe_precision
 __all__ = [
     "CLASSIFIERS", "GENERATIVE_MODELS", "ClassifierFit", "ClassifierSpec", "ClassifierTraining", "GenerativeFit",
     "GenerativeModel", "GenerativeTrainer", "GenerativeTraining", "GeneratorPackage", "GeneratorSpec", "ModelError",
-    "PackageError", "PatchArrays", "Phase", "Stage", "faster_precision", "fit_classifier", "fit_generative", "predict",
+    "PackageError", "PatchArrays", "Phase", "Precision", "Stage", "faster_precision", "fit_classifier", "fit_generative", "predict",
     "probe_precision",
 ]  # fmt: skip

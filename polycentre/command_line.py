@@ -58,10 +58,14 @@ def run(
     file: Annotated[str, SCENARIO] = "demo",
     set: Annotated[list[str] | None, SET] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one below runs/ when left out.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest one.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest one.")
+    ] = False,
     engine: Annotated[Engine, typer.Option(help="Where the centres run.")] = Engine.ray,
     cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before real patches of a centre are pooled (simulation).")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask before real patches of a centre are pooled (simulation).")
+    ] = False,
 ) -> None:
     """Run a scenario: survey, share, learn, test, report."""
     from polycentre.run import run_scenario
@@ -101,7 +105,11 @@ def main() -> None:
         errors.print(f"polycentre: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(problem.exit_status)
     except ValueError as problem:
-        if not hasattr(problem, "code") and type(problem).__module__.partition(".")[0] not in ("scenarios", "reports", "federation"):
+        if not hasattr(problem, "code") and type(problem).__module__.partition(".")[0] not in (
+            "scenarios",
+            "reports",
+            "federation",
+        ):
             raise  # not one of ours: a fault of the program, whose traceback is wanted
         errors.print(f"polycentre: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)

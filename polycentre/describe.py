@@ -10,7 +10,7 @@ from rich.table import Table
 from models import ClassifierSpec, GeneratorSpec
 from scenarios.plan import Plan
 from scenarios.reader import shipped
-from scenarios.scenario import Scenario
+from scenarios.scenario import LocalArm, Scenario
 
 
 def scenario_lines() -> list[str]:
@@ -69,7 +69,9 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     for task in scenario.all_tasks:
         table.add_row(task.name, task.label, task.lesions, f"{task.image_size} px x {task.channels}")
     console.print(table)
-    table = Table("generator", "trained at", "model", "tasks", "classes", "parameters", title="generators", title_justify="left")
+    table = Table(
+        "generator", "trained at", "model", "tasks", "classes", "parameters", title="generators", title_justify="left"
+    )
     for order in plan.orders():
         parameters = _generator_bytes(order.spec) // 4
         where = order.centre or f"package {scenario.generators[order.generator].package}"
@@ -81,15 +83,17 @@ def print_plan(console: Console, scenario: Scenario) -> None:
         settings = arm.settings(scenario.study)
         foreign = getattr(arm, "generators", None) or getattr(arm, "centres", None)
         text = f"{', '.join(foreign)}: {settings.classes}, {settings.use}" if foreign else "own patches"
-        if getattr(arm, "oversample", None):
-            text += f", {arm.oversample} own positives drawn again"  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(arm, LocalArm) and arm.oversample:
+            text += f", {arm.oversample} own positives drawn again"
         places = dict.fromkeys(cell.receiver for cell in plan.cells() if cell.arm == name)
         table.add_row(name, arm.strategy + (" (control)" if arm.control else ""), ", ".join(places) or "nowhere", text)
     console.print(table)
     table = Table("messages", "jobs", "MB to centres", "MB from centres", title="units of work", title_justify="left")
     for kind, (jobs, down, up) in messages(plan).items():
         pixels = kind in ("send_patches", "receive_patches") and jobs
-        table.add_row(kind, str(jobs), "pixels" if pixels else f"{down / 1e6:.1f}", "pixels" if pixels else f"{up / 1e6:.1f}")
+        table.add_row(
+            kind, str(jobs), "pixels" if pixels else f"{down / 1e6:.1f}", "pixels" if pixels else f"{up / 1e6:.1f}"
+        )
     console.print(table)
     console.print(f"{expected_units(scenario)} units of work; run it with: polycentre run", highlight=False)
 
@@ -99,7 +103,9 @@ def _generator_bytes(spec: dict) -> int:
     parsed = GeneratorSpec.model_validate(spec)
     with torch.device("meta"):  # shapes without memory
         model = parsed.build(0)
-    tensors = [t for name, t in model.sampler.state_dict().items() if not name.endswith("num_batches_tracked")]  # as `weights_of`
+    tensors = [
+        t for name, t in model.sampler.state_dict().items() if not name.endswith("num_batches_tracked")
+    ]  # as `weights_of`
     one = sum(t.numel() * t.element_size() for t in tensors)
     every = parsed.training.snapshot_every
     return one * (1 + (parsed.training.steps - max(1, parsed.training.snapshot_from)) // every if every else 1)

@@ -32,9 +32,13 @@ def diagnose(console: Console) -> int:
     console.print(f"code {folder} (digest {code_digest()})", highlight=False)
     for package in ALL:
         if package_folder(package).parent != folder:
-            problems.append(f"package {package!r} is imported from {package_folder(package)}, not from this checkout; remove what installed it there")
+            problems.append(
+                f"package {package!r} is imported from {package_folder(package)}, not from this checkout; remove what installed it there"
+            )
     for distribution in {d for p in (*ALL, "polycentre") for d in packages_distributions().get(p, [])} - {"polycentre"}:
-        problems.append(f"distribution {distribution!r} installs a package of a name that this project uses; uninstall it")
+        problems.append(
+            f"distribution {distribution!r} installs a package of a name that this project uses; uninstall it"
+        )
     memory = psutil.virtual_memory()
     console.print(
         f"processors {usable_cpus()} ({cpu_name()}), memory {memory.total / 2**30:.1f} GiB ({memory.available / 2**30:.1f} free)",
@@ -50,7 +54,10 @@ def diagnose(console: Console) -> int:
     for port in _FLOWER_PORTS:
         state = "taken" if _taken(port) else "free"
         console.print(f"port {port} {state}", highlight=False)
-    console.print(f"clock {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())} (Flower refuses nodes that are 5 minutes off)", highlight=False)
+    console.print(
+        f"clock {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())} (Flower refuses nodes that are 5 minutes off)",
+        highlight=False,
+    )
     for problem in problems:
         console.print(f"PROBLEM {problem}", style="red", highlight=False, soft_wrap=True)
     if not problems:

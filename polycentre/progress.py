@@ -28,7 +28,11 @@ class Progress:
         self._console, self._record, self._expected = console, record, max(1, expected)
         self._skip = skip
         self._began = time.time()
-        self._live = Live(Text("starting Flower..."), console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(Text("starting Flower..."), console=console, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
         self._printed = 0.0
         self._last_line = ""
 

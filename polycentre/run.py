@@ -64,7 +64,9 @@ def run_scenario(
             else:
                 _in_process(record, scenario, cache, progress.refresh)
         except KeyboardInterrupt:
-            record.event("run_finished", status="interrupted", seconds=time.time() - began, text="interrupted", exit_status=1)
+            record.event(
+                "run_finished", status="interrupted", seconds=time.time() - began, text="interrupted", exit_status=1
+            )
     return _finish(console, record, file, began)
 
 
@@ -110,7 +112,9 @@ def _resumed(scenario: Scenario, out: Path | None) -> RunRecord:
     record = RunRecord.open(folder.resolve())
     before = reader.parse(record.scenario_yaml, source=str(folder / "scenario.yaml"), base=folder)
     if before.name != scenario.name:
-        raise StudyError(f"--resume: {folder} holds a run of {before.name!r}, not of {scenario.name!r}; name the right --out", 2)
+        raise StudyError(
+            f"--resume: {folder} holds a run of {before.name!r}, not of {scenario.name!r}; name the right --out", 2
+        )
     record.write_scenario(reader.resolved_yaml(scenario))
     record.write_environment(describe())
     return record
@@ -163,7 +167,9 @@ def _with_ray(record: RunRecord, scenario: Scenario, cache: Path, refresh: Calla
             if _ended(record):
                 return
             if not runtime.alive:
-                raise StudyError(f"Flower's SuperLink ended during the run; see {runtime.log_file}; resume with --resume")
+                raise StudyError(
+                    f"Flower's SuperLink ended during the run; see {runtime.log_file}; resume with --resume"
+                )
             if time.monotonic() - asked > 10.0:  # asking starts a process; the record tells of a regular end sooner
                 status, details = runtime.status(run_id)
                 asked = time.monotonic()
@@ -246,9 +252,13 @@ def _finish(console: Console, record: RunRecord, file: str, began: float) -> int
     )  # fmt: skip
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     if status:
-        console.print(f"the run did not finish: {end['text'] or end['status']}", style="red", highlight=False, soft_wrap=True)
+        console.print(
+            f"the run did not finish: {end['text'] or end['status']}", style="red", highlight=False, soft_wrap=True
+        )
         _print_details(console, record, events, began)
-        console.print(f"resume with: polycentre run {file} --out {record.folder} --resume", highlight=False, soft_wrap=True)
+        console.print(
+            f"resume with: polycentre run {file} --out {record.folder} --resume", highlight=False, soft_wrap=True
+        )
     return status
 
 
@@ -261,4 +271,9 @@ def _print_details(console: Console, record: RunRecord, events: list[dict[str, A
         log = record.folder / "centres" / event["centre"] / "node.log"
         for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
             if event["unit"] in line and ": reference " not in line:
-                console.print(f"    {event['centre']}'s own log: {line.split(']: ', 1)[-1]}", highlight=False, markup=False, soft_wrap=True)
+                console.print(
+                    f"    {event['centre']}'s own log: {line.split(']: ', 1)[-1]}",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )

@@ -52,7 +52,9 @@ class Plan:
     def __init__(self, scenario: Scenario, compute: Mapping[str, Mapping[str, Any]] | None = None):
         self.scenario = scenario
         self._compute = compute or {}
-        self._packages = {name: read_package(name, g.package) for name, g in scenario.generators.items() if g.package is not None}
+        self._packages = {
+            name: read_package(name, g.package) for name, g in scenario.generators.items() if g.package is not None
+        }
 
     # -- pieces that bodies are made of --------------------------------------------------------------------------
 
@@ -112,11 +114,13 @@ class Plan:
         """Survey of one centre: its tasks with what they need, and the models whose precision is to be probed."""
         s = self.scenario
         roles = s.centres[centre].roles
-        tasks, models = [], {}
+        tasks: list[dict[str, Any]] = []
+        models: dict[str, dict[str, Any]] = {}
         for task in s.all_tasks:
             trained = [n for n, g in s.generators.items() if g.centre == centre and task.name in self.tasks_of(n)]
             batches = [
-                {"batch_size": s.generators[n].training["batch_size"], "both": s.generators[n].conditional} for n in trained
+                {"batch_size": s.generators[n].training["batch_size"], "both": s.generators[n].conditional}
+                for n in trained
             ]
             pooled = any(isinstance(arm, PooledArm) and centre in arm.centres for arm in s.arms.values())
             needed = "receiver" in roles or bool(trained) or pooled
@@ -180,7 +184,9 @@ class Plan:
             )
             classes = (0, 1) if settings.classes == "both" else (1,)
             deliveries.append(
-                Delivery(arm_name, receiver, task, generators, portions(settings.synthetic, generators), classes, bodies)
+                Delivery(
+                    arm_name, receiver, task, generators, portions(settings.synthetic, generators), classes, bodies
+                )
             )
         return deliveries
 
@@ -193,7 +199,11 @@ class Plan:
             classes = [0, 1] if arm.settings(self.scenario.study).classes == "both" else [1]
             bodies = {
                 centre: self.data_body(centre, task)
-                | {"classes": classes, "patches": arm.patches, "seed": derive_seed(self.scenario.seed, f"pooled/{task}", centre)}
+                | {
+                    "classes": classes,
+                    "patches": arm.patches,
+                    "seed": derive_seed(self.scenario.seed, f"pooled/{task}", centre),
+                }
                 for centre in arm.centres
                 if centre != receiver
             }
@@ -217,7 +227,9 @@ class Plan:
         arm = s.arms[cell.arm]
         settings = arm.settings(s.study)
         uses_foreign = bool(pools) or (isinstance(arm, LocalArm) and arm.oversample is not None)
-        training = s.study.training.model_copy(update={"augmentation": settings.augmentation, "normalise": settings.normalise})
+        training = s.study.training.model_copy(
+            update={"augmentation": settings.augmentation, "normalise": settings.normalise}
+        )
         return self.data_body(cell.receiver, cell.task) | {
             "cell": {
                 "arm": cell.arm, "strategy": cell.strategy, "task": cell.task, "classifier": cell.classifier.model,

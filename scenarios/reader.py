@@ -127,7 +127,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
         if child is None:
             child = place[part] = {}
         if not isinstance(child, dict | list):
-            raise ScenarioError(f"--set {override}: {'.'.join(parts[: depth + 1])} is {child!r}, it has no keys of its own")
+            raise ScenarioError(
+                f"--set {override}: {'.'.join(parts[: depth + 1])} is {child!r}, it has no keys of its own"
+            )
         place = child
     try:
         parsed = yaml.load(value, Loader=_StrictLoader)  # noqa: S506
@@ -161,7 +163,9 @@ def _expand(value: Any, base: Path, source: str, key: str = "") -> Any:
         found = os.environ.get(match[1])
         from_environment = bool(found)
         if not found and match[2] is None:
-            raise ScenarioError(f"{source}: {key}: {value}: environment variable {match[1]} is not set; set it, or use --set")
+            raise ScenarioError(
+                f"{source}: {key}: {value}: environment variable {match[1]} is not set; set it, or use --set"
+            )
         return found or match[2]
 
     path = Path(_VARIABLE.sub(variable, value)).expanduser()
@@ -191,7 +195,13 @@ def _known_keys(location: tuple[Any, ...]) -> str:
     """The keys that may stand where an unknown one was found."""
     from scenarios import scenario as schema
 
-    sections = {"study": schema.Study, "compute": schema.Compute, "split": schema.SplitRule, "task": schema.Task, "tasks": schema.Task}
+    sections = {
+        "study": schema.Study,
+        "compute": schema.Compute,
+        "split": schema.SplitRule,
+        "task": schema.Task,
+        "tasks": schema.Task,
+    }
     tagged = {
         "phantom": schema.PhantomSource, "folder": schema.FolderSource,
         "local": schema.LocalArm, "one_shot": schema.OneShotArm, "pooled": schema.PooledArm,

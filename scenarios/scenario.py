@@ -125,7 +125,8 @@ class Use(_Section):
     classes: Literal["lesion", "both"] = Field("lesion", description="lesion: positives only (the paper's recipe)")
     use: Literal["mix", "pretrain", "pretrain_mix", "only"] = "mix"
     synthetic_share: float | Literal["by_count"] = Field(
-        0.4, description="share of a class's draws that come from foreign images when mixed; by_count: as many as there are"
+        0.4,
+        description="share of a class's draws that come from foreign images when mixed; by_count: as many as there are",
     )
     augmentation: Literal["none", "traditional"] = "traditional"
     normalise: Literal["none", "per_patch"] = "none"
@@ -144,7 +145,9 @@ class ClassifierChoice(_Section):
 
     model: str
     pretrained: str | None = Field(None, description="path of a state dict (.safetensors or .pth)")
-    image_size: int | None = Field(None, ge=16, le=512, description="side to which patches are resized for this network")
+    image_size: int | None = Field(
+        None, ge=16, le=512, description="side to which patches are resized for this network"
+    )
 
     @field_validator("model")
     @classmethod
@@ -159,7 +162,9 @@ class Study(Use):
 
     classifiers: tuple[ClassifierChoice, ...] = (ClassifierChoice(model="cnn_small"),)
     real_fraction: tuple[Fraction, ...] | None = Field(None, description="shares of the receiver's training patients")
-    real_images: tuple[int, ...] | None = Field(None, description="instead: numbers of training images, drawn by patient")
+    real_images: tuple[int, ...] | None = Field(
+        None, description="instead: numbers of training images, drawn by patient"
+    )
     test_on: tuple[str, ...] = Field((), description="further centres to test at; the receiver itself always is")
     minimum_positives: int = Field(20, ge=1, description="fewest positive training patches of a receiver or provider")
     training: ClassifierTraining = ClassifierTraining()
@@ -177,7 +182,9 @@ class Study(Use):
             raise ValueError("real_images must be at least 2 (one of each class)")
         twice = {"augmentation", "normalise"} & self.training.model_fields_set
         if twice:
-            raise ValueError(f"training.{min(twice)} is a setting of its own that arms can change; move it to study.{min(twice)}")
+            raise ValueError(
+                f"training.{min(twice)} is a setting of its own that arms can change; move it to study.{min(twice)}"
+            )
         names = [c.model for c in self.classifiers]
         if not names or len(set(names)) != len(names):
             raise ValueError("classifiers must name at least one classifier, each once")
@@ -217,7 +224,9 @@ class LocalArm(_Arm):
 
     strategy: Literal["local"]
     oversample: int | None = Field(
-        None, ge=1, description="control: this many of the receiver's own positives drawn again in place of synthetic ones"
+        None,
+        ge=1,
+        description="control: this many of the receiver's own positives drawn again in place of synthetic ones",
     )
 
 
@@ -269,7 +278,9 @@ class Scenario(_Section):
     def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"name {name!r} must start with a letter and hold letters, digits, - and _ only (40 at most)")
+                raise ValueError(
+                    f"name {name!r} must start with a letter and hold letters, digits, - and _ only (40 at most)"
+                )
         return value
 
     @model_validator(mode="after")

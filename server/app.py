@@ -17,9 +17,9 @@ from flwr.serverapp import Grid, ServerApp
 from federation.centres import GridCentres, assign_lanes, wait_for_nodes
 from federation.code_digest import COMPUTING, code_digest, package_folder
 from federation.errors import StudyError
-from server.environment import describe
 from reports.run_record import RunRecord
 from scenarios import reader
+from server.environment import describe
 from server.study import Study
 
 app = ServerApp()
@@ -58,7 +58,9 @@ def refuse_foreign_code(working_directory: Path) -> None:
     Raises:
         StudyError: with whose code it is and what to do.
     """
-    hiding = [name for name in COMPUTING if (working_directory / name).exists() or (working_directory / f"{name}.py").exists()]
+    hiding = [
+        name for name in COMPUTING if (working_directory / name).exists() or (working_directory / f"{name}.py").exists()
+    ]
     if hiding and code_digest(root=working_directory) != code_digest():
         raise StudyError(
             f"Flower's SuperLink was started in {working_directory}, whose {hiding[0]!r} would be run instead of that of "
@@ -83,7 +85,10 @@ def conduct(grid: Grid, record: RunRecord, cache: Path) -> bool:
     try:
         nodes = wait_for_nodes(grid, at_least=len(scenario.centres), timeout_s=5.0)
         centres = GridCentres(
-            grid, assign_lanes(list(scenario.centres), nodes), max_in_flight=scenario.compute.workers, on_event=record.event
+            grid,
+            assign_lanes(list(scenario.centres), nodes),
+            max_in_flight=scenario.compute.workers,
+            on_event=record.event,
         )
         place = {"out": str(record.folder.absolute()), "cache": str(cache.absolute())}
         if Study(scenario, centres, record, place).run():

@@ -12,7 +12,19 @@ import psutil
 
 from federation.code_digest import code_digest, package_folder
 
-_PACKAGES = ("polycentre", "flwr", "ray", "torch", "torchvision", "timm", "opacus", "numpy", "pandas", "scikit-learn", "pydantic")
+_PACKAGES = (
+    "polycentre",
+    "flwr",
+    "ray",
+    "torch",
+    "torchvision",
+    "timm",
+    "opacus",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "pydantic",
+)
 
 
 def cpu_name() -> str:

@@ -51,7 +51,9 @@ class Study:
         self._write_results(learned, tested)
         wanted = len(plan.cells())
         if len(learned) < wanted:
-            self._record.event("note", centre="", text=f"{wanted - len(learned)} of {wanted} cells could not be computed")
+            self._record.event(
+                "note", centre="", text=f"{wanted - len(learned)} of {wanted} cells could not be computed"
+            )
         return not self._centres.failed and len(learned) == wanted
 
     # -- phases --------------------------------------------------------------------------------------------------
@@ -61,20 +63,27 @@ class Study:
         s = self._scenario
         study = digest([s.name, s.seed, sorted(s.centres)])
         units = Units(study, code_digest(), {}, {}, self._place)
-        jobs = [units.job("survey", centre, None, blank.survey_body(centre), label=f"survey of {centre}") for centre in s.centres]
+        jobs = [
+            units.job("survey", centre, None, blank.survey_body(centre), label=f"survey of {centre}")
+            for centre in s.centres
+        ]
         with self._phase("survey", len(jobs)):
             replies = self._centres.gather(jobs)
         bad = [reply for reply in replies if not reply.ok]
         if bad:
             status = 2 if all(reply.code in INPUT_CODES for reply in bad) else 1
-            raise StudyError("; ".join(explain(r.centre, r.code, f"survey of {r.centre}", r.numbers) for r in bad), status)
+            raise StudyError(
+                "; ".join(explain(r.centre, r.code, f"survey of {r.centre}", r.numbers) for r in bad), status
+            )
         for reply in replies:
             for task in reply.body["tasks"].values():
                 for note in task["notes"]:
                     self._record.event("note", centre=reply.centre, text=note)
         compute = {r.centre: {"device": r.body["device"], "precision": r.body["precision"]} for r in replies}
         data = {(r.centre, task): found["digest"] for r in replies for task, found in r.body["tasks"].items()}
-        return Plan(s, compute), Units(study, units.code, data, {r.centre: r.body["platform"] for r in replies}, self._place)
+        return Plan(s, compute), Units(
+            study, units.code, data, {r.centre: r.body["platform"] for r in replies}, self._place
+        )
 
     def _share(self, plan: Plan, units: Units) -> Shared:
         strategies: list[Strategy] = [
@@ -107,7 +116,9 @@ class Study:
             replies = self._centres.gather([job for _, job in jobs.values()])
         return {reply.unit: (jobs[reply.unit][0], reply) for reply in replies if reply.ok}
 
-    def _test(self, plan: Plan, units: Units, learned: dict[str, tuple[Cell, Reply]]) -> list[tuple[Cell, str, Reply, Reply]]:
+    def _test(
+        self, plan: Plan, units: Units, learned: dict[str, tuple[Cell, Reply]]
+    ) -> list[tuple[Cell, str, Reply, Reply]]:
         jobs: dict[str, tuple[Cell, str, Reply, Job]] = {}
         for unit, (cell, reply) in learned.items():
             for centre in plan.test_centres(cell):
@@ -136,16 +147,23 @@ class Study:
         folder = f"{name}-{task}" if several else name
         spec = GeneratorSpec.model_validate(plan.generator_spec(name, task))
         card = {
-            "name": name, "task": task, "centre": reply.centre, "data_card": reply.body["data_card"],
-            "trained_on": reply.body["trained_on"], "purpose": f"training classifiers for task {task!r} in study {self._scenario.name!r}",
-            "licence": "as agreed between the centres of this study", "privacy": "no formal guarantee: trained without differential privacy",
-        }  # fmt: skip
+            "name": name,
+            "task": task,
+            "centre": reply.centre,
+            "data_card": reply.body["data_card"],
+            "trained_on": reply.body["trained_on"],
+            "purpose": f"training classifiers for task {task!r} in study {self._scenario.name!r}",
+            "licence": "as agreed between the centres of this study",
+            "privacy": "no formal guarantee: trained without differential privacy",
+        }
         GeneratorPackage(spec, weights_of(reply), card).write(self._record.folder / "generators" / folder)
         # Positives first, as in the grids of real patches.
         order = np.argsort(-reply.arrays["preview.labels"], kind="stable")
         self._record.write_samples(folder, reply.arrays["preview.pixels"][order])
 
-    def _write_results(self, learned: dict[str, tuple[Cell, Reply]], tested: list[tuple[Cell, str, Reply, Reply]]) -> None:
+    def _write_results(
+        self, learned: dict[str, tuple[Cell, Reply]], tested: list[tuple[Cell, str, Reply, Reply]]
+    ) -> None:
         places = [(cell, cell.receiver, reply, reply) for cell, reply in learned.values()] + tested
         results, predictions = [], []
         for cell, tested_on, learned_reply, reply in places:
@@ -162,7 +180,9 @@ class Study:
             for case, (patient, label, probability) in enumerate(
                 zip(table["patient"], table["label"], table["probability"], strict=True)
             ):
-                predictions.append(shared | {"case": case, "patient": patient, "label": label, "probability": probability})
+                predictions.append(
+                    shared | {"case": case, "patient": patient, "label": label, "probability": probability}
+                )
         self._record.write_results(results)
         self._record.write_predictions(predictions)
 

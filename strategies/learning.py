@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from models import ClassifierFit, ClassifierTraining, PatchArrays, Stage, fit_classifier
+from models import ClassifierFit, ClassifierTraining, PatchArrays, Precision, Stage, fit_classifier
 
 REAL = "real"
 # The receiver's own healthy patches, for a first stage on foreign images of which all are lesions.
@@ -52,7 +52,9 @@ def stages(recipe: Recipe, sources: Mapping[str, PatchArrays], learning_rate: fl
     alone = {name: count / total for name, count in foreign.items()}
     if recipe.synthetic_share == "by_count":
         everything = total + len(sources[REAL].rows)
-        mixed = {REAL: len(sources[REAL].rows) / everything} | {name: count / everything for name, count in foreign.items()}
+        mixed = {REAL: len(sources[REAL].rows) / everything} | {
+            name: count / everything for name, count in foreign.items()
+        }
     else:
         mixed = {REAL: 1.0 - recipe.synthetic_share} | {n: recipe.synthetic_share * share for n, share in alone.items()}
     second = learning_rate * SECOND_STAGE_RATE
@@ -77,7 +79,7 @@ def learn(
     *,
     seed: int,
     device: str,
-    precision: str,
+    precision: Precision,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ClassifierFit:
     """Train one classifier; the best step is chosen on the receiver's validation patches by AUPRC.
@@ -86,7 +88,11 @@ def learn(
     own healthy patches as negatives, as paper 000 does when it balances the classes.
     """
     sources = {REAL: real, **foreign}
-    if foreign and recipe.use in ("pretrain", "pretrain_mix") and not any(0 in patches.labels for patches in foreign.values()):
+    if (
+        foreign
+        and recipe.use in ("pretrain", "pretrain_mix")
+        and not any((labels_of(patches) == 0).any() for patches in foreign.values())
+    ):
         sources[HOME_NEGATIVES] = of_label(real, 0)
     return fit_classifier(
         network, sources, stages(recipe, sources, training.learning_rate), validation, training,
@@ -94,16 +100,24 @@ def learn(
     )  # fmt: skip
 
 
+def labels_of(patches: PatchArrays) -> np.ndarray:
+    """int64 (k,): the labels of patches that have some."""
+    if patches.labels is None:
+        raise ValueError("these patches have no labels; a classifier learns from labelled ones")
+    return patches.labels
+
+
 def of_label(patches: PatchArrays, label: int) -> PatchArrays:
     """The patches of one class."""
-    chosen = patches.labels == label
-    return PatchArrays(patches.pixels, patches.rows[chosen], patches.labels[chosen])
+    labels = labels_of(patches)
+    return PatchArrays(patches.pixels, patches.rows[labels == label], labels[labels == label])
 
 
 def oversampled(real: PatchArrays, count: int, rng: np.random.Generator) -> PatchArrays:
     """Control: `count` of the receiver's own positives drawn again, to stand where synthetic lesions would."""
-    drawn = rng.choice(np.flatnonzero(real.labels == 1), size=count, replace=True)
-    return PatchArrays(real.pixels, real.rows[drawn], real.labels[drawn])
+    labels = labels_of(real)
+    drawn = rng.choice(np.flatnonzero(labels == 1), size=count, replace=True)
+    return PatchArrays(real.pixels, real.rows[drawn], labels[drawn])
 
 
 def draw_per_class(labels: np.ndarray, counts: Sequence[int]) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch
 from federation.centres import Centres
 from federation.job import Reply
 from federation.units import Units
-from models import GeneratorSpec, PatchArrays, fit_generative
+from models import GeneratorSpec, PatchArrays, Precision, fit_generative
 from strategies.strategy import Pool, Shared, Strategy, failures, split_evenly
 
 # -- local halves --------------------------------------------------------------------------------------
@@ -30,7 +30,7 @@ def train_generator(
     *,
     seed: int,
     device: str,
-    precision: str,
+    precision: Precision,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Provider's half: train a generative model on its own patches.
@@ -42,12 +42,20 @@ def train_generator(
         the sharable weights (the generator alone, its moving average where there is one), and the history.
     """
     model = spec.build(seed)
-    fit = fit_generative(model, patches, spec.training, seed=seed, device=device, precision=precision, on_progress=on_progress)
+    fit = fit_generative(
+        model, patches, spec.training, seed=seed, device=device, precision=precision, on_progress=on_progress
+    )
     return model.shared_arrays(fit), {"history": fit.history}
 
 
 def synthesise(
-    spec: GeneratorSpec, weights: Mapping[str, np.ndarray], per_class: Mapping[int, int], *, seed: int, device: str, precision: str
+    spec: GeneratorSpec,
+    weights: Mapping[str, np.ndarray],
+    per_class: Mapping[int, int],
+    *,
+    seed: int,
+    device: str,
+    precision: Precision,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Receiver's half: draw images from a received generator.
 
@@ -83,7 +91,7 @@ class Order:
     centre: str | None
     body: dict[str, Any]
     spec: dict[str, Any]
-    weights: dict[str, np.ndarray] | None = None
+    weights: Mapping[str, np.ndarray] | None = None
     package_digest: str = ""
 
 
@@ -115,10 +123,11 @@ class OneShot(Strategy):
     def share(self, centres: Centres) -> Shared:
         shared = Shared()
         trained = [order for order in self._orders if order.centre is not None]
-        jobs = [
-            self._units.job("train_generator", str(order.centre), order.task, order.body, label=_label(order.generator, order.task, self._orders))
-            for order in trained
-        ]  # fmt: skip
+        several = len({order.task for order in self._orders}) > 1
+        jobs = []
+        for order in trained:
+            label = f"{order.generator} ({order.task})" if several else order.generator
+            jobs.append(self._units.job("train_generator", str(order.centre), order.task, order.body, label=label))
         for order, reply in zip(trained, centres.gather(jobs), strict=True):
             shared.generators[order.generator, order.task] = reply
         shared.failed += failures(list(shared.generators.values()))
@@ -131,7 +140,9 @@ class OneShot(Strategy):
         wanted: dict[tuple[str, str, str, tuple[int, ...]], int] = {}
         bodies = {}
         for delivery in self._deliveries:
-            for generator, count, body in zip(delivery.generators, delivery.per_generator, delivery.bodies, strict=True):
+            for generator, count, body in zip(
+                delivery.generators, delivery.per_generator, delivery.bodies, strict=True
+            ):
                 key = (delivery.receiver, generator, delivery.task, delivery.classes)
                 wanted[key] = max(wanted.get(key, 0), count)
                 bodies[key] = body
@@ -139,10 +150,16 @@ class OneShot(Strategy):
         for (receiver, generator, task, classes), count in wanted.items():
             order = orders[generator, task]
             reply = shared.generators.get((generator, task))
-            weights = order.weights if order.weights is not None else (weights_of(reply) if reply and reply.ok else None)
+            weights = (
+                order.weights if order.weights is not None else (weights_of(reply) if reply and reply.ok else None)
+            )
             if weights is None:
                 continue
-            body = bodies[receiver, generator, task, classes] | {"generator": order.spec, "name": generator, "counts": {str(c): count for c in classes}}
+            body = bodies[receiver, generator, task, classes] | {
+                "generator": order.spec,
+                "name": generator,
+                "counts": {str(c): count for c in classes},
+            }
             origin = reply.unit if reply else order.package_digest
             jobs[receiver, generator, task, classes] = self._units.job(
                 "synthesise", receiver, None, body, inputs=[origin], arrays=weights, label=f"images of {generator}"
@@ -157,11 +174,6 @@ class OneShot(Strategy):
                     pools.append(Pool(reply.unit, generator, *(count if c in delivery.classes else 0 for c in (0, 1))))
             if len(pools) == len(delivery.generators):
                 shared.pools[delivery.arm, delivery.receiver, delivery.task] = pools
-
-
-def _label(generator: str, task: str, orders: Sequence[Order]) -> str:
-    several = len({order.task for order in orders}) > 1
-    return f"{generator} ({task})" if several else generator
 
 
 def weights_of(reply: Reply) -> dict[str, np.ndarray]:

@@ -41,9 +41,16 @@ class Pooled(Strategy):
         for transfer in self._transfers:
             pools = []
             for centre, body in transfer.bodies.items():
-                send = self._units.job("send_patches", centre, transfer.task, body, label=f"real patches for {transfer.receiver}")
+                send = self._units.job(
+                    "send_patches", centre, transfer.task, body, label=f"real patches for {transfer.receiver}"
+                )
                 receive = self._units.job(
-                    "receive_patches", transfer.receiver, None, {}, inputs=[send.unit], label=f"real patches of {centre}"
+                    "receive_patches",
+                    transfer.receiver,
+                    None,
+                    {},
+                    inputs=[send.unit],
+                    label=f"real patches of {centre}",
                 )
                 reply = centres.known(receive) or self._move(centres, send, receive)
                 if reply.ok:

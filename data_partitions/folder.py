@@ -89,7 +89,8 @@ class FolderSource(BaseModel):
                 self.path / self.lesions, self.columns, self.kinds, self.positive, self.encoding, shapes, known
             )
             problems += table.problems
-        total = max(1, len(metadata.rows) + len(metadata.problems))
+        # An image may have several lesions, each with a fault of its own: never more than all rows.
+        total = max(1, len(metadata.rows) + len(metadata.problems), len(problems))
         if len(problems) > self.max_bad_fraction * total:
             raise DataError.of(problems, f"{self.path}")
         rows, report, groups = self._centre_rows(rows, files, table, seed)
@@ -236,7 +237,7 @@ class FolderSource(BaseModel):
             spacing_mm=row["spacing_mm"] or self.spacing_mm,
             malignant=malignant,
             lesions=lesions,
-            usable_as_healthy=row["image"] not in table.without_place,
+            usable_as_healthy=row["image"] not in table.unread.union(table.without_place),
         )
 
 

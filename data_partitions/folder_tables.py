@@ -46,10 +46,11 @@ class Metadata:
 
 @dataclass(frozen=True)
 class LesionTable:
-    """Lesions by image; images with a lesion that has no coordinates; what was wrong."""
+    """Lesions by image; images with a lesion that has no coordinates; images whose lesion could not be read; faults."""
 
     lesions: dict[str, list[Lesion]] = field(default_factory=dict)
     without_place: list[str] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -112,6 +113,7 @@ def read_lesions(
         where = f"{path.name} row {number}"
         name = str(record[image]).strip()
         code = str(record[kind]).strip() if kind else "other"
+        before = len(result.problems)
         if translate.get(code) not in OURS:
             result.problems.append(Problem(
                 "bad_value", f"{where}: kind {code!r} is unknown; map it in `kinds` to one of {', '.join(OURS)}"
@@ -121,22 +123,21 @@ def read_lesions(
         elif translate[code] != "none" and name in shapes:
             try:
                 box, contour = _place(record, places, given, where)
+                if box is None:
+                    result.without_place.append(name)
+                    continue
+                lesion = Lesion(
+                    _inside(box, shapes[name], where),
+                    translate[code],
+                    _label(record, label, positive),
+                    str(record[birads]).strip() if birads else "",
+                    contour,
+                )
+                result.lesions.setdefault(name, []).append(lesion)
             except _BadValue as error:
                 result.problems.append(Problem("bad_value", str(error)))
-                continue
-            if box is None:
-                result.without_place.append(name)
-                continue
-            inside = box.clipped(shapes[name])
-            if inside.height < 1 or inside.width < 1:
-                result.problems.append(Problem(
-                    "bad_value",
-                    f"{where}: the lesion {tuple(box)} lies outside {name} of {shapes[name]}; check x and y",
-                ))  # fmt: skip
-                continue
-            malignant = _label(record, label, positive)
-            grade = str(record[birads]).strip() if birads else ""
-            result.lesions.setdefault(name, []).append(Lesion(inside, translate[code], malignant, grade, contour))
+        if len(result.problems) > before:
+            result.unread.add(name)
     return result
 
 
@@ -242,3 +243,13 @@ def _place(
             raise _BadValue(f"{where}: the {shape} {', '.join(texts)} is empty")
         return Box(top, left, bottom, right), None
     return None, None
+
+
+def _inside(box: Box, shape: tuple[int, int], where: str) -> Box:
+    """The part of a lesion's box that lies on its image."""
+    inside = box.clipped(shape)
+    if inside.height < 1 or inside.width < 1:
+        raise _BadValue(
+            f"{where}: the lesion {tuple(box)} lies outside its image of {shape}; check x and y and where they start"
+        )
+    return inside

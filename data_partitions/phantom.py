@@ -20,6 +20,7 @@ from data_partitions.exams import Box, Cohort, Exam, Lesion, bounding_box
 from data_partitions.phantom_anatomy import Finding, Patient, Population, draw_patient
 from data_partitions.phantom_scanner import HALO, SCANNERS, Acquisition
 from data_partitions.phantom_view import VIEWS, Outline, ViewOfBreast, silhouette
+from data_partitions.streams import stream
 
 SPACING_MM = 0.2
 SHAPE = (1200, 900)  # rows, columns: 240 x 180 mm
@@ -116,8 +117,8 @@ class PhantomImage:
 
     @cached_property
     def _parts(self) -> tuple[ViewOfBreast, Acquisition]:
-        seed = self.patient.seed + 4 * VIEWS.index(self.view) + "LR".index(self.laterality)
-        acquisition = Acquisition(SCANNERS[self.scanner], seed, SIZE_MM, -NIPPLE_ROW_MM[self.view])
+        rng = stream(self.patient.seed, "acquisition", self.laterality, self.view)
+        acquisition = Acquisition(SCANNERS[self.scanner], SIZE_MM, -NIPPLE_ROW_MM[self.view], rng)
         return ViewOfBreast(self.patient, self.laterality, self.view), acquisition
 
     def _rows_mm(self, pixels: np.ndarray) -> np.ndarray:

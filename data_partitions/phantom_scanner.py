@@ -13,7 +13,6 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from data_partitions.phantom_fields import Discs, grain
-from data_partitions.streams import stream
 
 HALO = 12  # pixels: the reach of blur, grain and sharpening in a row (checked below)
 TRUNCATE = 3.0  # a filter kernel ends at this many standard deviations
@@ -68,8 +67,7 @@ SCANNERS = {
 class Acquisition:
     """One exposure on one scanner: its noise, exposure and dust belong to the image."""
 
-    def __init__(self, scanner: Scanner, seed: int, size_mm: tuple[float, float], top_mm: float) -> None:
-        rng = stream(seed, "acquisition")
+    def __init__(self, scanner: Scanner, size_mm: tuple[float, float], top_mm: float, rng: np.random.Generator) -> None:
         self.scanner = scanner
         self.noise_seed = int(rng.integers(2**63))
         self.exposure = 1 + scanner.exposure * float(rng.normal())

@@ -170,15 +170,15 @@ def lesion_beads(finding: Finding) -> Beads:
         turn = np.linalg.qr(rng.normal(0, 1, (3, 3)))[0]
         offsets = np.clip(rng.normal(0, 0.42, (count, 3)), -0.95, 0.95) * stretch @ turn * finding.radius_mm
         sigma = rng.uniform(0.12, 0.26, count) if finding.malignant else rng.uniform(0.2, 0.42, count)
-        weight = 0.34 * rng.uniform(0.4, 1.3, count)
+        weight = 0.29 * rng.uniform(0.4, 1.3, count)
         return Beads(*(a.astype(np.float32) for a in (finding.centre + offsets, sigma, weight)))
     count = {"distortion": int(rng.integers(34, 60)), "spiculated": int(rng.integers(26, 48))}.get(
         finding.kind if finding.kind == "distortion" else finding.shape, 0
     )
     heading = rng.normal(0, 1, (count, 3))
     heading /= np.linalg.norm(heading, axis=1, keepdims=True)
-    start = finding.centre + heading * finding.radius_mm * (0.1 if finding.kind == "distortion" else 0.6)
-    length = finding.radius_mm * rng.uniform(0.5, 1.7, count)
+    start = finding.centre + heading * finding.radius_mm * (0.1 if finding.kind == "distortion" else 0.85)
+    length = finding.radius_mm * rng.uniform(0.4, 1.5, count)
     sigma = rng.uniform(0.14, 0.34, count)
     return threads(rng, start, heading, length, sigma, rng.uniform(0.02, 0.09, count), bend=0.16, fading=True)
 
@@ -203,5 +203,5 @@ def _lesion(
     soft = SOFTNESS[finding.shape]
     # A dome, as thick as a ball of tissue is, and a halo that falls to 3e-6 at three radii.
     dome = (1 - soft) * np.sqrt(np.clip(1 - 0.92 * ratio2, 0, 1)) * smoothstep(-ratio2, -1.05, -0.9)
-    added[part] += 0.21 * (dome + soft * np.exp(-1.6 * ratio2)) * (1 + 0.18 * texture[part])
+    added[part] += 0.185 * (dome + soft * np.exp(-1.6 * ratio2)) * (1 + 0.18 * texture[part])
     return added

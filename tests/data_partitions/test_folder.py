@@ -252,6 +252,9 @@ def test_bad_lesions_are_named(tmp_path):
     error = refused(tmp_path, lesions="lesions.csv")
     assert [p.code for p in error.problems] == ["bad_value", "lesion_without_row"] + ["bad_value"] * 3
     assert "kind 'lump' is unknown" in str(error)
+    left = FolderSource(path=tmp_path, lesions="lesions.csv", max_bad_fraction=1.0).load("A", 0).exams
+    # Where a lesion could not be read there is one all the same: such an image is no source of healthy boxes.
+    assert [e.name for e in left if e.usable_as_healthy] == ["images/003.png"]
 
 
 def test_images_without_a_label_are_refused_for_malignancy(tmp_path):

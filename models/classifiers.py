@@ -1,6 +1,6 @@
 """Classifiers: images (n, channels, side, side) in [-1, 1] to logits (n, 2).
 
-`cnn` is the network of Szafranowska et al. (IWBI 2022), `cnn_small` one for minutes on a CPU; the others come from timm.
+`cnn` is the network of Szafranowska et al. (IWBI 2022), `cnn_small` one for minutes on a CPU; the rest come from timm.
 """
 
 from __future__ import annotations
@@ -73,6 +73,9 @@ class SmallCNN(nn.Module):
 class TimmClassifier(nn.Module):
     """A network of timm on three channels (a single one is repeated), normalised as its ImageNet weights expect."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
@@ -108,7 +111,7 @@ def _timm(name: str, sized: bool = False) -> Callable[[int, int], nn.Module]:
         import_torchvision()
         import timm  # seconds to import; only those who need it wait
 
-        size = {"img_size": image_size} if sized else {}
+        size: dict[str, Any] = {"img_size": image_size} if sized else {}
         return TimmClassifier(timm.create_model(name, num_classes=NUM_CLASSES, **size))
 
     return build
@@ -172,11 +175,7 @@ def load_pretrained(network: nn.Module, path: Path) -> None:
         ModelError: "bad_weights".
     """
     try:
-        found = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         raise ModelError("bad_weights", f"cannot read weights from {path}: {error}") from error
     for key in ("state_dict", "model"):  # how training scripts commonly wrap it

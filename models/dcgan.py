@@ -21,9 +21,9 @@ class DCGAN(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: Width = Field("small", description="paper (64 channels), small (32), or a number of channels")
-    latent: int = Field(100, ge=1)
-    smoothing: tuple[float, float] = Field((0.8, 1.1), description="range of the target of real images")
+    width: Width = Field(default="small", description="paper (64 channels), small (32), or a number of channels")
+    latent: int = Field(default=100, ge=1)
+    smoothing: tuple[float, float] = Field(default=(0.8, 1.1), description="range of the target of real images")
 
     @classmethod
     def training_defaults(cls) -> GenerativeTraining:

@@ -42,22 +42,26 @@ class ClassifierTraining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(2e-3, gt=0, description="of a first stage")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(0.05, ge=0)
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rate within a stage")
-    batch_size: int = Field(64, ge=2)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    ema: float | None = Field(0.99, gt=0, lt=1, description="decay of the averaged weights that are validated and kept")
-    batch_norm_on: str | None = Field("real", description="source on whose images batch norm statistics are recomputed")
+    learning_rate: float = Field(default=2e-3, gt=0, description="of a first stage")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(default=0.05, ge=0)
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="of the learning rate within a stage")
+    batch_size: int = Field(default=64, ge=2)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema: float | None = Field(
+        default=0.99, gt=0, lt=1, description="decay of the averaged weights that are validated and kept"
+    )
+    batch_norm_on: str | None = Field(
+        default="real", description="source on whose images batch norm statistics are recomputed"
+    )
     augmentation: Literal["none", "traditional"] = "traditional"
     normalise: Normalise = Field(
-        "none", description="per_patch: mean 0 and deviation 1 for every image, also when predicting"
+        default="none", description="per_patch: mean 0 and deviation 1 for every image, also when predicting"
     )
     select: Literal["best", "last"] = Field(
-        "best", description="best: step of the last stage with the highest validation AUPRC"
+        default="best", description="best: step of the last stage with the highest validation AUPRC"
     )
-    validate_every: int = Field(20, ge=1)
+    validate_every: int = Field(default=20, ge=1)
     channels_last: bool = True
 
 
@@ -81,7 +85,8 @@ class ClassifierFit:
 
     Attributes:
         state: its state dict, on the CPU.
-        history: one entry per validation: "step" (over all stages), "loss" (mean since the last entry), "val_auprc", "stage".
+        history: one entry per validation: "step" (over all stages), "loss" (mean since the last entry), "val_auprc",
+            "stage".
         best_step, best_auprc: where it was chosen.
     """
 
@@ -117,7 +122,7 @@ def fit_classifier(
     """
     device = torch.device(device)
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
-    network.to(device=device, memory_format=memory_format)
+    network.to(device).to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     if validation.labels is None or len(np.unique(validation.labels)) < 2:
         raise ModelError(
             "no_validation", "validation images of both classes are needed to choose a classifier by AUPRC"
@@ -304,7 +309,7 @@ def _cosine(step: int, steps: int) -> float:
 def _statistics_images(
     sources: Mapping[str, PatchArrays], stages: Sequence[Stage], training: ClassifierTraining, seed: int
 ) -> Tensor | None:
-    """A random part of the source for batch norm; None where no stage trains on it: such a classifier may not see it."""
+    """A random part of the source for batch norm; None where no stage trains on it: then it may not be seen."""
     name = training.batch_norm_on
     if name is None or not any(stage.shares.get(name) for stage in stages):
         return None

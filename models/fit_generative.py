@@ -90,7 +90,7 @@ class GenerativeTrainer:
         self.memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
         if training.ema is not None:
             model.start_average()
-        model.to(device=self.device, memory_format=self.memory_format)
+        model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         model.networks.train()
         self.fit = GenerativeFit()
         self._parameters = {name: list(network.parameters()) for name, network in model.networks.items()}
@@ -201,14 +201,17 @@ class GenerativeTrainer:
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise ModelError(
-                "diverged", f"{bad[0]} is not finite at step {self.step}; lower the learning rate ({self.training.learning_rate})",
-                step=self.step, loss=bad[0],
-            )  # fmt: skip
+                "diverged",
+                f"{bad[0]} is not finite at step {self.step}; lower learning_rate, now {self.training.learning_rate:g}",
+                step=self.step,
+                loss=bad[0],
+            )
         self.fit.history["step"].append(self.step)
-        for name, value in means.items():
-            # A lazy phase may have no value in early windows.
-            column = self.fit.history.setdefault(name, [math.nan] * (len(self.fit.history["step"]) - 1))
-            column.append(value)
+        columns = self.fit.history
+        for name in dict.fromkeys([*columns, *means]):
+            if name != "step":  # a lazy phase has no value in some windows
+                column = columns.setdefault(name, [math.nan] * (len(columns["step"]) - 1))
+                column.append(means.get(name, math.nan))
 
 
 def rate_factor(step: int, training: GenerativeTraining) -> float:
@@ -238,9 +241,11 @@ class BatchStream:
         if len(images) < training.batch_size:
             raise ModelError(
                 "batch_too_large",
-                f"there are {len(images)} training images but batch_size is {training.batch_size}; lower batch_size or give more patients",
-                have=len(images), batch_size=training.batch_size,
-            )  # fmt: skip
+                f"there are {len(images)} training images but batch_size is {training.batch_size}; "
+                "lower batch_size or give the centre more patients",
+                have=len(images),
+                batch_size=training.batch_size,
+            )
         self._images, self._training, self._seed = images, training, seed
         self._conditional = model.num_classes is not None
         if model.num_classes is None:

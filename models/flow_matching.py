@@ -25,13 +25,15 @@ class FlowMatching(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     widths: tuple[int, ...] = Field(
-        (64, 96, 128), min_length=1, description="channels of the U-Net from fine to coarse"
+        default=(64, 96, 128), min_length=1, description="channels of the U-Net from fine to coarse"
     )
-    time_mean: float = Field(-0.2, description="training times are sigmoid(N(time_mean, time_std))")
-    time_std: float = Field(1.0, gt=0)
-    label_drop: float = Field(0.1, ge=0, lt=1, description="share of labels replaced by 'no class' in training")
-    sampling_steps: int = Field(12, ge=1, description="Heun steps; each evaluates the network twice")
-    guidance: float = Field(1.0, ge=0, description="1: none; larger values sharpen the class at the cost of variety")
+    time_mean: float = Field(default=-0.2, description="training times are sigmoid(N(time_mean, time_std))")
+    time_std: float = Field(default=1.0, gt=0)
+    label_drop: float = Field(default=0.1, ge=0, lt=1, description="share of labels replaced by 'no class' in training")
+    sampling_steps: int = Field(default=12, ge=1, description="Heun steps; each evaluates the network twice")
+    guidance: float = Field(
+        default=1.0, ge=0, description="1: none; larger values sharpen the class at the cost of variety"
+    )
 
     @field_validator("widths")
     @classmethod
@@ -56,10 +58,10 @@ class FlowMatchingModel(GenerativeModel):
     """One network, "generator": the velocity field."""
 
     def __init__(self, settings: FlowMatching, image_size: int, channels: int, num_classes: int | None):
-        factor = 2 ** len(settings.widths)
-        if image_size % factor:
+        levels = len(settings.widths)
+        if image_size % 2**levels:
             raise ValueError(
-                f"image_size is {image_size}; flow_matching with {len(settings.widths)} widths needs a multiple of {factor}"
+                f"image_size is {image_size}; flow_matching with {levels} widths needs a multiple of {2**levels}"
             )
         super().__init__({"generator": UNet(channels, settings.widths, num_classes)}, image_size, channels, num_classes)
         self.settings = settings
@@ -102,7 +104,7 @@ class FlowMatchingModel(GenerativeModel):
 
 
 def heun(velocity: Callable[[Tensor, float], Tensor], x: Tensor, steps: int) -> Tensor:
-    """Integrate dx/dt = velocity(x, t) from t = 0 to 1 by Heun's method; the error falls with the square of the step."""
+    """Integrate dx/dt = velocity(x, t) from t = 0 to 1 by Heun's method; its error falls as 1 / steps^2."""
     for i in range(steps):
         t, h = i / steps, 1.0 / steps
         start = velocity(x, t)

@@ -86,24 +86,24 @@ class GenerativeTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(2000, ge=1, description="passes through all phases; the length of the schedule")
-    batch_size: int = Field(16, ge=2)
-    learning_rate: float = Field(1e-4, gt=0)
+    steps: int = Field(default=2000, ge=1, description="passes through all phases; the length of the schedule")
+    batch_size: int = Field(default=16, ge=2)
+    learning_rate: float = Field(default=1e-4, gt=0)
     betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = Field(0.0, ge=0, description="decoupled (AdamW); 0 is Adam")
-    warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled (AdamW); 0 is Adam")
+    warmup_steps: int = Field(default=0, ge=0, description="steps over which the rate rises linearly from 0")
     decay: Literal["none", "linear_second_half"] = Field(
-        "none", description="linear_second_half: falls to 0 from steps / 2 on"
+        default="none", description="linear_second_half: falls to 0 from steps / 2 on"
     )
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of a network's gradient")
+    clip_norm: float | None = Field(default=None, gt=0, description="largest norm of a network's gradient")
     ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of the averaged generator that is sampled and shared"
+        default=None, gt=0, lt=1, description="decay of the averaged generator that is sampled and shared"
     )
     flips: Literal["none", "horizontal", "both"] = "both"
     quarter_turns: bool = False
-    snapshot_from: int = Field(0, ge=0, description="first step kept for the checkpoint ensemble")
+    snapshot_from: int = Field(default=0, ge=0, description="first step kept for the checkpoint ensemble")
     snapshot_every: int | None = Field(
-        None, ge=1, description="distance of ensemble members; without it the last step alone"
+        default=None, ge=1, description="distance of ensemble members; without it the last step alone"
     )
     channels_last: bool = True
 
@@ -133,7 +133,7 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        """Images of one batch from the given generator network: (n, channels, image_size, image_size) in about [-1, 1]."""
+        """One batch of images from a generator network: (n, channels, image_size, image_size) in about [-1, 1]."""
 
     @property
     def device(self) -> torch.device:

@@ -1,7 +1,7 @@
 """A generator as one centre gives it to another: a folder with safetensors and a card, nothing that is executed.
 
     generator.safetensors   the generator's weights (one set per member of a checkpoint ensemble)
-    card.json               architecture, training, hashes; what data it saw, licence, purpose and whatever else is stated
+    card.json               architecture, training, hashes; what data it saw, licence, purpose and what else is stated
 
 A package is read whole or not at all: one changed byte in either file is refused, and so are weights that do not fit
 the architecture. The hashes guard against damage and mix-ups; who made a package is for a signature to say.
@@ -51,7 +51,7 @@ class GeneratorPackage:
         """Write the package; the folder appears whole, in place of an earlier one.
 
         Raises:
-            PackageError: the weights do not fit the architecture, or the card uses a key that the package itself writes.
+            PackageError: the weights do not fit the architecture, or the card uses a key of the package's own.
         """
         self._check()
         folder.parent.mkdir(parents=True, exist_ok=True)

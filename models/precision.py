@@ -81,8 +81,7 @@ def probe_precision(
         return setting
     if "generator" in spec:
         generator = GeneratorSpec.model_validate(spec["generator"])
-        key = f"generator {generator.model_dump_json(include={'model', 'hyper_parameters', 'conditional', 'image_size', 'channels'})}"
-        key += f" batch {generator.training.batch_size}"
+        key = f"generator {generator.model_dump_json(exclude={'training'})} batch {generator.training.batch_size}"
         return faster_precision(
             key, _generator_step(generator, device, "fp32"), _generator_step(generator, device, "bf16"), cache, device
         )

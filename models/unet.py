@@ -29,6 +29,8 @@ class UNet(nn.Module):
         num_classes: None for an unconditional model.
     """
 
+    frequencies: Tensor
+
     def __init__(self, channels: int, widths: Sequence[int], num_classes: int | None):
         super().__init__()
         self.time = nn.Sequential(nn.Linear(2 * _FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
@@ -46,10 +48,8 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
         self.up = nn.ModuleList(Residual(2 * b, b) for _, b in pairs)
         self.leave = nn.Sequential(
-            nn.GroupNorm(_GROUPS, first), nn.SiLU(), nn.Conv2d(first, 4 * channels, 3, padding=1)
+            nn.GroupNorm(_GROUPS, first), nn.SiLU(), _zero(nn.Conv2d(first, 4 * channels, 3, padding=1))
         )
-        nn.init.zeros_(self.leave[2].weight)  # starts as the zero field
-        nn.init.zeros_(self.leave[2].bias)
 
     def forward(self, x: Tensor, t: Tensor, classes: Tensor | None = None) -> Tensor:
         angles = t[:, None] * self.frequencies
@@ -77,10 +77,8 @@ class Residual(nn.Module):
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(_GROUPS, inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
         self.embed = nn.Linear(EMBEDDING, outputs)
-        self.norm2, self.conv2 = nn.GroupNorm(_GROUPS, outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(_GROUPS, outputs), _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)  # each block starts as the identity
-        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x))) + self.embed(embedding)[:, :, None, None]
@@ -93,13 +91,8 @@ class Attention(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.heads = channels // 32
-        self.norm, self.qkv, self.out = (
-            nn.GroupNorm(_GROUPS, channels),
-            nn.Linear(channels, 3 * channels),
-            nn.Linear(channels, channels),
-        )
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.norm, self.qkv = nn.GroupNorm(_GROUPS, channels), nn.Linear(channels, 3 * channels)
+        self.out = _zero(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, height, width = x.shape
@@ -107,3 +100,11 @@ class Attention(nn.Module):
         q, k, v = self.qkv(tokens).view(n, -1, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, height * width, c)
         return x + self.out(mixed).view(n, height, width, c).permute(0, 3, 1, 2)
+
+
+def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    """The last layer of a branch starts at zero: blocks start as the identity, the whole as the zero field."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -18,6 +18,8 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
         step: number of updates before this one.
     """
     weight = 1.0 - min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
+    targets: list[torch.Tensor] = list(average.parameters())
+    sources: list[torch.Tensor] = list(network.parameters())
+    torch._foreach_lerp_(targets, sources, weight)  # pyright: ignore[reportPrivateImportUsage]
     for target, source in zip(average.buffers(), network.buffers(), strict=True):
         target.copy_(source)

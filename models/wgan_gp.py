@@ -19,10 +19,10 @@ class WGANGP(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: Width = Field("small", description="paper (64 channels), small (32), or a number of channels")
-    latent: int = Field(100, ge=1)
-    critic_steps: int = Field(5, ge=1, description="critic steps to one generator step")
-    gradient_penalty: float = Field(10.0, ge=0, description="weight of the penalty (lambda)")
+    width: Width = Field(default="small", description="paper (64 channels), small (32), or a number of channels")
+    latent: int = Field(default=100, ge=1)
+    critic_steps: int = Field(default=5, ge=1, description="critic steps to one generator step")
+    gradient_penalty: float = Field(default=10.0, ge=0, description="weight of the penalty (lambda)")
 
     @classmethod
     def training_defaults(cls) -> GenerativeTraining:

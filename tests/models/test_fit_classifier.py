@@ -1,4 +1,4 @@
-"""The classifier loop: balanced draws by share, selection by AUPRC, same bits for the same seed, sanity on simple shapes."""
+"""The classifier loop: balanced draws by share, selection by AUPRC, same bits for the same seed, simple shapes."""
 
 from importlib import import_module
 
@@ -12,7 +12,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from models import ClassifierSpec, ClassifierTraining, ModelError, PatchArrays, Stage, fit_classifier, predict
 from models.fit_classifier import BalancedDraws, average_precision, normalised, recompute_batch_norm
 from models.patch_arrays import to_float
-
 
 # The module: the package's attribute of this name is the function.
 module = import_module("models.fit_classifier")

@@ -325,4 +325,4 @@ def test_missing_class_and_wrong_images():
 
 def test_divergence_is_named():
     error = refused("diverged", learning_rate=1e30, steps=20)
-    assert error.numbers["step"] <= 20 and "lower the learning rate" in str(error)
+    assert error.numbers["step"] <= 20 and "lower learning_rate" in str(error)

@@ -120,7 +120,9 @@ class SilentGrid(InProcessGrid):
     """Never answers jobs of centre B."""
 
     def pull_messages(self, message_ids):
-        answered = [i for i in message_ids if Job.from_record(self._waiting[i].content).centre != "B"] if message_ids else []
+        answered = (
+            [i for i in message_ids if Job.from_record(self._waiting[i].content).centre != "B"] if message_ids else []
+        )
         return super().pull_messages(answered)
 
 
@@ -167,7 +169,11 @@ def test_jobs_on_a_centres_state_run_one_after_the_other():
     class Overlap(InProcessGrid):
         def push_messages(self, messages):
             ids = super().push_messages(messages)
-            stateful = [j for j in map(lambda m: Job.from_record(m.content), self._waiting.values()) if j.expects_state is not None]
+            stateful = [
+                j
+                for j in map(lambda m: Job.from_record(m.content), self._waiting.values())
+                if j.expects_state is not None
+            ]
             assert len(stateful) <= 1
             return ids
 

@@ -100,7 +100,15 @@ def test_in_process_run_writes_everything_and_nothing_else(run, scenario, tmp_pa
     assert status == 0, err
     assert "report.html" in out and "work in a centre:" in out and "AUROC" in out
     folder = tmp_path / "runs" / "one"
-    for name in ("scenario.yaml", "environment.json", "events.jsonl", "results.csv", "predictions.csv", "table.md", "report.html"):
+    for name in (
+        "scenario.yaml",
+        "environment.json",
+        "events.jsonl",
+        "results.csv",
+        "predictions.csv",
+        "table.md",
+        "report.html",
+    ):
         assert (folder / name).is_file(), name
     assert (tmp_path / "runs" / "latest").resolve() == folder
     assert {p.name for p in tmp_path.iterdir()} == {"runs", "cache", "scenario.yaml"}
@@ -113,7 +121,10 @@ def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
     data = tmp_path / "images"
     data.mkdir()
     (data / "metadata.csv").write_text("image,patient_id,malignant\na.png,p1,1\n")
-    file = scenario(centres__A__data={"source": "folder", "path": str(data)}, task={"label": "malignancy", "whole_image": True, "image_size": 32})
+    file = scenario(
+        centres__A__data={"source": "folder", "path": str(data)},
+        task={"label": "malignancy", "whole_image": True, "image_size": 32},
+    )
     status, out, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "out")
     assert status == 2
     assert "centre 'A'" in one_line(err)

@@ -78,10 +78,16 @@ def test_paper_000_can_be_expressed():
         (changed(centres__A__roles=["test"]), r"no centre has the role receiver; centres: A, B"),
         (changed(generators__g__centre="Z"), r"generators\.g\.centre: no centre 'Z'; centres: A, B"),
         (changed(generators__g__centre="A"), r"generators\.g\.centre: centre 'A' lacks the role provider"),
-        (changed(generators__g__model="gan"), r"generators\.g: .*model is 'gan'; known models: dcgan, wgan_gp, flow_matching"),
+        (
+            changed(generators__g__model="gan"),
+            r"generators\.g: .*model is 'gan'; known models: dcgan, wgan_gp, flow_matching",
+        ),
         (changed(generators__g__stepz=3), r"generators\.g: .*unknown key stepz; dcgan takes .*steps"),
         (changed(arms__shared__generators=["h"]), r"arms\.shared\.generators: no generator 'h'; generators: g"),
-        (changed(arms__shared__classes="both"), r"generator 'g' is not conditional.*conditional: true or classes: lesion"),
+        (
+            changed(arms__shared__classes="both"),
+            r"generator 'g' is not conditional.*conditional: true or classes: lesion",
+        ),
         (changed(arms__shared__strategy="telepathy"), r"arms\.shared: .*'telepathy'.*local"),
         (changed(study={"test_on": ["Q"]}), r"study\.test_on: no centre 'Q'"),
         (changed(study={"classifiers": ["vgg"]}), r"study\.classifiers\.0\.model: 'vgg': .*known classifiers: cnn"),
@@ -104,7 +110,14 @@ def test_a_mistake_is_named_with_its_remedy(text, expected, tmp_path):
 
 
 def test_overrides_change_what_they_name(tmp_path):
-    s = read_text(GOOD, tmp_path, "study.synthetic=60", "centres.A.data.patients=7", "study.real_fraction=[0.5, 1.0]", "generators.g.batch_size=4")
+    s = read_text(
+        GOOD,
+        tmp_path,
+        "study.synthetic=60",
+        "centres.A.data.patients=7",
+        "study.real_fraction=[0.5, 1.0]",
+        "generators.g.batch_size=4",
+    )
     assert (s.study.synthetic, s.centres["A"].data.patients, s.study.real_fraction) == (60, 7, (0.5, 1.0))
     assert s.generators["g"].training["batch_size"] == 4
 

@@ -35,8 +35,19 @@ def start(tiny_text, patch_cache, tmp_path):
     started = []
 
     def run(*arguments):
-        command = [sys.executable, "-m", "polycentre", "run", str(tmp_path / "tiny.yaml"), "--cache", str(patch_cache), *map(str, arguments)]
-        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        command = [
+            sys.executable,
+            "-m",
+            "polycentre",
+            "run",
+            str(tmp_path / "tiny.yaml"),
+            "--cache",
+            str(patch_cache),
+            *map(str, arguments),
+        ]
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
         started.append(process)
         return process
 
@@ -83,7 +94,9 @@ def wait_for(folder, condition, process, timeout_s=240):
 
 
 def finished(events, *kinds):
-    return Counter(e["kind"] for e in events if e["event"] == "unit_finished" and not e["cached"] and e["kind"] in kinds)
+    return Counter(
+        e["kind"] for e in events if e["event"] == "unit_finished" and not e["cached"] and e["kind"] in kinds
+    )
 
 
 def test_ray_gives_the_bytes_of_the_in_process_engine_and_leaves_nothing_behind(start, reference, tmp_path):
@@ -92,7 +105,11 @@ def test_ray_gives_the_bytes_of_the_in_process_engine_and_leaves_nothing_behind(
     assert process.returncode == 0, out
     assert (tmp_path / "run" / "results.csv").read_bytes() == reference
     assert "work in a centre:" in out and "report.html" in out
-    left = [p for p in psutil.process_iter() if "flower-superlink" in " ".join(_cmdline(p)) and str(tmp_path) in " ".join(_cmdline(p))]
+    left = [
+        p
+        for p in psutil.process_iter()
+        if "flower-superlink" in " ".join(_cmdline(p)) and str(tmp_path) in " ".join(_cmdline(p))
+    ]
     assert not left
     workers = {e["worker"] for e in RunRecord.open(tmp_path / "run").events() if e["event"] == "unit_finished"}
     assert len(workers) == 2
@@ -122,7 +139,11 @@ def test_sigkill_and_resume_gives_the_same_bytes(phase, reached, start, referenc
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert (tmp_path / "run" / "results.csv").read_bytes() == reference
-    kept = {e["unit"] for e in before if e["event"] == "unit_finished" and e["kind"] in ("train_generator", "synthesise", "learn", "test")}
+    kept = {
+        e["unit"]
+        for e in before
+        if e["event"] == "unit_finished" and e["kind"] in ("train_generator", "synthesise", "learn", "test")
+    }
     after = RunRecord.open(tmp_path / "run").events()[len(before) :]
     again = {e["unit"] for e in after if e["event"] == "unit_finished" and not e["cached"]}
     assert kept and not kept & again, "a finished unit was computed again"
@@ -164,7 +185,14 @@ class FlowerHome:
         }  # fmt: skip
 
     def run(self, app, *options, cwd):
-        return subprocess.run(["flwr", "run", str(app), *options], cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=400)
+        return subprocess.run(
+            ["flwr", "run", str(app), *options],
+            cwd=cwd,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
 
     def stop(self):
         for process in psutil.process_iter():
@@ -215,7 +243,9 @@ def test_flwr_run_completes_on_flowers_default_of_two_nodes(flower, tiny_text, p
         shutil.rmtree(patch_cache / "runs", ignore_errors=True)
 
 
-def test_another_projects_superlink_is_named_and_does_not_disturb_polycentre_run(flower, another_project, start, tiny_text, patch_cache, reference, tmp_path):
+def test_another_projects_superlink_is_named_and_does_not_disturb_polycentre_run(
+    flower, another_project, start, tiny_text, patch_cache, reference, tmp_path
+):
     """`flwr run` in the other project starts a SuperLink in its folder, which every later `flwr run` uses."""
     flower.run(another_project, cwd=another_project)
     (tmp_path / "tiny.yaml").write_text(tiny_text)

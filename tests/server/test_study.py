@@ -39,7 +39,13 @@ def test_every_cell_is_in_the_results(finished):
     assert set(results["tested_on"]) == {"A", "C"}
     assert set(results["metric"]) == {"accuracy", "balanced_accuracy", "f1", "auroc", "auprc"}
     synthetic = results.groupby("arm")["n_synthetic"].first()
-    assert (synthetic["real"], synthetic["b_gan"], synthetic["both"], synthetic["c_both"], synthetic["again"]) == (0, 8, 8, 16, 8)
+    assert (synthetic["real"], synthetic["b_gan"], synthetic["both"], synthetic["c_both"], synthetic["again"]) == (
+        0,
+        8,
+        8,
+        16,
+        8,
+    )
     files = {p.name for p in finished.folder.iterdir()}
     assert {"scenario.yaml", "events.jsonl", "results.csv", "predictions.csv", "generators", "samples"} <= files
     assert {p.name for p in (finished.folder / "generators").iterdir()} == {"b_gan", "c_flow"}

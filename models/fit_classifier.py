@@ -25,7 +25,7 @@ from models.augmentation import traditional
 from models.errors import ModelError
 from models.generative import Precision
 from models.patch_arrays import PatchArrays, to_float
-from models.random_streams import isolated_global_stream, numpy_stream, torch_stream
+from models.random_streams import derived_seed, isolated_global_stream, numpy_stream, torch_stream
 from models.weight_average import update_average
 
 Progress = Callable[[int, int], None]
@@ -143,7 +143,7 @@ def fit_classifier(
                 images = traditional(images, torch_stream(seed, "augment", step))
             images, labels = normalised(images, training.normalise), labels.to(device)
             network.train()
-            with isolated_global_stream(seed + step, device):  # dropout
+            with isolated_global_stream(derived_seed(seed, "dropout", step), device):
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                     logits = network(images)
                 loss = cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing)

@@ -11,8 +11,9 @@ from typing import Any
 # Codes of input that the user can mend before any training: the run ends with status 2.
 INPUT_CODES = frozenset(
     {
-        "bad_image", "bad_columns", "bad_value", "batch_too_large", "missing_file", "nan_pixels", "no_lesions", "no_validation",
-        "row_without_file", "too_few_positives", "too_few_negatives", "bad_package", "too_many_bad", "duplicate_ids", "bad_encoding",
+        "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_table", "bad_value", "bad_weights", "batch_too_large",
+        "class_missing", "duplicate_image", "lesion_without_row", "missing_file", "nan_pixels", "no_images", "no_label",
+        "no_lesions", "no_validation", "row_without_file", "too_few_negatives", "too_few_positives", "unknown_centre",
     }
 )  # fmt: skip
 

@@ -45,7 +45,7 @@ lint: install
 	$(VENV)/bin/lint-imports
 
 bench: install
-	for script in bench/*.py; do echo "== $$script"; $(VENV)/bin/python $$script || exit 1; done
+	for script in bench/*.py; do echo "== $$script"; $(VENV)/bin/python -m bench.$$(basename $$script .py) || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -14,6 +14,7 @@ Runs the demo with two workers and with one, one thread a job in both, from an e
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,13 @@ import time
 from pathlib import Path
 
 import psutil
+import torch
 
-from bench.results import write
+from models.precision import processor
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def run(folder: Path, cache: Path, overrides: list[str]) -> dict[str, float]:
@@ -78,7 +82,16 @@ def main() -> None:
     ratios = {f"{phase}_ratio": two[f"{phase}_s"] / one[f"{phase}_s"] for phase in ("share", "learn")}
     for name, value in {**two, **ratios}.items():
         print(f"{name:<16} {value:8.2f}")
-    write("demo", {"two_workers": two, "one_worker": one, **ratios})
+    rounded = {
+        name: {k: round(v, 3) for k, v in found.items()} for name, found in (("two_workers", two), ("one_worker", one))
+    }
+    result = (
+        rounded
+        | {k: round(v, 3) for k, v in ratios.items()}
+        | {"settings": overrides, "processor": processor(torch.device("cpu"))}
+    )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

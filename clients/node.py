@@ -117,7 +117,7 @@ class MissingInput(ValueError):
 
     def __init__(self, unit: str):
         super().__init__(f"pool {unit} is not in the workspace")
-        self.numbers: dict[str, Any] = {}
+        self.numbers: dict[str, Any] = {"input": unit}
 
 
 def device_for(setting: str) -> str:

@@ -23,6 +23,8 @@ MAX_BYTES = 2 * 1024**3
 MESSAGE_TYPE = "query"
 
 ALLOWED_DTYPES = {"float16", "float32", "float64", "int8", "uint8", "uint16", "int16", "int32", "int64", "bool"}
+# Study, unit, centre and kind become names of files and folders on both sides.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}")
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 
 
@@ -117,6 +119,9 @@ class Job:
     @staticmethod
     def from_record(record: RecordDict) -> Job:
         envelope, arrays = _from_record(record)
+        for key in ("study", "unit", "centre", "kind"):
+            if not isinstance(envelope.get(key), str) or not _NAME.fullmatch(envelope[key]):
+                raise EnvelopeError("bad_name", f"{key} {envelope.get(key)!r} is not a plain name")
         keys = ("study", "unit", "centre", "kind", "body", "label", "code", "place", "expects_state", "timeout_s")
         return Job(arrays=arrays, **{key: envelope[key] for key in keys})
 
@@ -167,6 +172,8 @@ class Reply:
             EnvelopeError: the reply is malformed, oversized, not finite, or answers another job.
         """
         envelope, arrays = _from_record(record)
+        if not envelope["unit"] and envelope["code"] != "ok":
+            return Reply.error(job, str(envelope["code"]))  # the centre could not even read the job
         for key in ("study", "unit", "centre", "kind"):
             if envelope[key] != getattr(job, key):
                 raise EnvelopeError(

@@ -9,6 +9,7 @@ with status 0 even when the run failed, so the state is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -173,10 +174,8 @@ class SimulationRuntime:
 
 
 def _quietly(action) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         action()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _marked(mark: str) -> list[psutil.Process]:

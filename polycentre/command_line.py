@@ -7,7 +7,7 @@ one line, no traceback.
 from __future__ import annotations
 
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +28,7 @@ SCENARIO = typer.Argument(help="A scenario file, or the name of a shipped one (s
 SET = typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. study.synthetic=600. May be repeated.")
 
 
-class Engine(str, Enum):
+class Engine(StrEnum):
     """ray: Flower's simulation runtime, as many jobs at once as compute.workers. inprocess: one job at a time, here."""
 
     ray = "ray"

@@ -37,8 +37,7 @@ def messages(plan: Plan) -> dict[str, tuple[int, int, int]]:
     trained = [order for order in orders if order.centre is not None]
     size = {(o.generator, o.task): _generator_bytes(o.spec) for o in orders}
     preview = sum(_preview_bytes(order.spec) for order in trained)
-    synthesised = {(d.receiver, g, d.task, d.classes) for d in plan.deliveries() for g in d.generators}
-    moved = {(t.receiver, t.task, centre, str(body)) for t in plan.transfers() for centre, body in t.bodies.items()}
+    synthesised, moved = plan.synthesised(), plan.moved()
     cells = plan.cells()
     tests = [(cell, centre) for cell in cells for centre in plan.test_centres(cell)]
     bytes_of = {key: _classifier_bytes(plan, *key) for key in {(cell.classifier.model, cell.task) for cell in cells}}

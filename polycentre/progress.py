@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -20,7 +19,7 @@ class Progress:
     """A live display in a terminal; a line now and then elsewhere (logs, CI).
 
     Args:
-        expected: units of work that the plan foresees; the ETA is linear in those finished this session.
+        expected: units of work that the plan foresees.
         skip: events of earlier sessions, which are not shown again.
     """
 
@@ -57,54 +56,61 @@ class Progress:
             self._console.print(headline, highlight=False, soft_wrap=True)
 
     def _headline(self, state: _State) -> str:
+        spent = _duration(time.time() - self._began)
+        if not state.phase:
+            return f"starting Flower: {spent}"
         done = state.done + state.failed
-        eta = ""
-        if state.computed and done < self._expected:
-            seconds = (time.time() - self._began) / max(1, state.computed) * (self._expected - done)
-            eta = f", about {_duration(seconds)} left"
         failed = f", {state.failed} failed" if state.failed else ""
-        return f"{state.phase or 'starting Flower'}: {done} of {self._expected} units{failed}, {_duration(time.time() - self._began)}{eta}"
+        line = f"{state.phase}: {state.phase_done} of {state.phase_units} ({done} of {self._expected} units in all{failed}), {spent}"
+        share = (state.phase_done + sum(self._share(unit) for unit in state.running.values())) / max(
+            1, state.phase_units
+        )
+        if 0.02 < share < 1:
+            line += f", this phase about {_duration((time.time() - state.phase_began) * (1 - share) / share)} more"
+        return line
 
     def _running(self, state: _State) -> list[str]:
         lines = []
         for unit in state.running.values():
             line = f"  {unit['centre']:<16} {unit['label'] or unit['kind']}"
-            file = self._record.folder / "centres" / unit["centre"] / "progress" / f"{unit['unit']}.json"
-            report = _read(file)
-            if report and report["total"]:
-                share = report["done"] / report["total"]
-                spent = report["t"] - unit["t"]
-                left = f", {_duration(spent / share - spent)} left" if share > 0.02 and spent > 2 else ""
-                line += f"  {report['done']}/{report['total']}{left}"
-            lines.append(line)
+            report = self._report(unit)
+            lines.append(line + (f"  {report['done']}/{report['total']}" if report else ""))
         return lines
+
+    def _share(self, unit: dict[str, Any]) -> float:
+        report = self._report(unit)
+        return min(1.0, report["done"] / max(1, report["total"])) if report else 0.0
+
+    def _report(self, unit: dict[str, Any]) -> dict[str, Any] | None:
+        """What a centre says of a running unit; in simulation its workspace is part of the run folder."""
+        file = self._record.folder / "centres" / unit["centre"] / "progress" / f"{unit['unit']}.json"
+        try:
+            return json.loads(file.read_text())
+        except (OSError, ValueError):
+            return None
 
 
 class _State:
     def __init__(self, events: list[dict[str, Any]]):
         self.phase = ""
-        self.done = self.failed = self.computed = 0
+        self.done = self.failed = self.phase_done = self.phase_units = 0
+        self.phase_began = 0.0
         self.running: dict[str, dict[str, Any]] = {}
         for event in events:
             kind = event["event"]
             if kind == "phase_started":
-                self.phase = event["phase"]
+                self.phase, self.phase_units, self.phase_began = event["phase"], event["units"], event["t"]
+                self.phase_done = 0
             elif kind == "unit_started":
                 self.running[event["unit"]] = event
             elif kind == "unit_finished":
                 self.running.pop(event["unit"], None)
                 self.done += 1
-                self.computed += not event["cached"]
+                self.phase_done += 1
             elif kind == "unit_failed":
                 self.running.pop(event["unit"], None)
                 self.failed += 1
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
+                self.phase_done += 1
 
 
 def _duration(seconds: float) -> str:

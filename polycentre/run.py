@@ -153,7 +153,8 @@ def _point_latest(folder: Path) -> None:
 def _with_ray(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
     """Flower's simulation runtime: a node per centre, and spare ones as extra lanes."""
     workers = scenario.compute.workers
-    gpus = max(centre.gpu for centre in scenario.centres.values())
+    # Ray takes one number for all workers, and any worker may play any centre: the largest share; by default an equal one.
+    gpus = max(centre.gpu for centre in scenario.centres.values()) or 1.0 / workers
     nodes = len(scenario.centres) + workers - 1
     runtime = SimulationRuntime(CHECKOUT, record.folder)
     try:

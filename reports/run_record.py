@@ -180,6 +180,11 @@ class RunRecord:
         """Whether `read_unit` would return it."""
         return self._read(_checked(unit, "unit")) is not None
 
+    def forget_unit(self, unit: str) -> None:
+        """Remove a unit whose product is gone elsewhere, so that a resumed run computes it again."""
+        self._info_path(_checked(unit, "unit")).unlink(missing_ok=True)
+        self._arrays_path(unit).unlink(missing_ok=True)
+
     def units(self) -> list[dict[str, Any]]:
         """The infos of all finished units, by id."""
         paths = sorted((self.folder / "units").glob("[!.]*.json"))

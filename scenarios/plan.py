@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from federation.job import canonical_json
 from federation.units import derive_seed
-from models import GeneratorPackage, GeneratorSpec
-from scenarios.scenario import ClassifierChoice, LocalArm, OneShotArm, PooledArm, Scenario, Task
+from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
+from scenarios.scenario import ClassifierChoice, Generator, LocalArm, OneShotArm, PooledArm, Scenario, Task
 from strategies.one_shot import Delivery, Order, portions
 from strategies.pooled import Transfer
 
@@ -86,23 +89,11 @@ class Plan:
         """JSON of a `models.GeneratorSpec`."""
         if name in self._packages:
             return self._packages[name].spec.model_dump(mode="json")
-        generator, patches = self.scenario.generators[name], self.task(task)
-        return GeneratorSpec(
-            model=str(generator.model),
-            hyper_parameters=generator.hyper_parameters,
-            training=generator.training,
-            conditional=generator.conditional,
-            image_size=patches.image_size,
-            channels=patches.channels,
-        ).model_dump(mode="json")
+        return generator_spec_of(self.scenario.generators[name], self.task(task)).model_dump(mode="json")
 
     def classifier_spec(self, choice: ClassifierChoice, task: str) -> dict[str, Any]:
         """JSON of a `models.ClassifierSpec`."""
-        patches = self.task(task)
-        return {
-            "model": choice.model, "pretrained": choice.pretrained, "image_size": patches.image_size,
-            "input_size": choice.image_size, "channels": patches.channels,
-        }  # fmt: skip
+        return classifier_spec_of(choice, self.task(task)).model_dump(mode="json")
 
     def tasks_of(self, generator: str) -> list[str]:
         wanted = self.scenario.generators[generator].tasks
@@ -210,6 +201,19 @@ class Plan:
             transfers.append(Transfer(arm_name, receiver, task, bodies))
         return transfers
 
+    def share_units(self) -> int:
+        """Jobs of the share phase: generators to train, pools to draw, and two for each move of real patches."""
+        trained = sum(order.centre is not None for order in self.orders())
+        return trained + len(self.synthesised()) + 2 * len(self.moved())
+
+    def synthesised(self) -> set[tuple[str, str, str, tuple[int, ...]]]:
+        """(receiver, generator, task, classes) of every pool of synthetic images."""
+        return {(d.receiver, g, d.task, d.classes) for d in self.deliveries() for g in d.generators}
+
+    def moved(self) -> set[tuple[str, str, str, str]]:
+        """(receiver, task, provider, what is asked for) of every move of real patches."""
+        return {(t.receiver, t.task, c, canonical_json(body)) for t in self.transfers() for c, body in t.bodies.items()}
+
     def cells(self) -> list[Cell]:
         """All cells, ordered so that a first comparison of all arms is there early."""
         s = self.scenario
@@ -278,6 +282,48 @@ class Plan:
                     if isinstance(arm, PooledArm) and not [c for c in arm.centres if c != receiver]:
                         continue
                     yield name, arm, receiver, task.name
+
+
+def model_problems(scenario: Scenario) -> list[str]:
+    """Models that cannot make or take images of a task's size, each as "key: what is wrong"; built without memory."""
+    problems = []
+    with torch.device("meta"):
+        for task in scenario.all_tasks:
+            for name, generator in scenario.generators.items():
+                if generator.package is None and (generator.tasks is None or task.name in generator.tasks):
+                    try:
+                        generator_spec_of(generator, task).build(0)
+                    except ValueError as problem:
+                        problems.append(f"generators.{name}: {problem} (task {task.name!r})")
+            for choice in scenario.study.classifiers:
+                try:
+                    classifier_spec_of(choice.model_copy(update={"pretrained": None}), task).build(0)
+                except ValueError as problem:
+                    problems.append(f"study.classifiers: {choice.model}: {problem} (task {task.name!r})")
+    return list(dict.fromkeys(problems))
+
+
+def generator_spec_of(generator: Generator, task: Task) -> GeneratorSpec:
+    """What a generator of a scenario is built from, for one task."""
+    return GeneratorSpec(
+        model=str(generator.model),
+        hyper_parameters=generator.hyper_parameters,
+        training=GenerativeTraining.model_validate(generator.training),
+        conditional=generator.conditional,
+        image_size=task.image_size,
+        channels=task.channels,
+    )
+
+
+def classifier_spec_of(choice: ClassifierChoice, task: Task) -> ClassifierSpec:
+    """What a classifier of a scenario is built from, for one task."""
+    return ClassifierSpec(
+        model=choice.model,
+        image_size=task.image_size,
+        channels=task.channels,
+        input_size=choice.image_size,
+        pretrained=Path(choice.pretrained) if choice.pretrained else None,
+    )
 
 
 def read_package(name: str, folder: str | None) -> GeneratorPackage:

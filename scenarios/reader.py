@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from scenarios.plan import model_problems
 from scenarios.scenario import Generator, Scenario
 
 SHIPPED = Path(__file__).parent
@@ -94,9 +95,13 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
         _override(tree, override)
     tree = _expand(tree, base, source)
     try:
-        return Scenario.model_validate(tree)
+        scenario = Scenario.model_validate(tree)
     except ValidationError as problem:
         raise ScenarioError("\n".join(_lines(problem, source))) from None
+    problems = [f"{source}: {problem}" for problem in model_problems(scenario)]
+    if problems:
+        raise ScenarioError("\n".join(problems))
+    return scenario
 
 
 def resolved_yaml(scenario: Scenario) -> str:

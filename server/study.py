@@ -91,7 +91,7 @@ class Study:
             Pooled(units, plan.transfers()),
         ]
         everything = Shared()
-        with self._phase("share", len(plan.orders()) + len(plan.deliveries()) + len(plan.transfers())):
+        with self._phase("share", plan.share_units()):
             for strategy in strategies:
                 shared = strategy.share(self._centres)
                 everything.pools |= shared.pools
@@ -114,6 +114,9 @@ class Study:
             jobs[job.unit] = (cell, job)
         with self._phase("learn", len(jobs)):
             replies = self._centres.gather([job for _, job in jobs.values()])
+        for reply in replies:
+            if reply.code == "missing_input":  # the receiver lost a pool: a resumed run sends it once more
+                self._record.forget_unit(str(reply.numbers["input"]))
         return {reply.unit: (jobs[reply.unit][0], reply) for reply in replies if reply.ok}
 
     def _test(

@@ -92,6 +92,21 @@ def test_a_reply_to_another_job_is_refused(field):
     assert problem.value.code == "foreign_reply"
 
 
+@pytest.mark.parametrize("field", ["study", "unit", "centre", "kind"])
+@pytest.mark.parametrize("name", ["../../etc", "/abs", "a/b", "", "x" * 65])
+def test_a_path_in_a_name_is_refused(field, name):
+    with pytest.raises(EnvelopeError) as problem:
+        Job.from_record(a_job(**{field: name}).to_record())
+    assert problem.value.code == "bad_name"
+
+
+def test_the_code_of_a_centre_that_could_not_read_the_job_is_kept():
+    assert (
+        Reply.from_record(Reply("", "", "", "", code="protocol_mismatch").to_record(), a_job()).code
+        == "protocol_mismatch"
+    )
+
+
 def test_canonical_json_has_one_spelling():
     assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json(dict([("a", [1, 2]), ("b", 1)]))
     with pytest.raises(ValueError, match="JSON"):

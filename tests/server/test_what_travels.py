@@ -1,0 +1,122 @@
+"""Identities and errors: what a centre knows and the server must not learn, and labels that mean nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from clients import app as client_module
+from federation.job import Job
+
+SECRET = "ZZPATIENT"
+
+
+@pytest.fixture
+def folder_of_images(tmp_path):
+    """Function: a folder of 32 px images, bright squares (malignant) and dark ones; returns its path."""
+
+    def write(name, permuted=False, patients=90):
+        rng = np.random.default_rng(5)
+        labels = np.arange(patients) % 2
+        path = tmp_path / name
+        path.mkdir()
+        for k, label in enumerate(labels):
+            pixels = rng.normal(90, 25, (32, 32))
+            pixels[8:24, 8:24] += 60 * label
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path / f"{k}.png")
+        written = rng.permutation(labels) if permuted else labels
+        patient_ids = [f"{SECRET}{k:03d}" for k in range(patients)]
+        images = [f"{k}.png" for k in range(patients)]
+        pd.DataFrame({"image": images, "patient_id": patient_ids, "malignant": written}).to_csv(
+            path / "metadata.csv", index=False
+        )
+        return path
+
+    return write
+
+
+def folder_study(tiny, path, *overrides):
+    data = f"{{source: folder, path: {path}, background: none}}"
+    return tiny(
+        f"centres.A.data={data}", f"centres.B.data={data}", "centres.C.roles=[provider]",
+        "task={label: malignancy, whole_image: true, image_size: 32}", "arms.pooled=null", "study.test_on=[]",
+        "split={train: 0.4, val: 0.2, test: 0.4}", *overrides,
+    )  # fmt: skip
+
+
+def test_no_identity_is_in_any_message_or_in_the_servers_files(tiny, conduct_in_process, folder_of_images, tmp_path):
+    messages = []
+
+    def listen(message):
+        content = message.content if message.has_content() else message.error.reason
+        messages.append(repr(content))
+        if message.has_content():
+            messages.append(str(content.config_records["envelope"]["json"]))
+
+    path = folder_of_images("site")
+    # C is a phantom, whose task has lesions; it takes no part here.
+    scenario = folder_study(
+        tiny, path, "centres.C=null", "generators.c_flow=null", "arms.both=null", "arms.c_both=null"
+    )
+    done, record = conduct_in_process(scenario, tmp_path / "run", on_message=listen)
+    assert done
+    assert any("train_generator" in text for text in messages)
+    assert not any(SECRET in text for text in messages)
+    record.build()
+    for file in record.folder.rglob("*"):
+        if file.is_file() and "centres" not in file.relative_to(record.folder).parts:
+            assert SECRET.encode() not in file.read_bytes(), file
+
+
+def test_an_exception_that_names_a_patient_stays_at_the_centre(tiny, conduct_in_process, tmp_path, monkeypatch):
+    def fail(node, job: Job):
+        raise RuntimeError(f"cannot read image of {SECRET}007")
+
+    monkeypatch.setitem(client_module.DUTIES, "train_generator", fail)
+    messages = []
+    done, record = conduct_in_process(tiny(), tmp_path / "run", on_message=lambda m: messages.append(repr(m.__dict__)))
+    assert not done
+    failed = [e for e in record.events() if e["event"] == "unit_failed"]
+    assert failed and all("own log" in e["text"] for e in failed)
+    assert not any(SECRET in text for text in messages)
+    for file in record.folder.rglob("*"):
+        if file.is_file() and "centres" not in file.relative_to(record.folder).parts:
+            assert SECRET.encode() not in file.read_bytes(), file
+    assert f"{SECRET}007" in (record.folder / "centres" / "B" / "node.log").read_text(), "where the centre can find it"
+
+
+@pytest.mark.parametrize(("permuted", "low", "high"), [(False, 0.9, 1.0), (True, 0.25, 0.75)])
+def test_permuted_labels_give_chance(permuted, low, high, tiny, conduct_in_process, folder_of_images, tmp_path):
+    path = folder_of_images("site", permuted, patients=200)
+    scenario = folder_study(
+        tiny, path, "centres.C=null", "generators={}", "generators.b_gan={centre: B, model: dcgan, width: 8, steps: 2, batch_size: 4}",
+        "arms={real: {strategy: local}}", "study.schedule.real=60",
+    )  # fmt: skip
+    done, record = conduct_in_process(scenario, tmp_path / "run")
+    assert done
+    auroc = record.results().query("metric == 'auroc'")["value"].mean()
+    assert low <= auroc <= high
+
+
+def test_a_lost_pool_is_sent_again_on_resume(tiny, conduct_in_process, tmp_path):
+    import shutil
+
+    done, record = conduct_in_process(tiny(), tmp_path / "run")
+    assert done
+    before = (record.folder / "results.csv").read_bytes()
+    shutil.rmtree(record.folder / "centres" / "A" / "pools")
+    for info in record.units():
+        if info["kind"] == "learn" and info["result"]["cell"]["arm"] == "b_gan":
+            record.forget_unit(info["unit"])
+    done, record = conduct_in_process(tiny(), tmp_path / "run", resume=True)
+    assert not done
+    assert any("no longer holds an input" in e.get("text", "") for e in record.events())
+    done, record = conduct_in_process(tiny(), tmp_path / "run", resume=True)
+    assert done and (record.folder / "results.csv").read_bytes() == before
+
+
+def test_a_client_with_other_code_is_refused():
+    job = Job("s", "u", "A", "survey", {}, code="0000", place={"out": "/nonexistent", "cache": "/nonexistent"})
+    with pytest.raises(client_module.Refusal) as refusal:
+        client_module._accept(job)
+    assert refusal.value.code == "code_mismatch"

@@ -60,7 +60,7 @@ def loop_step(spec: GeneratorSpec, images: PatchArrays, precision: Precision) ->
 
 def hand_step(spec: GeneratorSpec, images: PatchArrays, precision: Precision) -> Callable[[], None]:
     """The same step by hand: same networks, memory layout and optimizer; frozen while the other network learns."""
-    networks = spec.build(0).networks.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    networks = spec.build(0).networks.train().to(memory_format=torch.channels_last)
     generator, discriminator = networks["generator"], networks["discriminator"]
     batch, betas = spec.training.batch_size, spec.training.betas
     on_g = torch.optim.AdamW(generator.parameters(), 1e-4, betas, weight_decay=0.0, fused=True)

@@ -80,13 +80,14 @@ def read_metadata(path: Path, columns: Mapping[str, str], positive: tuple[str, .
         except _BadValue as error:
             problems.append(Problem("bad_value", str(error)))
             continue
-        if row["image"] in seen:
+        name = str(row["image"])
+        if name in seen:
             problems.append(Problem(
                 "duplicate_image",
-                f"{where}: image {row['image']} is in row {seen[row['image']]} already; keep one of them",
+                f"{where}: image {name} is in row {seen[name]} already; keep one of them",
             ))  # fmt: skip
             continue
-        seen[row["image"]] = number
+        seen[name] = number
         rows.append(row)
     return Metadata(rows, problems)
 

@@ -39,10 +39,11 @@ def read_image(path: Path) -> np.ndarray:
         else:
             with PillowImage.open(path) as picture:
                 if picture.mode in ("P", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"):
-                    picture = picture.convert("RGB")
+                    pixels = np.asarray(picture.convert("RGB"))
                 elif picture.mode in ("1", "LA"):
-                    picture = picture.convert("L")
-                pixels = np.asarray(picture)
+                    pixels = np.asarray(picture.convert("L"))
+                else:
+                    pixels = np.asarray(picture)
     except (OSError, UnidentifiedImageError, ValueError, EOFError, SyntaxError) as error:
         raise BadImage("bad_image", f"does not decode ({error}); copy the file again or drop its row") from error
     if pixels.ndim == 2:
@@ -138,7 +139,7 @@ def body_mask(grey: np.ndarray) -> np.ndarray:
     """
     bright = np.sqrt(np.clip(grey, 0, None))
     bodies = np.asarray(ndimage.binary_opening(bright > _otsu(bright), iterations=2))
-    areas, count = ndimage.label(bodies)  # pyright: ignore[reportGeneralTypeIssues]
+    areas, count = ndimage.label(bodies)
     if not count:
         return np.zeros_like(grey, dtype=bool)
     sizes = np.bincount(areas.ravel())[1:]

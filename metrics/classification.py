@@ -75,7 +75,7 @@ def balanced_accuracy(labels: np.ndarray, probability: np.ndarray) -> float:
 
 def f1(labels: np.ndarray, probability: np.ndarray) -> float:
     """Harmonic mean of precision and sensitivity of the positive class; 0 where nothing is found."""
-    return float(sk.f1_score(labels, _decision(probability), zero_division=0.0))  # pyright: ignore[reportArgumentType]
+    return float(sk.f1_score(labels, _decision(probability), zero_division=0.0))
 
 
 def auroc(labels: np.ndarray, probability: np.ndarray) -> float:

@@ -122,7 +122,7 @@ def fit_classifier(
     """
     device = torch.device(device)
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
-    network.to(device).to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+    network.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     if validation.labels is None or len(np.unique(validation.labels)) < 2:
         raise ModelError(
             "no_validation", "validation images of both classes are needed to choose a classifier by AUPRC"

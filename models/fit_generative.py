@@ -90,7 +90,7 @@ class GenerativeTrainer:
         self.memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
         if training.ema is not None:
             model.start_average()
-        model.to(self.device).to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
+        model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         model.networks.train()
         self.fit = GenerativeFit()
         self._parameters = {name: list(network.parameters()) for name, network in model.networks.items()}

@@ -167,7 +167,7 @@ class GenerativeModel(nn.Module, ABC):
             kind = "unconditional: pass labels=None" if self.num_classes is None else f"conditional: pass {n} labels"
             raise ValueError(f"this model is {kind}")
         images = torch.empty(n, self.channels, self.image_size, self.image_size)
-        members = self._members or [None]
+        members: list[dict[str, Tensor] | None] = [*self._members] or [None]
         for offset, member in enumerate(members):
             if member is not None:
                 load_weights(self.sampler, member)
@@ -219,12 +219,11 @@ class GenerativeModel(nn.Module, ABC):
         if not sets:
             raise ValueError("there are no weights among the shared arrays")
         self.average = None
-        members = list(sets.values())
-        for member in members:
-            load_weights(self.networks["generator"], member)
-        self._members = members if len(members) > 1 else []
+        for weights in sets.values():
+            load_weights(self.networks["generator"], weights)
+        self._members = list(sets.values()) if len(sets) > 1 else []
         # A quarter faster to sample from on a CPU.
-        self.networks.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

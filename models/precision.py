@@ -117,7 +117,8 @@ def processor(device: torch.device | str = "cpu") -> str:
 
 def _gain(step_fp32: Callable[[], object], step_bf16: Callable[[], object], device: torch.device) -> float:
     """Median time of the fp32 step over that of the bf16 step, measured in turns so that load falls on both."""
-    steps, times = (step_fp32, step_bf16), ([], [])
+    steps = (step_fp32, step_bf16)
+    times: tuple[list[float], list[float]] = ([], [])
     for timed in range(_ROUNDS + 1):
         for step, taken in zip(steps, times, strict=True):
             started = time.perf_counter()

@@ -20,6 +20,6 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
     weight = 1.0 - min(decay, (1 + step) / (10 + step))
     targets: list[torch.Tensor] = list(average.parameters())
     sources: list[torch.Tensor] = list(network.parameters())
-    torch._foreach_lerp_(targets, sources, weight)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_lerp_(targets, sources, weight)
     for target, source in zip(average.buffers(), network.buffers(), strict=True):
         target.copy_(source)

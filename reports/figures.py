@@ -82,8 +82,8 @@ def curves(panels: Mapping[str, Panel], *, x_label: str, alt: str, colours: Mapp
         for axes, (title, lines) in zip(grid, panels.items(), strict=False):
             for i, (name, repeats) in enumerate(lines.items()):
                 colour = colours.get(name, INK) if colours else COLOURS[i % len(COLOURS)]
-                for k, (x, y) in enumerate(repeats):
-                    x, y = _thinned(x, y)
+                for k, curve in enumerate(repeats):
+                    x, y = _thinned(*curve)
                     # One or two points (a network validated that often) are dots: a line would hardly show them.
                     marker = "." if len(x) < 3 else None
                     axes.plot(x, y, color=colour, alpha=0.8, marker=marker, label=name if k == 0 else None)

@@ -43,7 +43,7 @@ def auroc_draws(predictions: pd.DataFrame, seed: int = 0) -> dict[int, np.ndarra
         rng = np.random.default_rng(seed)
         counts = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), DRAWS)
         weights = counts[:, codes].astype(np.float32)  # small integers: exact
-        draws[int(repeat)] = weighted_auroc(table["label"].to_numpy(), table["probability"].to_numpy(), weights)  # pyright: ignore
+        draws[int(str(repeat))] = weighted_auroc(table["label"].to_numpy(), table["probability"].to_numpy(), weights)
     return draws
 
 

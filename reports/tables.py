@@ -112,7 +112,7 @@ def blocks(results: pd.DataFrame, study: Study) -> list[Block]:
     found = []
     keys = ["receiver", "task", "classifier", "real_fraction"]
     for key, part in results.groupby(keys, sort=False, dropna=False):
-        setting = Setting(*key)  # pyright: ignore[reportArgumentType]  # pandas types the key as one scalar
+        setting = Setting(*key)  # type: ignore[arg-type]  # pandas types the key as one scalar
         others = sorted(set(part["tested_on"]) - {setting.receiver})
         rows = [
             Row(
@@ -121,7 +121,7 @@ def blocks(results: pd.DataFrame, study: Study) -> list[Block]:
                 float(own["n_synthetic"].mean()),
                 {
                     (str(centre), str(metric)): dict(zip(group["repeat"].astype(int), group["value"], strict=True))
-                    for (centre, metric), group in own.groupby(["tested_on", "metric"])  # pyright: ignore[reportGeneralTypeIssues]
+                    for (centre, metric), group in own.groupby(["tested_on", "metric"])
                 },
             )
             for name, own in part.groupby("arm")
@@ -153,9 +153,11 @@ class EvaluationSet:
 def evaluation_sets(predictions: pd.DataFrame) -> dict[tuple[str, str], EvaluationSet]:
     """(task, centre) -> its test set, which is the same for every arm, classifier, receiver and repeat."""
     found = {}
-    for key, part in predictions.groupby(["task", "tested_on"]):
+    for (task, centre), part in predictions.groupby(["task", "tested_on"]):
         cases = part.drop_duplicates("case")
-        found[key] = EvaluationSet(len(cases), cases["patient"].nunique(), int((cases["label"] == 1).sum()))
+        found[str(task), str(centre)] = EvaluationSet(
+            len(cases), cases["patient"].nunique(), int((cases["label"] == 1).sum())
+        )
     return found
 
 

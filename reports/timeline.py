@@ -48,7 +48,7 @@ def sessions(events: Sequence[Event]) -> list[Session]:
     for first, after in pairwise([*starts, len(events)]):
         own = tuple(events[first:after])
         finished = [e for e in own if e["event"] == "run_finished"]
-        status = finished[-1].get("status", "completed") if finished else "interrupted"
+        status: Any = finished[-1].get("status", "completed") if finished else "interrupted"
         end = finished[-1]["t"] if finished else max(e["t"] for e in own)
         found.append(Session(own[0]["t"], max(end, own[0]["t"]), status, own))
     return found

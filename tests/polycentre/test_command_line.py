@@ -8,10 +8,10 @@ from polycentre import command_line
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, capfd):
+def run(monkeypatch, tmp_path, capfd, patch_cache):
     """Function: call `polycentre ARGUMENTS` as a user would; returns (status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("POLYCENTRE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("POLYCENTRE_CACHE", str(patch_cache))
     monkeypatch.setenv("COLUMNS", "250")
 
     def call(*arguments):
@@ -111,7 +111,7 @@ def test_in_process_run_writes_everything_and_nothing_else(run, scenario, tmp_pa
     ):
         assert (folder / name).is_file(), name
     assert (tmp_path / "runs" / "latest").resolve() == folder
-    assert {p.name for p in tmp_path.iterdir()} == {"runs", "cache", "scenario.yaml"}
+    assert {p.name for p in tmp_path.iterdir()} == {"runs", "scenario.yaml"}
     status, out, _ = run("report", folder)
     assert status == 0 and "report.html" in out
 

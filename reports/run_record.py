@@ -9,6 +9,7 @@ killed at any moment leaves whole files only:
     units/<id>.json     a finished unit of work: what it is and what it found (+ <id>.safetensors, its arrays)
     results.csv         tidy: one row per cell, test centre and metric
     predictions.csv     the probabilities behind it
+    privacy.json        what left each centre, and with which guarantee
     samples/<name>.png  synthetic images
     centres/<name>/     what stays in that hospital; in simulation all centres are this machine
     table.md, report.html   made by `build` from the above, at any time
@@ -231,6 +232,10 @@ class RunRecord:
     def predictions(self) -> pd.DataFrame:
         """predictions.csv; no rows when it stayed at the centres."""
         return _read_csv(self.folder / "predictions.csv", PREDICTION_COLUMNS, _PREDICTION_NUMBERS)
+
+    def write_privacy(self, privacy: Mapping[str, Any]) -> None:
+        """Write privacy.json: what left each centre, and with which guarantee."""
+        write_text(self.folder / "privacy.json", _json(privacy, indent=1) + "\n")
 
     def write_samples(self, name: str, images: np.ndarray) -> Path:
         """Write synthetic images, uint8 (n, c, h, w), as the grid samples/<name>.png."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 from federation.centres import Centres
 from federation.errors import explain
@@ -29,6 +30,7 @@ class Checkpointed(Centres):
         self._jobs: dict[str, Job] = {}
         self._ready: deque[Reply] = deque()
         self.failed: list[Reply] = []
+        self.good: list[Reply] = []  # without their arrays
 
     def known(self, job: Job) -> Reply | None:
         stored = None if job.kind in NOT_KEPT else self._record.read_unit(job.unit)
@@ -86,6 +88,7 @@ class Checkpointed(Centres):
         self._record.write_unit(job.unit, info, reply.arrays or None)
 
     def _finished(self, job: Job, reply: Reply, cached: bool) -> None:
+        self.good.append(replace(reply, arrays={}))
         self._record.event(
             "unit_finished", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label,
             started=reply.started, finished=reply.finished, seconds=reply.finished - reply.started,

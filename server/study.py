@@ -49,6 +49,7 @@ class Study:
         learned = self._learn(plan, units, shared)
         tested = self._test(plan, units, learned)
         self._write_results(learned, tested)
+        self._write_privacy(shared)
         wanted = len(plan.cells())
         if len(learned) < wanted:
             self._record.event(
@@ -164,6 +165,23 @@ class Study:
         order = np.argsort(-reply.arrays["preview.labels"], kind="stable")
         self._record.write_samples(folder, reply.arrays["preview.pixels"][order])
 
+    def _write_privacy(self, shared: Shared) -> None:
+        """What left each centre, and what is guaranteed about it: in this version nothing, and the file says so."""
+        guarantee = {"differential_privacy": None, "attacks_run": []}
+        self._record.write_privacy(
+            {
+                "generators": {
+                    f"{name}/{task}": {"centre": reply.centre, "trained_on": reply.body["trained_on"], **guarantee}
+                    for (name, task), reply in shared.generators.items()
+                    if reply.ok
+                },
+                "pixels_left": sorted({reply.centre for reply in self._centres.good if reply.kind == "send_patches"}),
+                "left_each_centre": _what_left(self._centres.good),
+                "text": "Generators were trained without differential privacy and no attack was run on them: that synthetic "
+                "images are not copies of patients is not shown here.",
+            }
+        )
+
     def _write_results(
         self, learned: dict[str, tuple[Cell, Reply]], tested: list[tuple[Cell, str, Reply, Reply]]
     ) -> None:
@@ -188,6 +206,16 @@ class Study:
                 )
         self._record.write_results(results)
         self._record.write_predictions(predictions)
+
+
+def _what_left(replies: list[Reply]) -> dict[str, dict[str, dict[str, int]]]:
+    """{centre: {kind: {messages, bytes}}} of the replies of all centres."""
+    left: dict[str, dict[str, dict[str, int]]] = {}
+    for reply in replies:
+        entry = left.setdefault(reply.centre, {}).setdefault(reply.kind, {"messages": 0, "bytes": 0})
+        entry["messages"] += 1
+        entry["bytes"] += reply.bytes_up
+    return left
 
 
 def _pool_body(pool: Pool) -> dict[str, Any]:

@@ -6,12 +6,19 @@ from scenarios.reader import read
 
 pytestmark = pytest.mark.slow
 
-QUICK = ["repeats=1", "study.schedule={real: 10, mix: 10, pretrain: 10, fine_tune: 10}", "study.synthetic=60", "compute.precision=fp32"]
+QUICK = [
+    "repeats=1",
+    "study.schedule={real: 10, mix: 10, pretrain: 10, fine_tune: 10}",
+    "study.synthetic=60",
+    "compute.precision=fp32",
+]
 
 
 def quick(name, *overrides):
     scenario = read(name)
-    steps = [f"generators.{g}.steps=3" for g in scenario.generators] + [f"generators.{g}.batch_size=4" for g in scenario.generators]
+    steps = [f"generators.{g}.steps=3" for g in scenario.generators] + [
+        f"generators.{g}.batch_size=4" for g in scenario.generators
+    ]
     return read(name, [*QUICK, *steps, *overrides])
 
 
@@ -29,7 +36,9 @@ def test_many_centres(conduct_in_process, tmp_path):
 @pytest.mark.parametrize("name", ["ham10000_three_centres", "mini_mias_simulated_centres"])
 def test_real_images(name, conduct_in_process, tmp_path, real_images, monkeypatch):
     monkeypatch.setenv("POLYCENTRE_TEST_DATA", str(real_images))
-    done, record = conduct_in_process(quick(name, "generators.c_flow.sampling_steps=2") if "mias" in name else quick(name), tmp_path / "run")
+    done, record = conduct_in_process(
+        quick(name, "generators.c_flow.sampling_steps=2") if "mias" in name else quick(name), tmp_path / "run"
+    )
     assert done
     assert record.results().query("metric == 'auroc'")["value"].notna().all()
     assert record.build().exists()

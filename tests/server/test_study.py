@@ -1,5 +1,6 @@
 """The whole path in one process: what comes out, what is done again and what is not, and what never travels."""
 
+import json
 import shutil
 from collections import Counter
 
@@ -49,6 +50,14 @@ def test_every_cell_is_in_the_results(finished):
     files = {p.name for p in finished.folder.iterdir()}
     assert {"scenario.yaml", "events.jsonl", "results.csv", "predictions.csv", "generators", "samples"} <= files
     assert {p.name for p in (finished.folder / "generators").iterdir()} == {"b_gan", "c_flow"}
+    privacy = json.loads((finished.folder / "privacy.json").read_text())
+    assert privacy["pixels_left"] == ["B"]
+    assert privacy["generators"]["b_gan/lesion"]["differential_privacy"] is None
+    weights = sum(f.stat().st_size for f in (finished.folder / "generators" / "b_gan").glob("*.safetensors"))
+    # The reply also holds a preview of 32 images.
+    assert privacy["left_each_centre"]["B"]["train_generator"]["bytes"] == pytest.approx(
+        weights + 32 * 32 * 32, rel=0.1
+    )
     assert finished.build().exists() and (finished.folder / "table.md").exists()
 
 

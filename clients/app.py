@@ -10,10 +10,9 @@ import os
 import socket
 import time
 import traceback
-from typing import Any
+from dataclasses import replace
 from uuid import uuid4
 
-import numpy as np
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -22,7 +21,7 @@ from clients import provider, receiver, survey
 from clients.node import Node
 from federation.code_digest import code_digest
 from federation.errors import TEXTS
-from federation.job import EnvelopeError, Job, Reply
+from federation.job import EnvelopeError, Job, Reply, canonical_json, check_arrays
 
 DUTIES = {
     "survey": survey.survey,
@@ -52,22 +51,22 @@ def handle(message: Message, context: Context) -> Message:
 def answer(job: Job) -> Reply:
     """Do a job; an exception becomes an error reply with a code."""
     started = time.time()
-    node = Node.of(job)
-    code: str = "ok"
-    numbers: dict[str, Any] = {}
-    body: dict[str, Any] = {}
-    arrays: dict[str, np.ndarray] = {}
+    worker = f"{socket.gethostname()}/{os.getpid()}"
+    try:
+        node = Node.of(job)
+    except OSError:
+        return replace(Reply.error(job, "no_workspace"), started=started, finished=time.time(), worker=worker)
     try:
         _accept(job)
-        compute = job.body.get("compute", {})
-        torch.set_num_threads(int(compute.get("threads", 1)))
+        torch.set_num_threads(int(job.body.get("compute", {}).get("threads", 1)))
         body, arrays = DUTIES[job.kind](node, job)
+        canonical_json(body)  # a reply that cannot travel is an error of this job, too
+        check_arrays(arrays)
+        reply = Reply(job.study, job.unit, job.centre, job.kind, body=body, arrays=arrays)
     except Exception as problem:  # the one place where everything a duty can raise ends
         code, numbers = _as_code(problem, node, job)
-    return Reply(
-        job.study, job.unit, job.centre, job.kind, code, numbers, body, arrays,
-        started=started, finished=time.time(), worker=f"{socket.gethostname()}/{os.getpid()}",
-    )  # fmt: skip
+        reply = Reply.error(job, code, **numbers)
+    return replace(reply, started=started, finished=time.time(), worker=worker)
 
 
 class Refusal(ValueError):

@@ -7,6 +7,7 @@ import numpy as np
 from clients.node import Node
 from clients.survey import load_patches
 from data_partitions import PatchDataset
+from data_partitions.small_cells import cell
 from federation.job import Job
 from federation.units import derive_seed
 from models import GeneratorSpec, PatchArrays
@@ -41,7 +42,9 @@ def train_generator(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
         precision=compute["precision"],
     )  # fmt: skip
     result["data_card"] = patches.data_card()
-    result["trained_on"] = {"boxes": int(used.table["box"].nunique()), "patients": int(used.table["patient"].nunique())}
+    result["trained_on"] = {
+        name: cell(int(used.table[column].nunique())) for name, column in (("boxes", "box"), ("patients", "patient"))
+    }
     return result, {
         **{f"weights.{k}": v for k, v in weights.items()},
         "preview.pixels": preview,

@@ -56,9 +56,9 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     for pool in body["pools"]:
         pixels, labels = node.read_pool(pool["unit"])
         rows = learning.draw_per_class(labels, (pool["negatives"], pool["positives"]))
-        foreign[f"{pool['source']}"] = PatchArrays(pixels, rows, labels[rows])
+        foreign[f"from {pool['source']}"] = PatchArrays(pixels, rows, labels[rows])
     if body["oversample"]:
-        foreign["oversampled"] = learning.oversampled(
+        foreign["own positives again"] = learning.oversampled(
             real, body["oversample"], np.random.default_rng(body["subset_seed"])
         )
 

@@ -82,6 +82,11 @@ def _check(patches: PatchDataset, task: str, needs: dict) -> None:
             need=needs["negatives"],
             task=task,
         )
+    if needs.get("images") and positives + negatives < needs["images"]:
+        have = positives + negatives
+        raise DataError(
+            "too_few_images", f"{have} images, {needs['images']} wanted", have=have, need=needs["images"], task=task
+        )
     for batch in needs.get("batches", []):
         have = len(train) if batch["both"] else len(train.select(label=1))
         if have < batch["batch_size"]:

@@ -13,7 +13,7 @@ INPUT_CODES = frozenset(
     {
         "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_table", "bad_value", "bad_weights", "batch_too_large",
         "class_missing", "duplicate_image", "lesion_without_row", "missing_file", "nan_pixels", "no_images", "no_label",
-        "no_lesions", "no_validation", "row_without_file", "too_few_negatives", "too_few_positives", "unknown_centre",
+        "no_lesions", "no_validation", "row_without_file", "too_few_images", "too_few_negatives", "too_few_positives", "unknown_centre",
     }
 )  # fmt: skip
 
@@ -22,6 +22,25 @@ TEXTS = {
     "lower study.minimum_positives, give the centre more patients, or drop its generators",
     "too_few_negatives": "has {have} negative training examples in task {task!r} but {need} are needed; "
     "give the centre more patients",
+    "too_few_images": "has {have} training images in task {task!r} but study.real_images asks for {need}; lower it",
+    "no_lesions": "has no lesion of the wanted kind (task.lesions); name the table of lesions in data.lesions, or change the task",
+    "no_images": "has no image; check data.path and its filters",
+    "no_label": "has images without a known label; name the label's column in data.columns and its words in data.positive",
+    "missing_file": "lacks a file or folder that its data section names; see the line below, and mend data.path or the table",
+    "row_without_file": "has rows in its table whose image is not there; see the line below, and copy the file or drop the row",
+    "bad_image": "has images that do not decode; see the line below, and copy them again or drop their rows",
+    "nan_pixels": "has images with NaN pixels; see the line below, and write them again or drop their rows",
+    "bad_columns": "has a table that lacks columns; see the line below, and name them in data.columns",
+    "bad_table": "has a table that cannot be read; see the line below",
+    "bad_value": "has values in its table that cannot be; see the line below, and mend the rows",
+    "bad_encoding": "has a table in another encoding; name it in data.encoding",
+    "duplicate_image": "names an image twice in its table; see the line below, and keep one row",
+    "lesion_without_row": "has lesions of images that its table does not name; see the line below",
+    "unknown_centre": "has no row of the wanted centre in its table; see the line below, and mend data.centre",
+    "class_missing": "has no training example of one class for {label}; give it more patients",
+    "bad_weights": "cannot read the pretrained weights of {label}; name another file",
+    "bad_package": "cannot use the generator package of {label}; get it again",
+    "no_workspace": "cannot write to its workspace; free space there, or mend its permissions",
     "no_validation": "has {positives} positive and {negatives} negative validation examples in task {task!r}; both classes "
     "are needed to choose a classifier: give the centre more patients or a larger split.val",
     "batch_too_large": "has {have} training patches for {label} but batch_size is {batch_size}; "

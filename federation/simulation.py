@@ -147,10 +147,13 @@ class SimulationRuntime:
         return self._process is not None and self._process.poll() is None
 
     def _flwr(self, *arguments: str) -> dict:
-        done = subprocess.run(
-            ["flwr", arguments[0], *arguments[1:], "--format", "json"],
-            env=self._environment, cwd=self._home, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                ["flwr", *arguments, "--format", "json"],
+                env=self._environment, cwd=self._home, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise StudyError(f"flwr {arguments[0]} did not answer within 120 s (log: {self.log_file})") from None
         try:
             # Warnings may stand before the JSON document.
             answer = json.loads(done.stdout[done.stdout.index("{") :])

@@ -40,7 +40,7 @@ class Units:
         code: digest of the computing code.
         data: keyed digest of a centre's data for a task, by (centre, task).
         platform: what a centre computes with (versions, device, CPU), by centre.
-        place: passed on in every job (`Job.place`), part of no id.
+        place, timeout_s: passed on in every job, part of no id.
     """
 
     study: str
@@ -48,6 +48,7 @@ class Units:
     data: Mapping[tuple[str, str], str]
     platform: Mapping[str, str]
     place: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
 
     def job(
         self,
@@ -82,4 +83,5 @@ class Units:
             label=label,
             code=self.code,
             place=dict(self.place),
+            timeout_s=self.timeout_s,
         )

@@ -48,9 +48,11 @@ def scenarios() -> None:
 def validate(file: Annotated[str, SCENARIO], set: Annotated[list[str] | None, SET] = None) -> None:
     """Read a scenario and print the resolved plan: centres, units of work, expected messages and bytes."""
     from polycentre.describe import print_plan
-    from scenarios.reader import read
+    from scenarios.reader import check_files, read
 
-    print_plan(console, read(file, set))
+    scenario = read(file, set)
+    check_files(scenario, file)
+    print_plan(console, scenario)
 
 
 @cli.command()

@@ -28,7 +28,7 @@ class Progress:
         self._skip = skip
         self._began = time.time()
         self._live = (
-            Live(Text("starting Flower..."), console=console, refresh_per_second=4, transient=True)
+            Live(Text("starting..."), console=console, refresh_per_second=4, transient=True)
             if console.is_terminal
             else None
         )
@@ -58,16 +58,22 @@ class Progress:
     def _headline(self, state: _State) -> str:
         spent = _duration(time.time() - self._began)
         if not state.phase:
-            return f"starting Flower: {spent}"
+            return f"starting: {spent}"
         done = state.done + state.failed
         failed = f", {state.failed} failed" if state.failed else ""
         line = f"{state.phase}: {state.phase_done} of {state.phase_units} ({done} of {self._expected} units in all{failed}), {spent}"
-        share = (state.phase_done + sum(self._share(unit) for unit in state.running.values())) / max(
-            1, state.phase_units
-        )
-        if 0.02 < share < 1:
-            line += f", this phase about {_duration((time.time() - state.phase_began) * (1 - share) / share)} more"
-        return line
+        left = self._seconds_left(state)
+        return line + (f", this phase about {_duration(left)} more" if left > 0 else "")
+
+    def _seconds_left(self, state: _State) -> float:
+        """Estimate for the phase: the running jobs from their own progress, the queued ones at the mean of the finished."""
+        running = 0.0
+        for unit in state.running.values():
+            share, spent = self._share(unit), time.time() - unit["t"]
+            running += spent * (1 - share) / share if share > 0.02 else 0.0
+        queued = max(0, state.phase_units - state.phase_done - len(state.running))
+        mean = state.phase_seconds / state.phase_computed if state.phase_computed else 0.0
+        return (running + queued * mean) / max(1, len(state.running))
 
     def _running(self, state: _State) -> list[str]:
         lines = []
@@ -94,19 +100,22 @@ class _State:
     def __init__(self, events: list[dict[str, Any]]):
         self.phase = ""
         self.done = self.failed = self.phase_done = self.phase_units = 0
-        self.phase_began = 0.0
+        self.phase_computed, self.phase_seconds = 0, 0.0
         self.running: dict[str, dict[str, Any]] = {}
         for event in events:
             kind = event["event"]
             if kind == "phase_started":
-                self.phase, self.phase_units, self.phase_began = event["phase"], event["units"], event["t"]
-                self.phase_done = 0
+                self.phase, self.phase_units, self.phase_done = event["phase"], event["units"], 0
+                self.phase_computed, self.phase_seconds = 0, 0.0
             elif kind == "unit_started":
                 self.running[event["unit"]] = event
             elif kind == "unit_finished":
                 self.running.pop(event["unit"], None)
                 self.done += 1
                 self.phase_done += 1
+                if not event["cached"]:
+                    self.phase_computed += 1
+                    self.phase_seconds += event["seconds"]
             elif kind == "unit_failed":
                 self.running.pop(event["unit"], None)
                 self.failed += 1

@@ -46,6 +46,7 @@ def run_scenario(
     began = time.time()
     scenario = reader.read(file, overrides)
     check_machine(scenario)
+    reader.check_files(scenario, file)
     _agree_to_pooling(console, scenario, yes)
     record = _resumed(scenario, out) if resume else _new(scenario, out)
     cache = (cache or Path(default_cache())).absolute()
@@ -55,6 +56,9 @@ def run_scenario(
     _point_latest(record.folder)
     console.print(f"run folder {record.folder}", highlight=False, soft_wrap=True)
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGHUP, _interrupt)
     done_before = len(record.events())
     begin(record)
     with Progress(console, record, expected_units(scenario), done_before) as progress:
@@ -67,6 +71,11 @@ def run_scenario(
             record.event(
                 "run_finished", status="interrupted", seconds=time.time() - began, text="interrupted", exit_status=1
             )
+        except StudyError as problem:
+            if not _ended(record):
+                record.event(
+                    "run_finished", status="failed", seconds=time.time() - began, text=str(problem), exit_status=1
+                )
     return _finish(console, record, file, began)
 
 
@@ -159,9 +168,14 @@ def _with_ray(record: RunRecord, scenario: Scenario, cache: Path, refresh: Calla
     runtime = SimulationRuntime(CHECKOUT, record.folder)
     try:
         runtime.start()
-        config: dict[str, Any] = {"scenario": scenario.name, "out": str(record.folder), "cache": str(cache)}
+        config: dict[str, Any] = {
+            "scenario": scenario.name,
+            "out": str(record.folder),
+            "cache": str(cache),
+            "begun": True,
+        }
         run_id = runtime.submit(config, nodes, workers, gpus if _wants_gpu(scenario) else 0.0)
-        asked = time.monotonic()
+        asked, unanswered = time.monotonic(), 0
         while True:
             refresh()
             time.sleep(0.25)
@@ -171,8 +185,14 @@ def _with_ray(record: RunRecord, scenario: Scenario, cache: Path, refresh: Calla
                 raise StudyError(
                     f"Flower's SuperLink ended during the run; see {runtime.log_file}; resume with --resume"
                 )
-            if time.monotonic() - asked > 10.0:  # asking starts a process; the record tells of a regular end sooner
-                status, details = runtime.status(run_id)
+            if time.monotonic() - asked > 30.0:  # asking starts a process; the record tells of a regular end sooner
+                try:
+                    (status, details), unanswered = runtime.status(run_id), 0
+                except StudyError:
+                    # A busy machine may leave one question unanswered; the run itself goes on.
+                    status, details, unanswered = "unknown", "", unanswered + 1
+                    if unanswered == 3:
+                        raise
                 asked = time.monotonic()
                 if status.startswith("finished") and not _ended(record):
                     raise StudyError(f"Flower reports {status} ({details or 'no details'}); see {runtime.log_file}")
@@ -206,6 +226,11 @@ def _in_process(record: RunRecord, scenario: Scenario, cache: Path, refresh: Cal
         thread.join(0.25)
     if problems:
         raise problems[0]
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does: what was started is stopped, and the run can be resumed."""
+    raise KeyboardInterrupt
 
 
 class _undisturbed:

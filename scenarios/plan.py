@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class Plan:
         }
         return body | ({"task": self.task(task).model_dump(mode="json")} if task is not None else {})
 
-    def compute_body(self, centre: str, model: str) -> dict[str, Any]:
+    def compute_body(self, centre: str, model: str = "") -> dict[str, Any]:
         """Device, threads and precision for one model at one centre."""
         found = self._compute.get(centre, {})
         setting = self.scenario.compute
@@ -122,20 +123,26 @@ class Plan:
                         "positives": s.study.minimum_positives if needed else 0,
                         "negatives": 1 if needed else 0,
                         "batches": batches,
+                        "images": max(s.study.real_images) if s.study.real_images and "receiver" in roles else 0,
                         "validation": "receiver" in roles,
                     },
                 }
             )
-            models |= {n: {"generator": self.generator_spec(n, task.name)} for n in trained}
+            models |= {
+                probe_key("generator", n, task.name): {"generator": self.generator_spec(n, task.name)} for n in trained
+            }
             if "receiver" in roles:
                 models |= {
-                    n: {"generator": self.generator_spec(n, task.name)}
+                    probe_key("generator", n, task.name): {"generator": self.generator_spec(n, task.name)}
                     for arm in s.arms.values() if isinstance(arm, OneShotArm)
                     for n in arm.generators if task.name in self.tasks_of(n)
                 }  # fmt: skip
-                models |= {c.model: {"classifier": self.classifier_spec(c, task.name)} for c in s.study.classifiers}
+                models |= {
+                    probe_key("classifier", c.model, task.name): {"classifier": self.classifier_spec(c, task.name)}
+                    for c in s.study.classifiers
+                }
         body = self.data_body(centre, None)
-        return body | {"tasks": tasks, "models": models, "compute": self.compute_body(centre, "")}
+        return body | {"tasks": tasks, "models": models, "compute": self.compute_body(centre)}
 
     def orders(self) -> list[Order]:
         """Every generator that some arm uses, for every task it serves."""
@@ -153,7 +160,7 @@ class Plan:
                     "generator": spec,
                     "name": name,
                     "seed": derive_seed(self.scenario.seed, f"generator/{name}/{task}", centre),
-                    "compute": self.compute_body(centre, name),
+                    "compute": self.compute_body(centre, probe_key("generator", name, task)),
                 }
                 orders.append(Order(name, task, centre, body, spec))
         return orders
@@ -169,7 +176,7 @@ class Plan:
             bodies = tuple(
                 {
                     "seed": derive_seed(self.scenario.seed, f"synthesis/{generator}/{task}", receiver),
-                    "compute": self.compute_body(receiver, generator),
+                    "compute": self.compute_body(receiver, probe_key("generator", generator, task)),
                 }
                 for generator in generators
             )
@@ -240,6 +247,8 @@ class Plan:
                 "real_fraction": cell.fraction, "real_images": cell.images, "repeat": cell.repeat, "receiver": cell.receiver,
             },
             "classifier": self.classifier_spec(cell.classifier, cell.task),
+            # The weights' content, not only their path, decides the result.
+            "pretrained_sha256": file_digest(cell.classifier.pretrained),
             "training": training.model_dump(mode="json"),
             "recipe": {
                 "use": settings.use if uses_foreign else "none",
@@ -252,7 +261,7 @@ class Plan:
             "subset_seed": derive_seed(s.seed, f"subset/{cell.task}", cell.receiver, cell.repeat),
             "seed": derive_seed(s.seed, f"classifier/{cell.task}/{cell.classifier.model}", cell.receiver, cell.repeat),
             "send_classifier": bool(self.test_centres(cell)),
-            "compute": self.compute_body(cell.receiver, cell.classifier.model),
+            "compute": self.compute_body(cell.receiver, probe_key("classifier", cell.classifier.model, cell.task)),
         }  # fmt: skip
 
     def test_body(self, cell: Cell, centre: str) -> dict[str, Any]:
@@ -260,7 +269,8 @@ class Plan:
         learned = self.cell_body(cell, [])
         return self.data_body(centre, cell.task) | {
             "cell": learned["cell"], "classifier": learned["classifier"], "training": learned["training"],
-            "seed": learned["seed"], "compute": self.compute_body(centre, cell.classifier.model),
+            "seed": learned["seed"],
+            "compute": learned["compute"] | {"device": self.compute_body(centre)["device"]},
         }  # fmt: skip
 
     def test_centres(self, cell: Cell) -> list[str]:
@@ -284,6 +294,11 @@ class Plan:
                     yield name, arm, receiver, task.name
 
 
+def probe_key(kind: str, name: str, task: str) -> str:
+    """Under what the survey answers which precision a model is computed in."""
+    return f"{kind}/{name}/{task}"
+
+
 def model_problems(scenario: Scenario) -> list[str]:
     """Models that cannot make or take images of a task's size, each as "key: what is wrong"; built without memory."""
     problems = []
@@ -300,6 +315,50 @@ def model_problems(scenario: Scenario) -> list[str]:
                     classifier_spec_of(choice.model_copy(update={"pretrained": None}), task).build(0)
                 except ValueError as problem:
                     problems.append(f"study.classifiers: {choice.model}: {problem} (task {task.name!r})")
+    return list(dict.fromkeys(problems))
+
+
+def file_problems(scenario: Scenario) -> list[str]:
+    """What is wrong with the files that a scenario names, each as "key: what is wrong and what would be right"."""
+    problems = []
+    shares_both = {
+        name
+        for arm in scenario.arms.values()
+        if isinstance(arm, OneShotArm) and arm.settings(scenario.study).classes == "both"
+        for name in arm.generators
+    }
+    for name, generator in scenario.generators.items():
+        if generator.package is None:
+            continue
+        key = f"generators.{name}.package"
+        try:
+            spec = read_package(name, generator.package).spec
+        except ValueError as problem:
+            problems.append(f"{key}: {problem}; name a folder with card.json and generator.safetensors")
+            continue
+        if name in shares_both and not spec.conditional:
+            problems.append(
+                f"{key}: makes positives only, but an arm shares both classes of it; set classes: lesion there"
+            )
+        for task in scenario.all_tasks:
+            wanted = generator.tasks is None or task.name in generator.tasks
+            if wanted and (spec.image_size, spec.channels) != (task.image_size, task.channels):
+                problems.append(
+                    f"{key}: makes {spec.image_size} px x {spec.channels} images, but task {task.name!r} has "
+                    f"{task.image_size} px x {task.channels}; name its tasks in generators.{name}.tasks, or change the task"
+                )
+    for choice in scenario.study.classifiers:
+        for task in scenario.all_tasks if choice.pretrained else ():
+            try:
+                classifier_spec_of(choice, task).build(0)
+            except ValueError as problem:
+                problems.append(
+                    f"study.classifiers: {choice.model}: {problem}; name another file in pretrained, or leave it out"
+                )
+    for name, centre in scenario.centres.items():
+        path = getattr(centre.data, "path", None)
+        if path is not None and not Path(path).is_dir():
+            problems.append(f"centres.{name}.data.path: no folder {path}; name the folder that holds metadata.csv")
     return list(dict.fromkeys(problems))
 
 
@@ -324,6 +383,11 @@ def classifier_spec_of(choice: ClassifierChoice, task: Task) -> ClassifierSpec:
         input_size=choice.image_size,
         pretrained=Path(choice.pretrained) if choice.pretrained else None,
     )
+
+
+def file_digest(path: str | None) -> str | None:
+    """SHA-256 of a file, None for no file."""
+    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def read_package(name: str, folder: str | None) -> GeneratorPackage:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from scenarios.plan import model_problems
+from scenarios.plan import file_problems, model_problems
 from scenarios.scenario import Generator, Scenario
 
 SHIPPED = Path(__file__).parent
@@ -38,6 +38,8 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue  # `<<: *anchor`; keys written here win over merged ones
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str | int | float | bool):
+            raise yaml.MarkedYAMLError(problem="a key is a list or a mapping", problem_mark=key_node.start_mark)
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
         seen.add(key)
@@ -79,7 +81,11 @@ def read(file: str | Path, overrides: list[str] | None = None) -> Scenario:
         ScenarioError: with one line per problem.
     """
     path = find(str(file))
-    return parse(path.read_text(encoding="utf-8"), source=str(file), base=path.parent, overrides=overrides or [])
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ScenarioError(f"{file}: cannot be read as UTF-8 text ({problem}); save it again as UTF-8") from None
+    return parse(text, source=str(file), base=path.parent, overrides=overrides or [])
 
 
 def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = None) -> Scenario:
@@ -89,6 +95,8 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
     except yaml.MarkedYAMLError as problem:
         where = f"line {problem.problem_mark.line + 1}" if problem.problem_mark else "?"
         raise ScenarioError(f"{source}: {where}: {problem.problem}; mend the YAML there") from None
+    except yaml.YAMLError as problem:
+        raise ScenarioError(f"{source}: is not YAML ({str(problem).splitlines()[0]}); mend it there") from None
     if not isinstance(tree, dict):
         raise ScenarioError(f"{source}: holds no settings; start from one of: {', '.join(shipped())}")
     for override in overrides or []:
@@ -104,6 +112,17 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
     return scenario
 
 
+def check_files(scenario: Scenario, source: str) -> None:
+    """Files that a scenario names: packages that fit their tasks, weights, folders of images. Needs them at hand.
+
+    Raises:
+        ScenarioError: with one line per file that is missing or does not fit.
+    """
+    problems = [f"{source}: {problem}" for problem in file_problems(scenario)]
+    if problems:
+        raise ScenarioError("\n".join(problems))
+
+
 def resolved_yaml(scenario: Scenario) -> str:
     """The scenario with every default written out; reading it gives the same scenario."""
     tree = scenario.model_dump(mode="json", exclude_none=True)
@@ -111,6 +130,9 @@ def resolved_yaml(scenario: Scenario) -> str:
         if generator.package is None:
             own = generator.model_dump(mode="json", exclude_none=True, include=set(Generator.model_fields))
             tree["generators"][name] = own | generator.hyper_parameters | generator.training
+    for name, arm in scenario.arms.items():
+        if arm.schedule is not None:
+            tree["arms"][name]["schedule"] = arm.settings(scenario.study).schedule.model_dump(mode="json")
     for key in ("augmentation", "normalise"):  # settings of the study and its arms
         tree["study"]["training"].pop(key)
     if not scenario.tasks:
@@ -126,11 +148,11 @@ def _override(tree: dict[str, Any], override: str) -> None:
     place: Any = tree
     for depth, part in enumerate(parts[:-1]):
         if isinstance(place, list):
-            place = place[_index(place, part, override)]
-            continue
-        child = place.get(part)
-        if child is None:
-            child = place[part] = {}
+            child = place[_index(place, part, override)]
+        else:
+            child = place.get(part)
+            if child is None:
+                child = place[part] = {}
         if not isinstance(child, dict | list):
             raise ScenarioError(
                 f"--set {override}: {'.'.join(parts[: depth + 1])} is {child!r}, it has no keys of its own"

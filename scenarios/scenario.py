@@ -112,11 +112,6 @@ class Schedule(_Section):
             raise ValueError("must be a number of steps such as 300, or a number of epochs such as '100 epochs'")
         return int(text) if text.isdigit() else text
 
-    def steps(self, stage: str, items: int, batch_size: int) -> int:
-        """Optimizer steps of a stage over a training set of `items` patches."""
-        value = getattr(self, stage)
-        return value if isinstance(value, int) else int(value.split()[0]) * max(1, -(-items // batch_size))
-
 
 class Use(_Section):
     """How a receiver uses what it was given. `study` sets it for all arms, an arm overrides it."""
@@ -216,6 +211,9 @@ class _Arm(_Section):
         """The study's settings with this arm's changes."""
         own = {k: v for k in Use.model_fields if (v := getattr(self, k)) is not None}
         base = {k: getattr(study, k) for k in Use.model_fields}
+        if self.schedule is not None:  # only the stages that the arm names
+            named = {k: getattr(self.schedule, k) for k in self.schedule.model_fields_set}
+            own["schedule"] = study.schedule.model_copy(update=named)
         return Use(**(base | own))
 
 
@@ -255,6 +253,7 @@ class Compute(_Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: int = Field(2, ge=1, description="jobs at once")
     threads_per_job: int = Field(1, ge=1)
+    job_timeout_s: float | None = Field(None, gt=0, description="after this a job counts as failed; none: wait")
 
 
 class Scenario(_Section):
@@ -269,9 +268,18 @@ class Scenario(_Section):
     tasks: tuple[Task, ...] = ()
     split: SplitRule = SplitRule()
     generators: dict[str, Generator] = {}
-    arms: dict[str, Arm]
+    arms: dict[str, Arm] = Field(min_length=1)
     study: Study = Study()
     compute: Compute = Compute()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(
+                "must start with a letter and hold letters, digits, - and _ only (40 at most): it names the run folder"
+            )
+        return value
 
     @field_validator("centres", "generators", "arms")
     @classmethod
@@ -314,6 +322,7 @@ def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and wh
         yield f"centres: no centre has the role receiver; centres: {centres}"
     if not s.providers and not any(g.package for g in s.generators.values()):
         yield f"centres: no centre has the role provider and no generator is a package, so nothing can be shared; centres: {centres}"
+        return  # what follows from it would only repeat it
     for name, generator in s.generators.items():
         if generator.centre is not None and generator.centre not in s.centres:
             yield f"generators.{name}.centre: no centre {generator.centre!r}; centres: {centres}"

@@ -6,11 +6,13 @@ default scenario into a new folder below the cache.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from pathlib import Path
 
+import psutil
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -32,21 +34,24 @@ def main(grid: Grid, context: Context) -> None:
     refuse_foreign_code(Path.cwd())
     config = context.run_config
     cache = Path(str(config["cache"]) or default_cache())
-    name = str(config["scenario"]) or reader.DEFAULT
-    if config["out"]:
-        record = RunRecord.open(Path(str(config["out"])))
+    out = Path(str(config["out"])) if config["out"] else None
+    if out is not None and (out / "scenario.yaml").exists():
+        record = RunRecord.open(out)  # go on with it
     else:
+        name = str(config["scenario"]) or reader.DEFAULT
         scenario = reader.read(name)
-        folder = cache / "runs" / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        record = RunRecord.create(folder, reader.resolved_yaml(scenario), describe())
+        reader.check_files(scenario, name)
+        out = out or cache / "runs" / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        record = RunRecord.create(out, reader.resolved_yaml(scenario), describe())
+    if not config["begun"]:
         begin(record)
     log.info("polycentre: code from %s (digest %s)", package_folder("server").parent, code_digest())
     log.info("polycentre: run folder %s", record.folder)
-    if not conduct(grid, record, cache):
-        raise RuntimeError(f"some units failed; see {record.folder / 'events.jsonl'}")
-    if not config["out"]:
-        # Nobody else will: with `polycentre run` the command line builds the report.
+    done = conduct(grid, record, cache)
+    if not config["begun"]:  # with `polycentre run` the command line builds the report
         log.info("polycentre: report %s", record.build())
+    if not done:
+        raise RuntimeError(f"{record.events()[-1]['text']} (run folder {record.folder})")
 
 
 def refuse_foreign_code(working_directory: Path) -> None:
@@ -59,14 +64,25 @@ def refuse_foreign_code(working_directory: Path) -> None:
         StudyError: with whose code it is and what to do.
     """
     hiding = [
-        name for name in COMPUTING if (working_directory / name).exists() or (working_directory / f"{name}.py").exists()
+        name
+        for name in COMPUTING
+        if (working_directory / name / "__init__.py").exists() or (working_directory / f"{name}.py").exists()
     ]
     if hiding and code_digest(root=working_directory) != code_digest():
         raise StudyError(
-            f"Flower's SuperLink was started in {working_directory}, whose {hiding[0]!r} would be run instead of that of "
-            f"{package_folder('server').parent}; stop that SuperLink (pkill -f flower-superlink) and run again, or use "
-            "`polycentre run`, which starts its own", 2,
+            f"Flower's SuperLink{_superlink_pid()} was started in {working_directory}, whose {hiding[0]!r} would be run instead of "
+            f"that of {package_folder('server').parent}; stop that SuperLink and run again, or use `polycentre run`, which "
+            "starts its own", 2,
         )  # fmt: skip
+
+
+def _superlink_pid() -> str:
+    """ " (process N)" of the SuperLink above this process, where it can be seen."""
+    for process in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error):
+            if any("flower-superlink" in part for part in process.cmdline()):
+                return f" (process {process.pid})"
+    return ""
 
 
 def begin(record: RunRecord) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,12 @@ class Study:
         blank = Plan(self._scenario)
         s = self._scenario
         study = digest([s.name, s.seed, sorted(s.centres)])
-        units = Units(study, code_digest(), {}, {}, self._place)
+        units = Units(study, code_digest(), {}, {}, self._place, s.compute.job_timeout_s)
         jobs = [
             units.job("survey", centre, None, blank.survey_body(centre), label=f"survey of {centre}")
             for centre in s.centres
         ]
+        earlier = self._earlier_precision()
         with self._phase("survey", len(jobs)):
             replies = self._centres.gather(jobs)
         bad = [reply for reply in replies if not reply.ok]
@@ -80,11 +82,12 @@ class Study:
             for task in reply.body["tasks"].values():
                 for note in task["notes"]:
                     self._record.event("note", centre=reply.centre, text=note)
-        compute = {r.centre: {"device": r.body["device"], "precision": r.body["precision"]} for r in replies}
+        compute = {
+            r.centre: {"device": r.body["device"], "precision": r.body["precision"] | earlier.get(r.centre, {})}
+            for r in replies
+        }
         data = {(r.centre, task): found["digest"] for r in replies for task, found in r.body["tasks"].items()}
-        return Plan(s, compute), Units(
-            study, units.code, data, {r.centre: r.body["platform"] for r in replies}, self._place
-        )
+        return Plan(s, compute), replace(units, data=data, platform={r.centre: r.body["platform"] for r in replies})
 
     def _share(self, plan: Plan, units: Units) -> Shared:
         strategies: list[Strategy] = [
@@ -135,6 +138,14 @@ class Study:
         with self._phase("test", len(jobs)):
             replies = self._centres.gather([job for *_, job in jobs.values()])
         return [(*jobs[reply.unit][:3], reply) for reply in replies if reply.ok]
+
+    def _earlier_precision(self) -> dict[str, dict[str, str]]:
+        """{centre: {model: precision}} that earlier sessions of this run computed in: today's measurement may differ."""
+        earlier: dict[str, dict[str, str]] = {}
+        for info in self._record.units() if self._scenario.compute.precision == "auto" else []:
+            if info["kind"] == "survey":
+                earlier.setdefault(info["centre"], {}).update(info["result"]["precision"])
+        return earlier
 
     # -- what is written -----------------------------------------------------------------------------------------
 

@@ -65,6 +65,8 @@ def synthesise(
     Returns:
         uint8 (n, c, h, w) and int64 labels (n,), negatives first; of each class a prefix is a fair draw too.
     """
+    if not spec.conditional and per_class.get(0):
+        raise ValueError("an unconditional generator makes positives only; ask it for label 1 alone")
     model = spec.build(seed)
     model.load_shared_arrays(weights)
     model.to(device)

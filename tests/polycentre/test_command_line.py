@@ -127,8 +127,69 @@ def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
     )
     status, out, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "out")
     assert status == 2
-    assert "centre 'A'" in one_line(err)
+    line = one_line(err)
+    assert "centre 'A'" in line and "image is not there" in line and "copy the file or drop the row" in line
     assert "a.png" in out, "file and row, from the centre's own log"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "study.classifiers=[{model: cnn_small, pretrained: /nope.pth}]",
+            "cnn_small: cannot read weights from /nope.pth",
+        ),
+        ("generators.p.package=/nowhere", "generators.p.package: /nowhere is not a generator package"),
+        ("centres.A.data={source: folder, path: /nowhere}", "centres.A.data.path: no folder /nowhere"),
+    ],
+)
+def test_files_that_a_scenario_names_are_checked_before_anything_starts(override, expected, run, scenario, tmp_path):
+    for command in ("validate", "run"):
+        status, _, err = run(command, scenario(), "--set", override)
+        assert status == 2
+        assert expected in one_line(err)
+        assert not (tmp_path / "runs").exists()
+
+
+def test_packages_must_fit_their_tasks_and_arms(run, scenario, tmp_path):
+    from models import GeneratorPackage, GeneratorSpec
+
+    spec = GeneratorSpec.model_validate(
+        {"model": "dcgan", "image_size": 64, "hyper_parameters": {"width": 8}, "training": {"steps": 1}}
+    )
+    GeneratorPackage(spec, spec.build(0).shared_arrays(), {}).write(tmp_path / "p")
+    file = scenario(
+        generators__p={"package": str(tmp_path / "p")},
+        arms__p={"strategy": "one_shot", "generators": ["p"], "classes": "both"},
+    )
+    status, _, err = run("validate", file)
+    assert status == 2
+    assert "makes positives only" in err and "makes 64 px x 1 images, but task 'lesion' has 32 px" in err
+
+
+def test_a_package_is_used_as_a_generator_is(run, scenario, tmp_path):
+    from models import GeneratorPackage, GeneratorSpec
+
+    spec = GeneratorSpec.model_validate(
+        {"model": "dcgan", "image_size": 32, "hyper_parameters": {"width": 8}, "training": {"steps": 1}}
+    )
+    GeneratorPackage(spec, spec.build(0).shared_arrays(), {}).write(tmp_path / "p")
+    # Also: a generator may be called like one of our own sources.
+    file = scenario(
+        generators={"real": {"package": str(tmp_path / "p")}},
+        arms={"own": {"strategy": "local"}, "b": {"strategy": "one_shot", "generators": ["real"]}}, study__test_on=[], repeats=1,
+    )  # fmt: skip
+    status, out, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "out")
+    assert status == 0, err
+    from reports.run_record import RunRecord
+
+    results = RunRecord.open(tmp_path / "out").results().set_index(["arm", "metric"])["value"]
+    assert results["own", "auroc"] != results["b", "auroc"] or results["own", "auprc"] != results["b", "auprc"]
+
+
+def test_more_images_than_there_are(run, scenario, tmp_path):
+    status, _, err = run("run", scenario(study__real_images=[5000]), "--engine", "inprocess", "--out", tmp_path / "out")
+    assert status == 2 and "study.real_images asks for 5000; lower it" in one_line(err)
 
 
 def test_doctor_reports_this_machine(run):

@@ -95,6 +95,13 @@ def test_paper_000_can_be_expressed():
         (changed(study={"real_fraction": [1.0], "real_images": [10]}), r"keep one"),
         (changed(study={"schedule": {"real": "ten"}}), r"study\.schedule\.real: 'ten': must be a number of steps"),
         (changed(task=None), r"exactly one of `task`"),
+        (changed(arms={}), r"x\.yaml: arms: .*at least 1"),
+        (changed(name="../x"), r"x\.yaml: name: '\.\./x': must start with a letter"),
+        (changed(task__name="../../x"), r"x\.yaml: task\.name: '\.\./\.\./x': "),
+        (changed(generators__g__image="3"), r"generators\.g: .*unknown key image"),
+        (changed(task__image_size=48), r"generators\.g: .*image_size.*48"),
+        ("? [a]\n: 3\n", r"x\.yaml: line 1: a key is a list"),
+        ("name: a\0b", r"x\.yaml: is not YAML"),
         ("name: x\nname: y\n", r"x\.yaml: line 2: key 'name' stands twice"),
         ("name: [", r"x\.yaml: line \d+: "),
         ("", r"x\.yaml: holds no settings"),
@@ -134,6 +141,27 @@ def test_overrides_change_what_they_name(tmp_path):
 def test_bad_overrides_are_named(override, expected, tmp_path):
     with pytest.raises(ScenarioError, match=expected.replace(".", r"\.")):
         read_text(GOOD, tmp_path, override)
+
+
+def test_an_override_below_a_list_of_names_is_refused(tmp_path):
+    text = changed(study={"classifiers": ["cnn_small"]})
+    with pytest.raises(ScenarioError, match="study.classifiers.0 is 'cnn_small', it has no keys of its own"):
+        read_text(text, tmp_path, "study.classifiers.0.model=cnn")
+
+
+def test_a_scenario_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "x.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(ScenarioError, match="cannot be read as UTF-8"):
+        read(tmp_path / "x.yaml")
+
+
+def test_an_arm_changes_only_the_stages_that_it_names(tmp_path):
+    text = changed(study={"schedule": {"real": 50, "pretrain": 100}}, arms__shared__schedule={"mix": 9})
+    s = read_text(text, tmp_path)
+    schedule = s.arms["shared"].settings(s.study).schedule
+    assert (schedule.real, schedule.pretrain, schedule.mix, schedule.fine_tune) == (50, 100, 9, 240)
+    again = parse(resolved_yaml(s), source="resolved", base=tmp_path)
+    assert again.arms["shared"].settings(again.study) == s.arms["shared"].settings(s.study)
 
 
 def test_paths_start_at_the_scenario_and_take_variables(tmp_path, monkeypatch):

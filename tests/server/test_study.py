@@ -163,15 +163,21 @@ def patches_of(cache):
 
 
 def leaks(payloads, patches):
-    """Whether any array holds a centre's patch, as uint8 or as float32 in [-1, 1]."""
+    """Whether any array holds a centre's patch: as uint8 or as floats in [-1, 1] or [0, 1], of any shape, flipped or not."""
+    size = len(next(iter(patches)))
+    side = int(np.sqrt(size))
     for array in payloads:
-        if array.dtype == np.uint8 and array.ndim == 4:
-            if any(image.tobytes() in patches for image in array):
-                return True
-        elif array.ndim == 4 and array.dtype == np.float32 and array.shape[1] in (1, 3):
-            images = np.clip(np.rint((array + 1) * 127.5), 0, 255).astype(np.uint8)
-            if any(image.tobytes() in patches for image in images):
-                return True
+        if array.size == 0 or array.size % size:
+            continue
+        flat = array.reshape(-1, side, side)
+        forms = [flat] if array.dtype == np.uint8 else []
+        if np.issubdtype(array.dtype, np.floating):
+            wide = flat.astype(np.float64)
+            forms = [np.clip(np.rint(f), 0, 255).astype(np.uint8) for f in ((wide + 1) * 127.5, wide * 255)]
+        for form in forms:
+            for turned in (form, form[:, ::-1], form[:, :, ::-1], form[:, ::-1, ::-1]):
+                if any(np.ascontiguousarray(image).tobytes() in patches for image in turned):
+                    return True
     return False
 
 
@@ -190,6 +196,14 @@ def test_no_patch_of_a_centre_is_in_any_message_unless_pooled(tiny, conduct_in_p
     sent, _ = run_and_listen(tiny("arms.pooled=null"), conduct_in_process, tmp_path / "one_shot")
     patches = patches_of(patch_cache)
     assert len(patches) > 100
+    some = np.frombuffer(sorted(patches)[50], np.uint8)
+    for form in (
+        some,
+        some.reshape(32, 32)[:, ::-1],
+        (some / 127.5 - 1).astype(np.float32),
+        (some / 255).astype(np.float16),
+    ):
+        assert leaks([form], patches), "the detector must see a patch in any of these forms"
     assert not leaks(sent, patches)
     sent, _ = run_and_listen(tiny(), conduct_in_process, tmp_path / "pooled")
     assert leaks(sent, patches), "the detector must see what `pooled` sends"

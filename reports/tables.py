@@ -230,8 +230,9 @@ def markdown(found: Sequence[Block], study: Study, sets: dict[tuple[str, str], E
     lines += [
         "Own: the receiver's real training images. Added: synthetic ones, or what an upper bound or a control adds.",
         "Percent: mean (standard deviation over repeats). Against the baseline: difference in points, by repeat,",
-        "mean (standard deviation), and in how many repeats it was higher. A repeat draws the receiver's real images",
-        "and trains the classifier anew; each generator was trained once: its own variance is not in these numbers.",
+        "mean (standard deviation), and in how many repeats it was higher. A repeat trains the classifier anew, on a new",
+        "draw of the receiver's patients where fewer than all are used; each generator was trained once: its own variance",
+        "is not in these numbers.",
         "",
     ]
     return "\n".join(lines)

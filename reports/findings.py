@@ -131,7 +131,8 @@ def caution(found: Sequence[Finding]) -> str:
         )
     text += (
         "sd is the standard deviation over repeats: a repeat trains the classifier anew, on a new draw"
-        " of the receiver's patients where fewer than all are used. Each generator was trained once, so the luck of its own training is in none of these numbers."
+        " of the receiver's patients where fewer than all are used. "
+        "Each generator was trained once, so the luck of its own training is in none of these numbers."
     )
     if any(f.interval is None for f in found):
         text += " Nor is that of the test patients, where no interval is given: the record lacks their predictions."

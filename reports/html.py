@@ -204,7 +204,8 @@ def _limits(study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> list[st
         "“Helped” and “hurt” are said only where at least three repeats agree, by more than their standard deviation, "
         "and where the 95 % interval over at least ten test patients leaves out zero. Many arms and settings "
         "are compared, and no correction is made for that: a single “helped” among many rows may be chance.",
-        "A repeat trains the classifier anew, on a new draw of the receiver's patients where fewer than all are used. Splits and generators are the same "
+        "A repeat trains the classifier anew, on a new draw of the receiver's patients where fewer than all are "
+        "used. Splits and generators are the same "
         "in all repeats; another split or another training of the generator may give another answer.",
         "AUROC and AUPRC do not depend on a threshold; accuracy, balanced accuracy and F1 use 0.5. AUPRC of a "
         "classifier that knows nothing is the prevalence of the positive class, which differs between test sets.",

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from federation.centres import Centres
-from federation.job import Job, Reply
+from federation.job import Reply
 from federation.units import Units
-from strategies.strategy import Pool, Shared, Strategy
+from strategies.strategy import Pool, Shared, Strategy, failures
 
 
 @dataclass(frozen=True)
@@ -39,31 +39,34 @@ class Pooled(Strategy):
     def share(self, centres: Centres) -> Shared:
         shared = Shared()
         for transfer in self._transfers:
-            pools = []
-            for centre, body in transfer.bodies.items():
-                send = self._units.job(
-                    "send_patches", centre, transfer.task, body, label=f"real patches for {transfer.receiver}"
-                )
-                receive = self._units.job(
-                    "receive_patches",
-                    transfer.receiver,
-                    None,
-                    {},
-                    inputs=[send.unit],
-                    label=f"real patches of {centre}",
-                )
-                reply = centres.known(receive) or self._move(centres, send, receive)
-                if reply.ok:
-                    counts = reply.body["counts"]
-                    pools.append(Pool(reply.unit, centre, int(counts["0"]), int(counts["1"])))
-                else:
-                    shared.failed.append(reply)
-            if len(pools) == len(transfer.bodies):
-                shared.pools[transfer.arm, transfer.receiver, transfer.task] = pools
+            replies = self._move(centres, transfer)
+            shared.failed += failures(replies)
+            if all(reply.ok for reply in replies):
+                shared.pools[transfer.arm, transfer.receiver, transfer.task] = [
+                    Pool(reply.unit, centre, int(reply.body["counts"]["0"]), int(reply.body["counts"]["1"]))
+                    for centre, reply in zip(transfer.bodies, replies, strict=True)
+                ]
         return shared
 
-    @staticmethod
-    def _move(centres: Centres, send: Job, receive: Job) -> Reply:
-        """The receiver's answer, or the provider's where that one failed."""
-        (sent,) = centres.gather([send])
-        return centres.gather([replace(receive, arrays=sent.arrays)])[0] if sent.ok else sent
+    def _move(self, centres: Centres, transfer: Transfer) -> list[Reply]:
+        """By provider: the receiver's answer, or the provider's where that one failed. Providers send side by side."""
+        sends, receives = {}, {}
+        for centre, body in transfer.bodies.items():
+            label = f"real patches for {transfer.receiver}"
+            sends[centre] = self._units.job("send_patches", centre, transfer.task, body, label=label)
+            receives[centre] = self._units.job(
+                "receive_patches",
+                transfer.receiver,
+                None,
+                {},
+                inputs=[sends[centre].unit],
+                label=f"real patches of {centre}",
+            )
+        # What the receiver holds from an earlier session, or from another arm, is not moved again.
+        replies = {centre: known for centre, job in receives.items() if (known := centres.known(job)) is not None}
+        wanted = [centre for centre in transfer.bodies if centre not in replies]
+        sent = dict(zip(wanted, centres.gather([sends[c] for c in wanted]), strict=True))
+        arrived = [c for c in wanted if sent[c].ok]
+        received = centres.gather([replace(receives[c], arrays=sent[c].arrays) for c in arrived])
+        replies |= {c: reply for c, reply in sent.items() if not reply.ok} | dict(zip(arrived, received, strict=True))
+        return [replies[centre] for centre in transfer.bodies]

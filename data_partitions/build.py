@@ -83,7 +83,7 @@ def _make(
     folder: Path, source: Source, task: PatchTask, split: SplitRule, centre: str, seed: int, cache: Path,
     on_progress: Progress | None,
 ) -> None:  # fmt: skip
-    cohort = source.load(centre, seed, cache)
+    cohort = source.load(centre, seed, cache, task)
     if not cohort.exams:
         raise DataError("no_images", f"centre {centre}: the source holds no image; check its path and filters")
     extraction = Extraction(cohort, task, seed, on_progress)
@@ -93,8 +93,8 @@ def _make(
     if not len(table):
         raise DataError(
             "no_lesions",
-            f"centre {centre}: {len(cohort.exams)} images and no lesion of the task's kind ({task.lesions}); "
-            "name the table with them in `lesions`, or choose another task",
+            f"centre {centre}: {len(cohort.exams)} images and no lesion of the task's kind (lesions: {task.lesions}"
+            f"{', with a known label' if task.label == 'malignancy' else ''}); {_remedy(source, task)}",
             lesions=task.lesions,
         )
     report: dict[str, Any] = cohort.report | {
@@ -117,3 +117,13 @@ def _make(
         os.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remedy(source: Source, task: PatchTask) -> str:
+    """What to change where a source has no lesion for the task."""
+    if isinstance(source, PhantomSource):
+        return "raise `lesion_fraction` or `patients`"
+    if source.lesions is None:
+        return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"
+    kind = "" if task.lesions == "all" else f"map the table's words to {task.lesions} in `kinds`, set `lesions: all`, or "
+    return f"check the coordinates in {source.lesions}; {kind}choose another centre, part or task"

@@ -12,7 +12,6 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
-from data_partitions.errors import DataError
 from data_partitions.exams import Box, Cohort, Exam, Image, Lesion
 from data_partitions.patch_dataset import COLUMNS
 from data_partitions.patches import (
@@ -69,15 +68,6 @@ class Extraction:
 
     def _whole_images(self, splits: dict[str, str]) -> None:
         self.expected = len(self.exams)
-        by_lesion = self.task.label == "lesion"
-        unlabelled = [exam.name for exam in self.exams if exam.malignant is None and not by_lesion]
-        if unlabelled:
-            raise DataError(
-                "no_label",
-                f"{len(unlabelled)} images without a label, the first is {unlabelled[0]}; name the column that holds "
-                "it, as in `columns: {label: malignant}`",
-                images=len(unlabelled),
-            )
         for exam in self.exams:
             label = int(_is_positive(exam, self.task))
             square = central_square(exam.shape)
@@ -138,7 +128,7 @@ class Extraction:
         """Store the box around a lesion, or around a healthy site; returns its side and place."""
         square = square_around(lesion.box, self.task.margin(exam.spacing_mm), exam.shape)
         place = tissue.place(square)
-        label = 0 if healthy else 1 if self.task.label == "lesion" else int(bool(lesion.malignant))
+        label = 0 if healthy else 1 if self.task.label == "lesion" else int(_known(lesion.malignant))
         crops = self._crops(exam, square, lesion.box, split, "lesion", *lesion.box)
         self._store(exam, image, split, label, crops, square, None if healthy else lesion, place.background)
         return square.height, place
@@ -193,7 +183,13 @@ def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) 
     return {exam.patient: of_group[cohort.group(exam.patient)] for exam in cohort.exams}
 
 
+def _known(malignant: bool | None) -> bool:
+    """A label that the source has seen to: what is not known is no negative."""
+    assert malignant is not None, "a source hands over what has no label to a task that needs one"
+    return malignant
+
+
 def _is_positive(exam: Exam, task: PatchTask) -> bool:
     if task.whole_image:
-        return bool(exam.malignant) if task.label == "malignancy" else bool(exam.lesions)
+        return _known(exam.malignant) if task.label == "malignancy" else bool(exam.lesions)
     return any(task.wants(lesion) and (task.label == "lesion" or lesion.malignant) for lesion in exam.lesions)

@@ -20,6 +20,8 @@ from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Cohort, Exam
 from data_partitions.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
 from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
+from data_partitions.label_words import NEGATIVE, POSITIVE, LabelWords, plain
+from data_partitions.patches import PatchTask
 from data_partitions.small_cells import cell
 from data_partitions.streams import rank
 
@@ -49,7 +51,10 @@ class FolderSource(BaseModel):
     images: int | None = Field(None, ge=1, description="at most this many images, by patient, stratified by label")
     columns: dict[str, str] = Field(default_factory=dict, description="our name: the table's column")
     kinds: dict[str, str] = Field(default_factory=dict, description="the table's kind of lesion: ours")
-    positive: tuple[str, ...] = Field(("malignant", "1", "true", "m"), description="labels that count as malignant")
+    positive: tuple[str, ...] = Field(POSITIVE, min_length=1, description="labels that count as malignant")
+    negative: tuple[str, ...] = Field(
+        NEGATIVE, description="labels that count as benign; none, or `positive` alone: every other label that is known"
+    )
     scanner: str = ""
     spacing_mm: float | None = Field(None, gt=0, description="of all images, where no column says")
     background: Literal["dark", "none"] = Field("dark", description="none: the whole image is tissue")
@@ -58,11 +63,28 @@ class FolderSource(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_positive(cls, data: object) -> object:
-        """`positive: malignant` and `positive: 1` mean a list of one."""
-        if isinstance(data, dict) and isinstance(data.get("positive"), (str, int)):
-            return data | {"positive": (str(data["positive"]),)}
-        return data
+    def _words(cls, data: object) -> object:
+        """`positive: malignant` and `positive: 1` mean a list of one; given alone, all other words are negative."""
+        if not isinstance(data, dict):
+            return data
+        given = {}
+        for name in ("positive", "negative"):
+            value = data.get(name)
+            if isinstance(value, (str, int, float)):
+                value = [value]
+            if isinstance(value, (list, tuple)):
+                given[name] = tuple(str(word) if isinstance(word, (str, int, float)) else word for word in value)
+        if "positive" in given:
+            # An empty tuple, not a flag: it says the same after the source was written out and read again.
+            given.setdefault("negative", data.get("negative", ()))
+        return data | given
+
+    @model_validator(mode="after")
+    def _no_word_is_both(self) -> FolderSource:
+        both = sorted({plain(word) for word in self.positive} & {plain(word) for word in self.negative})
+        if both:
+            raise ValueError(f"{', '.join(both)} is in `positive` and in `negative`; a label means one of them")
+        return self
 
     @model_validator(mode="after")
     def _part_exists(self) -> FolderSource:
@@ -76,9 +98,14 @@ class FolderSource(BaseModel):
             raise DataError("missing_file", f"folder {self.path} does not exist; mend `path`", field="path")
         return files_digest(sorted(file for file in self.path.rglob("*") if file.is_file()))
 
-    def load(self, centre: str, seed: int, cache: Path | None = None) -> Cohort:
-        """This centre's exams. `cache`: where the look at all image files is kept. Raises DataError."""
-        metadata = read_metadata(self.path / self.metadata, self.columns, self.positive, self.encoding)
+    def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
+        """This centre's exams. Raises DataError.
+
+        cache: where the look at all image files is kept. task: what they are for; one of malignancy makes a problem of
+        each image (`whole_image`) or lesion whose label is not known. None: exams may come without a label.
+        """
+        words = LabelWords(self.positive, self.negative)
+        metadata = read_metadata(self.path / self.metadata, self.columns, words, self.encoding)
         problems = list(metadata.problems)
         rows, files = self._usable_rows(metadata, cache, problems)
         table = LesionTable()
@@ -86,9 +113,12 @@ class FolderSource(BaseModel):
             shapes = {row["image"]: files[row["image"]].shape for row in rows}
             known = {row["image"] for row in metadata.rows}
             table = read_lesions(
-                self.path / self.lesions, self.columns, self.kinds, self.positive, self.encoding, shapes, known
+                self.path / self.lesions, self.columns, self.kinds, words, self.encoding, shapes, known
             )
             problems += table.problems
+        labels = {row["image"]: self._malignant(row, table, metadata.labelled) for row in rows}
+        if task is not None and task.label == "malignancy":
+            rows = self._labelled(rows, labels, table, task, problems)
         # An image may have several lesions, each with a fault of its own: never more than all rows.
         total = max(1, len(metadata.rows) + len(metadata.problems), len(problems))
         if len(problems) > self.max_bad_fraction * total:
@@ -107,7 +137,7 @@ class FolderSource(BaseModel):
                 "no healthy box is drawn from them"
             )
         private = {"problems": [problem.text for problem in problems], "lesions_without_coordinates": placeless}
-        exams = [self._exam(row, files[row["image"]], table) for row in rows]
+        exams = [self._exam(row, files[row["image"]], table, labels[row["image"]]) for row in rows]
         return Cohort(exams, report, private | report.pop("private"), groups)
 
     def _usable_rows(
@@ -219,11 +249,49 @@ class FolderSource(BaseModel):
                 taken[name] = members[name]
         return taken
 
-    def _exam(self, row: dict, look: FileLook, table: LesionTable) -> Exam:
+    def _malignant(self, row: dict, table: LesionTable, labelled: bool) -> bool | None:
+        """Of an image: what its row says, or else what its lesions say; None where neither is known.
+
+        labelled: the metadata have a column for the label; only where they have none, no lesion means benign.
+        """
+        if row["malignant"] is not None or self.lesions is None:
+            return row["malignant"]
+        labels = table.labels.get(row["image"], [])
+        if any(labels):
+            return True
+        unknown = None in labels or row["image"] in table.unread or (labelled and not labels)
+        return None if unknown else False
+
+    def _labelled(
+        self, rows: list[dict], labels: dict[str, bool | None], table: LesionTable, task: PatchTask,
+        problems: list[Problem],
+    ) -> list[dict]:  # fmt: skip
+        """The rows that can be used; what has no label, an image or a lesion of the task's kind, joins `problems`."""
+        remedy = "fill it in, drop the row, or name the column that holds it"
+        if task.whole_image:
+            unknown = {row["image"] for row in rows if labels[row["image"]] is None}
+            problems += [
+                Problem(
+                    "no_label",
+                    f"{self.metadata} row {row['row']}: {row['image']} is without a label; {remedy}, as in "
+                    "`columns: {label: malignant}`",
+                )
+                for row in rows
+                if row["image"] in unknown
+            ]
+            return [row for row in rows if row["image"] not in unknown]
+        problems += [
+            Problem(
+                "no_label",
+                f"{where}: the {kind} is without a label; {remedy}, as in `columns: {{lesion_label: pathology}}`",
+            )
+            for kind, where in table.unlabelled
+            if task.lesions in ("all", kind)
+        ]
+        return rows
+
+    def _exam(self, row: dict, look: FileLook, table: LesionTable, malignant: bool | None) -> Exam:
         lesions = tuple(table.lesions.get(row["image"], ()))
-        malignant = row["malignant"]
-        if malignant is None and self.lesions is not None:
-            malignant = any(lesion.malignant for lesion in lesions)
         return Exam(
             patient=row["patient_id"],
             name=row["image"],

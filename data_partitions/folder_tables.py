@@ -16,6 +16,7 @@ import pandas as pd
 
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Lesion, bounding_box
+from data_partitions.label_words import LabelWords, UnknownWord
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "laterality": ("laterality_per_Info",),  # mini-MIAS
@@ -38,23 +39,33 @@ SHAPES = {"circle": ("x", "y", "radius"), "box": ("x0", "y0", "x1", "y1"), "cont
 
 @dataclass(frozen=True)
 class Metadata:
-    """Rows by our names (text "" where unknown; age, spacing_mm, malignant: None), and what was wrong with others."""
+    """Rows by our names (text "" where unknown; age, spacing_mm, malignant: None), and what was wrong with others.
+
+    labelled: the table has a column for the label, so an empty cell says that the label is not known.
+    """
 
     rows: list[dict]
     problems: list[Problem]
+    labelled: bool
 
 
 @dataclass(frozen=True)
 class LesionTable:
-    """Lesions by image; images with a lesion that has no coordinates; images whose lesion could not be read; faults."""
+    """Lesions by image; images with a lesion that has no coordinates; images whose lesion could not be read; faults.
+
+    labels: of all lesions of an image, also of those without coordinates. unlabelled: kind and row of each lesion whose
+    label is not known.
+    """
 
     lesions: dict[str, list[Lesion]] = field(default_factory=dict)
+    labels: dict[str, list[bool | None]] = field(default_factory=dict)
+    unlabelled: list[tuple[str, str]] = field(default_factory=list)
     without_place: list[str] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_metadata(path: Path, columns: Mapping[str, str], positive: tuple[str, ...], encoding: str) -> Metadata:
+def read_metadata(path: Path, columns: Mapping[str, str], words: LabelWords, encoding: str) -> Metadata:
     """The table of images. Raises DataError where no row can be read at all."""
     table, find = _read(path, columns, encoding, required=("image", "patient_id"))
     # `malignant` is the plainer column where a table has both, unless the scenario says which one is the label.
@@ -72,7 +83,7 @@ def read_metadata(path: Path, columns: Mapping[str, str], positive: tuple[str, .
                 "row": number,
                 "image": _given(record, image, where),
                 "patient_id": _given(record, patient, where),
-                "malignant": _label(record, label, positive),
+                "malignant": _label(record, label, words, where),
                 "age": _number(record, age, where, low=0, high=130),
                 "spacing_mm": _number(record, spacing, where, low=1e-4, high=100),
                 **{name: str(record[column]).strip() if column else "" for name, column in known.items()},
@@ -89,11 +100,11 @@ def read_metadata(path: Path, columns: Mapping[str, str], positive: tuple[str, .
             continue
         seen[name] = number
         rows.append(row)
-    return Metadata(rows, problems)
+    return Metadata(rows, problems, label is not None)
 
 
 def read_lesions(
-    path: Path, columns: Mapping[str, str], kinds: Mapping[str, str], positive: tuple[str, ...], encoding: str,
+    path: Path, columns: Mapping[str, str], kinds: Mapping[str, str], words: LabelWords, encoding: str,
     shapes: Mapping[str, tuple[int, int]], known: set[str],
 ) -> LesionTable:  # fmt: skip
     """The table of lesions. shapes: image -> (height, width) of usable images; known: every image of the metadata."""
@@ -123,18 +134,22 @@ def read_lesions(
             result.problems.append(Problem("lesion_without_row", f"{where}: image {name!r} is not in the metadata"))
         elif translate[code] != "none" and name in shapes:
             try:
+                malignant = _label(record, label, words, where)
                 box, contour = _place(record, places, given, where)
+                result.labels.setdefault(name, []).append(malignant)
                 if box is None:
                     result.without_place.append(name)
                     continue
                 lesion = Lesion(
                     _inside(box, shapes[name], where),
                     translate[code],
-                    _label(record, label, positive),
+                    malignant,
                     str(record[birads]).strip() if birads else "",
                     contour,
                 )
                 result.lesions.setdefault(name, []).append(lesion)
+                if malignant is None:
+                    result.unlabelled.append((lesion.kind, where))
             except _BadValue as error:
                 result.problems.append(Problem("bad_value", str(error)))
         if len(result.problems) > before:
@@ -209,11 +224,15 @@ def _number(record: dict, column: str | None, where: str, low: float, high: floa
     return value
 
 
-def _label(record: dict, column: str | None, positive: tuple[str, ...]) -> bool | None:
-    text = str(record[column]).strip().lower() if column else ""
-    if not text:
-        return None
-    return text in {value.lower() for value in positive} or text.removesuffix(".0") in positive
+def _label(record: dict, column: str | None, words: LabelWords, where: str) -> bool | None:
+    """Malignant or not; None where the table does not say."""
+    try:
+        return words.read(str(record[column])) if column else None
+    except UnknownWord:
+        raise _BadValue(
+            f"{where}: {column} {record[column]!r} is neither malignant ({', '.join(words.positive)}) nor benign "
+            f"({', '.join(words.negative)}); correct it, or list it in `positive` or `negative`"
+        ) from None
 
 
 def _place(

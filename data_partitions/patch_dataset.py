@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_partitions.small_cells import cell
+from data_partitions.small_cells import cell, is_small, pooled
 from data_partitions.split import SPLITS
 from data_partitions.streams import rank
 
@@ -134,21 +134,31 @@ class PatchDataset:
         return replace(self, index=self.index[self.table["box"].isin(drawn).to_numpy()])
 
     def data_card(self) -> dict:
-        """What a centre says about its data: counts without identities, cells of 1 to 4 shown as "<5"."""
+        """What a centre says about its data: counts without identities, cells of 1 to 4 shown as "<5".
+
+        No sum gives back what is not shown. Where a count of boxes is hidden, every number from which their sum follows
+        is left out: `patches`, and the counts by column, of which only the values remain (a list). Where none is, the
+        sum is known, and the rare values of a column are counted together with another (`pooled`).
+        """
         boxes = self.table.drop_duplicates("box")
+        counts = self.counts()
+        hidden = any(is_small(n) for labels in counts.values() for n in labels.values())
+        columns = {
+            name: {str(value): int(n) for value, n in boxes[name].value_counts().sort_index().items()}
+            for name in ("scanner", "view", "laterality", "density", "lesion_type")
+        }
+        # Healthy boxes have no kind: without them the kinds sum to the lesions and not to some mixture.
+        columns["lesion_type"].pop("", None)
         return {
             "image": {"channels": int(self.pixels.shape[1]), "size": int(self.pixels.shape[2])},
             "patients": cell(boxes["patient"].nunique()),
             "boxes": {
                 split: {("negative", "positive")[label]: cell(n) for label, n in labels.items()}
-                for split, labels in self.counts().items()
+                for split, labels in counts.items()
             },
-            "patches": len(self),
+            **({} if hidden else {"patches": len(self)}),
             "spacing_mm": sorted({round(float(value), 4) for value in boxes["spacing_mm"].dropna()}),
-            **{
-                name: {str(value): cell(n) for value, n in boxes[name].value_counts().sort_index().items()}
-                for name in ("scanner", "view", "laterality", "density", "lesion_type")
-            },
+            **{name: list(found) if hidden else pooled(found) for name, found in columns.items()},
         }
 
 

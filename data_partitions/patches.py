@@ -14,12 +14,13 @@ otherwise size, skin line and film edge give the class away.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image as PillowImage
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_partitions.exams import Box, Lesion
 
@@ -47,6 +48,16 @@ class PatchTask(BaseModel):
     shift: tuple[float, float] = Field((0.0, 0.25), description="mean and standard deviation, of the side")
     clip: float = Field(0.33, ge=0, lt=1, description="bound of zoom and shift, of the side")
     whole_image: bool = Field(False, description="each image is one patch: its central square")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_file_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,39}", value):
+            raise ValueError(
+                f"name {value!r} cannot be a file's name everywhere; start with a letter and use at most 40 letters, "
+                "digits, - and _"
+            )
+        return value
 
     def margin(self, spacing_mm: float | None) -> int:
         """Margin around a lesion in pixels of an image with this pixel size."""

@@ -47,8 +47,11 @@ class PhantomSource(BaseModel):
         """Nothing on disk decides what a phantom looks like."""
         return ""
 
-    def load(self, centre: str, seed: int, cache: Path | None = None) -> Cohort:
-        """All exams of the centre. Patient k is the same for any number of patients, and on any scanner."""
+    def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
+        """All exams of the centre, whatever the task: every lesion has a label.
+
+        Patient k is the same for any number of patients, and on any scanner.
+        """
         population = Population(self.densities, self.malignant, self.lesion_size, self.contrast)
         exams = []
         for number in range(self.patients):

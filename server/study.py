@@ -178,7 +178,7 @@ class Study:
 
     def _write_privacy(self, shared: Shared) -> None:
         """What left each centre, and what is guaranteed about it: in this version nothing, and the file says so."""
-        guarantee = {"differential_privacy": None, "attacks_run": []}
+        guarantee: dict[str, Any] = {"differential_privacy": None, "attacks_run": []}
         self._record.write_privacy(
             {
                 "generators": {

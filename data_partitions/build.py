@@ -125,5 +125,7 @@ def _remedy(source: Source, task: PatchTask) -> str:
         return "raise `lesion_fraction` or `patients`"
     if source.lesions is None:
         return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"
-    kind = "" if task.lesions == "all" else f"map the table's words to {task.lesions} in `kinds`, set `lesions: all`, or "
-    return f"check the coordinates in {source.lesions}; {kind}choose another centre, part or task"
+    remedy = f"check the coordinates in {source.lesions}, or choose another centre, part or task"
+    if task.lesions == "all":
+        return remedy
+    return f"map the table's words to {task.lesions} in `kinds`, set `lesions: all`, {remedy}"

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_partitions.exams import Box, Cohort, Exam, Lesion, bounding_box
+from data_partitions.patches import PatchTask
 from data_partitions.phantom_anatomy import Finding, Patient, Population, draw_patient
 from data_partitions.phantom_scanner import HALO, SCANNERS, Acquisition
 from data_partitions.phantom_view import VIEWS, Outline, ViewOfBreast, silhouette

@@ -8,8 +8,9 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from data_partitions import DataError, PatchTask, PhantomSource, SplitRule, build_patches
+from data_partitions import DataError, FolderSource, PatchTask, PhantomSource, SplitRule, build_patches
 
 TASK = PatchTask(image_size=16, margin_mm=4, crops=2)
 SMALL = PhantomSource(patients=8)
@@ -141,3 +142,21 @@ def test_a_centre_without_lesions_is_refused_with_numbers_only(tmp_path):
     with pytest.raises(DataError, match="no lesion of the task's kind") as refused:
         build(tmp_path, PhantomSource(patients=3, lesion_fraction=0))
     assert refused.value.code == "no_lesions" and refused.value.numbers == {"lesions": "all"}
+    assert "raise `lesion_fraction` or `patients`" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("lesions", "told"),
+    [
+        (None, "name the table of lesions in the data's `lesions`"),
+        ("lesions.csv", "map the table's words to mass in `kinds`"),
+    ],
+)
+def test_a_folder_without_lesions_is_told_what_to_do(tmp_path, lesions, told):
+    Image.fromarray(np.full((40, 40), 90, np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "metadata.csv").write_text("image,patient_id\na.png,p\n")
+    (tmp_path / "lesions.csv").write_text("image,kind,x,y,radius\na.png,CALC,20,20,5\n")
+    source = FolderSource(path=tmp_path, lesions=lesions)
+    with pytest.raises(DataError, match=told) as refused:
+        build(tmp_path / "cache", source, task=TASK.model_copy(update={"lesions": "mass"}))
+    assert refused.value.code == "no_lesions"

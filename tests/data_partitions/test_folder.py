@@ -259,8 +259,9 @@ def test_bad_lesions_are_named(tmp_path):
 
 def test_images_without_a_label_are_refused_for_malignancy(tmp_path):
     archive(tmp_path, 6).drop(columns="label").to_csv(tmp_path / "metadata.csv", index=False)
-    with pytest.raises(DataError, match="6 images without a label"):
+    with pytest.raises(DataError, match="6 problems: .* is without a label; .*`columns: {label: malignant}`") as error:
         build(tmp_path, tmp_path / "cache")
+    assert error.value.code == "no_label"
 
 
 # --- files

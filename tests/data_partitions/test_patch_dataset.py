@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_partitions.patch_dataset import COLUMNS, PatchDataset, open_patches, write_patches
+from data_partitions.small_cells import is_small, pooled
 
 
 def dataset(patients=24, boxes_each=4, crops=2, seed=0):
@@ -111,8 +112,39 @@ def test_data_card_hides_small_cells_and_is_plain_json():
     assert json.loads(json.dumps(card)) == card
     assert card["patients"] == 12
     assert card["boxes"]["val"] == {"negative": 8, "positive": "<5"}
-    assert card["density"] == {"a": 12, "b": 12, "c": 12, "d": 12}
     assert dataset(patients=3).data_card()["patients"] == "<5"
+
+
+def test_data_card_shows_no_sum_that_gives_back_a_hidden_count():
+    """Twelve patients: 4 positive boxes in val, which 48 boxes in all (or 96 patches) would give back."""
+    card = dataset(patients=12).data_card()
+    assert "patches" not in card
+    assert card["density"] == ["a", "b", "c", "d"] and card["view"] == ["CC"]
+
+
+def test_data_card_without_a_hidden_count_of_boxes_pools_the_rare_values():
+    data = dataset(patients=24)
+    assert data.data_card()["patches"] == 192
+    assert data.data_card()["density"] == {"a": 24, "b": 24, "c": 24, "d": 24}
+    rare = data.full_table.assign(
+        density=["a" if box < 3 else "b" if box < 40 else "c" for box in data.full_table["box"]],
+        lesion_type=["" if not label else "mass" if box > 12 else "calcification"
+                     for label, box in zip(data.full_table["label"], data.full_table["box"], strict=True)],
+    )  # fmt: skip
+    card = PatchDataset(data.pixels, rare, data.index, {}).data_card()
+    assert card["density"] == {"a or b": 40, "c": 56}
+    # Pooled among the lesions: with the healthy boxes, whose number is known, the mass count would give it back.
+    assert card["lesion_type"] == {"calcification or mass": 32}
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 30), min_size=1).filter(lambda c: sum(c.values()) > 4))
+def test_pooled_counts_keep_the_sum_and_show_nothing_small(counts):
+    shown = pooled(counts)
+    assert sum(shown.values()) == sum(counts.values())
+    assert not any(is_small(n) for n in shown.values())
+    small = {name for name, n in counts.items() if is_small(n)}
+    assert all(small <= set(names.split(" or ")) or names in counts for names in shown)
+    assert (shown == counts) == (not small)
 
 
 def test_what_is_written_is_what_is_opened(tmp_path):

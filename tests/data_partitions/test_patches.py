@@ -148,3 +148,11 @@ def test_healthy_square_avoids_what_is_taken_and_gives_up_where_nothing_is_left(
     assert healthy_square(40, Place(0.5, 0.3, 0), tissue, (300, 200), PatchTask(), everything, rng) is None
     nothing = TissueMap(np.zeros((30, 20), bool), 10)
     assert healthy_square(40, Place(0.5, 0.3, 0), nothing, (300, 200), PatchTask(), [], rng) is None
+
+
+@pytest.mark.parametrize("name", ["", "../x", "1st", "a b", "a.b", "ä", "a\n", "a" * 41])
+def test_a_tasks_name_can_name_files(name):
+    with pytest.raises(ValueError, match="start with a letter and use at most 40") as refused:
+        PatchTask(name=name)
+    assert repr(name) in str(refused.value)
+    assert PatchTask(name="Masses_2-" + "a" * 31).name.startswith("Masses_2-a")

@@ -1,0 +1,51 @@
+"""Which words of a table mean malignant, which benign, and which that nobody knows.
+
+A word that is none of these is a mistake to be mended, never a benign case: a misspelt "malignat" would otherwise train
+the classifier that cancer is healthy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+POSITIVE = ("malignant", "1", "true", "m")
+NEGATIVE = ("benign", "0", "false", "b", "normal", "n", "none")
+MISSING = frozenset(("", "na", "n/a", "nan", "unknown", "null", "?"))
+
+
+class UnknownWord(ValueError):
+    """A word that is neither malignant nor benign nor a word for "not known"."""
+
+
+@dataclass(frozen=True)
+class LabelWords:
+    """Words in any case, with or without spaces around them; 1, "1" and "1.0" are one word.
+
+    negative: () means every word that is neither positive nor missing.
+    """
+
+    positive: tuple[str, ...] = POSITIVE
+    negative: tuple[str, ...] = NEGATIVE
+
+    def read(self, text: str) -> bool | None:
+        """True: malignant; False: benign; None: not known. Raises UnknownWord."""
+        word = plain(text)
+        if word in {plain(value) for value in self.positive}:
+            return True
+        if word in {plain(value) for value in self.negative}:
+            return False
+        if word in MISSING:
+            return None
+        if self.negative:
+            raise UnknownWord(text)
+        return False
+
+
+def plain(text: str) -> str:
+    """Without spaces around it, in lower case, and a whole number without its decimals."""
+    word = text.strip().lower()
+    try:
+        number = float(word)
+    except ValueError:
+        return word
+    return str(int(number)) if number.is_integer() else word

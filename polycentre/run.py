@@ -57,8 +57,9 @@ def run_scenario(
     console.print(f"run folder {record.folder}", highlight=False, soft_wrap=True)
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGHUP, _interrupt)
+        # SIGINT too: a shell starts background jobs with it ignored.
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ending, _interrupt)
     done_before = len(record.events())
     begin(record)
     with Progress(console, record, expected_units(scenario), done_before) as progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ class Plan:
         self._packages = {
             name: read_package(name, g.package) for name, g in scenario.generators.items() if g.package is not None
         }
+
+    @cached_property
+    def _pretrained_digests(self) -> dict[str, str | None]:
+        """SHA-256 of each classifier's weights file; read once, not once a cell."""
+        return {choice.model: file_digest(choice.pretrained) for choice in self.scenario.study.classifiers}
 
     # -- pieces that bodies are made of --------------------------------------------------------------------------
 
@@ -248,7 +254,7 @@ class Plan:
             },
             "classifier": self.classifier_spec(cell.classifier, cell.task),
             # The weights' content, not only their path, decides the result.
-            "pretrained_sha256": file_digest(cell.classifier.pretrained),
+            "pretrained_sha256": self._pretrained_digests[cell.classifier.model],
             "training": training.model_dump(mode="json"),
             "recipe": {
                 "use": settings.use if uses_foreign else "none",

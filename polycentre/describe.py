@@ -88,10 +88,14 @@ def _messages_table(rows: list[Expected]) -> Table:
         "messages", "centre", "jobs", "MB to centre", "MB from centre", title="units of work", title_justify="left"
     )
     for (kind, centre), members in groups.items():
-        down, up = sum(row.bytes_down for row in members), sum(row.bytes_up for row in members)
-        pixels = kind in ("send_patches", "receive_patches")
+        down, up = (_megabytes([getattr(row, side) for row in members]) for side in ("bytes_down", "bytes_up"))
         table.add_row(
             kind, centre or f"{len(members)} centres", str(sum(row.messages for row in members)),
-            "pixels" if pixels else f"{down / 1e6:.1f}", "pixels" if pixels else f"{up / 1e6:.1f}",
+            down, up,
         )  # fmt: skip
     return table
+
+
+def _megabytes(sizes: list[int | None]) -> str:
+    known = [size for size in sizes if size is not None]
+    return f"{sum(known) / 1e6:.1f}" if len(known) == len(sizes) else "pixels"

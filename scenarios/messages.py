@@ -28,15 +28,15 @@ class Expected:
     """Messages of one kind with one centre.
 
     Attributes:
-        bytes_down, bytes_up: to and from the centre.
+        bytes_down, bytes_up: to and from the centre; None for pixels, whose number is not known before the survey.
         steps: training steps of generative models that they ask for.
     """
 
     centre: str
     kind: str
     messages: int = 0
-    bytes_down: int = 0
-    bytes_up: int = 0
+    bytes_down: int | None = 0
+    bytes_up: int | None = 0
     steps: int = 0
 
 
@@ -45,12 +45,13 @@ class _Counter:
         self.rows: dict[tuple[str, str], Expected] = {}
         self._seen: set[Any] = set()
 
-    def add(self, centre: str, kind: str, messages: int = 1, down: int = 0, up: int = 0, steps: int = 0) -> None:
-        """Count messages; bytes are of each."""
+    def add(self, centre: str, kind: str, messages: int = 1, down: int | None = 0, up: int | None = 0, steps: int = 0,
+            extra_up: int = 0) -> None:  # fmt: skip
+        """Count messages; `down` and `up` are bytes of each, `extra_up` of all together."""
         row = self.rows.setdefault((centre, kind), Expected(centre, kind))
         row.messages += messages
-        row.bytes_down += messages * down
-        row.bytes_up += messages * up
+        row.bytes_down = None if down is None or row.bytes_down is None else row.bytes_down + messages * down
+        row.bytes_up = None if up is None or row.bytes_up is None else row.bytes_up + messages * up + extra_up
         row.steps += steps
 
     def once(self, *key: Any) -> bool:
@@ -92,9 +93,9 @@ def expected_messages(plan: Plan) -> list[Expected]:
 
 def _count_move(count: _Counter, receiver: str, task: str, centre: str, body: dict[str, Any]) -> None:
     if count.once("send", centre, canonical_json(body)):
-        count.add(centre, "send_patches")
+        count.add(centre, "send_patches", up=None)
     if count.once("receive", receiver, task, centre, canonical_json(body)):
-        count.add(receiver, "receive_patches")
+        count.add(receiver, "receive_patches", down=None)
 
 
 def _count_federation(count: _Counter, f: Any) -> None:
@@ -113,9 +114,8 @@ def _count_federation(count: _Counter, f: Any) -> None:
     for member, rounds in zip(f.members, turns, strict=True):
         count.add(member.centre, "train_round", rounds, size, size, rounds * settings.local_steps)
     measured = sum(f.fidelity.due(number, settings.rounds) for number in range(1, settings.rounds + 1))
-    count.add(f.fidelity.measured_at, "measure_generator", measured, generator_bytes(f.spec) + sums)
-    count.add(f.fidelity.measured_at, "measure_generator", 0)
-    count.rows[f.fidelity.measured_at, "measure_generator"].bytes_up += preview_bytes(f.spec)
+    down = generator_bytes(f.spec) + sums
+    count.add(f.fidelity.measured_at, "measure_generator", measured, down, extra_up=preview_bytes(f.spec))
 
 
 @lru_cache(maxsize=256)

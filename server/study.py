@@ -206,6 +206,7 @@ class Study:
         """What happened in the federations: how they converged, when their jobs came back, and what was missing."""
         places = [(record, {"arm": record.arm, "task": record.task}) for record in shared.federations]
         self._record.write_convergence([place | row for record, place in places for row in record.convergence])
+        places = [(record, place) for record, place in places if record.series != "alone"]  # those are curves only
         self._record.write_virtual_time(
             [place | {"strategy": record.strategy} | asdict(row) for record, place in places for row in record.rows]
         )

@@ -11,6 +11,7 @@ averaged twice: those two are averaged plainly, by number of examples. Robust ag
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +132,13 @@ class Aggregator:
             _Reply(RecordDict({"arrays": _record({n: reply[n] for n in names}), "metrics": MetricRecord({"num-examples": count})}))
             for reply, count in zip(replies, examples, strict=True)
         ]  # fmt: skip
-        arrays, _ = strategy.aggregate_train(number, messages)
+        log = logging.getLogger("flwr")
+        level = log.level
+        log.setLevel(logging.WARNING)  # a line per round and arm would bury everything else
+        try:
+            arrays, _ = strategy.aggregate_train(number, messages)
+        finally:
+            log.setLevel(level)
         return {name: array.numpy() for name, array in arrays.items()}
 
     def state(self) -> dict[str, np.ndarray]:

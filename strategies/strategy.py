@@ -58,6 +58,7 @@ class FederationRecord:
     """What is written about a federation, beside what it made.
 
     Attributes:
+        series: federation, alone (one member by itself, for comparison) or central.
         rows: what became of each job, in seconds of its clock.
         convergence: rows of convergence.csv without arm and task.
         rounds: rounds, or generator updates.
@@ -67,6 +68,7 @@ class FederationRecord:
     arm: str
     task: str
     strategy: str
+    series: str
     rounds: int
     summary: Summary
     rows: list[JobTime] = field(default_factory=list)

@@ -29,6 +29,7 @@ DUTIES = {
     "send_patches": provider.send_patches,
     "feature_sums": federation.feature_sums,
     "train_round": federation.train_round,
+    "train_discriminator": federation.train_discriminator,
     "measure_generator": federation.measure_generator,
     "synthesise": receiver.synthesise,
     "receive_patches": receiver.receive_patches,

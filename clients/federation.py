@@ -15,7 +15,7 @@ from data_partitions.streams import rank
 from federation.job import Job
 from federation.transport import decode, encode, relative_error
 from models import GeneratorSpec, PatchArrays
-from strategies import fedavg_gan, fidelity
+from strategies import dm_gan, fedavg_gan, fidelity
 from strategies.rounds import GLOBAL, LOCAL
 
 Answer = tuple[dict, dict[str, np.ndarray]]
@@ -73,6 +73,38 @@ def train_round(node: Node, job: Job) -> Answer:
             train = load_patches(node, body).select(split="train")
             reply |= {"data_card": train.data_card(), "trained_on": trained_on(own)}
         return (reply, {LOCAL + name: array for name, array in encoded.items()}), kept
+
+    return remembered(node, job, work)
+
+
+def train_discriminator(node: Node, job: Job) -> Answer:
+    """A job of this centre's own discriminator; see `strategies.dm_gan`.
+
+    Body: data, task, split, data_seed, generator (spec), seed, build_seed, federation, version, from_step, batches,
+    exchange, gradients (rules), transport, introduce, send_discriminator, compute. Arrays: images or a generator. Reply: gradients.
+    """
+    body, compute = job.body, job.body["compute"]
+    spec = GeneratorSpec.model_validate(body["generator"])
+    own = used_patches(node, body, spec.conditional)
+
+    def work(state: State) -> tuple[Answer, State]:
+        ours = {n: a for n, a in job.arrays.items() if n.startswith(dm_gan.DISCRIMINATOR)}
+        received = decode({n: a for n, a in job.arrays.items() if n not in ours}, body["transport"]) | ours
+        gradients, kept, discriminator, facts = dm_gan.train_discriminator(
+            spec, as_arrays(own), received, state, exchange=body["exchange"],
+            rules=dm_gan.GradientRules(**body["gradients"]), build_seed=body["build_seed"], seed=body["seed"],
+            from_step=body["from_step"], batches=body["batches"], device=compute["device"],
+            precision=compute["precision"], on_progress=node.progress(job.unit, job.label),
+        )  # fmt: skip
+        arrays = dm_gan.encode_gradients(gradients, body["transport"])
+        back = dm_gan.decode_gradients(arrays, body["transport"])
+        reply = facts | {"transport_error": relative_error(gradients, back)}
+        if body["introduce"]:
+            train = load_patches(node, body).select(split="train")
+            reply |= {"data_card": train.data_card(), "trained_on": trained_on(own)}
+        if body["send_discriminator"]:
+            arrays |= {dm_gan.DISCRIMINATOR + name: array for name, array in discriminator.items()}
+        return (reply, arrays), kept
 
     return remembered(node, job, work)
 

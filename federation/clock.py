@@ -157,6 +157,15 @@ class Clock(ABC):
     def outstanding(self) -> int:
         """Jobs that were sent and have not ended."""
 
+    @property
+    @abstractmethod
+    def under_way(self) -> list[Arrival]:
+        """What is outstanding, in the order in which it was sent, without replies."""
+
+    @abstractmethod
+    def send_again(self, job: Job, known: Fate, tag: Any) -> None:
+        """Send a job of before a restart, whose fate was drawn then."""
+
     @abstractmethod
     def drop_outstanding(self) -> list[Arrival]:
         """Wait no longer for what is under way: what will not be seen, without replies."""
@@ -213,7 +222,6 @@ class VirtualClock(Clock):
         self._push(job, fate(centre, self.now, work_s, transfer_s, self._notice_s, rng), tag)
 
     def send_again(self, job: Job, known: Fate, tag: Any) -> None:
-        """Send a job of before a restart, whose fate was drawn then."""
         self._push(job, known, tag)
 
     def _push(self, job: Job, fate: Fate, tag: Any) -> None:
@@ -317,15 +325,22 @@ class RealClock(Clock):
         fate = Fate(sent.sent_s, started, self.now, "lost" if lost else "")
         return Arrival(reply.centre, reply.unit, None if lost else reply, fate, sent.tag)
 
+    def send_again(self, job: Job, known: Fate, tag: Any) -> None:
+        self.send(job, work_s=0.0, tag=tag)
+
     @property
     def outstanding(self) -> int:
         return len(self._under_way)
 
-    def drop_outstanding(self) -> list[Arrival]:
-        left = [
+    @property
+    def under_way(self) -> list[Arrival]:
+        return [
             Arrival(s.job.centre, unit, None, Fate(s.sent_s, s.sent_s, self.now), s.tag)
             for unit, s in self._under_way.items()
         ]
+
+    def drop_outstanding(self) -> list[Arrival]:
+        left = self.under_way
         self._cancelled += list(self._under_way)
         self._under_way, self._unsent = {}, []
         return left

@@ -105,7 +105,7 @@ class GenerativeTrainer:
     def advance(self, images: PatchArrays, stop_step: int, on_progress: Progress | None = None) -> GenerativeFit:
         """Run steps up to (not including) `stop_step`."""
         batches = BatchStream(self.model, images, self.training, self.seed)
-        fresh_per_step = sum(phase.repeats for phase in self.phases if phase.fresh_images)
+        fresh_per_step = fresh_batches(self.phases)
         window = max(1, self.training.steps // 100)
         sums: Logs = {}
         counts: dict[str, int] = defaultdict(int)
@@ -135,7 +135,7 @@ class GenerativeTrainer:
     @property
     def images_per_step(self) -> int:
         """Real images that one training step looks at."""
-        return self.training.batch_size * sum(phase.repeats for phase in self.phases if phase.fresh_images)
+        return self.training.batch_size * fresh_batches(self.phases)
 
     def run_phase(self, phase: Phase, batch: Batch, rng: torch.Generator) -> Logs:
         """One optimizer step of one phase, at the learning rate of the present step.
@@ -233,12 +233,22 @@ def phase_stream(seed: int, phase: Phase, step: int, repeat: int) -> torch.Gener
     return torch_stream(seed, "phase", phase.name, step, repeat)
 
 
+def fresh_batches(phases: Sequence[Phase]) -> int:
+    """Batches of real images that one training step takes."""
+    return sum(phase.repeats for phase in phases if phase.fresh_images)
+
+
 def rate_factor(step: int, training: GenerativeTraining) -> float:
     """Factor of the learning rate at a step, counted from 0."""
     warm = min(1.0, (step + 1) / training.warmup_steps) if training.warmup_steps else 1.0
     if training.decay == "none":
         return warm
     return warm * max(0.0, min(1.0, 2.0 * (1.0 - step / training.steps)))
+
+
+def batch_labels(number: int, size: int, classes: int) -> np.ndarray:
+    """Labels (size,) of batch `number`: the classes take turns through all batches. They depend on no data."""
+    return np.arange(number * size, (number + 1) * size) % classes
 
 
 class BatchStream:
@@ -284,7 +294,7 @@ class BatchStream:
         """Images float32 in [-1, 1], flipped at random, on the CPU."""
         size, classes = self._training.batch_size, len(self._members)
         slots = np.arange(number * size, (number + 1) * size)
-        labels = slots % classes
+        labels = batch_labels(number, size, classes)
         positions = np.empty(size, dtype=np.int64)
         for label in range(classes):
             positions[labels == label] = self._take(label, slots[labels == label] // classes)

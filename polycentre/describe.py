@@ -6,7 +6,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from scenarios.federations import federations
+from scenarios.federations import federations, remote_trainings
 from scenarios.messages import Expected, expected_messages, generator_bytes
 from scenarios.plan import Plan
 from scenarios.reader import shipped
@@ -56,6 +56,10 @@ def print_plan(console: Console, scenario: Scenario) -> None:
         (f.arm, ", ".join(member.centre for member in f.members), f.task, f.spec)
         for f in (planned.federation for planned in federations(plan)) if f.series != "alone"
     ]  # fmt: skip
+    made += [
+        (remote.plan.arm, f"server, with {', '.join(remote.members)}", remote.plan.task, remote.plan.spec)
+        for remote in remote_trainings(plan)
+    ]
     for name, where, task, spec in made:
         classes = "both" if spec["conditional"] else "positives"
         table.add_row(name, where, spec["model"], task, classes, f"{generator_bytes(spec) / 4e6:.2f} M")

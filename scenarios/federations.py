@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from federation.units import derive_seed
 from scenarios.plan import Plan, probe_key
-from scenarios.scenario import CyclicArm, FedAvgGANArm, GenerativeArm, PooledGANArm, Scenario
+from scenarios.scenario import CyclicArm, DmGANArm, FedAvgGANArm, GenerativeArm, MdGANArm, PooledGANArm, Scenario
+from strategies.dm_gan import DmGANPlan, DmGANSettings, GradientRules
 from strategies.fedavg_gan import Federation, LocalRules
 from strategies.fidelity import Fidelity
 from strategies.rounds import Member, RoundSettings
@@ -59,7 +60,7 @@ def _plan(plan: Plan, name: str, arm: Any, task: str, series: Series, members: t
     federation = Federation(
         arm=name, task=task, strategy=arm.strategy, series=series, spec=spec,
         build_seed=derive_seed(seed, f"federation/{name}/{task}"),
-        members=[member(plan, name, task, spec, rules, centre) for centre in working],
+        members=[member(plan, name, task, spec, vars(rules), centre) for centre in working],
         settings=round_settings(plan.scenario, arm), rules=rules,
         aggregation=getattr(arm, "aggregation", "FedAvg"), options=getattr(arm, "aggregation_options", {}),
         fidelity=fidelity(plan, name, arm, task, spec),
@@ -70,12 +71,54 @@ def _plan(plan: Plan, name: str, arm: Any, task: str, series: Series, members: t
     return FederationPlan(federation, purpose, working)
 
 
-def member(plan: Plan, name: str, task: str, spec: dict[str, Any], rules: LocalRules, centre: str) -> Member:
+@dataclass(frozen=True)
+class RemotePlan:
+    """A training with the generator on the server, with what its clock needs."""
+
+    plan: DmGANPlan
+    purpose: str
+    members: tuple[str, ...]
+
+
+def remote_trainings(plan: Plan, *, deployed: bool = False) -> list[RemotePlan]:
+    """Every training with the generator on the server.
+
+    Args:
+        deployed: centres choose the size of their jobs by the measured round trip; in a simulation it is fixed.
+    """
+    plans = []
+    for name, arm in plan.scenario.arms.items():
+        if not isinstance(arm, DmGANArm | MdGANArm):
+            continue
+        members = plan.scenario.members(arm)
+        for task in (t.name for t in plan.scenario.all_tasks):
+            spec = plan.generator_spec(name, task)
+            own = ("updates", "batches_per_job", "lock_step", "quorum", "update_timeout_s", "max_staleness",
+                   "staleness_power", "weights", "exchange", "transport", "swap_every")  # fmt: skip
+            settings = DmGANSettings(
+                **{key: getattr(arm, key) for key in own if hasattr(arm, key)}
+                | ({"lock_step": True} if isinstance(arm, MdGANArm) else {}),
+                steps=arm.steps_of_update, gradients=GradientRules(arm.clip, arm.noise),
+                step_s=plan.scenario.clock.step_s, adapt=deployed,
+            )  # fmt: skip
+            plans.append(RemotePlan(
+                DmGANPlan(
+                    arm=name, task=task, strategy=arm.strategy, spec=spec,
+                    build_seed=derive_seed(plan.scenario.seed, f"federation/{name}/{task}"),
+                    members=tuple(member(plan, name, task, spec, {}, centre) for centre in members),
+                    settings=settings, fidelity=fidelity(plan, name, arm, task, spec),
+                ),
+                f"{name}/{task}", members,
+            ))  # fmt: skip
+    return plans
+
+
+def member(plan: Plan, name: str, task: str, spec: dict[str, Any], rules: dict[str, Any], centre: str) -> Member:
     """One centre of a federation of generative models, with what each of its jobs holds."""
     seed = plan.scenario.seed
     body = plan.data_body(centre, task) | {
         "generator": spec,
-        "rules": vars(rules),
+        "rules": rules,
         "build_seed": derive_seed(seed, f"federation/{name}/{task}"),
         "seed": derive_seed(seed, f"federation/{name}/{task}", centre),
         "pools": [],

@@ -18,9 +18,12 @@ from federation.transport import Transport, encoded_bytes
 from metrics.feature_spaces import FEATURE_SPACES
 from models import ClassifierSpec, GeneratorSpec
 from models.federated_parts import averaged_state
-from scenarios.federations import federations
+from scenarios.federations import federations, remote_trainings
 from scenarios.plan import Plan
-from strategies.fidelity import PREVIEW
+from strategies.dm_gan import DmGANPlan, job_bytes
+from strategies.fidelity import PREVIEW, Fidelity
+from strategies.remote_generator import adversarial_phases, build_gan
+from strategies.strategy import split_evenly
 
 
 @dataclass
@@ -46,11 +49,13 @@ class _Counter:
         self._seen: set[Any] = set()
 
     def add(self, centre: str, kind: str, messages: int = 1, down: int | None = 0, up: int | None = 0, steps: int = 0,
-            extra_up: int = 0) -> None:  # fmt: skip
-        """Count messages; `down` and `up` are bytes of each, `extra_up` of all together."""
+            extra_down: int = 0, extra_up: int = 0) -> None:  # fmt: skip
+        """Count messages; `down` and `up` are bytes of each, `extra_*` of all together."""
         row = self.rows.setdefault((centre, kind), Expected(centre, kind))
         row.messages += messages
-        row.bytes_down = None if down is None or row.bytes_down is None else row.bytes_down + messages * down
+        row.bytes_down = (
+            None if down is None or row.bytes_down is None else row.bytes_down + messages * down + extra_down
+        )
         row.bytes_up = None if up is None or row.bytes_up is None else row.bytes_up + messages * up + extra_up
         row.steps += steps
 
@@ -74,6 +79,8 @@ def expected_messages(plan: Plan) -> list[Expected]:
             _count_move(count, transfer.receiver, transfer.task, centre, body)
     for planned in federations(plan):
         _count_federation(count, planned.federation)
+    for remote in remote_trainings(plan):
+        _count_remote(count, remote.plan)
     for receiver, generator, task, _ in plan.synthesised():
         count.add(receiver, "synthesise", down=generator_bytes(plan.generator_spec(generator, task)))
     sizes: dict[tuple[str, str], int] = {}
@@ -102,20 +109,62 @@ def _count_federation(count: _Counter, f: Any) -> None:
     settings, spec = f.settings, canonical_json(f.spec)
     for centre, body in (f.pooled or {}).items():
         _count_move(count, f.members[0].centre, f.task, centre, body)
-    sums = sum(8 + 8 * d + 4 * d * (d + 1) for d in (FEATURE_SPACES[name].dimensions for name in f.fidelity.spaces))
-    if f.fidelity.spaces:
-        for centre, body in f.fidelity.bodies.items():
-            if count.once("sums", centre, canonical_json(body), f.fidelity.spaces):
-                count.add(centre, "feature_sums", up=2 * sums)
+    sums = _count_reference(count, f.fidelity)
     size = averaged_bytes(spec, settings.transport, f.rules.ema == "average")
     turns = [settings.rounds] * len(f.members)
     if f.turns == "cyclic":
         turns = [len(range(i, settings.rounds, len(f.members))) for i in range(len(f.members))]
     for member, rounds in zip(f.members, turns, strict=True):
         count.add(member.centre, "train_round", rounds, size, size, rounds * settings.local_steps)
-    measured = sum(f.fidelity.due(number, settings.rounds) for number in range(1, settings.rounds + 1))
-    down = generator_bytes(f.spec) + sums
-    count.add(f.fidelity.measured_at, "measure_generator", measured, down, extra_up=preview_bytes(f.spec))
+    _count_measurements(count, f.fidelity, f.spec, settings.rounds, sums)
+
+
+def _count_reference(count: _Counter, fidelity: Fidelity) -> int:
+    """Count the members' sums of features; bytes of the sums of one set."""
+    sums = sum(8 + 8 * d + 4 * d * (d + 1) for d in (FEATURE_SPACES[name].dimensions for name in fidelity.spaces))
+    for centre, body in fidelity.bodies.items():
+        if count.once("sums", centre, canonical_json(body), fidelity.spaces):
+            count.add(centre, "feature_sums", up=2 * sums)
+    return sums
+
+
+def _count_measurements(count: _Counter, fidelity: Fidelity, spec: dict[str, Any], last: int, sums: int) -> None:
+    measured = sum(fidelity.due(number, last) for number in range(1, last + 1))
+    down = generator_bytes(spec) + sums
+    count.add(fidelity.measured_at, "measure_generator", measured, down, extra_up=preview_bytes(spec))
+
+
+def _count_remote(count: _Counter, plan: DmGANPlan) -> None:
+    """Asynchronous centres share the updates by their speed; a prediction without faults gives each the same."""
+    settings, spec = plan.settings, GeneratorSpec.model_validate(plan.spec)
+    sums = _count_reference(count, plan.fidelity)
+    answers = settings.updates * (len(plan.members) if settings.lock_step else settings.quorum)
+    with torch.device("meta"):
+        model = build_gan(spec, 0)
+    discriminating, _ = adversarial_phases(model)
+    if settings.exchange == "images":
+        down, up = job_bytes(spec, settings.batches_per_job, sum(p.repeats for p in discriminating), settings.transport)
+    else:
+        shapes = {
+            n: (tuple(t.shape), "float32") for n, t in averaged_state(model.networks["generator"], copy=False).items()
+        }
+        weights = {n: (tuple(p.shape), "float32") for n, p in model.networks["generator"].named_parameters()}
+        down, up = encoded_bytes(shapes, settings.transport), encoded_bytes(weights, settings.transport)
+    for number, member in enumerate(plan.members):
+        jobs = split_evenly(answers, len(plan.members))[number]
+        count.add(member.centre, "train_discriminator", jobs, down, up, jobs * settings.batches_per_job)
+    if settings.swap_every:
+        discriminator = sum(t.numel() * 4 for t in averaged_state(model.networks["discriminator"], copy=False).values())
+        swaps = settings.updates // settings.swap_every
+        for member in plan.members:
+            count.add(
+                member.centre,
+                "train_discriminator",
+                0,
+                extra_up=swaps * discriminator,
+                extra_down=swaps * discriminator,
+            )
+    _count_measurements(count, plan.fidelity, plan.spec, settings.updates, sums)
 
 
 @lru_cache(maxsize=256)

@@ -437,6 +437,66 @@ class PooledGANArm(_InRounds, GenerativeArm):
         return self.rounds * self.local_steps
 
 
+class _DmGAN(GenerativeArm):
+    """Keys of strategies with the generator on the server; see `strategies.dm_gan.DmGANSettings`."""
+
+    updates: int = Field(400, ge=1, description="updates of the generator")
+    batches_per_job: int = Field(8, ge=1, le=64, description="training steps of a discriminator in one job")
+    steps: Literal["each", "mean"] | None = Field(
+        None, description="optimizer steps of an update: one for each batch of a job, or one with their mean"
+    )
+    weights: Literal["patches", "equal"] = Field("patches", description="of the centres")
+    clip: float | None = Field(None, gt=0, description="largest norm of a gradient that leaves a centre")
+    noise: float = Field(0.0, ge=0, description="noise on it, as a multiple of clip")
+
+    def check_arm(self) -> None:
+        if self.model == "flow_matching":
+            raise ValueError("model is 'flow_matching', which has no discriminator; name a GAN: dcgan, wgan_gp")
+        if self.noise and self.clip is None:
+            raise ValueError("noise is a multiple of clip, and clip is not set; set clip")
+
+    @property
+    def steps_of_update(self) -> Literal["each", "mean"]:
+        """`steps`, resolved."""
+        return self.steps or ("mean" if getattr(self, "exchange", "images") == "generator" else "each")
+
+    @property
+    def training_steps(self) -> int:
+        return self.updates * (self.batches_per_job if self.steps_of_update == "each" else 1)
+
+
+class DmGANArm(_DmGAN):
+    """One generator on the server, a discriminator at every centre; nobody waits for the slowest (paper 003)."""
+
+    strategy: Literal["dm_gan"]
+    lock_step: bool = Field(False, description="every update waits for every centre: the paper's algorithm 1")
+    exchange: Literal["images", "generator"] = Field(
+        "images", description="images: gradients with respect to images the server sent; generator: of weights"
+    )
+    quorum: int = Field(1, ge=1, description="answers of an update")
+    update_timeout_s: float | None = Field(None, gt=0, description="after this an update takes what is there")
+    max_staleness: int | None = Field(
+        None, ge=0, description="updates after which an answer is dropped; four per centre when left out"
+    )
+    staleness_power: float = Field(0.5, ge=0, description="a in (1 + staleness)^-a")
+
+    def check_arm(self) -> None:
+        super().check_arm()
+        if self.exchange == "generator" and self.steps == "each":
+            raise ValueError("exchange generator returns one gradient per job; set steps: mean")
+        if self.lock_step:
+            for key in ("quorum", "update_timeout_s", "max_staleness"):
+                if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} has no meaning in lock-step, which waits for every centre; remove it")
+
+
+class MdGANArm(_DmGAN):
+    """As dm_gan in lock-step, with discriminators that change places (Hardy et al. 2019)."""
+
+    strategy: Literal["md_gan"]
+    swap_every: int = Field(10, ge=1, description="updates after which discriminators change places")
+
+
 ARMS: dict[str, type[_Arm]] = {
     "local": LocalArm,
     "one_shot": OneShotArm,
@@ -444,9 +504,12 @@ ARMS: dict[str, type[_Arm]] = {
     "fedavg_gan": FedAvgGANArm,
     "cyclic": CyclicArm,
     "pooled_gan": PooledGANArm,
+    "dm_gan": DmGANArm,
+    "md_gan": MdGANArm,
 }
 Arm = Annotated[
-    LocalArm | OneShotArm | PooledArm | FedAvgGANArm | CyclicArm | PooledGANArm, Field(discriminator="strategy")
+    LocalArm | OneShotArm | PooledArm | FedAvgGANArm | CyclicArm | PooledGANArm | DmGANArm | MdGANArm,
+    Field(discriminator="strategy"),
 ]
 
 
@@ -577,10 +640,12 @@ def _arm_problems(s: Scenario, name: str, arm: Any, tasks: list[str]):
             yield f"arms.{name}.classes: both, but its model is not conditional and makes positives only; set conditional: true"
         if settings.use == "only" and settings.classes != "both":
             yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
-    if isinstance(arm, _InRounds):
+    if isinstance(arm, _InRounds | DmGANArm):
         members = len(s.members(arm))
         if arm.quorum is not None and arm.quorum > members:
             yield f"arms.{name}.quorum: {arm.quorum}, but the arm has {members} centres; lower quorum"
+    if isinstance(arm, MdGANArm) and len(s.members(arm)) < 2:
+        yield f"arms.{name}.centres: md_gan lets discriminators change places and has one centre; name two"
     if isinstance(arm, _Averaged):
         try:
             check_aggregation(arm.aggregation, arm.aggregation_options, len(s.members(arm)))

@@ -24,12 +24,13 @@ from federation.units import Units, digest
 from metrics import METRICS
 from models import GeneratorPackage, GeneratorSpec
 from reports.run_record import RunRecord
-from scenarios.federations import federations
+from scenarios.federations import federations, remote_trainings
 from scenarios.messages import expected_messages
 from scenarios.plan import Cell, Plan
 from scenarios.scenario import Scenario
 from server.checkpoint import Checkpointed
 from strategies.delivery import deliver
+from strategies.dm_gan import DmGAN
 from strategies.fedavg_gan import FedAvgGAN
 from strategies.one_shot import OneShot
 from strategies.pooled import Pooled
@@ -105,6 +106,10 @@ class Study:
         strategies += [
             FedAvgGAN(units, planned.federation, self._clock(plan, planned.purpose, planned.members))
             for planned in federations(plan)
+        ]
+        strategies += [
+            DmGAN(units, remote.plan, self._clock(plan, remote.purpose, remote.members))
+            for remote in remote_trainings(plan, deployed=self._deployed)
         ]
         shared = Shared(generators=plan.packages())
         expected = expected_messages(plan)

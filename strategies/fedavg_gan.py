@@ -259,7 +259,15 @@ class FedAvgGAN(Strategy):
         )  # fmt: skip
         done = yield from rounds.run()
         record = FederationRecord(
-            f.arm, f.task, f.strategy, f.series, done.round, done.summary, self._clock.rows, done.measured, f.settings.transport
+            f.arm,
+            f.task,
+            f.strategy,
+            f.series,
+            done.round,
+            done.summary,
+            self._clock.rows,
+            done.measured,
+            f.settings.transport,
         )
         if f.series == "alone":
             return Shared(federations=[record])

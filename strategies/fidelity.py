@@ -90,11 +90,13 @@ class Reference:
     Attributes:
         arrays: sums by feature space.
         floors: distance between the halves, by metric.
-        unit: ids of what it was made from.
+        images: training patches of each member.
+        units: ids of what it was made from.
     """
 
     arrays: dict[str, np.ndarray]
     floors: dict[str, float]
+    images: dict[str, int]
     units: tuple[str, ...]
 
 
@@ -131,9 +133,11 @@ class Fidelity:
             FederationFailed: a member does not answer.
         """
         jobs = [
-            units.job("feature_sums", centre, self.task, body | {"spaces": list(self.spaces)}, label="features of real patches")
+            units.job(
+                "feature_sums", centre, self.task, body | {"spaces": list(self.spaces)}, label="features of real patches"
+            )
             for centre, body in self.bodies.items()
-        ] if self.spaces else []  # fmt: skip
+        ]  # fmt: skip
         replies = yield from gather(jobs)
         bad = [reply for reply in replies if not reply.ok]
         if bad:
@@ -145,7 +149,8 @@ class Fidelity:
             ]
             arrays |= (halves[0] + halves[1]).to_arrays(space)
             floors[FEATURE_SPACES[space].distance] = frechet_distance(*halves)
-        return Reference(arrays, floors, tuple(reply.unit for reply in replies))
+        images = {reply.centre: int(reply.body["images"]) for reply in replies}
+        return Reference(arrays, floors, images, tuple(reply.unit for reply in replies))
 
     def measurement(self, units: Units, reference: Reference, identity: str, weights: Mapping[str, np.ndarray],
                     *, preview: bool, label: str) -> Exchange[Reply]:  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import federation, provider, receiver, survey
+from clients import federation, provider, receiver, shared_classifier, survey
 from clients.node import Node
 from federation.code_digest import code_digest
 from federation.errors import TEXTS
@@ -34,6 +34,9 @@ DUTIES = {
     "synthesise": receiver.synthesise,
     "receive_patches": receiver.receive_patches,
     "learn": receiver.learn,
+    "train_classifier_round": shared_classifier.train_classifier_round,
+    "validate_classifier": shared_classifier.validate_classifier,
+    "adopt_classifier": shared_classifier.adopt_classifier,
     "test": receiver.test,
 }
 

@@ -77,7 +77,7 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     )  # fmt: skip
     network = spec.build(body["seed"])
     network.load_state_dict(fit.state)
-    result = _tested(network, patches.select(split="test"), training, compute) | {
+    result = tested(network, patches.select(split="test"), training, compute) | {
         "cell": body["cell"],
         "history": fit.history,
         "best": {"step": fit.best_step, "val_auprc": fit.best_auprc},
@@ -98,7 +98,7 @@ def test(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     patches = load_patches(node, body).select(split="test")
     network = ClassifierSpec.model_validate(body["classifier"]).build(body["seed"])
     network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in job.arrays.items()})
-    return _tested(network, patches, ClassifierTraining.model_validate(body["training"]), body["compute"]), {}
+    return tested(network, patches, ClassifierTraining.model_validate(body["training"]), body["compute"]), {}
 
 
 def _steps(schedule: dict[str, int | str], items: int, batch_size: int) -> dict[str, int]:
@@ -107,7 +107,7 @@ def _steps(schedule: dict[str, int | str], items: int, batch_size: int) -> dict[
     return {k: v if isinstance(v, int) else int(v.split()[0]) * per_epoch for k, v in schedule.items()}
 
 
-def _tested(network: torch.nn.Module, patches: PatchDataset, training: ClassifierTraining, compute: dict) -> dict:
+def tested(network: torch.nn.Module, patches: PatchDataset, training: ClassifierTraining, compute: dict) -> dict:
     """Metrics and predictions; cases and patients are running numbers of this test set, not identities."""
     probability = predict(
         network,

@@ -16,6 +16,7 @@ from federation.units import derive_seed
 from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
 from scenarios.scenario import (
     ClassifierChoice,
+    FedAvgClassifierArm,
     GenerativeArm,
     Generator,
     LocalArm,
@@ -135,12 +136,13 @@ class Plan:
                 for n in trained
             ]
             together = [n for n, arm in s.arms.items() if isinstance(arm, GenerativeArm) and centre in s.members(arm)]
-            batches += [
-                {"batch_size": s.arms[n].training["batch_size"], "both": s.arms[n].conditional} for n in together
-            ]
+            batches += [_batch(s.arms[n]) for n in together]
             trained += together
+            learns = "receiver" in roles or any(
+                isinstance(arm, FedAvgClassifierArm) and centre in s.members(arm) for arm in s.arms.values()
+            )
             pooled = any(isinstance(arm, PooledArm) and centre in arm.centres for arm in s.arms.values())
-            needed = "receiver" in roles or bool(trained) or pooled
+            needed = learns or bool(trained) or pooled
             tasks.append(
                 {
                     "task": task.model_dump(mode="json"),
@@ -162,6 +164,7 @@ class Plan:
                     for name, arm in s.arms.items()
                     for n in _generators_of(name, arm) if task.name in self.tasks_of(n)
                 }  # fmt: skip
+            if learns:
                 models |= {
                     probe_key("classifier", c.model, task.name): {"classifier": self.classifier_spec(c, task.name)}
                     for c in s.study.classifiers
@@ -293,7 +296,9 @@ class Plan:
         """What another centre needs to test a cell's classifier."""
         learned = self.cell_body(cell, [])
         return self.data_body(centre, cell.task) | {
-            "cell": learned["cell"], "classifier": learned["classifier"], "training": learned["training"],
+            "cell": learned["cell"], "training": learned["training"],
+            # Its weights travel; a file of pretrained ones is of no use there.
+            "classifier": learned["classifier"] | {"pretrained": None},
             "seed": learned["seed"],
             "compute": learned["compute"] | {"device": self.compute_body(centre)["device"]},
         }  # fmt: skip
@@ -319,7 +324,14 @@ class Plan:
                         continue
                     if isinstance(arm, PooledArm) and not [c for c in arm.centres if c != receiver]:
                         continue
+                    if isinstance(arm, FedAvgClassifierArm) and len(self.scenario.members(arm, receiver)) < 2:
+                        continue
                     yield name, arm, receiver, task.name
+
+
+def _batch(arm: Any) -> dict[str, Any]:
+    """What an arm's generative model needs of each member's patches."""
+    return {"batch_size": arm.training["batch_size"], "both": arm.conditional}
 
 
 def _generators_of(name: str, arm: Any) -> tuple[str, ...]:

@@ -218,11 +218,10 @@ class Plan:
                 for generator in generators
             )
             classes = (0, 1) if settings.classes == "both" else (1,)
-            deliveries.append(
-                Delivery(
-                    arm_name, receiver, task, generators, portions(settings.synthetic, generators), classes, bodies
-                )
-            )
+            # Of which some are chosen, each makes as many as all together: one may be chosen alone.
+            chosen = isinstance(arm, OneShotArm) and arm.choose is not None
+            counts = (settings.synthetic,) * len(generators) if chosen else portions(settings.synthetic, generators)
+            deliveries.append(Delivery(arm_name, receiver, task, generators, counts, classes, bodies))
         return deliveries
 
     def transfers(self) -> list[Transfer]:
@@ -285,6 +284,7 @@ class Plan:
             },
             "size": {"fraction": cell.fraction, "images": cell.images},
             "pools": pools,
+            "choose": arm.choose.model_dump(mode="json") if isinstance(arm, OneShotArm) and arm.choose else None,
             "oversample": arm.oversample if isinstance(arm, LocalArm) else None,
             "subset_seed": derive_seed(s.seed, f"subset/{cell.task}", cell.receiver, cell.repeat),
             "seed": derive_seed(s.seed, f"classifier/{cell.task}/{cell.classifier.model}", cell.receiver, cell.repeat),

@@ -288,11 +288,30 @@ class LocalArm(_Arm):
     )
 
 
+class GeneratorChoice(_Section):
+    """Which of an arm's generators a receiver uses; see `strategies.choice`."""
+
+    by: Literal["distance", "validation"] = Field(
+        description="distance to the receiver's training patches, or gain on its validation patches"
+    )
+    how: Literal["select", "weight"] = "select"
+    keep: int = Field(1, ge=1, description="generators that are selected")
+    space: str = Field("texture", description="feature space of the distance")
+
+    @field_validator("space")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in FEATURE_SPACES:
+            raise ValueError(f"known feature spaces: {', '.join(FEATURE_SPACES)}")
+        return value
+
+
 class OneShotArm(_Arm):
     """Each provider's generator goes to the receiver once (paper 000)."""
 
     strategy: Literal["one_shot"]
     generators: tuple[str, ...] = Field(min_length=1)
+    choose: GeneratorChoice | None = Field(None, description="use the best of them; all in equal parts when left out")
 
 
 class PooledArm(_Arm):
@@ -649,6 +668,8 @@ def _arm_problems(s: Scenario, name: str, arm: Any, tasks: list[str]):
                 )
         if settings.use == "only" and settings.classes != "both":
             yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
+        if arm.choose is not None and len(arm.generators) < 2:
+            yield f"arms.{name}.choose: there is one generator and nothing to choose; name two, or remove choose"
         if settings.synthetic < len(arm.generators):
             yield f"arms.{name}.synthetic: {settings.synthetic} images from {len(arm.generators)} generators; raise synthetic"
     if isinstance(arm, PooledArm | GenerativeArm | FedAvgClassifierArm):

@@ -108,7 +108,13 @@ class Study:
 
     def _share(self, plan: Plan, units: Units) -> Shared:
         """All exchanges side by side, so that a federation's waiting fills with the others' work; then the delivery."""
-        strategies: list[Strategy] = [OneShot(units, order) for order in plan.orders()]
+        strategies: list[Strategy] = [
+            OneShot(
+                units, order, self._clock(plan, f"{order.generator}/{order.task}", [order.centre]),
+                step_s=self._scenario.clock.step_s,
+            )
+            for order in plan.orders()
+        ]  # fmt: skip
         strategies += [Pooled(units, transfer) for transfer in plan.transfers()]
         strategies += [
             FedAvgGAN(units, planned.federation, self._clock(plan, planned.purpose, planned.members))
@@ -252,6 +258,8 @@ class Study:
     def _write_privacy(self, shared: Shared) -> None:
         """What left each centre, and what is guaranteed about it: in this version nothing, and the file says so."""
         guarantee: dict[str, Any] = {"differential_privacy": None, "attacks_run": []}
+        # From the events: a resumed session does not see again what earlier ones received.
+        finished = [event for event in self._record.events() if event["event"] == "unit_finished"]
         self._record.write_privacy(
             {
                 "generators": {
@@ -260,8 +268,8 @@ class Study:
                     }
                     for (name, task), made in shared.generators.items() if made.centres
                 },
-                "pixels_left": sorted({reply.centre for reply in self._centres.good if reply.kind == "send_patches"}),
-                "left_each_centre": _what_left(self._centres.good),
+                "pixels_left": sorted({event["centre"] for event in finished if event["kind"] == "send_patches"}),
+                "left_each_centre": _what_left(finished),
                 "text": "Generators were trained without differential privacy and no attack was run on them: that synthetic "
                 "images are not copies of patients is not shown here.",
             }
@@ -293,13 +301,15 @@ class Study:
         self._record.write_predictions(predictions)
 
 
-def _what_left(replies: list[Reply]) -> dict[str, dict[str, dict[str, int]]]:
-    """{centre: {kind: {messages, bytes}}} of the replies of all centres."""
+def _what_left(finished: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
+    """{centre: {kind: {messages, bytes}}} of what left each centre, in all sessions of the run."""
     left: dict[str, dict[str, dict[str, int]]] = {}
-    for reply in replies:
-        entry = left.setdefault(reply.centre, {}).setdefault(reply.kind, {"messages": 0, "bytes": 0})
+    for event in finished:
+        if event["cached"]:
+            continue  # left in an earlier session, where it was counted
+        entry = left.setdefault(event["centre"], {}).setdefault(event["kind"], {"messages": 0, "bytes": 0})
         entry["messages"] += 1
-        entry["bytes"] += reply.bytes_up
+        entry["bytes"] += event["bytes_up"]
     return left
 
 

@@ -240,9 +240,10 @@ class Plan:
         seed = derive_seed(self.scenario.seed, f"pooled/{task}", centre)
         return self.data_body(centre, task) | {"classes": classes, "patches": patches, "seed": seed}
 
-    def availability(self, centres: Iterable[str]) -> dict[str, Availability]:
-        """How simulated centres behave."""
-        return {centre: self.scenario.centres[centre].availability.build() for centre in centres}
+    def availability(self, centres: Iterable[str], *, faults: bool = True) -> dict[str, Availability]:
+        """How simulated centres behave; without faults only their speeds."""
+        found = {centre: self.scenario.centres[centre].availability.build() for centre in centres}
+        return found if faults else {centre: Availability(speed=own.speed) for centre, own in found.items()}
 
     def synthesised(self) -> set[tuple[str, str, str, tuple[int, ...]]]:
         """(receiver, generator, task, classes) of every pool of synthetic images."""

@@ -117,7 +117,12 @@ class Study:
         ]  # fmt: skip
         strategies += [Pooled(units, transfer) for transfer in plan.transfers()]
         strategies += [
-            FedAvgGAN(units, planned.federation, self._clock(plan, planned.purpose, planned.members))
+            FedAvgGAN(
+                units,
+                planned.federation,
+                # A centre alone, and the central model, are there to compare with: nothing is sent that could be lost.
+                self._clock(plan, planned.purpose, planned.members, faults=planned.federation.series == "federation"),
+            )
             for planned in federations(plan)
         ]
         strategies += [
@@ -139,11 +144,12 @@ class Study:
                 self._keep_generator(name, task, made)
         return shared
 
-    def _clock(self, plan: Plan, purpose: str, members: Sequence[str]) -> Clock:
+    def _clock(self, plan: Plan, purpose: str, members: Sequence[str], faults: bool = True) -> Clock:
         s = self._scenario
         if self._deployed:
             return RealClock()
-        return VirtualClock(plan.availability(members), seed=s.seed, purpose=purpose, notice_s=s.clock.notice_s)
+        centres = plan.availability(members, faults=faults)
+        return VirtualClock(centres, seed=s.seed, purpose=purpose, notice_s=s.clock.notice_s)
 
     def _learn(self, plan: Plan, units: Units, shared: Shared) -> dict[str, tuple[Cell, Reply]]:
         """All cells: those that one job of the receiver computes, and those that several centres train together."""

@@ -17,7 +17,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import provider, receiver, survey
+from clients import federation, provider, receiver, survey
 from clients.node import Node
 from federation.code_digest import code_digest
 from federation.errors import TEXTS
@@ -27,6 +27,10 @@ DUTIES = {
     "survey": survey.survey,
     "train_generator": provider.train_generator,
     "send_patches": provider.send_patches,
+    "feature_sums": federation.feature_sums,
+    "train_round": federation.train_round,
+    "train_discriminator": federation.train_discriminator,
+    "measure_generator": federation.measure_generator,
     "synthesise": receiver.synthesise,
     "receive_patches": receiver.receive_patches,
     "learn": receiver.learn,

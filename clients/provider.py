@@ -22,6 +22,13 @@ def as_arrays(patches: PatchDataset) -> PatchArrays:
     return PatchArrays(patches.pixels, patches.index, patches.labels)
 
 
+def trained_on(used: PatchDataset) -> dict[str, int | str]:
+    """How many boxes and patients a model saw; small numbers are not told."""
+    return {
+        name: cell(int(used.table[column].nunique())) for name, column in (("boxes", "box"), ("patients", "patient"))
+    }
+
+
 def train_generator(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     """Body: data, task, split, data_seed, generator (spec), seed, compute {device, threads, precision}.
 
@@ -42,9 +49,7 @@ def train_generator(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
         precision=compute["precision"],
     )  # fmt: skip
     result["data_card"] = patches.data_card()
-    result["trained_on"] = {
-        name: cell(int(used.table[column].nunique())) for name, column in (("boxes", "box"), ("patients", "patient"))
-    }
+    result["trained_on"] = trained_on(used)
     return result, {
         **{f"weights.{k}": v for k, v in weights.items()},
         "preview.pixels": preview,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -49,6 +50,18 @@ class Centres(ABC):
 
     def known(self, job: Job) -> Reply | None:
         """The reply to this very job if an earlier session of the run has it; see `server.checkpoint`."""
+        return None
+
+    def save_progress(self, key: str, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Record where a long exchange stands, in place of what was recorded under `key`; a resumed run goes on there."""
+        return None
+
+    def load_progress(self, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """What `save_progress` recorded last."""
+        return None
+
+    def discard(self, units: Iterable[str]) -> None:
+        """Forget recorded replies that are part of the recorded progress, and whose arrays are only in the way."""
         return None
 
     def gather(self, jobs: Sequence[Job], *, quorum: int | None = None, timeout_s: float | None = None) -> list[Reply]:
@@ -169,20 +182,20 @@ class GridCentres(Centres):
 
     def _dispatch(self) -> None:
         busy = set(self._node_of.values())
-        stateful = {f.job.centre for f in self._in_flight.values() if f.job.expects_state is not None}
+        stateful = {_state_of(flight.job) for flight in self._in_flight.values()} - {None}
         waiting: deque[tuple[Job, int, float]] = deque()
         now = time.monotonic()
         while self._queue:
             job, attempt, not_before = self._queue.popleft()
             node = next((n for n in self._lanes[job.centre] if n not in busy), None)
-            # Jobs that build on a centre's state run one after the other, however many lanes there are.
-            blocked = job.expects_state is not None and job.centre in stateful
+            # Jobs that build on the same state of a centre run one after the other, however many lanes there are.
+            blocked = _state_of(job) in stateful
             if node is None or blocked or now < not_before or len(self._in_flight) >= self._max_in_flight:
                 waiting.append((job, attempt, not_before))
                 continue
             busy.add(node)
-            if job.expects_state is not None:
-                stateful.add(job.centre)
+            if (state := _state_of(job)) is not None:
+                stateful.add(state)
             self._push(job, node, attempt)
         self._queue = waiting
 
@@ -236,6 +249,11 @@ class GridCentres(Centres):
             self._queue.append((job, flight.attempt + 1, time.monotonic() + 2.0**flight.attempt))
             return
         self._ready.append(Reply.error(job, _TRANSPORT.get(code, "exception"), reference=f"flower-{code}"))
+
+
+def _state_of(job: Job) -> tuple[str, str] | None:
+    """Which local state a job builds on: (centre, federation)."""
+    return None if job.expects_state is None else (job.centre, str(job.body.get("federation", "")))
 
 
 def assign_lanes(centres: Sequence[str], nodes: Sequence[int]) -> dict[str, list[int]]:

@@ -13,7 +13,8 @@ INPUT_CODES = frozenset(
     {
         "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_table", "bad_value", "bad_weights", "batch_too_large",
         "class_missing", "duplicate_image", "lesion_without_row", "missing_file", "nan_pixels", "no_images", "no_label",
-        "no_lesions", "no_validation", "row_without_file", "too_few_images", "too_few_negatives", "too_few_positives", "unknown_centre",
+        "no_lesions", "no_validation", "row_without_file", "too_few_images", "too_few_negatives", "too_few_positives",
+        "too_few_to_measure", "unknown_centre",
     }
 )  # fmt: skip
 
@@ -45,6 +46,9 @@ TEXTS = {
     "are needed to choose a classifier: give the centre more patients or a larger split.val",
     "batch_too_large": "has {have} training patches for {label} but batch_size is {batch_size}; "
     "lower batch_size or give the centre more patients",
+    "too_few_to_measure": "has {have} training patches in a half of its data and {need} are needed to measure fidelity; "
+    "set fidelity.spaces: [] or give the centre more patients",
+    "state_lost": "no longer holds the state that {label} builds on; it begins anew",
     "missing_input": "no longer holds an input of {label}; run again with --resume to send it once more",
     "policy": "refuses {label} by its own policy ({rule})",
     "foreign_study": "does not take part in this study",

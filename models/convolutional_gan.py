@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.generative import GenerativeModel
+from models.generative import Batch, GenerativeModel
 
 Width = Literal["paper", "small"] | int
 WIDTHS = {"paper": 64, "small": 32}
@@ -95,9 +95,20 @@ class ConvolutionalGAN(GenerativeModel):
         super().__init__({"generator": generator, "discriminator": discriminator}, image_size, channels, num_classes)
         self.latent = latent
 
+    def noise(self, n: int, rng: torch.Generator) -> Tensor:
+        """Latent codes (n, latent)."""
+        return torch.randn(n, self.latent, generator=rng).to(self.device)
+
     def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        noise = torch.randn(n, self.latent, generator=rng).to(self.device)
-        return generator(noise, labels)
+        return generator(self.noise(n, rng), labels)
+
+    def fakes(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """The batch's generated images: those it came with, else new ones.
+
+        The noise is drawn in both cases, so what a loss draws after it is the same wherever the images are made.
+        """
+        noise = self.noise(batch.size, rng)
+        return self.networks["generator"](noise, batch.labels) if batch.fake is None else batch.fake
 
 
 def _up(inputs: int, outputs: int, stride: int, padding: int) -> list[nn.Module]:

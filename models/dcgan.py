@@ -56,7 +56,7 @@ class DCGANModel(ConvolutionalGAN):
     def discriminator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         discriminator = self.networks["discriminator"]
         with torch.no_grad():
-            fake = self.draw(self.networks["generator"], batch.size, batch.labels, rng)
+            fake = self.fakes(batch, rng)
         low, high = self.smoothing
         target = (torch.rand(batch.size, generator=rng) * (high - low) + low).to(self.device)
         # Two passes: batch norm takes its statistics from real and from fake images apart.
@@ -68,7 +68,7 @@ class DCGANModel(ConvolutionalGAN):
         return loss, {"discriminator_loss": loss.detach()}
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        fake = self.draw(self.networks["generator"], batch.size, batch.labels, rng)
+        fake = self.fakes(batch, rng)
         on_fake = self.networks["discriminator"](fake, batch.labels).float()
         loss = binary_cross_entropy_with_logits(on_fake, torch.ones_like(on_fake))
         return loss, {"generator_loss": loss.detach()}

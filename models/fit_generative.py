@@ -105,7 +105,7 @@ class GenerativeTrainer:
     def advance(self, images: PatchArrays, stop_step: int, on_progress: Progress | None = None) -> GenerativeFit:
         """Run steps up to (not including) `stop_step`."""
         batches = BatchStream(self.model, images, self.training, self.seed)
-        fresh_per_step = sum(phase.repeats for phase in self.phases if phase.fresh_images)
+        fresh_per_step = fresh_batches(self.phases)
         window = max(1, self.training.steps // 100)
         sums: Logs = {}
         counts: dict[str, int] = defaultdict(int)
@@ -117,12 +117,11 @@ class GenerativeTrainer:
                         batch, number = self._on_device(batches.batch(number)), number + 1
                     if self.step % phase.interval:
                         continue
-                    logs = self.run_phase(phase, batch, torch_stream(self.seed, "phase", phase.name, self.step, repeat))
+                    logs = self.run_phase(phase, batch, phase_stream(self.seed, phase, self.step, repeat))
                     for name, value in logs.items():
                         sums[name] = sums[name] + value if name in sums else value
                         counts[name] += 1
-            self._average()
-            self.step += 1
+            self.end_step()
             last = self.step == stop_step
             if self.step % window == 0 or last or self._is_snapshot():
                 self._record(sums, counts)
@@ -133,8 +132,16 @@ class GenerativeTrainer:
                 self.fit.snapshots[self.step] = self.model.sharable_state()
         return self.fit
 
+    @property
+    def images_per_step(self) -> int:
+        """Real images that one training step looks at."""
+        return self.training.batch_size * fresh_batches(self.phases)
+
     def run_phase(self, phase: Phase, batch: Batch, rng: torch.Generator) -> Logs:
-        """One optimizer step of one phase, at the learning rate of the present step."""
+        """One optimizer step of one phase, at the learning rate of the present step.
+
+        A phase whose `gradients` leaves none on its network steps nothing.
+        """
         for name, parameters in self._parameters.items():
             for parameter in parameters:
                 # Frozen, not only unstepped: the gradients of a discriminator's weights are of no use to a generator.
@@ -164,11 +171,16 @@ class GenerativeTrainer:
             state |= {f"snapshot.{step}.{name}": tensor for name, tensor in snapshot.items()}
         return {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in state.items()}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Inverse of `state`. Without keys "optimizer.*" the optimizers start anew."""
+    def load_state(self, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+        """Inverse of `state`. Without keys "optimizer.*" the optimizers start anew.
+
+        Args:
+            strict: False leaves parts of the model that `state` does not name as they are.
+        """
         self.step = int(state["step"])
         prefix = "model."
-        self.model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        model = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        self.model.load_state_dict(model, strict=strict)
         for optimizer in self._optimizers.values():
             optimizer.state.clear()
         self.fit = GenerativeFit()
@@ -188,9 +200,11 @@ class GenerativeTrainer:
         images = batch.real().to(self.device, memory_format=self.memory_format)
         return Batch(batch.size, images, None if batch.labels is None else batch.labels.to(self.device))
 
-    def _average(self) -> None:
+    def end_step(self) -> None:
+        """Move the averaged generator, and count the step."""
         if self.training.ema is not None and self.model.average is not None:
             update_average(self.model.average, self.model.networks["generator"], self.training.ema, self.step)
+        self.step += 1
 
     def _is_snapshot(self) -> bool:
         every, last = self.training.snapshot_every, self.step == self.training.steps
@@ -214,12 +228,27 @@ class GenerativeTrainer:
                 column.append(means.get(name, math.nan))
 
 
+def phase_stream(seed: int, phase: Phase, step: int, repeat: int) -> torch.Generator:
+    """The random stream of one run of a phase: noise of the generator, smoothing of targets, ..."""
+    return torch_stream(seed, "phase", phase.name, step, repeat)
+
+
+def fresh_batches(phases: Sequence[Phase]) -> int:
+    """Batches of real images that one training step takes."""
+    return sum(phase.repeats for phase in phases if phase.fresh_images)
+
+
 def rate_factor(step: int, training: GenerativeTraining) -> float:
     """Factor of the learning rate at a step, counted from 0."""
     warm = min(1.0, (step + 1) / training.warmup_steps) if training.warmup_steps else 1.0
     if training.decay == "none":
         return warm
     return warm * max(0.0, min(1.0, 2.0 * (1.0 - step / training.steps)))
+
+
+def batch_labels(number: int, size: int, classes: int) -> np.ndarray:
+    """Labels (size,) of batch `number`: the classes take turns through all batches. They depend on no data."""
+    return np.arange(number * size, (number + 1) * size) % classes
 
 
 class BatchStream:
@@ -265,7 +294,7 @@ class BatchStream:
         """Images float32 in [-1, 1], flipped at random, on the CPU."""
         size, classes = self._training.batch_size, len(self._members)
         slots = np.arange(number * size, (number + 1) * size)
-        labels = slots % classes
+        labels = batch_labels(number, size, classes)
         positions = np.empty(size, dtype=np.int64)
         for label in range(classes):
             positions[labels == label] = self._take(label, slots[labels == label] // classes)

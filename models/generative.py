@@ -33,11 +33,13 @@ class Batch:
         size: number of images.
         images: float32 (size, channels, height, width) in [-1, 1]; None where a phase runs without real images.
         labels: int64 (size,), class-balanced, or None for an unconditional model.
+        fake: generated images that were made elsewhere, like `images`; None where the phase makes its own.
     """
 
     size: int
     images: Tensor | None = None
     labels: Tensor | None = None
+    fake: Tensor | None = None
 
     def real(self) -> Tensor:
         """The images of a phase that cannot do without."""

@@ -17,9 +17,14 @@ def update_average(average: nn.Module, network: nn.Module, decay: float, step: i
     Args:
         step: number of updates before this one.
     """
-    weight = 1.0 - min(decay, (1 + step) / (10 + step))
+    weight = 1.0 - average_decay(decay, step)
     targets: list[torch.Tensor] = list(average.parameters())
     sources: list[torch.Tensor] = list(network.parameters())
     torch._foreach_lerp_(targets, sources, weight)
     for target, source in zip(average.buffers(), network.buffers(), strict=True):
         target.copy_(source)
+
+
+def average_decay(decay: float, step: int) -> float:
+    """What an update keeps of the average, after `step` updates before it."""
+    return min(decay, (1 + step) / (10 + step))

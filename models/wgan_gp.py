@@ -55,7 +55,7 @@ class WGANGPModel(ConvolutionalGAN):
     def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         critic, real = self.networks["discriminator"], batch.real()
         with torch.no_grad():
-            fake = self.draw(self.networks["generator"], batch.size, batch.labels, rng).to(real.dtype)
+            fake = self.fakes(batch, rng).to(real.dtype)
         # One pass for both: without batch norm every image is scored by itself.
         labels = None if batch.labels is None else batch.labels.repeat(2)
         on_real, on_fake = critic(torch.cat([real, fake]), labels).float().chunk(2)
@@ -69,7 +69,7 @@ class WGANGPModel(ConvolutionalGAN):
         }
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        fake = self.draw(self.networks["generator"], batch.size, batch.labels, rng)
+        fake = self.fakes(batch, rng)
         loss = -self.networks["discriminator"](fake, batch.labels).float().mean()
         return loss, {"generator_loss": loss.detach()}
 

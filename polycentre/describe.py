@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from models import ClassifierSpec, GeneratorSpec
+from scenarios.federations import federations, remote_trainings
+from scenarios.messages import Expected, expected_messages, generator_bytes
 from scenarios.plan import Plan
 from scenarios.reader import shipped
-from scenarios.scenario import LocalArm, Scenario
+from scenarios.scenario import GenerativeArm, LocalArm, Scenario
+
+# More centres than this are shown together.
+_MANY = 12
 
 
 def scenario_lines() -> list[str]:
@@ -24,34 +27,7 @@ def scenario_lines() -> list[str]:
 
 def expected_units(scenario: Scenario) -> int:
     """Units of work of a run."""
-    return sum(count for count, _, _ in messages(Plan(scenario)).values())
-
-
-def messages(plan: Plan) -> dict[str, tuple[int, int, int]]:
-    """Expected (jobs, bytes to centres, bytes from centres) by kind. Small JSON bodies are not counted.
-
-    A provider's reply holds the generator and a preview; the receiver is sent the generator; a classifier travels
-    where another centre tests it. Pixels of a pooled arm cannot be known before the survey.
-    """
-    orders = plan.orders()
-    trained = [order for order in orders if order.centre is not None]
-    size = {(o.generator, o.task): _generator_bytes(o.spec) for o in orders}
-    preview = sum(_preview_bytes(order.spec) for order in trained)
-    synthesised, moved = plan.synthesised(), plan.moved()
-    cells = plan.cells()
-    tests = [(cell, centre) for cell in cells for centre in plan.test_centres(cell)]
-    bytes_of = {key: _classifier_bytes(plan, *key) for key in {(cell.classifier.model, cell.task) for cell in cells}}
-    sent = sum(bytes_of[cell.classifier.model, cell.task] for cell in cells if plan.test_centres(cell))
-    tested = sum(bytes_of[cell.classifier.model, cell.task] for cell, _ in tests)
-    return {
-        "survey": (len(plan.scenario.centres), 0, 0),
-        "train_generator": (len(trained), 0, sum(size[o.generator, o.task] for o in trained) + preview),
-        "synthesise": (len(synthesised), sum(size[g, task] for _, g, task, _ in synthesised), 0),
-        "send_patches": (len(moved), 0, 0),
-        "receive_patches": (len(moved), 0, 0),
-        "learn": (len(cells), 0, sent),
-        "test": (len(tests), tested, 0),
-    }
+    return sum(row.messages for row in expected_messages(Plan(scenario)))
 
 
 def print_plan(console: Console, scenario: Scenario) -> None:
@@ -71,52 +47,59 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     table = Table(
         "generator", "trained at", "model", "tasks", "classes", "parameters", title="generators", title_justify="left"
     )
-    for order in plan.orders():
-        parameters = _generator_bytes(order.spec) // 4
-        where = order.centre or f"package {scenario.generators[order.generator].package}"
-        classes = "both" if order.spec["conditional"] else "positives"
-        table.add_row(order.generator, where, order.spec["model"], order.task, classes, f"{parameters / 1e6:.2f} M")
+    made = [(order.generator, order.centre, order.task, order.spec) for order in plan.orders()]
+    made += [
+        (name, f"package {scenario.generators[name].package}", task, g.spec)
+        for (name, task), g in plan.packages().items()
+    ]
+    made += [
+        (f.arm, ", ".join(member.centre for member in f.members), f.task, f.spec)
+        for f in (planned.federation for planned in federations(plan)) if f.series != "alone"
+    ]  # fmt: skip
+    made += [
+        (remote.plan.arm, f"server, with {', '.join(remote.members)}", remote.plan.task, remote.plan.spec)
+        for remote in remote_trainings(plan)
+    ]
+    for name, where, task, spec in made:
+        classes = "both" if spec["conditional"] else "positives"
+        table.add_row(name, where, spec["model"], task, classes, f"{generator_bytes(spec) / 4e6:.2f} M")
     console.print(table)
     table = Table("arm", "strategy", "runs at", "learns from", title="arms", title_justify="left")
     for name, arm in scenario.arms.items():
         settings = arm.settings(scenario.study)
-        foreign = getattr(arm, "generators", None) or getattr(arm, "centres", None)
+        together = isinstance(arm, GenerativeArm)
+        foreign = (
+            scenario.members(arm) if together else getattr(arm, "generators", None) or getattr(arm, "centres", None)
+        )
         text = f"{', '.join(foreign)}: {settings.classes}, {settings.use}" if foreign else "own patches"
         if isinstance(arm, LocalArm) and arm.oversample:
             text += f", {arm.oversample} own positives drawn again"
         places = dict.fromkeys(cell.receiver for cell in plan.cells() if cell.arm == name)
         table.add_row(name, arm.strategy + (" (control)" if arm.control else ""), ", ".join(places) or "nowhere", text)
     console.print(table)
-    table = Table("messages", "jobs", "MB to centres", "MB from centres", title="units of work", title_justify="left")
-    for kind, (jobs, down, up) in messages(plan).items():
-        pixels = kind in ("send_patches", "receive_patches") and jobs
+    rows = expected_messages(plan)
+    console.print(_messages_table(rows))
+    console.print(f"{sum(row.messages for row in rows)} units of work; run it with: polycentre run", highlight=False)
+
+
+def _messages_table(rows: list[Expected]) -> Table:
+    """By kind and centre; with many centres by kind alone."""
+    many = len({row.centre for row in rows}) > _MANY
+    groups: dict[tuple[str, str], list[Expected]] = {}
+    for row in rows:
+        groups.setdefault((row.kind, "" if many else row.centre), []).append(row)
+    table = Table(
+        "messages", "centre", "jobs", "MB to centre", "MB from centre", title="units of work", title_justify="left"
+    )
+    for (kind, centre), members in groups.items():
+        down, up = (_megabytes([getattr(row, side) for row in members]) for side in ("bytes_down", "bytes_up"))
         table.add_row(
-            kind, str(jobs), "pixels" if pixels else f"{down / 1e6:.1f}", "pixels" if pixels else f"{up / 1e6:.1f}"
-        )
-    console.print(table)
-    console.print(f"{expected_units(scenario)} units of work; run it with: polycentre run", highlight=False)
+            kind, centre or f"{len(members)} centres", str(sum(row.messages for row in members)),
+            down, up,
+        )  # fmt: skip
+    return table
 
 
-def _generator_bytes(spec: dict) -> int:
-    """Size of what a provider shares: one set of weights per member of the checkpoint ensemble."""
-    parsed = GeneratorSpec.model_validate(spec)
-    with torch.device("meta"):  # shapes without memory
-        model = parsed.build(0)
-    tensors = [
-        t for name, t in model.sampler.state_dict().items() if not name.endswith("num_batches_tracked")
-    ]  # as `weights_of`
-    one = sum(t.numel() * t.element_size() for t in tensors)
-    every = parsed.training.snapshot_every
-    return one * (1 + (parsed.training.steps - max(1, parsed.training.snapshot_from)) // every if every else 1)
-
-
-def _preview_bytes(spec: dict) -> int:
-    return (64 if spec["conditional"] else 32) * spec["channels"] * spec["image_size"] ** 2
-
-
-def _classifier_bytes(plan: Plan, classifier: str, task: str) -> int:
-    choice = next(c for c in plan.scenario.study.classifiers if c.model == classifier)
-    spec = ClassifierSpec.model_validate(plan.classifier_spec(choice, task) | {"pretrained": None})
-    with torch.device("meta"):
-        network = spec.build(0)
-    return sum(t.numel() * t.element_size() for t in network.state_dict().values())
+def _megabytes(sizes: list[int | None]) -> str:
+    known = [size for size in sizes if size is not None]
+    return f"{sum(known) / 1e6:.1f}" if len(known) == len(sizes) else "pixels"

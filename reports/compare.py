@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reports.atomic import write_text
-from reports.html import duration, render
+from reports.html import render
+from reports.quantities import duration, share_text
 from reports.run_record import RunRecord
 from reports.study import Study, read_study
 from reports.tables import PRIMARY, Block, Setting, blocks, difference_text, percent, role_text, setting_text
@@ -52,7 +52,7 @@ def _runs_table(records: Sequence[RunRecord], studies: Sequence[Study], names: S
         events = record.events()
         rows.append([
             name, study.name, status(events), str(study.seed), str(study.repeats), str(len(study.centres)),
-            duration(wall_seconds(events)), _percent(working_share(events)),
+            duration(wall_seconds(events)), share_text(working_share(events)),
             _digest(record)[:16] or "unknown",
         ])  # fmt: skip
     return {
@@ -82,10 +82,6 @@ def _warnings(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
     if len({_digest(record) for record in records}) > 1:
         lines.append("These runs were made by different versions of the code.")
     return lines
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.0f} %"
 
 
 def _digest(record: RunRecord) -> str:

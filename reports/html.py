@@ -6,7 +6,7 @@ import datetime
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from reports.figures import arm_colours
 from reports.findings import caution, findings
 from reports.image_section import image_pairs
 from reports.learning_curves import classifier_curves, generator_curves
+from reports.quantities import bytes_text, duration, listed, share_text
 from reports.result_section import result_block
 from reports.run_record import RunRecord
 from reports.study import Study, read_study
@@ -147,7 +148,7 @@ def _header(study: Study, environment: dict[str, Any], events: Sequence[Event]) 
         ("Repeats", str(study.repeats)),
         ("Centres", str(len(study.centres))),
         ("Running time", duration(wall_seconds(events)) + (f" in {len(found)} sessions" if len(found) > 1 else "")),
-        ("Work in the centres", _share(working_share(events))),
+        ("Work in the centres", share_text(working_share(events))),
         ("Code", str(digest)[:16] if digest else "unknown"),
         ("Machine", ", ".join(str(m) for m in machine if m) or "unknown"),
     ]
@@ -169,7 +170,7 @@ def _time_facts(events: Sequence[Event]) -> list[tuple[str, str]]:
     start_up = start_up_seconds(events)
     return [
         ("Running time", duration(wall_seconds(events))),
-        ("Share in which a centre worked", _share(working_share(events))),
+        ("Share in which a centre worked", share_text(working_share(events))),
         ("Until the first centre worked", duration(start_up) if not math.isnan(start_up) else "–"),
         ("Units of work", str(len(done))),
         ("Work, summed over lanes", duration(cpu)),
@@ -219,35 +220,10 @@ def _limits(study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> list[st
     if phantoms:
         lines.insert(
             0,
-            f"Computed phantoms, not patients: {_listed(phantoms)}. The numbers show that the machinery works, not "
+            f"Computed phantoms, not patients: {listed(phantoms)}. The numbers show that the machinery works, not "
             "what would happen in a hospital.",
         )
     return lines
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return f"{len(names)} centres, {names[0]} to {names[-1]}" if len(names) > 8 else ", ".join(names)
-
-
-def duration(seconds: float) -> str:
-    """ "42 s", "5 min 03 s", "2 h 07 min"."""
-    s = round(seconds)
-    if s < 60:
-        return f"{s} s"
-    return f"{s // 60} min {s % 60:02d} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02d} min"
-
-
-def bytes_text(n: int) -> str:
-    """ "812 B", "1.3 MB" (powers of 1000)."""
-    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if n >= scale:
-            return f"{n / scale:.1f} {unit}"
-    return f"{n} B"
-
-
-def _share(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.0f} %"
 
 
 def _date(t: float) -> str:

@@ -9,6 +9,10 @@ killed at any moment leaves whole files only:
     units/<id>.json     a finished unit of work: what it is and what it found (+ <id>.safetensors, its arrays)
     results.csv         tidy: one row per cell, test centre and metric
     predictions.csv     the probabilities behind it
+    convergence.csv     distance to real images over a federation's rounds, beside training alone and on pooled data
+    virtual_time.csv    one row per job of a simulated centre, in simulated seconds
+    federations.json    one entry per federation: its jobs, who was lost, what the transport rounded
+    expected.json       messages, bytes and steps as predicted before the run
     privacy.json        what left each centre, and with which guarantee
     samples/<name>.png  synthetic images
     centres/<name>/     what stays in that hospital; in simulation all centres are this machine
@@ -43,10 +47,29 @@ PREDICTION_COLUMNS = (
     "arm", "task", "classifier", "real_fraction", "repeat", "receiver", "tested_on", "case", "patient", "label",
     "probability",
 )  # fmt: skip
+# images_seen: real images that the centre's discriminator has seen until then. floor: distance of one half of the real
+# reference to the other. central: one model on pooled data, at the centre where it was trained.
+CONVERGENCE_COLUMNS = (
+    "arm", "task", "series", "centre", "round", "images_seen", "virtual_s", "metric", "value", "floor",
+)  # fmt: skip
+# number: of the round, or count of updates when the job was sent.
+VIRTUAL_TIME_COLUMNS = (
+    "arm", "task", "strategy", "centre", "number", "kind", "sent_s", "started_s", "finished_s", "outcome", "staleness",
+)  # fmt: skip
+SERIES = ("federation", "alone", "central")
+OUTCOMES = ("used", "stale", "late", "lost", "outage", "refused")
+FEDERATION_KEYS = (
+    "arm", "task", "strategy", "rounds_or_updates", "jobs", "used", "lost", "late", "stale", "gone", "state_lost",
+    "transport", "notes",
+)  # fmt: skip
+EXPECTED_KEYS = ("centre", "kind", "messages", "bytes_down", "bytes_up", "steps")
 _RESULT_NUMBERS = ("real_fraction", "repeat", "value", "n_real", "n_synthetic")
 _PREDICTION_NUMBERS = ("real_fraction", "repeat", "case", "patient", "label", "probability")
+_CONVERGENCE_NUMBERS = ("round", "images_seen", "virtual_s", "value", "floor")
+_VIRTUAL_TIME_NUMBERS = ("number", "sent_s", "started_s", "finished_s", "staleness")
 # What a result is the value of: two values for one of these would count a repeat twice.
 _RESULT_KEY = ("arm", "task", "classifier", "real_fraction", "repeat", "receiver", "tested_on", "metric")
+_CONVERGENCE_KEY = ("arm", "task", "series", "centre", "round", "metric")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,119}")
 
@@ -213,12 +236,7 @@ class RunRecord:
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write results.csv: the same bytes for the same rows, whatever their order."""
         rows = list(rows)
-        seen = set()
-        for row in rows:
-            key = tuple(str(row.get(name)) for name in _RESULT_KEY)
-            if key in seen:
-                raise RecordError(f"two results for {dict(zip(_RESULT_KEY, key, strict=True))}; a cell is tested once")
-            seen.add(key)
+        _refuse_doubles(rows, _RESULT_KEY, "results", "a cell is tested once")
         write_text(self.folder / "results.csv", to_csv(rows, RESULT_COLUMNS, _RESULT_NUMBERS))
 
     def results(self) -> pd.DataFrame:
@@ -232,6 +250,70 @@ class RunRecord:
     def predictions(self) -> pd.DataFrame:
         """predictions.csv; no rows when it stayed at the centres."""
         return _read_csv(self.folder / "predictions.csv", PREDICTION_COLUMNS, _PREDICTION_NUMBERS)
+
+    # -- federations ----------------------------------------------------------------------------------------------
+
+    def write_convergence(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write convergence.csv: one row per measured round, participating centre, series and metric.
+
+        Raises:
+            RecordError: a series that is none of `SERIES`, or two values for one round, centre, series and metric.
+        """
+        rows = list(rows)
+        _refuse_unknown(rows, "series", SERIES)
+        _refuse_doubles(rows, _CONVERGENCE_KEY, "values", "a round is measured once")
+        write_text(self.folder / "convergence.csv", to_csv(rows, CONVERGENCE_COLUMNS, _CONVERGENCE_NUMBERS))
+
+    def convergence(self) -> pd.DataFrame:
+        """convergence.csv; no rows when no federation was measured."""
+        return _read_csv(self.folder / "convergence.csv", CONVERGENCE_COLUMNS, _CONVERGENCE_NUMBERS)
+
+    def write_virtual_time(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write virtual_time.csv: one row per job, None for a time that never came.
+
+        Raises:
+            RecordError: an outcome that is none of `OUTCOMES`.
+        """
+        rows = list(rows)
+        _refuse_unknown(rows, "outcome", OUTCOMES)
+        write_text(self.folder / "virtual_time.csv", to_csv(rows, VIRTUAL_TIME_COLUMNS, _VIRTUAL_TIME_NUMBERS))
+
+    def virtual_time(self) -> pd.DataFrame:
+        """virtual_time.csv; no rows when no centre was simulated in time."""
+        return _read_csv(self.folder / "virtual_time.csv", VIRTUAL_TIME_COLUMNS, _VIRTUAL_TIME_NUMBERS)
+
+    def write_federations(self, federations: Iterable[Mapping[str, Any]]) -> None:
+        """Write federations.json, one entry with the keys `FEDERATION_KEYS` per arm and task.
+
+        gone: [{"centre", "from_s"}]; state_lost: [{"centre", "number"}]; transport: {"how", "relative_error"}, or None
+        when arrays travelled as they are; notes: [text].
+
+        Raises:
+            RecordError: other keys, or two entries for one arm and task.
+        """
+        rows = _sorted_entries(federations, FEDERATION_KEYS, ("arm", "task"), "federations.json")
+        write_text(self.folder / "federations.json", _json(rows, indent=1) + "\n")
+
+    def federations(self) -> list[dict[str, Any]]:
+        """federations.json; empty when no arm federates."""
+        return _read_list(self.folder / "federations.json")
+
+    def write_expected(self, expected: Iterable[Mapping[str, Any]]) -> None:
+        """Write expected.json, one entry with the keys `EXPECTED_KEYS` per centre and kind of job.
+
+        Bytes are those of arrays, without the small JSON bodies; None where nobody can know them before the run.
+
+        Raises:
+            RecordError: other keys, or two entries for one centre and kind.
+        """
+        rows = _sorted_entries(expected, EXPECTED_KEYS, ("centre", "kind"), "expected.json")
+        write_text(self.folder / "expected.json", _json(rows, indent=1) + "\n")
+
+    def expected(self) -> list[dict[str, Any]]:
+        """expected.json; empty when nothing was predicted."""
+        return _read_list(self.folder / "expected.json")
+
+    # -- what else is shown ---------------------------------------------------------------------------------------
 
     def write_privacy(self, privacy: Mapping[str, Any]) -> None:
         """Write privacy.json: what left each centre, and with which guarantee."""
@@ -260,6 +342,39 @@ def _read_csv(path: Path, columns: tuple[str, ...], numbers: tuple[str, ...]) ->
         if not (column.isna() & (table[name] != "")).any():  # a size given in words ("100 images") stays text
             table[name] = column
     return table
+
+
+def _read_list(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _refuse_doubles(rows: Iterable[Mapping[str, Any]], names: tuple[str, ...], what: str, why: str) -> None:
+    seen = set()
+    for row in rows:
+        key = tuple(str(row.get(name)) for name in names)
+        if key in seen:
+            raise RecordError(f"two {what} for {dict(zip(names, key, strict=True))}; {why}")
+        seen.add(key)
+
+
+def _refuse_unknown(rows: Iterable[Mapping[str, Any]], name: str, known: tuple[str, ...]) -> None:
+    for row in rows:
+        if row.get(name) not in known:
+            raise RecordError(f"{name} is {row.get(name)!r}; it is one of {', '.join(known)}")
+
+
+def _sorted_entries(
+    entries: Iterable[Mapping[str, Any]], keys: tuple[str, ...], by: tuple[str, ...], file: str
+) -> list[dict[str, Any]]:
+    """The entries in the order of `by`, their keys in the order of `keys`: the same bytes whoever wrote them when."""
+    entries = list(entries)
+    for entry in entries:
+        if set(entry) != set(keys):
+            missing, unknown = sorted(set(keys) - set(entry)), sorted(set(entry) - set(keys))
+            raise RecordError(f"{file}: an entry lacks the keys {missing} and has the unknown keys {unknown}")
+    _refuse_doubles(entries, by, "entries", f"{file} has one for each")
+    ordered = sorted(entries, key=lambda entry: tuple(str(entry[name]) for name in by))
+    return [{key: entry[key] for key in keys} for entry in ordered]
 
 
 def _checked(name: str, what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,23 @@ from typing import Any
 
 import torch
 
-from federation.job import canonical_json
+from federation.clock import Availability
 from federation.units import derive_seed
 from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
-from scenarios.scenario import ClassifierChoice, Generator, LocalArm, OneShotArm, PooledArm, Scenario, Task
-from strategies.one_shot import Delivery, Order, portions
+from scenarios.scenario import (
+    ClassifierChoice,
+    GenerativeArm,
+    Generator,
+    LocalArm,
+    OneShotArm,
+    PooledArm,
+    Scenario,
+    Task,
+)
+from strategies.delivery import Delivery, portions
+from strategies.one_shot import Order
 from strategies.pooled import Transfer
+from strategies.strategy import Generated
 
 # Seed of which patients are drawn into splits and subsets; the same for all arms, so that arms are compared in pairs.
 _SPLIT = "split"
@@ -93,17 +104,20 @@ class Plan:
         }
 
     def generator_spec(self, name: str, task: str) -> dict[str, Any]:
-        """JSON of a `models.GeneratorSpec`."""
+        """JSON of a `models.GeneratorSpec`, of a generator or of an arm that trains one."""
         if name in self._packages:
             return self._packages[name].spec.model_dump(mode="json")
-        return generator_spec_of(self.scenario.generators[name], self.task(task)).model_dump(mode="json")
+        source = self.scenario.generators.get(name) or self.scenario.arms[name]
+        assert isinstance(source, Generator | GenerativeArm)
+        return generator_spec_of(source, self.task(task)).model_dump(mode="json")
 
     def classifier_spec(self, choice: ClassifierChoice, task: str) -> dict[str, Any]:
         """JSON of a `models.ClassifierSpec`."""
         return classifier_spec_of(choice, self.task(task)).model_dump(mode="json")
 
     def tasks_of(self, generator: str) -> list[str]:
-        wanted = self.scenario.generators[generator].tasks
+        """Tasks that a generator (or an arm that trains one) serves."""
+        wanted = self.scenario.generators[generator].tasks if generator in self.scenario.generators else None
         return [t.name for t in self.scenario.all_tasks if wanted is None or t.name in wanted]
 
     # -- phases --------------------------------------------------------------------------------------------------
@@ -120,6 +134,11 @@ class Plan:
                 {"batch_size": s.generators[n].training["batch_size"], "both": s.generators[n].conditional}
                 for n in trained
             ]
+            together = [n for n, arm in s.arms.items() if isinstance(arm, GenerativeArm) and centre in s.members(arm)]
+            batches += [
+                {"batch_size": s.arms[n].training["batch_size"], "both": s.arms[n].conditional} for n in together
+            ]
+            trained += together
             pooled = any(isinstance(arm, PooledArm) and centre in arm.centres for arm in s.arms.values())
             needed = "receiver" in roles or bool(trained) or pooled
             tasks.append(
@@ -140,8 +159,8 @@ class Plan:
             if "receiver" in roles:
                 models |= {
                     probe_key("generator", n, task.name): {"generator": self.generator_spec(n, task.name)}
-                    for arm in s.arms.values() if isinstance(arm, OneShotArm)
-                    for n in arm.generators if task.name in self.tasks_of(n)
+                    for name, arm in s.arms.items()
+                    for n in _generators_of(name, arm) if task.name in self.tasks_of(n)
                 }  # fmt: skip
                 models |= {
                     probe_key("classifier", c.model, task.name): {"classifier": self.classifier_spec(c, task.name)}
@@ -151,34 +170,43 @@ class Plan:
         return body | {"tasks": tasks, "models": models, "compute": self.compute_body(centre)}
 
     def orders(self) -> list[Order]:
-        """Every generator that some arm uses, for every task it serves."""
-        used = {g for arm in self.scenario.arms.values() if isinstance(arm, OneShotArm) for g in arm.generators}
+        """Every generator that some arm uses and a centre trains, for every task it serves."""
         orders = []
-        for name, generator in self.scenario.generators.items():
-            for task in self.tasks_of(name) if name in used else []:
-                spec = self.generator_spec(name, task)
-                package = self._packages.get(name)
-                if package is not None:
-                    orders.append(Order(name, task, None, {}, spec, package.weights, package.digest))
-                    continue
-                centre = str(generator.centre)
-                body = self.data_body(centre, task) | {
-                    "generator": spec,
-                    "name": name,
-                    "seed": derive_seed(self.scenario.seed, f"generator/{name}/{task}", centre),
-                    "compute": self.compute_body(centre, probe_key("generator", name, task)),
-                }
-                orders.append(Order(name, task, centre, body, spec))
+        for name, task in self._used():
+            centre = self.scenario.generators[name].centre
+            if centre is None:
+                continue
+            spec = self.generator_spec(name, task)
+            body = self.data_body(centre, task) | {
+                "generator": spec,
+                "name": name,
+                "seed": derive_seed(self.scenario.seed, f"generator/{name}/{task}", centre),
+                "compute": self.compute_body(centre, probe_key("generator", name, task)),
+            }
+            label = f"{name} ({task})" if len(self.scenario.all_tasks) > 1 else name
+            orders.append(Order(name, task, centre, body, spec, label))
         return orders
 
+    def packages(self) -> dict[tuple[str, str], Generated]:
+        """Generators at hand that some arm uses, by (name, task)."""
+        return {
+            (name, task): Generated(package.digest, package.spec.model_dump(mode="json"), package.weights)
+            for name, task in self._used()
+            if (package := self._packages.get(name)) is not None
+        }
+
+    def _used(self) -> list[tuple[str, str]]:
+        used = {g for arm in self.scenario.arms.values() if isinstance(arm, OneShotArm) for g in arm.generators}
+        return [(name, task) for name in self.scenario.generators if name in used for task in self.tasks_of(name)]
+
     def deliveries(self) -> list[Delivery]:
-        """What the one-shot arms bring to each receiver. A receiver's own generators are left out: they are no sharing."""
+        """What the arms that share generators bring to each receiver."""
         deliveries = []
         for arm_name, arm, receiver, task in self._arm_places():
-            if not isinstance(arm, OneShotArm):
+            if not isinstance(arm, OneShotArm | GenerativeArm):
                 continue
             settings = arm.settings(self.scenario.study)
-            generators = self.foreign_generators(arm, receiver, task)
+            generators = self.foreign_generators(arm_name, arm, receiver, task)
             bodies = tuple(
                 {
                     "seed": derive_seed(self.scenario.seed, f"synthesis/{generator}/{task}", receiver),
@@ -201,31 +229,22 @@ class Plan:
             if not isinstance(arm, PooledArm):
                 continue
             classes = [0, 1] if arm.settings(self.scenario.study).classes == "both" else [1]
-            bodies = {
-                centre: self.data_body(centre, task)
-                | {
-                    "classes": classes,
-                    "patches": arm.patches,
-                    "seed": derive_seed(self.scenario.seed, f"pooled/{task}", centre),
-                }
-                for centre in arm.centres
-                if centre != receiver
-            }
+            bodies = {c: self.moving_body(c, task, classes, arm.patches) for c in arm.centres if c != receiver}
             transfers.append(Transfer(arm_name, receiver, task, bodies))
         return transfers
 
-    def share_units(self) -> int:
-        """Jobs of the share phase: generators to train, pools to draw, and two for each move of real patches."""
-        trained = sum(order.centre is not None for order in self.orders())
-        return trained + len(self.synthesised()) + 2 * len(self.moved())
+    def moving_body(self, centre: str, task: str, classes: list[int], patches: int | None) -> dict[str, Any]:
+        """What a centre needs to send real patches."""
+        seed = derive_seed(self.scenario.seed, f"pooled/{task}", centre)
+        return self.data_body(centre, task) | {"classes": classes, "patches": patches, "seed": seed}
+
+    def availability(self, centres: Iterable[str]) -> dict[str, Availability]:
+        """How simulated centres behave."""
+        return {centre: self.scenario.centres[centre].availability.build() for centre in centres}
 
     def synthesised(self) -> set[tuple[str, str, str, tuple[int, ...]]]:
         """(receiver, generator, task, classes) of every pool of synthetic images."""
         return {(d.receiver, g, d.task, d.classes) for d in self.deliveries() for g in d.generators}
-
-    def moved(self) -> set[tuple[str, str, str, str]]:
-        """(receiver, task, provider, what is asked for) of every move of real patches."""
-        return {(t.receiver, t.task, c, canonical_json(body)) for t in self.transfers() for c, body in t.bodies.items()}
 
     def cells(self) -> list[Cell]:
         """All cells, ordered so that a first comparison of all arms is there early."""
@@ -283,8 +302,10 @@ class Plan:
         """Centres beside the receiver where a cell is tested."""
         return [centre for centre in self.scenario.study.test_on if centre != cell.receiver]
 
-    def foreign_generators(self, arm: OneShotArm, receiver: str, task: str) -> tuple[str, ...]:
-        """The arm's generators that come from another centre and serve the task."""
+    def foreign_generators(self, name: str, arm: Any, receiver: str, task: str) -> tuple[str, ...]:
+        """The arm's generators that come from another centre and serve the task. A receiver's own are no sharing."""
+        if isinstance(arm, GenerativeArm):
+            return (name,) if any(centre != receiver for centre in self.scenario.members(arm)) else ()
         generators = self.scenario.generators
         return tuple(g for g in arm.generators if generators[g].centre != receiver and task in self.tasks_of(g))
 
@@ -293,11 +314,17 @@ class Plan:
         for task in self.scenario.all_tasks:
             for name, arm in self.scenario.arms.items():
                 for receiver in arm.receivers or self.scenario.receivers:
-                    if isinstance(arm, OneShotArm) and not self.foreign_generators(arm, receiver, task.name):
+                    shares = isinstance(arm, OneShotArm | GenerativeArm)
+                    if shares and not self.foreign_generators(name, arm, receiver, task.name):
                         continue
                     if isinstance(arm, PooledArm) and not [c for c in arm.centres if c != receiver]:
                         continue
                     yield name, arm, receiver, task.name
+
+
+def _generators_of(name: str, arm: Any) -> tuple[str, ...]:
+    """Names of what an arm gives to receivers."""
+    return arm.generators if isinstance(arm, OneShotArm) else (name,) if isinstance(arm, GenerativeArm) else ()
 
 
 def probe_key(kind: str, name: str, task: str) -> str:
@@ -310,12 +337,16 @@ def model_problems(scenario: Scenario) -> list[str]:
     problems = []
     with torch.device("meta"):
         for task in scenario.all_tasks:
-            for name, generator in scenario.generators.items():
-                if generator.package is None and (generator.tasks is None or task.name in generator.tasks):
-                    try:
-                        generator_spec_of(generator, task).build(0)
-                    except ValueError as problem:
-                        problems.append(f"generators.{name}: {problem} (task {task.name!r})")
+            sources: dict[str, Generator | GenerativeArm] = {
+                f"generators.{name}": generator for name, generator in scenario.generators.items()
+                if generator.package is None and (generator.tasks is None or task.name in generator.tasks)
+            }  # fmt: skip
+            sources |= {f"arms.{name}": arm for name, arm in scenario.arms.items() if isinstance(arm, GenerativeArm)}
+            for key, source in sources.items():
+                try:
+                    generator_spec_of(source, task).build(0)
+                except ValueError as problem:
+                    problems.append(f"{key}: {problem} (task {task.name!r})")
             for choice in scenario.study.classifiers:
                 try:
                     classifier_spec_of(choice.model_copy(update={"pretrained": None}), task).build(0)
@@ -368,8 +399,8 @@ def file_problems(scenario: Scenario) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def generator_spec_of(generator: Generator, task: Task) -> GeneratorSpec:
-    """What a generator of a scenario is built from, for one task."""
+def generator_spec_of(generator: Generator | GenerativeArm, task: Task) -> GeneratorSpec:
+    """What a generator of a scenario (or one that an arm trains) is built from, for one task."""
     return GeneratorSpec(
         model=str(generator.model),
         hyper_parameters=generator.hyper_parameters,

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from scenarios.plan import file_problems, model_problems
-from scenarios.scenario import Generator, Scenario
+from scenarios.scenario import ARMS, GenerativeArm, Generator, Scenario
 
 SHIPPED = Path(__file__).parent
 DEFAULT = "demo"
@@ -131,6 +131,9 @@ def resolved_yaml(scenario: Scenario) -> str:
             own = generator.model_dump(mode="json", exclude_none=True, include=set(Generator.model_fields))
             tree["generators"][name] = own | generator.hyper_parameters | generator.training
     for name, arm in scenario.arms.items():
+        if isinstance(arm, GenerativeArm):
+            own = arm.model_dump(mode="json", exclude_none=True, include=set(type(arm).model_fields))
+            tree["arms"][name] = own | arm.written()
         if arm.schedule is not None:
             tree["arms"][name]["schedule"] = arm.settings(scenario.study).schedule.model_dump(mode="json")
     for key in ("augmentation", "normalise"):  # settings of the study and its arms
@@ -203,7 +206,7 @@ def _lines(problem: ValidationError, source: str) -> list[str]:
     lines = []
     for error in problem.errors(include_url=False):
         # The tag of a tagged union (local, one_shot, phantom...) stands in the path; it is not a key.
-        keys = [str(k) for k in error["loc"] if k not in ("phantom", "folder", "local", "one_shot", "pooled")]
+        keys = [str(k) for k in error["loc"] if k not in ("phantom", "folder", *ARMS)]
         key = ".".join(keys)
         text = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
@@ -228,10 +231,13 @@ def _known_keys(location: tuple[Any, ...]) -> str:
         "split": schema.SplitRule,
         "task": schema.Task,
         "tasks": schema.Task,
+        "clock": schema.SimulatedClock,
+        "availability": schema.SimulatedAvailability,
+        "outages": schema.Outage,
+        "fidelity": schema.FidelityChoice,
     }
     tagged = {
-        "phantom": schema.PhantomSource, "folder": schema.FolderSource,
-        "local": schema.LocalArm, "one_shot": schema.OneShotArm, "pooled": schema.PooledArm,
+        "phantom": schema.PhantomSource, "folder": schema.FolderSource, **ARMS,
     }  # fmt: skip
     owner: Any = Scenario
     for part in location[:-1]:

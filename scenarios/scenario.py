@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from data_partitions import FolderSource, PatchTask, PhantomSource, SplitRule
+from federation.clock import Availability
+from federation.transport import Transport
+from metrics.feature_spaces import FEATURE_SPACES
 from models import CLASSIFIERS, GENERATIVE_MODELS, ClassifierTraining, GenerativeTraining
+from strategies.aggregation import check_aggregation
 
 # Names become file names, array names and columns of tables.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_\-]{0,39}")
@@ -24,6 +30,41 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+class Outage(_Section):
+    """From when to when a centre cannot be reached; without `to` it is gone for good."""
+
+    from_s: float = Field(ge=0)
+    to_s: float | None = None
+
+    @model_validator(mode="after")
+    def _order(self) -> Outage:
+        if self.to_s is not None and self.to_s <= self.from_s:
+            raise ValueError(f"to_s is {self.to_s:g} and from_s {self.from_s:g}; an outage ends after it began")
+        return self
+
+
+class SimulatedAvailability(_Section):
+    """How a simulated centre behaves, in simulated seconds; see `federation.clock.Availability`."""
+
+    speed: float = Field(1.0, gt=0, description="relative to the others: 0.5 takes twice as long")
+    delay_s: float = Field(0.0, ge=0, description="one way, for every message")
+    bandwidth_mbit_s: float | None = Field(None, gt=0, description="of its line; none: transfers take no time")
+    dropout: float = Field(0.0, ge=0, lt=1, description="probability that a job is lost")
+    outages: tuple[Outage, ...] = ()
+
+    def build(self) -> Availability:
+        """As the clock takes it."""
+        outages = tuple((o.from_s, math.inf if o.to_s is None else o.to_s) for o in self.outages)
+        return Availability(self.speed, self.delay_s, self.bandwidth_mbit_s, self.dropout, outages)
+
+
+class SimulatedClock(_Section):
+    """What simulated time is made of. Only strategies that exchange many jobs use it; see the report's section on it."""
+
+    step_s: float = Field(1.0, gt=0, description="seconds of one local training step at speed 1")
+    notice_s: float = Field(60.0, ge=0, description="until the server notices that a job is lost")
+
+
 class Centre(_Section):
     """A hospital: what it holds and what it does."""
 
@@ -32,6 +73,7 @@ class Centre(_Section):
     )
     data: Annotated[PhantomSource | FolderSource, Field(discriminator="source")]
     gpu: float = Field(0.0, ge=0, description="share of a GPU that the centre's jobs take under Ray")
+    availability: SimulatedAvailability = SimulatedAvailability()
 
 
 class Task(PatchTask):
@@ -66,23 +108,9 @@ class Generator(BaseModel):
             return self
         if self.centre is None:
             raise ValueError("needs `centre` (who trains it) and `model`, or `package` (a folder made elsewhere)")
-        if self.model not in GENERATIVE_MODELS:
-            raise ValueError(f"model is {self.model!r}; known models: {', '.join(GENERATIVE_MODELS)}")
-        hyper_class = GENERATIVE_MODELS[self.model]
-        hyper_keys, training_keys = set(hyper_class.model_fields), set(GenerativeTraining.model_fields)
-        unknown = set(extra) - hyper_keys - training_keys
-        if unknown:
-            raise ValueError(
-                f"unknown key{'s' if len(unknown) > 1 else ''} {', '.join(sorted(unknown))}; {self.model} takes "
-                f"{', '.join(sorted(hyper_keys))} and the training keys {', '.join(sorted(training_keys))}"
-            )
+        hyper, training = generative_settings(self.model, extra)
         # Private attributes of a frozen model may be set once, here, where it is built.
-        self.__pydantic_private__ = {
-            "_hyper": hyper_class(**{k: v for k, v in extra.items() if k in hyper_keys}),
-            "_training": GenerativeTraining.model_validate(
-                hyper_class.training_defaults().model_dump() | {k: v for k, v in extra.items() if k in training_keys}
-            ),
-        }  # fmt: skip
+        self.__pydantic_private__ = {"_hyper": hyper, "_training": training}
         return self
 
     @property
@@ -94,6 +122,38 @@ class Generator(BaseModel):
     def training(self) -> dict[str, Any]:
         """Resolved settings of its training."""
         return self._training.model_dump(mode="json")
+
+
+def generative_settings(
+    model: str | None, extra: Mapping[str, Any], not_here: Mapping[str, str] | None = None
+) -> tuple[BaseModel, GenerativeTraining]:
+    """Sort keys that stand side by side into those of a generative model and those of its training, and check them.
+
+    Args:
+        not_here: training keys that have no meaning where they were written, each with the reason.
+
+    Raises:
+        ValueError: an unknown model or key.
+    """
+    if model not in GENERATIVE_MODELS:
+        raise ValueError(f"model is {model!r}; known models: {', '.join(GENERATIVE_MODELS)}")
+    hyper_class = GENERATIVE_MODELS[model]
+    for key, reason in (not_here or {}).items():
+        if key in extra:
+            raise ValueError(f"{key} cannot be set here: {reason}; remove it")
+    hyper_keys = set(hyper_class.model_fields)
+    training_keys = set(GenerativeTraining.model_fields) - set(not_here or {})
+    unknown = set(extra) - hyper_keys - training_keys
+    if unknown:
+        raise ValueError(
+            f"unknown key{'s' if len(unknown) > 1 else ''} {', '.join(sorted(unknown))}; {model} takes "
+            f"{', '.join(sorted(hyper_keys))} and the training keys {', '.join(sorted(training_keys))}"
+        )
+    training = hyper_class.training_defaults().model_dump() | {k: v for k, v in extra.items() if k in training_keys}
+    return (
+        hyper_class(**{k: v for k, v in extra.items() if k in hyper_keys}),
+        GenerativeTraining.model_validate(training),
+    )
 
 
 class Schedule(_Section):
@@ -243,7 +303,214 @@ class PooledArm(_Arm):
     patches: int | None = Field(None, ge=1, description="real patches per shared class; all when left out")
 
 
-Arm = Annotated[LocalArm | OneShotArm | PooledArm, Field(discriminator="strategy")]
+class FidelityChoice(_Section):
+    """How a generator's distance to real patches is measured while it is trained; see `strategies.fidelity`."""
+
+    every: int = Field(1, ge=1, description="rounds (or updates) between two measurements")
+    images: int = Field(256, ge=16, description="generated images of each class")
+    spaces: tuple[str, ...] = Field(("texture",), description="feature spaces; none: only pictures are drawn")
+
+    @field_validator("spaces")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in FEATURE_SPACES:
+                raise ValueError(f"holds {name!r}; known feature spaces: {', '.join(FEATURE_SPACES)}")
+        return value
+
+
+class GenerativeArm(_Arm):
+    """An arm that trains one generative model together; its keys stand beside the arm's, as in `generators`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", validate_default=True)
+
+    model: str
+    conditional: bool = Field(False, description="one model of both classes, sampled by label; else positives only")
+    centres: tuple[str, ...] | None = Field(None, min_length=1, description="members; all providers when left out")
+    transport: Transport = Field("fp32", description="how weights, images and gradients travel")
+    fidelity: FidelityChoice = FidelityChoice()
+
+    _hyper: Any = PrivateAttr(None)
+    _training: Any = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _check(self) -> GenerativeArm:
+        hyper, training = generative_settings(self.model, dict(self.model_extra or {}), self.not_here())
+        self.__pydantic_private__ = {
+            "_hyper": hyper, "_training": training.model_copy(update={"steps": self.training_steps}),
+        }  # fmt: skip
+        self.check_arm()
+        return self
+
+    @classmethod
+    def not_here(cls) -> dict[str, str]:
+        """Training keys that the arm sets itself."""
+        return {
+            "steps": "the arm's other keys say how long it trains",
+            "snapshot_from": "only the last generator is shared",
+            "snapshot_every": "only the last generator is shared",
+        }
+
+    def check_arm(self) -> None:
+        """What is wrong with the arm's own keys, as ValueError."""
+
+    @property
+    def training_steps(self) -> int:
+        """Length of the training schedule in steps."""
+        raise NotImplementedError
+
+    def written(self) -> dict[str, Any]:
+        """The model's and the training's keys, resolved, as they are written beside the arm's own."""
+        training = self._training.model_dump(mode="json")
+        return self._hyper.model_dump(mode="json") | {k: v for k, v in training.items() if k not in self.not_here()}
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Resolved settings of the model."""
+        return self._hyper.model_dump(mode="json")
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Resolved settings of its training."""
+        return self._training.model_dump(mode="json")
+
+
+class _InRounds(_Section):
+    """Keys of every strategy that works in rounds; see `strategies.rounds.RoundSettings`."""
+
+    rounds: int = Field(20, ge=1)
+    local_steps: int = Field(100, ge=1, description="training steps of a centre in a round (paper 002: 100)")
+    quorum: int | None = Field(None, ge=1, description="answers that make a round; more than half when left out")
+    round_timeout_s: float | None = Field(
+        None, gt=0, description="after this a round ends with the answers that are there; none: wait for all"
+    )
+
+
+class _Averaged(_InRounds):
+    """Keys of strategies that average; see `strategies.aggregation`."""
+
+    aggregation: str = Field("FedAvg", description="any of Flower's, by name")
+    aggregation_options: dict[str, float | int] = Field({}, description="its parameters, e.g. {eta: 0.01}")
+    proximal_mu: float = Field(0.0, ge=0, description="weight of FedProx's proximal term in every local loss")
+
+    @model_validator(mode="after")
+    def _aggregation(self) -> _Averaged:
+        check_aggregation(self.aggregation, self.aggregation_options)
+        return self
+
+
+class FedAvgGANArm(_Averaged, GenerativeArm):
+    """Generator and discriminator are trained at every centre and averaged in rounds (paper 002)."""
+
+    strategy: Literal["fedavg_gan"]
+    optimizer: Literal["keep", "reset"] = Field("keep", description="moments of the centres' optimizers over rounds")
+    batch_norm: Literal["average", "local"] = Field("average", description="running statistics of batch norm")
+    average_ema: Literal["average", "rebuild"] = Field(
+        "average", description="the generators' moving averages: averaged, or rebuilt on the server"
+    )
+    alone: bool = Field(False, description="also train every member by itself, for the convergence plot")
+
+    @property
+    def training_steps(self) -> int:
+        return self.rounds * self.local_steps
+
+
+class CyclicArm(_InRounds, GenerativeArm):
+    """The networks are passed from centre to centre, one at a time."""
+
+    strategy: Literal["cyclic"]
+    optimizer: Literal["keep", "reset"] = "keep"
+    batch_norm: Literal["average", "local"] = "average"
+
+    @property
+    def training_steps(self) -> int:
+        return self.rounds * self.local_steps
+
+
+class PooledGANArm(_InRounds, GenerativeArm):
+    """The central model: real patches of all members move to the first, in simulation only."""
+
+    strategy: Literal["pooled_gan"]
+
+    @property
+    def training_steps(self) -> int:
+        return self.rounds * self.local_steps
+
+
+class _DmGAN(GenerativeArm):
+    """Keys of strategies with the generator on the server; see `strategies.dm_gan.DmGANSettings`."""
+
+    updates: int = Field(400, ge=1, description="updates of the generator")
+    batches_per_job: int = Field(8, ge=1, le=64, description="training steps of a discriminator in one job")
+    steps: Literal["each", "mean"] | None = Field(
+        None, description="optimizer steps of an update: one for each batch of a job, or one with their mean"
+    )
+    weights: Literal["patches", "equal"] = Field("patches", description="of the centres")
+    clip: float | None = Field(None, gt=0, description="largest norm of a gradient that leaves a centre")
+    noise: float = Field(0.0, ge=0, description="noise on it, as a multiple of clip")
+
+    def check_arm(self) -> None:
+        if self.model == "flow_matching":
+            raise ValueError("model is 'flow_matching', which has no discriminator; name a GAN: dcgan, wgan_gp")
+        if self.noise and self.clip is None:
+            raise ValueError("noise is a multiple of clip, and clip is not set; set clip")
+
+    @property
+    def steps_of_update(self) -> Literal["each", "mean"]:
+        """`steps`, resolved."""
+        return self.steps or ("mean" if getattr(self, "exchange", "images") == "generator" else "each")
+
+    @property
+    def training_steps(self) -> int:
+        return self.updates * (self.batches_per_job if self.steps_of_update == "each" else 1)
+
+
+class DmGANArm(_DmGAN):
+    """One generator on the server, a discriminator at every centre; nobody waits for the slowest (paper 003)."""
+
+    strategy: Literal["dm_gan"]
+    lock_step: bool = Field(False, description="every update waits for every centre: the paper's algorithm 1")
+    exchange: Literal["images", "generator"] = Field(
+        "images", description="images: gradients with respect to images the server sent; generator: of weights"
+    )
+    quorum: int = Field(1, ge=1, description="answers of an update")
+    update_timeout_s: float | None = Field(None, gt=0, description="after this an update takes what is there")
+    max_staleness: int | None = Field(
+        None, ge=0, description="updates after which an answer is dropped; four per centre when left out"
+    )
+    staleness_power: float = Field(0.5, ge=0, description="a in (1 + staleness)^-a")
+
+    def check_arm(self) -> None:
+        super().check_arm()
+        if self.exchange == "generator" and self.steps == "each":
+            raise ValueError("exchange generator returns one gradient per job; set steps: mean")
+        if self.lock_step:
+            for key in ("quorum", "update_timeout_s", "max_staleness"):
+                if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} has no meaning in lock-step, which waits for every centre; remove it")
+
+
+class MdGANArm(_DmGAN):
+    """As dm_gan in lock-step, with discriminators that change places (Hardy et al. 2019)."""
+
+    strategy: Literal["md_gan"]
+    swap_every: int = Field(10, ge=1, description="updates after which discriminators change places")
+
+
+ARMS: dict[str, type[_Arm]] = {
+    "local": LocalArm,
+    "one_shot": OneShotArm,
+    "pooled": PooledArm,
+    "fedavg_gan": FedAvgGANArm,
+    "cyclic": CyclicArm,
+    "pooled_gan": PooledGANArm,
+    "dm_gan": DmGANArm,
+    "md_gan": MdGANArm,
+}
+Arm = Annotated[
+    LocalArm | OneShotArm | PooledArm | FedAvgGANArm | CyclicArm | PooledGANArm | DmGANArm | MdGANArm,
+    Field(discriminator="strategy"),
+]
 
 
 class Compute(_Section):
@@ -271,6 +538,7 @@ class Scenario(_Section):
     arms: dict[str, Arm] = Field(min_length=1)
     study: Study = Study()
     compute: Compute = Compute()
+    clock: SimulatedClock = SimulatedClock()
 
     @field_validator("name")
     @classmethod
@@ -309,6 +577,10 @@ class Scenario(_Section):
     @property
     def providers(self) -> list[str]:
         return [name for name, centre in self.centres.items() if "provider" in centre.roles]
+
+    def members(self, arm: Any) -> tuple[str, ...]:
+        """The centres that train together in an arm."""
+        return tuple(arm.centres or self.providers)
 
 
 def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and what would be right"
@@ -357,9 +629,25 @@ def _arm_problems(s: Scenario, name: str, arm: Any, tasks: list[str]):
             yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
         if settings.synthetic < len(arm.generators):
             yield f"arms.{name}.synthetic: {settings.synthetic} images from {len(arm.generators)} generators; raise synthetic"
-    if isinstance(arm, PooledArm):
-        for centre in arm.centres:
+    if isinstance(arm, PooledArm | GenerativeArm):
+        for centre in arm.centres or ():
             if centre not in s.centres:
                 yield f"arms.{name}.centres: no centre {centre!r}; centres: {', '.join(s.centres)}"
             elif centre not in s.providers:
                 yield f"arms.{name}.centres: centre {centre!r} lacks the role provider; add it to its roles"
+    if isinstance(arm, GenerativeArm):
+        if settings.classes == "both" and not arm.conditional:
+            yield f"arms.{name}.classes: both, but its model is not conditional and makes positives only; set conditional: true"
+        if settings.use == "only" and settings.classes != "both":
+            yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
+    if isinstance(arm, _InRounds | DmGANArm):
+        members = len(s.members(arm))
+        if arm.quorum is not None and arm.quorum > members:
+            yield f"arms.{name}.quorum: {arm.quorum}, but the arm has {members} centres; lower quorum"
+    if isinstance(arm, MdGANArm) and len(s.members(arm)) < 2:
+        yield f"arms.{name}.centres: md_gan lets discriminators change places and has one centre; name two"
+    if isinstance(arm, _Averaged):
+        try:
+            check_aggregation(arm.aggregation, arm.aggregation_options, len(s.members(arm)))
+        except ValueError as problem:
+            yield f"arms.{name}.aggregation: {problem}"

@@ -7,8 +7,11 @@ what is done is not done again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from federation.centres import Centres
 from federation.errors import explain
@@ -29,6 +32,7 @@ class Checkpointed(Centres):
         self._record = record
         self._jobs: dict[str, Job] = {}
         self._ready: deque[Reply] = deque()
+        self._numbers: dict[str, int] = {}  # of the last progress recorded, by key
         self.failed: list[Reply] = []
         self.good: list[Reply] = []  # without their arrays
 
@@ -76,6 +80,28 @@ class Checkpointed(Centres):
         for unit in units:
             self._jobs.pop(unit, None)
         self._inner.cancel(units)
+
+    def save_progress(self, key: str, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        if key not in self._numbers:
+            self.load_progress(key)
+        # Two places in turn: writing one in place would leave neither if the process died in the middle.
+        number = self._numbers[key] = self._numbers.get(key, -1) + 1
+        self._record.write_unit(
+            f"{key}-{number % 2}", {"kind": "progress", "number": number, "info": dict(info)}, arrays
+        )
+
+    def load_progress(self, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        read = [self._record.read_unit(f"{key}-{place}") for place in (0, 1)]
+        found = max((r for r in read if r is not None), key=lambda r: r[0]["number"], default=None)
+        if found is None:
+            return None
+        info, arrays = found
+        self._numbers[key] = info["number"]
+        return info["info"], arrays or {}
+
+    def discard(self, units: Iterable[str]) -> None:
+        for unit in units:
+            self._record.forget_unit(unit)
 
     def _keep(self, job: Job, reply: Reply) -> None:
         if job.kind == "send_patches":

@@ -7,34 +7,43 @@ are finished, and the run ends as failed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from federation.centres import Centres
+from federation.clock import Clock, RealClock, VirtualClock
 from federation.code_digest import code_digest
 from federation.errors import INPUT_CODES, StudyError, explain
+from federation.exchange import run_together
 from federation.job import Job, Reply
 from federation.units import Units, digest
 from metrics import METRICS
 from models import GeneratorPackage, GeneratorSpec
 from reports.run_record import RunRecord
+from scenarios.federations import federations, remote_trainings
+from scenarios.messages import expected_messages
 from scenarios.plan import Cell, Plan
 from scenarios.scenario import Scenario
 from server.checkpoint import Checkpointed
-from strategies.one_shot import OneShot, weights_of
+from strategies.delivery import deliver
+from strategies.dm_gan import DmGAN
+from strategies.fedavg_gan import FedAvgGAN
+from strategies.one_shot import OneShot
 from strategies.pooled import Pooled
-from strategies.strategy import Pool, Shared, Strategy
+from strategies.strategy import FederationRecord, Generated, Pool, Shared, Strategy
 
 
 class Study:
     """Runs a scenario over centres and writes what comes out into a run record."""
 
-    def __init__(self, scenario: Scenario, centres: Centres, record: RunRecord, place: Mapping[str, str]):
-        self._scenario = scenario
+    def __init__(
+        self, scenario: Scenario, centres: Centres, record: RunRecord, place: Mapping[str, str], deployed: bool = False
+    ):
+        self._scenario, self._deployed = scenario, deployed
         self._centres = Checkpointed(centres, record)
         self._record = record
         self._place = dict(place)
@@ -48,7 +57,7 @@ class Study:
         plan, units = self._survey()
         shared = self._share(plan, units)
         learned = self._learn(plan, units, shared)
-        tested = self._test(plan, units, learned)
+        tested, all_tested = self._test(plan, units, learned)
         self._write_results(learned, tested)
         self._write_privacy(shared)
         wanted = len(plan.cells())
@@ -56,7 +65,8 @@ class Study:
             self._record.event(
                 "note", centre="", text=f"{wanted - len(learned)} of {wanted} cells could not be computed"
             )
-        return not self._centres.failed and len(learned) == wanted
+        # A job that failed and that its federation could do without is noted, and is no failure of the run.
+        return not shared.problems and all_tested and len(learned) == wanted
 
     # -- phases --------------------------------------------------------------------------------------------------
 
@@ -90,21 +100,40 @@ class Study:
         return Plan(s, compute), replace(units, data=data, platform={r.centre: r.body["platform"] for r in replies})
 
     def _share(self, plan: Plan, units: Units) -> Shared:
-        strategies: list[Strategy] = [
-            OneShot(units, plan.orders(), plan.deliveries()),
-            Pooled(units, plan.transfers()),
+        """All exchanges side by side, so that a federation's waiting fills with the others' work; then the delivery."""
+        strategies: list[Strategy] = [OneShot(units, order) for order in plan.orders()]
+        strategies += [Pooled(units, transfer) for transfer in plan.transfers()]
+        strategies += [
+            FedAvgGAN(units, planned.federation, self._clock(plan, planned.purpose, planned.members))
+            for planned in federations(plan)
         ]
-        everything = Shared()
-        with self._phase("share", plan.share_units()):
-            for strategy in strategies:
-                shared = strategy.share(self._centres)
-                everything.pools |= shared.pools
-                everything.generators |= shared.generators
-                everything.failed += shared.failed
-        for (name, task), reply in everything.generators.items():
-            if reply.ok:
-                self._keep_generator(plan, name, task, reply)
-        return everything
+        strategies += [
+            DmGAN(units, remote.plan, self._clock(plan, remote.purpose, remote.members))
+            for remote in remote_trainings(plan, deployed=self._deployed)
+        ]
+        shared = Shared(generators=plan.packages())
+        expected = expected_messages(plan)
+        self._record.write_expected([asdict(row) for row in expected])
+        jobs = sum(row.messages for row in expected if row.kind not in ("survey", "learn", "test"))
+        with self._phase("share", jobs):
+            exchanges = {number: strategy.share(self._centres) for number, strategy in enumerate(strategies)}
+            for part in run_together(self._centres, exchanges).values():
+                shared.add(part)
+            delivery = deliver(units, plan.deliveries(), shared.generators)
+            shared.add(run_together(self._centres, {"delivery": delivery})["delivery"])
+        for (name, task), made in shared.generators.items():
+            if made.centres:
+                self._keep_generator(name, task, made)
+        for problem in shared.problems:
+            self._record.event("note", centre="", text=problem)
+        self._write_federations(shared)
+        return shared
+
+    def _clock(self, plan: Plan, purpose: str, members: Sequence[str]) -> Clock:
+        s = self._scenario
+        if self._deployed:
+            return RealClock()
+        return VirtualClock(plan.availability(members), seed=s.seed, purpose=purpose, notice_s=s.clock.notice_s)
 
     def _learn(self, plan: Plan, units: Units, shared: Shared) -> dict[str, tuple[Cell, Reply]]:
         jobs: dict[str, tuple[Cell, Job]] = {}
@@ -125,7 +154,8 @@ class Study:
 
     def _test(
         self, plan: Plan, units: Units, learned: dict[str, tuple[Cell, Reply]]
-    ) -> list[tuple[Cell, str, Reply, Reply]]:
+    ) -> tuple[list[tuple[Cell, str, Reply, Reply]], bool]:
+        """The tests that were done, and whether these are all."""
         jobs: dict[str, tuple[Cell, str, Reply, Job]] = {}
         for unit, (cell, reply) in learned.items():
             for centre in plan.test_centres(cell):
@@ -137,7 +167,7 @@ class Study:
                 jobs[job.unit] = (cell, centre, reply, job)
         with self._phase("test", len(jobs)):
             replies = self._centres.gather([job for *_, job in jobs.values()])
-        return [(*jobs[reply.unit][:3], reply) for reply in replies if reply.ok]
+        return [(*jobs[reply.unit][:3], reply) for reply in replies if reply.ok], all(reply.ok for reply in replies)
 
     def _earlier_precision(self) -> dict[str, dict[str, str]]:
         """{centre: {model: precision}} that earlier sessions of this run computed in: today's measurement may differ."""
@@ -156,25 +186,36 @@ class Study:
         yield
         self._record.event("phase_finished", phase=phase, seconds=time.time() - started)
 
-    def _keep_generator(self, plan: Plan, name: str, task: str, reply: Reply) -> None:
-        """The shared package and a grid of its images. The preview is synthetic, drawn at the provider."""
+    def _keep_generator(self, name: str, task: str, made: Generated) -> None:
+        """The shared package and a grid of its images. The preview is synthetic, drawn at a centre."""
         several = len(self._scenario.all_tasks) > 1
         folder = f"{name}-{task}" if several else name
-        spec = GeneratorSpec.model_validate(plan.generator_spec(name, task))
         card = {
             "name": name,
             "task": task,
-            "centre": reply.centre,
-            "data_card": reply.body["data_card"],
-            "trained_on": reply.body["trained_on"],
+            "centre": ", ".join(made.centres),
+            "data_card": made.card["data_card"],
+            "trained_on": made.card["trained_on"],
             "purpose": f"training classifiers for task {task!r} in study {self._scenario.name!r}",
             "licence": "as agreed between the centres of this study",
             "privacy": "no formal guarantee: trained without differential privacy",
         }
-        GeneratorPackage(spec, weights_of(reply), card).write(self._record.folder / "generators" / folder)
-        # Positives first, as in the grids of real patches.
-        order = np.argsort(-reply.arrays["preview.labels"], kind="stable")
-        self._record.write_samples(folder, reply.arrays["preview.pixels"][order])
+        spec = GeneratorSpec.model_validate(made.spec)
+        GeneratorPackage(spec, made.weights, card).write(self._record.folder / "generators" / folder)
+        if made.preview is not None:
+            pixels, labels = made.preview
+            # Positives first, as in the grids of real patches.
+            self._record.write_samples(folder, pixels[np.argsort(-labels, kind="stable")])
+
+    def _write_federations(self, shared: Shared) -> None:
+        """What happened in the federations: how they converged, when their jobs came back, and what was missing."""
+        places = [(record, {"arm": record.arm, "task": record.task}) for record in shared.federations]
+        self._record.write_convergence([place | row for record, place in places for row in record.convergence])
+        places = [(record, place) for record, place in places if record.series != "alone"]  # those are curves only
+        self._record.write_virtual_time(
+            [place | {"strategy": record.strategy} | asdict(row) for record, place in places for row in record.rows]
+        )
+        self._record.write_federations([place | _told(record) for record, place in places])
 
     def _write_privacy(self, shared: Shared) -> None:
         """What left each centre, and what is guaranteed about it: in this version nothing, and the file says so."""
@@ -182,16 +223,17 @@ class Study:
         self._record.write_privacy(
             {
                 "generators": {
-                    f"{name}/{task}": {"centre": reply.centre, "trained_on": reply.body["trained_on"], **guarantee}
-                    for (name, task), reply in shared.generators.items()
-                    if reply.ok
+                    f"{name}/{task}": {
+                        "centre": ", ".join(made.centres), "trained_on": made.card["trained_on"], **guarantee
+                    }
+                    for (name, task), made in shared.generators.items() if made.centres
                 },
                 "pixels_left": sorted({reply.centre for reply in self._centres.good if reply.kind == "send_patches"}),
                 "left_each_centre": _what_left(self._centres.good),
                 "text": "Generators were trained without differential privacy and no attack was run on them: that synthetic "
                 "images are not copies of patients is not shown here.",
             }
-        )
+        )  # fmt: skip
 
     def _write_results(
         self, learned: dict[str, tuple[Cell, Reply]], tested: list[tuple[Cell, str, Reply, Reply]]
@@ -231,3 +273,18 @@ def _what_left(replies: list[Reply]) -> dict[str, dict[str, dict[str, int]]]:
 
 def _pool_body(pool: Pool) -> dict[str, Any]:
     return {"unit": pool.unit, "source": pool.source, "negatives": pool.negatives, "positives": pool.positives}
+
+
+def _told(record: FederationRecord) -> dict[str, Any]:
+    """The entry of federations.json."""
+    summary = record.summary
+    notes = [f"{reply} ({count} jobs)" for reply, count in sorted(summary.refused.items())]
+    return {
+        "strategy": record.strategy, "rounds_or_updates": record.rounds, "jobs": summary.jobs, "used": summary.used,
+        "lost": summary.lost, "late": summary.late, "stale": summary.stale,
+        "gone": [{"centre": centre, "from_s": at_s} for centre, at_s in summary.gone.items()],
+        "state_lost": [{"centre": centre, "number": number} for centre, number in summary.state_lost],
+        "transport": {"how": record.transport, "relative_error": summary.transport_error}
+        if record.transport != "fp32" else None,
+        "notes": notes,
+    }  # fmt: skip

@@ -8,7 +8,7 @@ only foreign lesions to home healthy patches lets a classifier recognise the cen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from federation.centres import Centres
+from federation.exchange import Exchange, gather
 from federation.job import Reply
 from federation.units import Units
 from models import GeneratorSpec, PatchArrays, Precision, fit_generative
-from strategies.strategy import Pool, Shared, Strategy, failures, split_evenly
+from strategies.strategy import Generated, Shared, Strategy, problems_of
 
 # -- local halves --------------------------------------------------------------------------------------
 
@@ -81,7 +82,7 @@ def synthesise(
 
 @dataclass(frozen=True)
 class Order:
-    """A generator to be trained for a task (`centre` set), or a package at hand (`weights` set).
+    """A generator to be trained for a task.
 
     Attributes:
         body: what the provider needs: data, task, split, generator, seed, compute.
@@ -90,92 +91,29 @@ class Order:
 
     generator: str
     task: str
-    centre: str | None
+    centre: str
     body: dict[str, Any]
     spec: dict[str, Any]
-    weights: Mapping[str, np.ndarray] | None = None
-    package_digest: str = ""
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """What one arm gives to one receiver for one task: so many images from each of these generators.
-
-    Attributes:
-        per_generator: images of each shared class from each generator, in order.
-        classes: labels to be made.
-        bodies: what the receiver needs beside each generator: seed and compute.
-    """
-
-    arm: str
-    receiver: str
-    task: str
-    generators: tuple[str, ...]
-    per_generator: tuple[int, ...]
-    classes: tuple[int, ...]
-    bodies: tuple[dict[str, Any], ...]
+    label: str = ""
 
 
 class OneShot(Strategy):
-    """Trains every ordered generator at its provider and delivers them; providers work side by side."""
+    """Has one generator trained at its provider. Several are several exchanges, which run side by side."""
 
-    def __init__(self, units: Units, orders: Sequence[Order], deliveries: Sequence[Delivery]):
-        self._units, self._orders, self._deliveries = units, orders, deliveries
+    def __init__(self, units: Units, order: Order):
+        self._units, self._order = units, order
 
-    def share(self, centres: Centres) -> Shared:
-        shared = Shared()
-        trained = [order for order in self._orders if order.centre is not None]
-        several = len({order.task for order in self._orders}) > 1
-        jobs = []
-        for order in trained:
-            label = f"{order.generator} ({order.task})" if several else order.generator
-            jobs.append(self._units.job("train_generator", str(order.centre), order.task, order.body, label=label))
-        for order, reply in zip(trained, centres.gather(jobs), strict=True):
-            shared.generators[order.generator, order.task] = reply
-        shared.failed += failures(list(shared.generators.values()))
-        self._deliver(centres, shared)
-        return shared
-
-    def _deliver(self, centres: Centres, shared: Shared) -> None:
-        """One pool per (receiver, generator, task, classes), as large as its largest user; smaller users take a prefix."""
-        orders = {(order.generator, order.task): order for order in self._orders}
-        wanted: dict[tuple[str, str, str, tuple[int, ...]], int] = {}
-        bodies = {}
-        for delivery in self._deliveries:
-            for generator, count, body in zip(
-                delivery.generators, delivery.per_generator, delivery.bodies, strict=True
-            ):
-                key = (delivery.receiver, generator, delivery.task, delivery.classes)
-                wanted[key] = max(wanted.get(key, 0), count)
-                bodies[key] = body
-        jobs = {}
-        for (receiver, generator, task, classes), count in wanted.items():
-            order = orders[generator, task]
-            reply = shared.generators.get((generator, task))
-            weights = (
-                order.weights if order.weights is not None else (weights_of(reply) if reply and reply.ok else None)
-            )
-            if weights is None:
-                continue
-            body = bodies[receiver, generator, task, classes] | {
-                "generator": order.spec,
-                "name": generator,
-                "counts": {str(c): count for c in classes},
-            }
-            origin = reply.unit if reply else order.package_digest
-            jobs[receiver, generator, task, classes] = self._units.job(
-                "synthesise", receiver, None, body, inputs=[origin], arrays=weights, label=f"images of {generator}"
-            )
-        replies = dict(zip(jobs, centres.gather(list(jobs.values())), strict=True))
-        shared.failed += failures(list(replies.values()))
-        for delivery in self._deliveries:
-            pools = []
-            for generator, count in zip(delivery.generators, delivery.per_generator, strict=True):
-                reply = replies.get((delivery.receiver, generator, delivery.task, delivery.classes))
-                if reply is not None and reply.ok:
-                    pools.append(Pool(reply.unit, generator, *(count if c in delivery.classes else 0 for c in (0, 1))))
-            if len(pools) == len(delivery.generators):
-                shared.pools[delivery.arm, delivery.receiver, delivery.task] = pools
+    def share(self, centres: Centres) -> Exchange[Shared]:
+        order = self._order
+        job = self._units.job(
+            "train_generator", order.centre, order.task, order.body, label=order.label or order.generator
+        )
+        (reply,) = yield from gather([job])
+        if not reply.ok:
+            return Shared(problems=problems_of([reply]))
+        card = {key: reply.body[key] for key in ("data_card", "trained_on", "history")}
+        made = Generated(reply.unit, order.spec, weights_of(reply), (order.centre,), card, preview_of(reply))
+        return Shared(generators={(order.generator, order.task): made})
 
 
 def weights_of(reply: Reply) -> dict[str, np.ndarray]:
@@ -184,6 +122,7 @@ def weights_of(reply: Reply) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in reply.arrays.items() if name.startswith(prefix)}
 
 
-def portions(total: int, generators: Sequence[str]) -> tuple[int, ...]:
-    """Images per generator when an arm draws `total` of a class from several (paper 000: 600 + 600)."""
-    return tuple(split_evenly(total, len(generators)))
+def preview_of(reply: Reply) -> tuple[np.ndarray, np.ndarray] | None:
+    """The synthetic images of a reply, if it holds some."""
+    pixels = reply.arrays.get("preview.pixels")
+    return None if pixels is None else (pixels, reply.arrays["preview.labels"])

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from reports.run_record import RESULT_COLUMNS, RecordError, RunRecord
+from reports.run_record import CONVERGENCE_COLUMNS, RESULT_COLUMNS, VIRTUAL_TIME_COLUMNS, RecordError, RunRecord
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -271,6 +271,111 @@ def test_predictions(record):
     table = record.predictions()
     assert list(table["case"]) == list(range(11))
     assert table["probability"][3] == pytest.approx(3 / 7, abs=1e-10)
+
+
+# -- federations ---------------------------------------------------------------------------------------------------
+
+
+def measured(**changes):
+    row = {"arm": "average", "task": "lesion", "series": "federation", "centre": "B", "round": 2, "images_seen": 640,
+           "virtual_s": 12.5, "metric": "fd_texture", "value": 3.25, "floor": 1.29}  # fmt: skip
+    return row | changes
+
+
+def timed(**changes):
+    row = {"arm": "async", "task": "lesion", "strategy": "dm_gan", "centre": "B", "number": 7, "kind": "gan_gradient",
+           "sent_s": 1.0, "started_s": 1.5, "finished_s": 4.0, "outcome": "used", "staleness": 0}  # fmt: skip
+    return row | changes
+
+
+def federation(**changes):
+    entry = {"arm": "async", "task": "lesion", "strategy": "dm_gan", "rounds_or_updates": 28, "jobs": 40, "used": 28,
+             "lost": 12, "late": 0, "stale": 0, "gone": [{"centre": "C", "from_s": 310.0}], "state_lost": [],
+             "transport": {"how": "fp16", "relative_error": np.float64(1.2e-4)}, "notes": ["ü"]}  # fmt: skip
+    return entry | changes
+
+
+def expected(**changes):
+    return {
+        "centre": "B",
+        "kind": "gan_round",
+        "messages": 3,
+        "bytes_down": 900,
+        "bytes_up": None,
+        "steps": 60,
+    } | changes
+
+
+WRITERS = {
+    "convergence.csv": (
+        RunRecord.write_convergence,
+        [measured(round=r, series=s, virtual_s=v) for r in (2, 10, 1) for s, v in (("alone", None), ("federation", 1))],
+    ),
+    "virtual_time.csv": (
+        RunRecord.write_virtual_time,
+        [timed(sent_s=t, number=t, finished_s=None, outcome="lost") for t in (10, 2, 1)] + [timed(arm='a, "b"')],
+    ),
+    "federations.json": (RunRecord.write_federations, [federation(), federation(arm="b"), federation(task="mass")]),
+    "expected.json": (RunRecord.write_expected, [expected(), expected(kind="learn"), expected(centre="A")]),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_federation_files_are_the_same_bytes_in_any_order(record, name):
+    write, rows = WRITERS[name]
+    write(record, rows)
+    first = (record.folder / name).read_bytes()
+    for seed in range(5):
+        rng = random.Random(seed)
+        shuffled = [dict(rng.sample(list(row.items()), len(row))) for row in rows]
+        rng.shuffle(shuffled)
+        write(record, iter(shuffled))
+        assert (record.folder / name).read_bytes() == first
+    assert not [p for p in record.folder.iterdir() if p.name.startswith(".")]
+
+
+def test_federation_files_read_back(record):
+    record.write_convergence([measured(centre="NA", floor=None), measured(round=10), measured(virtual_s=math.nan)])
+    table = record.convergence()
+    assert list(table.columns) == list(CONVERGENCE_COLUMNS) and list(table["round"]) == [2, 10, 2]
+    assert list(table["centre"]) == ["B", "B", "NA"] and table["floor"].isna().sum() == 1
+    record.write_virtual_time([timed(), timed(started_s=None, finished_s=None, outcome="outage", staleness=None)])
+    jobs = record.virtual_time()
+    assert list(jobs.columns) == list(VIRTUAL_TIME_COLUMNS) and list(jobs["outcome"]) == ["used", "outage"]
+    assert jobs["started_s"].isna().tolist() == [False, True] and jobs["number"].tolist() == [7, 7]
+    record.write_federations([federation()])
+    assert record.federations() == [federation()] and record.federations()[0]["transport"]["relative_error"] == 1.2e-4
+    record.write_expected([expected()])
+    assert record.expected() == [expected()]
+
+
+def test_runs_without_federations_have_no_rows(record):
+    assert record.convergence().empty and list(record.convergence().columns) == list(CONVERGENCE_COLUMNS)
+    assert record.virtual_time().empty and record.federations() == [] and record.expected() == []
+    record.write_convergence([])
+    record.write_virtual_time([])
+    record.write_federations([])
+    assert record.convergence().empty and record.virtual_time().empty and record.federations() == []
+
+
+@pytest.mark.parametrize(
+    ("write", "rows", "words"),
+    [
+        (RunRecord.write_convergence, [measured(series="centre")], "federation, alone, central"),
+        (RunRecord.write_convergence, [measured(value=1), measured(value=2)], "two values"),
+        (RunRecord.write_convergence, [measured(colour="red")], "colour"),
+        (RunRecord.write_virtual_time, [timed(outcome="gone")], "used, stale, late"),
+        (RunRecord.write_virtual_time, [{"outcome": "used"}], "lacks the columns"),
+        (RunRecord.write_federations, [federation(), federation(jobs=3)], "two entries"),
+        (RunRecord.write_federations, [{"arm": "x"}], "lacks the keys"),
+        (RunRecord.write_expected, [expected(bytes=3)], "unknown keys \\['bytes'\\]"),
+        (RunRecord.write_expected, [expected(), expected(steps=1)], "two entries"),
+    ],
+)
+def test_what_a_federation_file_cannot_hold_is_refused(record, write, rows, words):
+    with pytest.raises(ValueError, match=words):
+        write(record, rows)
+    assert not any((record.folder / name).exists() for name in WRITERS)
 
 
 # -- samples -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,92 @@
+"""State that a centre keeps between jobs of a federation: discriminators, optimizers, budgets. It never leaves the house.
+
+Two snapshots per federation: the server may have lost the reply that made the newer one, and then builds on the older. A
+snapshot holds the reply of the job that made it, so a job that is sent twice is answered from it and done once.
+Each snapshot is one file that appears by a rename: a process killed at any moment leaves whole snapshots only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+class StateLost(ValueError):
+    """A job builds on a state that this centre does not have (any more)."""
+
+    code = "state_lost"
+
+    def __init__(self, wanted: int, have: list[int]):
+        super().__init__(f"state {wanted} is wanted; this centre has {have or 'none'}")
+        self.numbers: dict[str, Any] = {"wanted": wanted, "have": max(have, default=0)}
+
+
+class LocalState:
+    """The snapshots of one federation at one centre.
+
+    Args:
+        folder: of this federation, in the centre's workspace.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def answer(self, unit: str) -> Answer | None:
+        """The reply to a job that was done already."""
+        for version in reversed(self._versions()):
+            try:
+                with safe_open(self._path(version), "numpy") as file:
+                    metadata = file.metadata()
+                    if metadata["unit"] == unit:
+                        names = [name for name in file.keys() if name.startswith("reply.")]  # noqa: SIM118
+                        return json.loads(metadata["body"]), {
+                            n.removeprefix("reply."): file.get_tensor(n) for n in names
+                        }
+            except (OSError, SafetensorError):
+                continue
+        return None
+
+    def load(self, version: int) -> dict[str, np.ndarray]:
+        """The state of a version; version 0 is the empty one, before the first job.
+
+        Raises:
+            StateLost: it is not there, or cannot be read.
+        """
+        if version == 0:
+            return {}
+        try:
+            with safe_open(self._path(version), "numpy") as file:
+                names = [name for name in file.keys() if name.startswith("state.")]  # noqa: SIM118
+                return {name.removeprefix("state."): file.get_tensor(name) for name in names}
+        except (OSError, SafetensorError):
+            raise StateLost(version, [v for v in self._versions() if v != version]) from None
+
+    def commit(self, version: int, unit: str, state: dict[str, np.ndarray], answer: Answer) -> None:
+        """Write the state that a job made, with its reply, as `version`; the one before it stays, others go."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        body, arrays = answer
+        content = {f"state.{k}": v for k, v in state.items()} | {f"reply.{k}": v for k, v in arrays.items()}
+        temporary = self._folder / f".{version}.{os.getpid()}.tmp"
+        save_file(
+            {name: np.asarray(array, order="C") for name, array in content.items()},
+            temporary, {"unit": unit, "body": json.dumps(body)},
+        )  # fmt: skip
+        os.replace(temporary, self._path(version))
+        for other in self._versions():
+            if other not in (version - 1, version):
+                self._path(other).unlink(missing_ok=True)
+
+    def _versions(self) -> list[int]:
+        files = self._folder.glob("[0-9]*.safetensors") if self._folder.is_dir() else []
+        return sorted(int(file.stem) for file in files if file.stem.isdigit())
+
+    def _path(self, version: int) -> Path:
+        return self._folder / f"{version}.safetensors"

@@ -1,0 +1,80 @@
+"""What of a model a federation averages, and what stays where it is.
+
+    parameter   weights of the networks and of the averaged generator: averaged
+    statistic   running mean and variance of batch norm: averaged, or kept local by choice
+    constant    other buffers of networks (blur kernels, counts of batches; all integers): never averaged
+    local       what the model holds beside its networks (augmentation probability, path-length mean): stays at the centre
+
+Optimizer moments are no part of a model; they stay at the centre, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.generative import GenerativeModel
+
+Part = Literal["parameter", "statistic", "constant", "local"]
+_NETWORKS = ("networks.", "average.")
+
+
+def parts(model: nn.Module) -> dict[str, Part]:
+    """The part that every entry of the model's state dict belongs to.
+
+    Args:
+        model: a `GenerativeModel`, or a plain network, whose every module counts as one of its networks.
+    """
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    statistics = {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for name in ("running_mean", "running_var")
+    }
+    inside = _NETWORKS if isinstance(model, GenerativeModel) else ("",)
+    found: dict[str, Part] = {}
+    for name in model.state_dict():
+        if not name.startswith(inside):
+            found[name] = "local"
+        elif name in parameters:
+            found[name] = "parameter"
+        else:
+            found[name] = "statistic" if name in statistics else "constant"
+    return found
+
+
+def averaged_state(model: nn.Module, *, copy: bool = True) -> dict[str, Tensor]:
+    """Parameters and statistics, as contiguous copies on the CPU.
+
+    Args:
+        copy: False gives the model's own tensors, where only their shapes are wanted.
+    """
+    part_of = parts(model)
+    state = {name: tensor for name, tensor in model.state_dict().items() if part_of[name] in ("parameter", "statistic")}
+    if not copy:
+        return state
+    return {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in state.items()}
+
+
+@torch.no_grad()
+def load_averaged(model: nn.Module, state: Mapping[str, Tensor], *, statistics: bool = True) -> None:
+    """Take over what `averaged_state` of another copy gave.
+
+    Args:
+        statistics: False keeps the model's own batch norm statistics.
+
+    Raises:
+        ValueError: names or shapes are not those of this model.
+    """
+    own, part_of = model.state_dict(), parts(model)
+    wanted = {name for name, part in part_of.items() if part in ("parameter", "statistic")}
+    wrong = sorted(wanted ^ set(state)) or [name for name in wanted if own[name].shape != state[name].shape]
+    if wrong:
+        raise ValueError(f"weights do not fit the model: {len(wrong)} names or shapes differ, first {wrong[0]!r}")
+    for name, tensor in state.items():
+        if statistics or part_of[name] == "parameter":
+            own[name].copy_(tensor)

@@ -1,0 +1,155 @@
+"""From a scenario to its federations: who trains what together, with which settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from federation.units import derive_seed
+from scenarios.plan import Plan, probe_key
+from scenarios.scenario import CyclicArm, DmGANArm, FedAvgGANArm, GenerativeArm, MdGANArm, PooledGANArm, Scenario
+from strategies.dm_gan import DmGANPlan, DmGANSettings, GradientRules
+from strategies.fedavg_gan import Federation, LocalRules
+from strategies.fidelity import Fidelity
+from strategies.rounds import Member, RoundSettings
+
+Series = Literal["federation", "alone", "central"]
+
+
+@dataclass(frozen=True)
+class FederationPlan:
+    """A federation with what its clock needs.
+
+    Attributes:
+        purpose: of the clock's random streams.
+        members: its centres.
+    """
+
+    federation: Federation
+    purpose: str
+    members: tuple[str, ...]
+
+
+def federations(plan: Plan) -> list[FederationPlan]:
+    """Every federated training of a generative model in rounds: of each arm, and of each member alone where asked for."""
+    plans = []
+    for name, arm in plan.scenario.arms.items():
+        for task in plan.scenario.all_tasks:
+            members = plan.scenario.members(arm) if isinstance(arm, GenerativeArm) else ()
+            if isinstance(arm, FedAvgGANArm):
+                plans.append(_plan(plan, name, arm, task.name, "federation", members))
+                for centre in members if arm.alone else ():
+                    plans.append(_plan(plan, name, arm, task.name, "alone", (centre,)))
+            elif isinstance(arm, CyclicArm):
+                plans.append(_plan(plan, name, arm, task.name, "federation", members))
+            elif isinstance(arm, PooledGANArm):
+                plans.append(_plan(plan, name, arm, task.name, "central", members))
+    return plans
+
+
+def _plan(plan: Plan, name: str, arm: Any, task: str, series: Series, members: tuple[str, ...]) -> FederationPlan:
+    spec = plan.generator_spec(name, task)
+    seed = plan.scenario.seed
+    rules = LocalRules(
+        **{key: getattr(arm, key) for key in ("optimizer", "batch_norm", "proximal_mu") if hasattr(arm, key)},
+        **({"ema": arm.average_ema} if isinstance(arm, FedAvgGANArm) else {}),
+    )
+    # Patches of a central model move to its first centre.
+    working = members[:1] if series == "central" else members
+    classes = [0, 1] if arm.conditional else [1]
+    federation = Federation(
+        arm=name, task=task, strategy=arm.strategy, series=series, spec=spec,
+        build_seed=derive_seed(seed, f"federation/{name}/{task}"),
+        members=[member(plan, name, task, spec, vars(rules), centre) for centre in working],
+        settings=round_settings(plan.scenario, arm), rules=rules,
+        aggregation=getattr(arm, "aggregation", "FedAvg"), options=getattr(arm, "aggregation_options", {}),
+        fidelity=fidelity(plan, name, arm, task, spec),
+        turns="cyclic" if isinstance(arm, CyclicArm) else "all",
+        pooled={c: plan.moving_body(c, task, classes, None) for c in members[1:]} if series == "central" else None,
+    )  # fmt: skip
+    purpose = f"{name}/{task}" + (f"/{members[0]}" if series == "alone" else "")
+    return FederationPlan(federation, purpose, working)
+
+
+@dataclass(frozen=True)
+class RemotePlan:
+    """A training with the generator on the server, with what its clock needs."""
+
+    plan: DmGANPlan
+    purpose: str
+    members: tuple[str, ...]
+
+
+def remote_trainings(plan: Plan, *, deployed: bool = False) -> list[RemotePlan]:
+    """Every training with the generator on the server.
+
+    Args:
+        deployed: centres choose the size of their jobs by the measured round trip; in a simulation it is fixed.
+    """
+    plans = []
+    for name, arm in plan.scenario.arms.items():
+        if not isinstance(arm, DmGANArm | MdGANArm):
+            continue
+        members = plan.scenario.members(arm)
+        for task in (t.name for t in plan.scenario.all_tasks):
+            spec = plan.generator_spec(name, task)
+            own = ("updates", "batches_per_job", "lock_step", "quorum", "update_timeout_s", "max_staleness",
+                   "staleness_power", "weights", "exchange", "transport", "swap_every")  # fmt: skip
+            settings = DmGANSettings(
+                **{key: getattr(arm, key) for key in own if hasattr(arm, key)}
+                | ({"lock_step": True} if isinstance(arm, MdGANArm) else {}),
+                steps=arm.steps_of_update, gradients=GradientRules(arm.clip, arm.noise),
+                step_s=plan.scenario.clock.step_s, adapt=deployed,
+            )  # fmt: skip
+            plans.append(RemotePlan(
+                DmGANPlan(
+                    arm=name, task=task, strategy=arm.strategy, spec=spec,
+                    build_seed=derive_seed(plan.scenario.seed, f"federation/{name}/{task}"),
+                    members=tuple(member(plan, name, task, spec, {}, centre) for centre in members),
+                    settings=settings, fidelity=fidelity(plan, name, arm, task, spec),
+                ),
+                f"{name}/{task}", members,
+            ))  # fmt: skip
+    return plans
+
+
+def member(plan: Plan, name: str, task: str, spec: dict[str, Any], rules: dict[str, Any], centre: str) -> Member:
+    """One centre of a federation of generative models, with what each of its jobs holds."""
+    seed = plan.scenario.seed
+    body = plan.data_body(centre, task) | {
+        "generator": spec,
+        "rules": rules,
+        "build_seed": derive_seed(seed, f"federation/{name}/{task}"),
+        "seed": derive_seed(seed, f"federation/{name}/{task}", centre),
+        "pools": [],
+        "compute": plan.compute_body(centre, probe_key("generator", name, task)),
+    }
+    return Member(centre, body, task)
+
+
+def fidelity(plan: Plan, name: str, arm: GenerativeArm, task: str, spec: dict[str, Any]) -> Fidelity:
+    """How an arm's generator is measured: against all members' training patches, at the first receiver."""
+    members = plan.scenario.members(arm)
+    at = (arm.receivers or plan.scenario.receivers)[0]
+    conditional = {"conditional": arm.conditional}
+    return Fidelity(
+        every=arm.fidelity.every, images=arm.fidelity.images, spaces=arm.fidelity.spaces, task=task, measured_at=at,
+        bodies={
+            centre: plan.data_body(centre, task) | conditional
+            | {"seed": derive_seed(plan.scenario.seed, f"halves/{task}", centre)}
+            for centre in members
+        },
+        body={
+            "generator": spec,
+            "seed": derive_seed(plan.scenario.seed, f"fidelity/{task}", at),
+            "compute": plan.compute_body(at, probe_key("generator", name, task)),
+        },
+    )  # fmt: skip
+
+
+def round_settings(scenario: Scenario, arm: Any) -> RoundSettings:
+    """How an arm's rounds are run."""
+    return RoundSettings(
+        rounds=arm.rounds, local_steps=arm.local_steps, quorum=arm.quorum, round_timeout_s=arm.round_timeout_s,
+        transport=arm.transport, step_s=scenario.clock.step_s,
+    )  # fmt: skip

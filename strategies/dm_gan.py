@@ -1,0 +1,698 @@
+"""One generator on the server, a discriminator at every centre that never leaves it (dm-GAN, paper 003; AsynDGAN before it).
+
+Paper 003's equation 2 weights the centres by pi_j and its text calls the training asynchronous; its algorithm 1 is
+lock-step with a plain mean. **The asynchrony here is this project's own**: nobody waits for the slowest centre. A centre's job
+is a number of training steps of its discriminator on images of one version of the generator; its answer is a
+gradient, weighted by
+
+    pi_j J (1 + tau)^-a / |S|        J centres, S the answers of an update, tau the updates since its version
+
+and dropped beyond a bound on tau. With all centres and tau 0 these weights sum to one: the paper's algorithm 1, which is
+`lock_step`. An update takes the answers of a quorum, or what is there when its time is up.
+
+Two exchanges give the same gradient of the generator:
+
+    images      the server sends generated images, the centre returns the gradient with respect to them; bytes do not
+                depend on the networks
+    generator   the server sends the generator, the centre makes its own images and returns the gradient of the weights; for
+                generators whose input comes from private images
+
+No term on a real image (L1, perceptual) crosses the wire: its gradient bisects the image. Only adversarial gradients do, clipped
+and with noise where asked for. `md_gan` is lock-step with discriminators that change places (Hardy et al. 2019): there
+they do leave their centre.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from federation.centres import Centres
+from federation.clock import Arrival, Clock, Fate
+from federation.exchange import Exchange
+from federation.job import Job, Reply
+from federation.transport import Transport, decode, encode, relative_error
+from federation.units import Units, derive_seed, digest
+from models import GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
+from models.federated_parts import averaged_state, load_averaged
+from models.generative import Batch, Logs, backpropagate
+from models.random_streams import torch_stream
+from strategies.fidelity import Fidelity, Reference
+from strategies.one_shot import preview_of
+from strategies.remote_generator import Draw, Gradients, RemoteGenerator, adversarial_phases, build_gan, combine
+from strategies.rounds import FederationFailed, Member, Summary, summary_of
+from strategies.strategy import FederationRecord, Generated, Shared, Strategy
+
+FAKE, GENERATOR, GRADIENT, DISCRIMINATOR = "fake.", "generator.", "gradient.", "discriminator."
+_SCALE = "scale."
+Exchanged = Literal["images", "generator"]
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class GradientRules:
+    """What is done to gradients before they leave a centre.
+
+    Attributes:
+        clip: largest L2 norm of one image's gradient (exchange images), or of the whole (exchange generator).
+        noise: standard deviation of Gaussian noise, as a multiple of `clip`.
+    """
+
+    clip: float | None = None
+    noise: float = 0.0
+
+
+# -- local half ----------------------------------------------------------------------------------------
+
+
+def train_discriminator(
+    spec: GeneratorSpec,
+    patches: PatchArrays,
+    received: Mapping[str, np.ndarray],
+    state: Mapping[str, np.ndarray],
+    *,
+    exchange: Exchanged,
+    rules: GradientRules,
+    build_seed: int,
+    seed: int,
+    from_step: int,
+    batches: int,
+    device: str,
+    precision: Precision,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Arrays, Arrays, Arrays, dict[str, Any]]:
+    """A centre's job: train its discriminator, and say in which direction the images would be better.
+
+    Args:
+        received: "fake.<phase>" images (batches * repeats, n, c, h, w) of each phase, or "generator.<name>" weights;
+            "discriminator.<name>" where another centre's takes the place of this one's.
+        state: discriminator and optimizer of the job before; empty in the first.
+
+    Returns:
+        gradients: "images" float32 (batches, n, c, h, w), or by name of the generator's parameters, means over batches.
+        state: what is kept.
+        discriminator: its weights, for `md_gan`.
+        facts: scalars of the training.
+    """
+    model = build_gan(spec, build_seed)
+    discriminating, generating = adversarial_phases(model)
+    collected: list[dict[str, Tensor]] = []
+    if exchange == "images":
+        images = {name.removeprefix(FAKE): array for name, array in received.items() if name.startswith(FAKE)}
+        phases = [_with_fakes(phase, images[phase.name]) for phase in discriminating]
+        phases.append(_image_gradients(generating, images[generating.name], collected))
+    else:
+        phases = [*discriminating, _weight_gradients(generating, collected)]
+    training = spec.training.model_copy(update={"ema": None})
+    trainer = GenerativeTrainer(model, training, seed=seed, device=device, precision=precision, phases=phases)
+    if state:
+        trainer.load_state({name: torch.from_numpy(np.array(array)) for name, array in state.items()}, strict=False)
+    for prefix, network in ((GENERATOR, "generator"), (DISCRIMINATOR, "discriminator")):
+        weights = {
+            n.removeprefix(prefix): torch.from_numpy(np.array(a)) for n, a in received.items() if n.startswith(prefix)
+        }
+        if weights:
+            load_averaged(model.networks[network], weights)
+    trainer.step = from_step
+    fit = trainer.advance(patches, from_step + batches, on_progress)
+    if exchange == "images":
+        gradients = {"images": np.stack([one["images"].numpy() for one in collected])}
+    else:
+        gradients = {
+            name: (sum(one[name] for one in collected) / len(collected)).numpy()
+            for name in collected[0]  # type: ignore[union-attr]
+        }
+    gradients = protected(gradients, rules, seed, from_step)
+    kept = {
+        name: tensor.numpy() for name, tensor in trainer.state().items()
+        if name.startswith(("step", "model.networks.discriminator.", "optimizer.discriminator."))
+    }  # fmt: skip
+    own = {name: t.numpy() for name, t in averaged_state(model.networks["discriminator"]).items()}
+    scalars = {name: float(np.nanmean(values)) for name, values in fit.history.items() if name != "step"}
+    return gradients, kept, own, {"scalars": scalars, "images_per_step": trainer.images_per_step}
+
+
+def protected(gradients: Mapping[str, np.ndarray], rules: GradientRules, seed: int, step: int) -> Arrays:
+    """Gradients as they may leave: clipped to a norm, with seeded noise (in a simulation; the card says so)."""
+    if rules.clip is None:
+        return dict(gradients)
+    if "images" in gradients:
+        images = gradients["images"]
+        norms = np.sqrt((images.astype(np.float64) ** 2).sum(axis=(2, 3, 4), keepdims=True))
+        clipped = {"images": images * np.minimum(1.0, rules.clip / np.maximum(norms, 1e-30))}
+    else:
+        norm = math.sqrt(sum(float((array.astype(np.float64) ** 2).sum()) for array in gradients.values()))
+        clipped = {name: array * min(1.0, rules.clip / max(norm, 1e-30)) for name, array in gradients.items()}
+    rng = torch_stream(seed, "gradient noise", step)
+    out = {}
+    for name, array in clipped.items():
+        noise = torch.randn(array.shape, generator=rng).numpy() * (rules.noise * rules.clip) if rules.noise else 0.0
+        out[name] = (array + noise).astype(np.float32)
+    return out
+
+
+def _with_fakes(phase: Phase, images: np.ndarray) -> Phase:
+    """The phase on images that were made elsewhere, in the order in which it is run."""
+    waiting = iter(images)
+
+    def loss(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        return phase.loss(replace(batch, fake=_next_fake(waiting, batch)), rng)
+
+    return replace(phase, loss=loss)
+
+
+def _image_gradients(phase: Phase, images: np.ndarray, collected: list[dict[str, Tensor]]) -> Phase:
+    """Takes the loss's gradient with respect to images made elsewhere, and steps nothing."""
+    waiting = iter(images)
+
+    def gradients(_: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        fake = _next_fake(waiting, batch).requires_grad_()
+        loss, logs = phase.loss(replace(batch, fake=fake), rng)
+        (gradient,) = torch.autograd.grad(loss, fake)
+        collected.append({"images": gradient.float().cpu().contiguous()})
+        return loss.detach(), logs
+
+    return replace(phase, gradients=gradients)
+
+
+def _weight_gradients(phase: Phase, collected: list[dict[str, Tensor]]) -> Phase:
+    """Takes the loss's gradient with respect to the generator's weights, and steps nothing."""
+
+    def gradients(_: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        loss, logs = backpropagate(phase, network, batch, rng)
+        found = {}
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, "every weight of a generator has a gradient"
+            found[name] = parameter.grad.float().cpu().clone(memory_format=torch.contiguous_format)
+            parameter.grad = None
+        collected.append(found)
+        return loss, logs
+
+    return replace(phase, gradients=gradients)
+
+
+def _next_fake(waiting: Iterator[np.ndarray], batch: Batch) -> Tensor:
+    fake = torch.from_numpy(np.array(next(waiting), dtype=np.float32))
+    device = batch.real().device
+    return fake.to(device, memory_format=torch.channels_last)
+
+
+def encode_gradients(gradients: Mapping[str, np.ndarray], how: Transport) -> Arrays:
+    """Gradients as they travel; smaller formats get them scaled to 1, below which halves of 1e-5 would vanish."""
+    if how == "fp32":
+        return {GRADIENT + name: array for name, array in gradients.items()}
+    scales = {name: np.float32(max(float(np.abs(array).max(initial=0.0)), 1e-30)) for name, array in gradients.items()}
+    scaled = encode({name: array / scales[name] for name, array in gradients.items()}, how)
+    return {GRADIENT + name: array for name, array in scaled.items()} | {
+        _SCALE + name: np.asarray(scale) for name, scale in scales.items()
+    }
+
+
+def decode_gradients(arrays: Mapping[str, np.ndarray], how: Transport) -> Arrays:
+    """Inverse of `encode_gradients`, up to rounding."""
+    plain = decode({n.removeprefix(GRADIENT): a for n, a in arrays.items() if n.startswith(GRADIENT)}, how)
+    return {name: array if how == "fp32" else array * arrays[_SCALE + name] for name, array in plain.items()}
+
+
+# -- server half ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DmGANSettings:
+    """How the exchange is run.
+
+    Attributes:
+        updates: generator updates in all; each takes the answers of a quorum.
+        batches_per_job: training steps of a discriminator in one job.
+        steps: each: an update is one optimizer step per batch of a job; mean: one step with their mean (needed where
+            only the mean comes back, exchange generator).
+        lock_step: every update waits for every centre (the paper's algorithm 1).
+        quorum: answers of an asynchronous update.
+        update_timeout_s: after this, from its first answer, an update takes what is there.
+        max_staleness: bound on tau; none: four updates per centre.
+        staleness_power: a.
+        weights: pi_j by number of patches, or equal.
+        swap_every: updates after which discriminators change places (md_gan).
+        adapt: choose each centre's job size from its measured round trip (deployment).
+        refusals: errors of a centre in a row after which it is asked no more.
+    """
+
+    updates: int
+    batches_per_job: int = 8
+    steps: Literal["each", "mean"] = "each"
+    lock_step: bool = False
+    quorum: int = 1
+    update_timeout_s: float | None = None
+    max_staleness: int | None = None
+    staleness_power: float = 0.5
+    weights: Literal["patches", "equal"] = "patches"
+    exchange: Exchanged = "images"
+    gradients: GradientRules = GradientRules()
+    transport: Transport = "fp32"
+    swap_every: int | None = None
+    adapt: bool = False
+    step_s: float = 1.0
+    refusals: int = 5
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Steps of the generator's optimizer in all, at the job size that jobs begin with."""
+        return self.updates * (self.batches_per_job if self.steps == "each" else 1)
+
+
+@dataclass(frozen=True)
+class DmGANPlan:
+    """One generator, trained for one task; see `strategies.fedavg_gan.Federation` for the fields of the same names."""
+
+    arm: str
+    task: str
+    strategy: str
+    spec: dict[str, Any]
+    build_seed: int
+    members: tuple[Member, ...]
+    settings: DmGANSettings
+    fidelity: Fidelity
+    device: str = "cpu"
+
+
+@dataclass
+class _Centre:
+    """The server's view of a centre: version and chain of its state, local steps done, size of its next job."""
+
+    version: int = 0
+    chain: str = ""
+    fresh: int = 0
+    step: int = 0
+    batches: int = 1
+    refused: int = 0
+    swapped_from: str = ""
+
+
+@dataclass(frozen=True)
+class _Tag:
+    """What a job was made from."""
+
+    version: int
+    draw: Draw
+
+
+@dataclass
+class _Contribution:
+    centre: str
+    unit: str
+    staleness: int
+    gradients: list[Gradients]
+
+
+@dataclass
+class _Progress:
+    identity: str
+    update: int = 0
+    idle: list[str] = field(default_factory=list)
+    centres: dict[str, _Centre] = field(default_factory=dict)
+    summary: Summary = field(default_factory=Summary)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    measured: list[dict[str, Any]] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+    swapping: dict[str, Arrays] = field(default_factory=dict)
+
+
+class DmGAN(Strategy):
+    """Trains one generator with discriminators at the centres; shared under the arm's name."""
+
+    def __init__(self, units: Units, plan: DmGANPlan, clock: Clock):
+        self._units, self._plan, self._clock = units, plan, clock
+        self._members = {member.centre: member for member in plan.members}
+        self._spec = GeneratorSpec.model_validate(plan.spec)
+        self._used: list[str] = []  # units whose answers are in the generator and not yet in the recorded progress
+
+    def share(self, centres: Centres) -> Exchange[Shared]:
+        try:
+            return (yield from self._share(centres))
+        except FederationFailed as problem:
+            return Shared(problems=[str(problem)])
+
+    def _share(self, centres: Centres) -> Exchange[Shared]:
+        plan, settings = self._plan, self._plan.settings
+        reference = yield from plan.fidelity.reference(self._units)
+        self._pi = self._centre_weights(reference)
+        key = self._key(reference)
+        self._generator = RemoteGenerator(self._spec, plan.build_seed, settings.optimizer_steps, plan.device)
+        self._done = _Progress(digest([key, "initial"]), idle=list(self._members))
+        for member in plan.members:
+            self._done.centres[member.centre] = _Centre(batches=settings.batches_per_job)
+        self._federation, self._identities = key, {0: self._done.identity}
+        self._resume(centres)
+        preview = None
+        while self._done.update < settings.updates:
+            for name in self._take_idle():
+                self._send(name)
+            contributions = yield from self._collect()
+            self._apply(contributions)
+            if settings.swap_every and self._done.update % settings.swap_every == 0:
+                self._swap()
+            if plan.fidelity.due(self._done.update, settings.updates):
+                preview = yield from self._measure(reference)
+                self._save(centres)
+        if preview is None:  # the run was ended after its last update
+            preview = yield from self._measure(reference, again=True)
+        self._clock.drop_outstanding()
+        done = self._done
+        record = FederationRecord(
+            plan.arm, plan.task, plan.strategy, "federation", done.update, done.summary, self._clock.rows, done.measured,
+            settings.transport,
+        )  # fmt: skip
+        card = {
+            "data_card": {centre: facts["data_card"] for centre, facts in done.facts.items()},
+            "trained_on": {centre: facts["trained_on"] for centre, facts in done.facts.items()},
+            "history": {},
+        }
+        made = Generated(
+            done.identity, plan.spec, self._generator.model.shared_arrays(), tuple(done.facts), card, preview
+        )
+        return Shared(generators={(plan.arm, plan.task): made}, federations=[record])
+
+    def _key(self, reference: Reference) -> str:
+        plan, f = self._plan, self._plan.fidelity
+        return digest({
+            "dm_gan": [plan.arm, plan.task, plan.strategy], "spec": plan.spec, "seed": plan.build_seed,
+            "settings": asdict(plan.settings), "device": plan.device,
+            "members": [[m.centre, m.body, self._units.data.get((m.centre, plan.task), "")] for m in plan.members],
+            "fidelity": [f.every, f.images, list(f.spaces), f.body, list(reference.units)],
+            "code": self._units.code, "clock": self._clock.identity,
+        })  # fmt: skip
+
+    def _centre_weights(self, reference: Reference) -> dict[str, float]:
+        """pi_j; they sum to one over all members."""
+        counts = {
+            name: reference.images[name] if self._plan.settings.weights == "patches" else 1 for name in self._members
+        }
+        return {name: count / sum(counts.values()) for name, count in counts.items()}
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    def _take_idle(self) -> list[str]:
+        names, self._done.idle = self._done.idle, []
+        return names
+
+    def _send(self, name: str) -> None:
+        """Send a centre its next job, made from the present generator."""
+        centre = self._done.centres[name]
+        tag = _Tag(self._generator.version, Draw(int(self._members[name].body["seed"]), centre.step, centre.batches))
+        job = self._job(name, tag)
+        if self._plan.settings.exchange == "images":
+            self._generator.follow_statistics()
+        self._done.summary.jobs += 1
+        up = sum(array.nbytes for n, array in job.arrays.items() if n.endswith("generator")) or job.nbytes
+        self._clock.send(job, work_s=centre.batches * self._plan.settings.step_s, bytes_up=up, tag=tag)
+
+    def _job(self, name: str, tag: _Tag) -> Job:
+        settings, member, centre, draw = self._plan.settings, self._members[name], self._done.centres[name], tag.draw
+        if settings.exchange == "images":
+            plain = {FAKE + phase: images for phase, images in self._generator.images(tag.version, draw).items()}
+        else:
+            plain = {GENERATOR + n: a.numpy() for n, a in averaged_state(self._generator.generator).items()}
+        arrays = encode(plain, settings.transport)
+        self._note_error(relative_error(plain, decode(arrays, settings.transport)))
+        arrays |= self._done.swapping.get(name, {})
+        number = tag.version
+        body = member.body | {
+            "federation": self._federation, "version": number, "from_step": draw.from_step, "batches": draw.batches,
+            "exchange": settings.exchange, "gradients": asdict(settings.gradients), "transport": settings.transport,
+            "fresh": centre.fresh, "introduce": name not in self._done.facts,
+            "send_discriminator": bool(settings.swap_every and (self._done.update + 1) % settings.swap_every == 0),
+        }  # fmt: skip
+        inputs = [self._identities[tag.version], centre.chain, centre.swapped_from]
+        label = f"{self._plan.arm} · images of version {number} of {settings.updates}"
+        job = self._units.job("train_discriminator", name, member.task, body, inputs=inputs, arrays=arrays, label=label)
+        return replace(job, expects_state=centre.version)
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def _collect(self) -> Exchange[list[_Contribution]]:
+        """The answers of one update.
+
+        Raises:
+            FederationFailed: nothing is under way and nothing has come.
+        """
+        settings, clock, until = self._plan.settings, self._clock, math.inf
+        found: list[_Contribution] = []
+        while True:
+            active = [n for n in self._members if n not in self._done.summary.gone]
+            wanted = len(active) if settings.lock_step else min(settings.quorum, max(1, len(active)))
+            if found and len(found) >= wanted:
+                return found
+            if not clock.outstanding:
+                if found:
+                    return found
+                gone = ", ".join(f"{c} from {at_s:.0f} s on" for c, at_s in self._done.summary.gone.items())
+                raise FederationFailed(
+                    f"{self._plan.arm}: no centre answers any more at update {self._done.update} of {settings.updates} "
+                    f"(gone: {gone}); bring one back and resume"
+                )
+            arrival = yield from clock.next(until)
+            if arrival is None:
+                if found:
+                    return found  # its time is up
+                until = math.inf
+                continue
+            contribution = self._judge(arrival)
+            if contribution is not None:
+                found.append(contribution)
+                if len(found) == 1 and settings.update_timeout_s is not None:
+                    until = clock.now + settings.update_timeout_s
+            # Who answered goes on at once, but with the new version if this answer completes the update, and in
+            # lock-step only together with the others.
+            complete = len(found) >= wanted
+            if not complete and (contribution is None or not settings.lock_step):
+                for name in self._take_idle_but(found if settings.lock_step else []):
+                    self._send(name)
+
+    def _take_idle_but(self, waiting: list[_Contribution]) -> list[str]:
+        waits = {contribution.centre for contribution in waiting}
+        names = [name for name in self._done.idle if name not in waits]
+        self._done.idle = [name for name in self._done.idle if name in waits]
+        return names
+
+    def _judge(self, arrival: Arrival) -> _Contribution | None:
+        """What an answer adds to the update; a centre that is to work on is idle afterwards."""
+        done, clock, name, tag, reply = self._done, self._clock, arrival.centre, arrival.tag, arrival.reply
+        summary, centre = done.summary, done.centres[name]
+        if reply is None:
+            summary.lost += 1
+            clock.note(arrival, tag.version, _KIND, arrival.fate.lost or "lost")
+            if clock.unreachable(name):
+                centre.refused += 1
+                if clock.gone(name) or centre.refused >= self._plan.settings.refusals:
+                    summary.gone[name] = clock.now
+                    return None
+            done.idle.append(name)
+            return None
+        if reply.code == "state_lost" and centre.version:
+            summary.state_lost.append((name, done.update))
+            clock.note(arrival, tag.version, _KIND, "refused")
+            centre.version, centre.fresh, centre.chain = 0, done.update + 1, digest(["fresh", done.update])
+            done.idle.append(name)
+            return None
+        problem = reply.code if not reply.ok else "" if self._fits(reply, tag) else "wrong_shapes"
+        if problem:
+            text = f"{name}: {problem}"
+            summary.refused[text] = summary.refused.get(text, 0) + 1
+            clock.note(arrival, tag.version, _KIND, "refused")
+            centre.refused += 1
+            if centre.refused >= self._plan.settings.refusals:
+                summary.gone[name] = clock.now
+            else:
+                # Another attempt is another job: the same one would be answered from what was kept.
+                centre.chain = digest([centre.chain, "again", centre.refused])
+                done.idle.append(name)
+            return None
+        return self._accept(arrival, reply, tag, centre)
+
+    def _accept(self, arrival: Arrival, reply: Reply, tag: _Tag, centre: _Centre) -> _Contribution | None:
+        settings, done, name = self._plan.settings, self._done, arrival.centre
+        centre.version, centre.chain, centre.refused = centre.version + 1, reply.unit, 0
+        centre.step, centre.swapped_from = centre.step + tag.draw.batches, ""
+        done.facts.setdefault(name, {k: reply.body[k] for k in _FACTS if k in reply.body})
+        done.seen[name] = done.seen.get(name, 0) + tag.draw.batches * int(reply.body["images_per_step"])
+        done.idle.append(name)
+        self._used.append(reply.unit)
+        self._note_error(float(reply.body["transport_error"]))
+        if settings.adapt:
+            centre.batches = adapted(centre.batches, reply.finished - reply.started, arrival.fate)
+        if settings.swap_every:
+            sent = {n: a for n, a in reply.arrays.items() if n.startswith(DISCRIMINATOR)}
+            if sent:
+                done.swapping[name] = sent
+        staleness = self._generator.version - tag.version
+        bound = settings.max_staleness if settings.max_staleness is not None else 4 * len(self._members)
+        if staleness > bound:
+            done.summary.stale += 1
+            self._clock.note(arrival, tag.version, _KIND, "stale", staleness)
+            return None
+        done.summary.used += 1
+        self._clock.note(arrival, tag.version, _KIND, "used", staleness)
+        return _Contribution(name, reply.unit, staleness, self._gradients(reply, tag))
+
+    def _fits(self, reply: Reply, tag: _Tag) -> bool:
+        """Whether an answer has the shapes of what was asked for; finite it is, or the envelope would have refused it."""
+        try:
+            gradients = decode_gradients(reply.arrays, self._plan.settings.transport)
+        except (KeyError, ValueError):
+            return False
+        if self._plan.settings.exchange == "images":
+            shape = (
+                tag.draw.batches,
+                self._spec.training.batch_size,
+                self._spec.channels,
+                *[self._spec.image_size] * 2,
+            )
+            return set(gradients) == {"images"} and gradients["images"].shape == shape
+        own = {name: tuple(p.shape) for name, p in self._generator.generator.named_parameters()}
+        return {name: array.shape for name, array in gradients.items()} == own
+
+    def _gradients(self, reply: Reply, tag: _Tag) -> list[Gradients]:
+        received = decode_gradients(reply.arrays, self._plan.settings.transport)
+        if self._plan.settings.exchange == "generator":
+            return [[torch.from_numpy(np.array(received[n])) for n, _ in self._generator.generator.named_parameters()]]
+        found = self._generator.gradients_of(tag.version, tag.draw, received["images"])
+        return found if self._plan.settings.steps == "each" else [combine([1 / len(found)] * len(found), found)]
+
+    # -- updates -------------------------------------------------------------------------------------------------
+
+    def _apply(self, contributions: list[_Contribution]) -> None:
+        """One update: as many optimizer steps as the answers hold gradients."""
+        for number in range(max(len(c.gradients) for c in contributions)):
+            having = [c for c in contributions if number < len(c.gradients)]
+            weights = [self.weight_of(c.centre, c.staleness, len(having)) for c in having]
+            self._generator.step(combine(weights, [c.gradients[number] for c in having]))
+        self._generator.version += 1
+        self._generator.keep_version()
+        if self._plan.settings.exchange == "generator":
+            self._generator.draw_statistics(self._plan.build_seed)
+        done = self._done
+        done.update += 1
+        done.identity = digest([done.identity, [c.unit for c in contributions]])
+        needed = {arrival.tag.version for arrival in self._clock.under_way}
+        self._generator.forget_versions(needed)
+        self._identities = {v: i for v, i in self._identities.items() if v in needed} | {done.update: done.identity}
+
+    def weight_of(self, centre: str, staleness: int, answers: int) -> float:
+        """Weight of an answer among those of an update."""
+        return self._pi[centre] * len(self._pi) * (1 + staleness) ** -self._plan.settings.staleness_power / answers
+
+    def _swap(self) -> None:
+        """Each discriminator goes to another centre: round by an offset that is drawn anew each time."""
+        done = self._done
+        names = [name for name in self._members if name in done.swapping]
+        if len(names) < 2:
+            done.swapping = {}
+            return
+        rng = np.random.default_rng(derive_seed(self._plan.build_seed, "swap", "", done.update))
+        offset = int(rng.integers(1, len(names)))
+        sent = done.swapping
+        done.swapping = {name: sent[names[(i + offset) % len(names)]] for i, name in enumerate(names)}
+        for i, name in enumerate(names):
+            done.centres[name].swapped_from = digest([names[(i + offset) % len(names)], done.update, done.identity])
+
+    def _measure(self, reference: Reference, again: bool = False) -> Exchange[tuple[np.ndarray, np.ndarray] | None]:
+        """Have the generator measured; after the last update with a preview."""
+        plan, done = self._plan, self._done
+        last = done.update == plan.settings.updates
+        reply = yield from plan.fidelity.measurement(
+            self._units, reference, done.identity, self._generator.model.shared_arrays(), preview=last,
+            label=f"fidelity of {plan.arm} after update {done.update}",
+        )  # fmt: skip
+        if not reply.ok:
+            raise FederationFailed(f"centre {reply.centre!r} could not measure {plan.arm} ({reply.code})")
+        if not again:
+            done.measured += [
+                {
+                    "series": "federation", "centre": name, "round": done.update, "virtual_s": self._clock.now,
+                    "metric": metric, "images_seen": done.seen.get(name, 0), "value": value,
+                    "floor": reference.floors[metric],
+                }
+                for metric, value in reply.body["distances"].items() for name in self._members
+            ]  # fmt: skip
+        return preview_of(reply) if last else None
+
+    def _note_error(self, error: float) -> None:
+        self._done.summary.transport_error = max(self._done.summary.transport_error, error)
+
+    # -- progress ------------------------------------------------------------------------------------------------
+
+    def _save(self, centres: Centres) -> None:
+        """Record where the exchange stands: after an update, with what is under way."""
+        done = self._done
+        info = {
+            "identity": done.identity, "update": done.update, "idle": done.idle, "summary": asdict(done.summary),
+            "facts": done.facts, "measured": done.measured, "seen": done.seen, "clock": self._clock.state(),
+            "centres": {name: asdict(centre) for name, centre in done.centres.items()},
+            "identities": {str(version): identity for version, identity in self._identities.items()},
+            "swapping": {name: sorted(arrays) for name, arrays in done.swapping.items()},
+            "under_way": [
+                {"centre": a.centre, "unit": a.unit, "fate": asdict(a.fate), "tag": asdict(a.tag)}
+                for a in self._clock.under_way
+            ],
+        }  # fmt: skip
+        arrays = self._generator.state()
+        for name, sent in done.swapping.items():
+            arrays |= {f"swapping.{name}.{key}": array for key, array in sent.items()}
+        centres.save_progress(self._federation, info, arrays)
+        centres.discard(self._used)
+        self._used = []
+
+    def _resume(self, centres: Centres) -> None:
+        saved = centres.load_progress(self._federation)
+        if saved is None:
+            return
+        info, arrays = saved
+        self._done = _Progress(
+            info["identity"], info["update"], info["idle"],
+            {name: _Centre(**centre) for name, centre in info["centres"].items()},
+            summary_of(info["summary"]), info["facts"], info["measured"], info["seen"],
+            {n: {key: arrays[f"swapping.{n}.{key}"] for key in keys} for n, keys in info["swapping"].items()},
+        )  # fmt: skip
+        self._identities = {int(version): identity for version, identity in info["identities"].items()}
+        self._generator.load_state(arrays, info["update"])
+        self._clock.load_state(info["clock"])
+        for entry in info["under_way"]:
+            tag = _Tag(entry["tag"]["version"], Draw(**entry["tag"]["draw"]))
+            job = self._job(entry["centre"], tag)
+            assert job.unit == entry["unit"], "a job made again is the same job"
+            self._clock.send_again(job, Fate(**entry["fate"]), tag)
+
+
+_KIND = "train_discriminator"
+_FACTS = ("data_card", "trained_on", "images_per_step")
+# Share of a deployed centre's time that is to be computing.
+_COMPUTING = 0.8
+_LARGEST_JOB = 64
+
+
+def adapted(batches: int, computing_s: float, fate: Fate) -> int:
+    """Batches of a centre's next job, so that most of its round trip is computing.
+
+    Moves half of the way (in the logarithm): one slow message is no new line.
+    """
+    around_s = max(0.0, fate.finished_s - fate.sent_s - computing_s)
+    wanted = around_s * _COMPUTING / (1 - _COMPUTING) / max(computing_s / batches, 1e-6)
+    return int(min(_LARGEST_JOB, max(1, round(math.sqrt(batches * max(wanted, 1.0))))))
+
+
+def job_bytes(spec: GeneratorSpec, batches: int, repeats: int, transport: Transport) -> tuple[int, int]:
+    """Bytes of arrays of a job of exchange `images`, down and up: images alone, whatever the networks.
+
+    Args:
+        repeats: batches of images that the discriminator takes in one training step.
+    """
+    item = {"fp32": 4, "fp16": 2, "int8": 1}[transport]
+    images = batches * spec.training.batch_size * spec.channels * spec.image_size**2 * item
+    scales = {"fp32": (0, 0), "fp16": (0, 4), "int8": (4 * batches * (repeats + 1), 4 * batches + 4)}[transport]
+    return images * (repeats + 1) + scales[0], images + scales[1]

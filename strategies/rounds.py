@@ -1,0 +1,344 @@
+"""A federation in rounds: the weights go out, every centre works on them for a while, the answers are averaged.
+
+The loop of McMahan et al. (2017), with what a real consortium needs and Flower's loop lacks: a quorum and a time limit per
+round, centres that drop out and come back (also with an empty state), progress that survives a restart of either side, and
+nothing averaged that is not of this round, of this model and finite. `fedavg_gan`, `cyclic`, `pooled_gan` and
+`fedavg_classifier` are this loop with different local work, members and turns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from federation.centres import Centres
+from federation.clock import Arrival, Clock
+from federation.exchange import Exchange
+from federation.job import Job, Reply
+from federation.transport import Transport, decode, encode, relative_error
+from federation.units import Units, digest
+from strategies.aggregation import Aggregator
+
+Weights = dict[str, np.ndarray]
+GLOBAL, LOCAL = "global.", "weights."
+
+
+class FederationFailed(Exception):
+    """A federation cannot go on; the text says who is missing and what to do. What does not depend on it is finished."""
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """How rounds are run.
+
+    Attributes:
+        rounds: number of rounds.
+        local_steps: training steps of a centre in a round.
+        quorum: good answers that make a round; none: more than half of the centres.
+        round_timeout_s: after this a round ends with the answers that are there, if they are a quorum; seconds of the clock.
+        attempts: how often a round without a quorum asks the missing centres again.
+        transport: how weights travel, both ways.
+        step_s: seconds of one local step at speed 1, for a simulated clock.
+    """
+
+    rounds: int
+    local_steps: int
+    quorum: int | None = None
+    round_timeout_s: float | None = None
+    attempts: int = 5
+    transport: Transport = "fp32"
+    step_s: float = 1.0
+
+    def quorum_of(self, centres: int) -> int:
+        """Answers needed of so many centres."""
+        return self.quorum if self.quorum is not None else centres // 2 + 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """One centre of a federation.
+
+    Attributes:
+        body: what every job of this centre holds: data, model, seed, compute.
+        task: of its data; see `Units.job`.
+        inputs: units that its work depends on beside the weights (moved patches).
+    """
+
+    centre: str
+    body: dict[str, Any]
+    task: str | None
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass
+class Summary:
+    """What happened to a federation's jobs, for the table and the report (one entry of federations.json)."""
+
+    jobs: int = 0
+    used: int = 0
+    lost: int = 0
+    late: int = 0
+    stale: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    gone: dict[str, float] = field(default_factory=dict)
+    state_lost: list[tuple[str, int]] = field(default_factory=list)
+    transport_error: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """What a federation leaves.
+
+    Attributes:
+        weights: the last averaged weights, by name.
+        identity: id of the weights: a hash of everything they depend on.
+        steps_of: local steps that each centre did and that were used.
+        facts: of each centre, the body of its first good reply, in which it introduces itself.
+    """
+
+    weights: Weights
+    identity: str
+    round: int = 0
+    summary: Summary = field(default_factory=Summary)
+    steps_of: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    measured: list[dict[str, Any]] = field(default_factory=list)
+
+
+Correction = Callable[[int, Weights, Weights], Weights]
+AfterRound = Callable[[Outcome, float], Exchange[list[dict[str, Any]]]]
+
+
+@dataclass
+class _Local:
+    """The server's view of a centre's state."""
+
+    version: int = 0
+    chain: str = ""
+    fresh: int = 0
+
+
+class Rounds:
+    """One federation.
+
+    Args:
+        key: id of everything that the federation depends on; names its progress and the centres' states.
+        kind: the duty of a round.
+        members: in the order in which their answers are averaged.
+        turns: all: every member in every round; cyclic: one after the other.
+        initial: weights of the first round.
+        at_server: names among `initial` that do not travel and are not averaged.
+        correct: (round, those before, averaged weights) -> those after the round.
+        after_round: called with (outcome so far, seconds of the clock) after each round; its rows are kept in
+            `Outcome.measured`.
+    """
+
+    def __init__(
+        self,
+        units: Units,
+        centres: Centres,
+        *,
+        key: str,
+        kind: str,
+        label: str,
+        members: Sequence[Member],
+        settings: RoundSettings,
+        aggregator: Aggregator,
+        clock: Clock,
+        initial: Weights,
+        turns: Literal["all", "cyclic"] = "all",
+        at_server: Sequence[str] = (),
+        correct: Correction | None = None,
+        after_round: AfterRound | None = None,
+    ):
+        self._units, self._centres, self._key, self._kind, self._label = units, centres, key, kind, label
+        self._members = {member.centre: member for member in members}
+        self._settings, self._aggregator, self._clock = settings, aggregator, clock
+        self._turns, self._correct, self._after_round = turns, correct, after_round
+        self._local = {name: _Local() for name in self._members}
+        self._at_server = frozenset(at_server)
+        self._done = Outcome(initial, digest([key, "initial"]))
+
+    def run(self) -> Exchange[Outcome]:
+        """All rounds that are not recorded yet.
+
+        Raises:
+            FederationFailed: a round found no quorum.
+        """
+        self._resume()
+        done = self._done
+        while done.round < self._settings.rounds:
+            used = yield from self._round(self._turn(done.round))
+            replies = [self._weights_in(reply) for reply in used]
+            examples = [int(reply.body["examples"]) for reply in used]
+            done.round += 1
+            averaged = self._aggregator.aggregate(done.round, self._travelling, replies, examples)
+            if self._correct is not None:
+                here = {name: done.weights[name] for name in done.weights if name in self._at_server}
+                averaged |= self._correct(done.round, here, averaged)
+            done.weights = averaged
+            done.identity = digest([self._key, done.round, done.identity, [reply.unit for reply in used]])
+            for reply in used:
+                done.facts.setdefault(reply.centre, reply.body)
+                done.steps_of[reply.centre] = done.steps_of.get(reply.centre, 0) + self._settings.local_steps
+            if self._after_round is not None:
+                done.measured += yield from self._after_round(done, self._clock.now)
+            self._save()
+            self._centres.discard(reply.unit for reply in used)
+        return done
+
+    # -- one round -----------------------------------------------------------------------------------------------
+
+    def _turn(self, number: int) -> list[str]:
+        summary, clock = self._done.summary, self._clock
+        names = [n for n in self._members if not (n in summary.gone and clock.gone(n))] or list(self._members)
+        if self._turns == "all":
+            return names
+        names = [n for n in names if not clock.unreachable(n)] or names
+        return [names[number % len(names)]]
+
+    def _round(self, names: Sequence[str]) -> Exchange[list[Reply]]:
+        """The good replies of one round, in the members' order."""
+        settings, clock = self._settings, self._clock
+        quorum = min(settings.quorum_of(len(self._members)), len(names))
+        good: dict[str, Reply] = {}
+        encoded = self._encoded()
+        for attempt in range(settings.attempts):
+            for name in names:
+                if name not in good:
+                    self._send(name, attempt, encoded)
+            until = math.inf if settings.round_timeout_s is None else clock.now + settings.round_timeout_s
+            while clock.outstanding:
+                arrival = yield from clock.next(until)
+                if arrival is None:
+                    if len(good) >= quorum:
+                        break
+                    until = math.inf  # wait on: without a quorum there is nothing to average
+                    continue
+                if (reply := self._judge(arrival, attempt, encoded)) is not None:
+                    good[arrival.centre] = reply
+            for arrival in clock.drop_outstanding():
+                self._done.summary.late += 1
+                clock.note(arrival, self._done.round, self._kind, "late")
+            if len(good) >= quorum:
+                return [good[name] for name in names if name in good]
+            if all(clock.gone(name) for name in names if name not in good):
+                break
+        missing = [name for name in names if name not in good]
+        raise FederationFailed(
+            f"{self._label}: round {self._done.round + 1} had {len(good)} good answers and the quorum is {quorum}; no answer of "
+            f"{', '.join(missing)}; bring them back and resume, or lower quorum"
+        )
+
+    @property
+    def _travelling(self) -> Weights:
+        return {name: array for name, array in self._done.weights.items() if name not in self._at_server}
+
+    def _encoded(self) -> Weights:
+        weights = self._travelling
+        encoded = encode(weights, self._settings.transport)
+        self._note_error(relative_error(weights, decode(encoded, self._settings.transport)))
+        return {GLOBAL + name: array for name, array in encoded.items()}
+
+    def _send(self, name: str, attempt: int, encoded: Weights) -> None:
+        job = self._job(name, attempt, encoded)
+        self._done.summary.jobs += 1
+        self._clock.send(
+            job,
+            work_s=self._settings.local_steps * self._settings.step_s,
+            bytes_up=sum(a.nbytes for a in encoded.values()),
+        )
+
+    def _job(self, name: str, attempt: int, encoded: Weights) -> Job:
+        member, local, number = self._members[name], self._local[name], self._done.round
+        steps = self._settings.local_steps
+        body = member.body | {
+            "federation": self._key, "round": number, "from_step": number * steps, "steps": steps,
+            "transport": self._settings.transport, "fresh": local.fresh, "attempt": attempt,
+            "introduce": name not in self._done.facts,
+        }  # fmt: skip
+        inputs = [self._done.identity, local.chain, *member.inputs]
+        label = f"{self._label} · round {number + 1} of {self._settings.rounds}"
+        job = self._units.job(self._kind, name, member.task, body, inputs=inputs, arrays=encoded, label=label)
+        return replace(job, expects_state=local.version)
+
+    def _judge(self, arrival: Arrival, attempt: int, encoded: Weights) -> Reply | None:
+        """The reply if it can be averaged; a centre without its state is asked again, to begin anew."""
+        clock, summary, local, reply = self._clock, self._done.summary, self._local[arrival.centre], arrival.reply
+        number = self._done.round
+        if reply is None:
+            summary.lost += 1
+            clock.note(arrival, number, self._kind, arrival.fate.lost or "lost")
+            if clock.unreachable(arrival.centre):
+                summary.gone.setdefault(arrival.centre, clock.now)
+            return None
+        summary.gone.pop(arrival.centre, None)
+        if reply.code == "state_lost" and local.version:
+            summary.state_lost.append((arrival.centre, number))
+            clock.note(arrival, number, self._kind, "refused")
+            local.version, local.fresh, local.chain = 0, number + 1, digest(["fresh", number])
+            self._send(arrival.centre, attempt, encoded)
+            return None
+        problem = "" if reply.ok else reply.code
+        if reply.ok and not fits(self._weights_in(reply), self._travelling):
+            problem = "wrong_shapes"
+        if problem:
+            summary.refused[f"{arrival.centre}: {problem}"] = summary.refused.get(f"{arrival.centre}: {problem}", 0) + 1
+            clock.note(arrival, number, self._kind, "refused")
+            return None
+        local.version, local.chain = local.version + 1, reply.unit
+        summary.used += 1
+        self._note_error(float(reply.body.get("transport_error", 0.0)))
+        clock.note(arrival, number, self._kind, "used")
+        return reply
+
+    def _weights_in(self, reply: Reply) -> Weights:
+        arrays = {name.removeprefix(LOCAL): array for name, array in reply.arrays.items() if name.startswith(LOCAL)}
+        return decode(arrays, self._settings.transport)
+
+    def _note_error(self, error: float) -> None:
+        self._done.summary.transport_error = max(self._done.summary.transport_error, error)
+
+    # -- progress ------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        done = self._done
+        info = {
+            "identity": done.identity, "round": done.round, "summary": asdict(done.summary), "steps_of": done.steps_of,
+            "facts": done.facts, "measured": done.measured, "clock": self._clock.state(),
+            "local": {name: asdict(local) for name, local in self._local.items()},
+        }  # fmt: skip
+        arrays = {GLOBAL + k: v for k, v in done.weights.items()}
+        arrays |= {f"aggregator.{k}": v for k, v in self._aggregator.state().items()}
+        self._centres.save_progress(self._key, info, arrays)
+
+    def _resume(self) -> None:
+        saved = self._centres.load_progress(self._key)
+        if saved is None:
+            return
+        info, arrays = saved
+        self._done = Outcome(
+            {k.removeprefix(GLOBAL): v for k, v in arrays.items() if k.startswith(GLOBAL)},
+            info["identity"], info["round"], summary_of(info["summary"]), info["steps_of"], info["facts"], info["measured"],
+        )  # fmt: skip
+        self._aggregator.load_state(
+            {k.removeprefix("aggregator."): v for k, v in arrays.items() if k.startswith("aggregator.")}
+        )
+        self._clock.load_state(info["clock"])
+        self._local = {name: _Local(**local) for name, local in info["local"].items()}
+
+
+def summary_of(stored: Mapping[str, Any]) -> Summary:
+    """A `Summary` read from JSON, where tuples are lists."""
+    return Summary(**{**stored, "state_lost": [(c, int(n)) for c, n in stored["state_lost"]]})
+
+
+def fits(weights: Mapping[str, np.ndarray], model: Mapping[str, np.ndarray]) -> bool:
+    """Whether names and shapes are those of the model, and all values finite."""
+    return set(weights) == set(model) and all(
+        weights[name].shape == model[name].shape and bool(np.isfinite(weights[name]).all()) for name in model
+    )

@@ -3,8 +3,8 @@
 A centre maps to one or more nodes, its *lanes*. In simulation any node can play any centre, so the
 nodes beyond one per centre are extra lanes (a receiver's cells then fill all workers), and with fewer
 nodes than centres a node plays several. In a deployment each centre has its one node, which may be lost and come back
-under another number; see `federation.roll_call`. Never more than one message is in flight per node: Flower's
-simulation loses state updates otherwise.
+under another number; see `federation.roll_call`. In simulation never more than one message is in flight per node:
+Flower loses state updates otherwise.
 
 Flower has no retry, quorum or resume of its own; they live here.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -105,6 +105,7 @@ class Centres(ABC):
 @dataclass
 class _InFlight:
     job: Job
+    node: int
     pushed: float
     deadline: float | None
     attempt: int
@@ -119,6 +120,8 @@ class GridCentres(Centres):
         grid: Flower's grid.
         lanes: nodes that may play each centre, the centre's own node first.
         max_in_flight: messages under way at once over all nodes; in simulation the number of workers.
+        per_node: messages under way at once to one node. A deployed node does one job after the other, but where none
+            waits when it is done it pauses for three seconds before it asks again; in simulation it must be 1.
         ttl_s: time to live of a message; Flower's default of 12 h would hide a dead node.
         retries: how often a job is sent again after its node or process was lost.
         poll_s: seconds between polls.
@@ -135,6 +138,7 @@ class GridCentres(Centres):
         lanes: Mapping[str, Sequence[int]],
         *,
         max_in_flight: int = 1_000_000,
+        per_node: int = 1,
         ttl_s: float = 24 * 3600.0,
         retries: int = 2,
         poll_s: float = 0.05,
@@ -147,6 +151,7 @@ class GridCentres(Centres):
         self._grid = grid
         self._lanes = {centre: list(nodes) for centre, nodes in lanes.items()}
         self._max_in_flight = max_in_flight
+        self._per_node = per_node
         self._ttl_s = ttl_s
         self._retries = retries
         self._poll_s = poll_s
@@ -158,7 +163,6 @@ class GridCentres(Centres):
         self._on_event = on_event
         self._queue: deque[tuple[Job, int, float]] = deque()  # job, attempt, not before (monotonic)
         self._in_flight: dict[str, _InFlight] = {}  # by message id
-        self._node_of: dict[str, int] = {}
         self._ready: deque[Reply] = deque()
 
     def send(self, job: Job) -> None:
@@ -189,20 +193,20 @@ class GridCentres(Centres):
             flight.dropped |= flight.job.unit in dropped
 
     def _dispatch(self) -> None:
-        busy = set(self._node_of.values())
+        busy = Counter(f.node for f in self._in_flight.values())
         stateful = {f.job.centre for f in self._in_flight.values() if f.job.expects_state is not None}
         waiting: deque[tuple[Job, int, float]] = deque()
         now = time.monotonic()
         while self._queue:
             job, attempt, not_before = self._queue.popleft()
             lanes = self._lanes[job.centre] if job.centre not in self._away else []
-            node = next((n for n in lanes if n not in busy), None)
+            node = next((n for n in lanes if busy[n] < self._per_node), None)
             # Jobs that build on a centre's state run one after the other, however many lanes there are.
             blocked = job.expects_state is not None and job.centre in stateful
             if node is None or blocked or now < not_before or len(self._in_flight) >= self._max_in_flight:
                 waiting.append((job, attempt, not_before))
                 continue
-            busy.add(node)
+            busy[node] += 1
             if job.expects_state is not None:
                 stateful.add(job.centre)
             self._push(job, node, attempt)
@@ -212,11 +216,10 @@ class GridCentres(Centres):
         message = Message(job.to_record(), node, MESSAGE_TYPE, ttl=self._ttl_s, group_id=job.unit)
         (message_id,) = list(self._grid.push_messages([message])) or [""]
         if not message_id:
-            self._lost(_InFlight(job, time.time(), None, attempt), NODE_UNAVAILABLE, "push refused")
+            self._lost(_InFlight(job, node, time.time(), None, attempt), NODE_UNAVAILABLE, "push refused")
             return
         deadline = None if job.timeout_s is None else time.monotonic() + job.timeout_s
-        self._in_flight[message_id] = _InFlight(job, time.time(), deadline, attempt)
-        self._node_of[message_id] = node
+        self._in_flight[message_id] = _InFlight(job, node, time.time(), deadline, attempt)
         self._on_event("unit_started", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label)
 
     def _collect(self) -> None:
@@ -225,8 +228,10 @@ class GridCentres(Centres):
         for message in self._grid.pull_messages(list(self._in_flight)):
             message_id = message.metadata.reply_to_message_id
             flight = self._in_flight.pop(message_id, None)
-            self._node_of.pop(message_id, None)
-            if flight is None or flight.dropped or flight.timed_out:
+            if flight is None:
+                continue
+            self._restart_clocks(flight.node)
+            if flight.dropped or flight.timed_out:
                 continue  # a late reply: the job was given up, the lane is free again
             if message.has_error():
                 self._lost(flight, message.error.code, message.error.reason or "")
@@ -238,6 +243,12 @@ class GridCentres(Centres):
                 # The node stays busy until its reply comes or its message expires.
                 flight.timed_out = True
                 self._ready.append(Reply.error(flight.job, "timeout", timeout_s=flight.job.timeout_s))
+
+    def _restart_clocks(self, node: int) -> None:
+        """A job that waited behind another one at its node begins only now."""
+        for flight in self._in_flight.values():
+            if flight.node == node and flight.job.timeout_s is not None:
+                flight.deadline = time.monotonic() + flight.job.timeout_s
 
     def _accept(self, flight: _InFlight, message: Message) -> Reply:
         try:

@@ -132,7 +132,9 @@ def build_report(record: RunRecord) -> Path:
 
 def _status(folder: Path, events: Sequence[Event]) -> dict[str, Any]:
     kind = status(events)
-    resume = f"polycentre run {folder / 'scenario.yaml'} --out {folder} --resume"
+    deployment = [e.get("deployment") for e in events if e["event"] == "run_started"][-1:]
+    where = f" --deployment {deployment[0]}" if any(deployment) else ""
+    resume = f"polycentre run {folder / 'scenario.yaml'}{where} --out {folder} --resume"
     if kind == "completed":
         return {"kind": kind, "title": "Complete: every unit of work finished.", "lines": [], "command": ""}
     lines = [

@@ -56,7 +56,7 @@ class Centres(ABC):
 
     @abstractmethod
     def cancel(self, units: Iterable[str]) -> None:
-        """Forget jobs: queued ones are not sent, replies of those in flight are dropped."""
+        """Forget jobs: queued ones are not sent, replies of those in flight and those not yet received are dropped."""
 
     def known(self, job: Job) -> Reply | None:
         """The reply to this very job if an earlier session of the run has it; see `server.checkpoint`."""
@@ -204,6 +204,7 @@ class GridCentres(Centres):
         self._queue = deque(item for item in self._queue if item[0].unit not in dropped)
         for flight in self._in_flight.values():
             flight.dropped |= flight.job.unit in dropped
+        self._ready = deque(reply for reply in self._ready if reply.unit not in dropped)
 
     def _dispatch(self) -> None:
         busy = Counter(flight.node for flight in self._in_flight.values())

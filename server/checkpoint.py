@@ -75,6 +75,7 @@ class Checkpointed(Centres):
         units = list(units)
         for unit in units:
             self._jobs.pop(unit, None)
+        self._ready = deque(reply for reply in self._ready if reply.unit not in units)
         self._inner.cancel(units)
 
     def save_progress(self, key: str, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

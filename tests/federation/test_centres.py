@@ -217,3 +217,19 @@ def test_receive_returns_none_when_nothing_is_under_way():
     began = time.monotonic()
     assert centres_over(echo_app()).receive() is None
     assert time.monotonic() - began < 1
+
+
+def test_a_cancelled_job_is_not_received_even_if_its_reply_is_here():
+    class AllAtOnce(InProcessGrid):
+        """As Ray's workers do: several replies in one poll."""
+
+        def pull_messages(self, message_ids):
+            return [reply for message_id in list(message_ids) for reply in super(AllAtOnce, self).pull_messages([message_id])]
+
+    grid = AllAtOnce(echo_app(), 2, {})
+    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), poll_s=0.001)
+    for unit, centre in (("u", "A"), ("v", "B")):
+        centres.send(a_job(unit, centre))
+    assert centres.receive().unit == "u"
+    centres.cancel(["v"])
+    assert centres.receive() is None

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import psutil
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -118,6 +119,8 @@ def conduct(grid: Grid, record: RunRecord, cache: Path, node_wait_s: float | Non
     started = time.time()
     scenario = reader.parse(record.scenario_yaml, source=str(record.folder / "scenario.yaml"), base=record.folder)
     status, text, exit_status = "failed", "", 1
+    # What the server computes (a generator's steps) must not depend on how many cores it sees.
+    torch.set_num_threads(scenario.compute.threads_per_job)
     try:
         if node_wait_s is None:
             centres = simulated_centres(grid, scenario, record)

@@ -1,5 +1,16 @@
 """Pure measurement: arrays in, numbers out."""
 
 from metrics.classification import METRICS, Metric
+from metrics.feature_spaces import FEATURE_SPACES, FeatureSpace
+from metrics.frechet import FeatureSums, frechet_distance, half_split_floor, split_in_halves
 
-__all__ = ["METRICS", "Metric"]
+__all__ = [
+    "FEATURE_SPACES",
+    "METRICS",
+    "FeatureSpace",
+    "FeatureSums",
+    "Metric",
+    "frechet_distance",
+    "half_split_floor",
+    "split_in_halves",
+]

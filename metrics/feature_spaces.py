@@ -1,8 +1,14 @@
 """Table of feature spaces in which sets of images are compared, none with weights that must be fetched.
 
 A Fréchet distance in one of them is called `fd_<space>`. It is never called FID: that name belongs to one network, trained
-on ImageNet. The spaces disagree about kinds of damage (the texture space is far more alarmed by noise than by a
-collapse, the random network the other way round), so results give both.
+on ImageNet. Measured on phantom mammography patches of 64 px, 370 images a side of one centre, as multiples of the
+distance between two patient-disjoint halves of the real images (0.0228 and 0.0079):
+
+                blur .5 / 1 / 2 px    noise .02 / .05    only 100 / 20 / 5 images    +10 grey levels    other scanners
+    texture     45 / 475 / 1040       34 / 257           2.4 / 8.5 / 48              3.0                50, 123
+    randnet     3.1 / 12 / 28         4.5 / 80           9.1 / 35 / 50               13                 16, 178
+
+Each grows with each kind of damage; they disagree about which kind is worse, so results give both.
 """
 
 from __future__ import annotations

@@ -164,6 +164,32 @@ def test_at_most_one_message_a_node_and_max_in_flight_altogether():
     assert Counting.peak == 3
 
 
+def test_two_messages_a_node_where_the_node_does_one_after_the_other():
+    class Counting(InProcessGrid):
+        peak = 0
+
+        def push_messages(self, messages):
+            ids = super().push_messages(messages)
+            Counting.peak = max(Counting.peak, len(self._waiting))
+            return ids
+
+    grid = Counting(echo_app(), 2, {})
+    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), per_node=2, poll_s=0.001)
+    assert all(r.ok for r in centres.gather([a_job(f"u{i}") for i in range(8)])) and Counting.peak == 2
+
+
+def test_the_time_of_a_job_that_waits_at_its_node_begins_when_the_one_before_is_done():
+    class Slow(InProcessGrid):
+        def pull_messages(self, message_ids):
+            time.sleep(0.1)
+            return super().pull_messages(message_ids)
+
+    grid = Slow(echo_app(), 1, {})
+    centres = GridCentres(grid, assign_lanes(["A"], list(grid.get_node_ids())), per_node=4, poll_s=0.001)
+    jobs = [Job("s", f"u{i}", "A", "learn", {}, timeout_s=0.35) for i in range(4)]
+    assert [r.code for r in centres.gather(jobs)] == ["ok"] * 4
+
+
 def test_jobs_on_a_centres_state_run_one_after_the_other():
     class Overlap(InProcessGrid):
         def push_messages(self, messages):

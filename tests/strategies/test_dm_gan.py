@@ -44,3 +44,40 @@ def test_one_centre_and_one_batch_a_job_is_ordinary_training(model, conditional,
         weights, found = ({n: a for n, a in w.items() if "running" not in n} for w in (weights, found))
     same_arrays(found, weights)
     same_arrays(kept, discriminator)
+
+
+def jobs_with_discriminator(centres):
+    return [any(name.startswith("discriminator.") for name in job.arrays) for job in centres.sent("train_discriminator")]
+
+
+def test_discriminators_travel_only_when_they_change_places(lab, share):
+    here = lab(A=12, B=12)
+    spec = here.spec(ema=None)
+    settings = DmGANSettings(updates=7, batches_per_job=1, lock_step=True, swap_every=3)
+    centres = here.centres()
+    (shared,) = share(centres, here.dm_gan(spec, settings, strategy="md_gan"))
+    assert not shared.problems
+    rounds = [jobs_with_discriminator(centres)[start : start + 2] for start in range(0, 14, 2)]
+    assert rounds == [[number in (3, 6)] * 2 for number in range(7)], "a swapped discriminator is sent once"
+    sent = [r.unit for r in centres.replies if any(n.startswith("discriminator.") for n in r.arrays)]
+    assert len(sent) == 2 * 2
+
+
+def test_a_swapped_discriminator_is_trained_on_where_it_arrived(lab, share, same_arrays):
+    """What a centre sends at a swap is what the other one goes on with, and what that one then keeps training."""
+    here = lab(A=12, B=12)
+    settings = DmGANSettings(updates=5, batches_per_job=1, lock_step=True, swap_every=2)
+    centres = here.centres()
+    share(centres, here.dm_gan(here.spec("wgan_gp", ema=None), settings, strategy="md_gan"))
+
+    def discriminators(one):
+        return {n: a for n, a in one.arrays.items() if n.startswith("discriminator.")}
+
+    replies = {(r.centre, number // 2): r for number, r in enumerate(r for r in centres.replies if r.kind == "train_discriminator")}
+    jobs = {(j.centre, number // 2): j for number, j in enumerate(centres.sent("train_discriminator"))}
+    for here_, there in (("A", "B"), ("B", "A")):
+        same_arrays(discriminators(jobs[here_, 2]), discriminators(replies[there, 1]))
+    # Update 3 ends with another swap: what is sent then was trained since in two jobs, not set back before the second.
+    for name, array in discriminators(replies["A", 3]).items():
+        assert not np.array_equal(array, discriminators(replies["B", 1])[name])
+    assert not discriminators(jobs["A", 3])

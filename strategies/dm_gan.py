@@ -516,6 +516,7 @@ class DmGAN(Strategy):
         settings, done, name = self._plan.settings, self._done, arrival.centre
         centre.version, centre.chain, centre.refused = centre.version + 1, reply.unit, 0
         centre.step, centre.swapped_from = centre.step + tag.draw.batches, ""
+        done.swapping.pop(name, None)  # another centre's discriminator has arrived; the next job would set it back
         done.facts.setdefault(name, {k: reply.body[k] for k in _FACTS if k in reply.body})
         done.seen[name] = done.seen.get(name, 0) + tag.draw.batches * int(reply.body["images_per_step"])
         done.idle.append(name)

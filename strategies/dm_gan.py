@@ -212,8 +212,15 @@ def encode_gradients(gradients: Mapping[str, np.ndarray], how: Transport) -> Arr
 
 
 def decode_gradients(arrays: Mapping[str, np.ndarray], how: Transport) -> Arrays:
-    """Inverse of `encode_gradients`, up to rounding."""
+    """Inverse of `encode_gradients`, up to rounding.
+
+    Raises:
+        KeyError, ValueError: scales are missing, or do not belong to their arrays.
+    """
     plain = decode({n.removeprefix(GRADIENT): a for n, a in arrays.items() if n.startswith(GRADIENT)}, how)
+    for name, array in plain.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"gradient {name!r} is {array.dtype} and came without its scales")
     return {name: array if how == "fp32" else array * arrays[_SCALE + name] for name, array in plain.items()}
 
 

@@ -1,6 +1,6 @@
 """A laboratory for federations: real duties of centres on invented patches, in this process, without Flower's messages."""
 
-from collections import Counter
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +16,10 @@ from federation.exchange import run_together
 from federation.job import EnvelopeError, Reply
 from federation.units import Units
 from models import GeneratorSpec
-from strategies.dm_gan import DmGAN, DmGANPlan, DmGANSettings
+from strategies.dm_gan import DmGAN, DmGANPlan
 from strategies.fedavg_gan import FedAvgGAN, Federation, LocalRules
 from strategies.fidelity import Fidelity
-from strategies.rounds import Member, RoundSettings
+from strategies.rounds import Member
 
 SIZE = 32
 
@@ -88,7 +88,7 @@ class LabCentres(Centres):
         self.queue = [job for job in self.queue if job.unit not in units]
 
     def save_progress(self, key, info, arrays):
-        self.progress[key] = (info, {name: np.array(array) for name, array in arrays.items()})
+        self.progress[key] = (json.loads(json.dumps(info)), {name: np.array(array) for name, array in arrays.items()})
 
     def load_progress(self, key):
         return self.progress.get(key)

@@ -269,7 +269,10 @@ class Rounds:
 
     def _encoded(self) -> Weights:
         weights = self._travelling
-        encoded = encode(weights, self._settings.transport)
+        try:
+            encoded = encode(weights, self._settings.transport)
+        except ValueError as problem:  # larger than the format can hold
+            raise FederationFailed(f"{self._label}: after round {self._done.round}: {problem}") from None
         self._note_error(relative_error(weights, decode(encoded, self._settings.transport)))
         return {GLOBAL + name: array for name, array in encoded.items()}
 

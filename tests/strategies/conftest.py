@@ -65,6 +65,7 @@ class LabCentres(Centres):
         self.progress = {}
 
     def send(self, job):
+        job.to_record()  # what cannot travel is a mistake of the server
         self.queue.append(replace(job, place=self.place))
 
     def receive(self, timeout_s=None):

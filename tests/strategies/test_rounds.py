@@ -120,6 +120,15 @@ def test_weights_that_are_not_finite_end_the_federation_and_not_the_run(lab, sha
     assert shared.problems == ["arm: the weights of round 1 are not finite; lower learning_rate or aggregation_options"]
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_weights_that_the_transport_cannot_carry_end_the_federation_and_not_the_run(lab, share):
+    here = lab(A=12, B=12)
+    options = {"server_learning_rate": 1e9}
+    shared, _ = run(here, share, RoundSettings(2, 1, transport="fp16"), aggregation="FedAvgM", options=options)
+    (problem,) = shared.problems
+    assert problem.startswith("arm: after round 1: array 'networks.") and "float16 cannot carry" in problem
+
+
 # -- answers that cannot be used -----------------------------------------------------------------------------
 
 

@@ -83,7 +83,9 @@ class LocalState:
         for other in self._versions():
             if other not in (version - 1, version):
                 self._path(other).unlink(missing_ok=True)
-        for left in self._folder.glob(".*.tmp"):  # by a process that was killed; one of this version may still be written
+        for left in self._folder.glob(
+            ".*.tmp"
+        ):  # by a process that was killed; one of this version may still be written
             if not left.name.startswith(f".{version}."):
                 left.unlink(missing_ok=True)
 

@@ -86,6 +86,8 @@ class RunRecord:
         self.folder = folder
         self._events = folder / "events.jsonl"
         self._appending = False
+        self._known: list[dict[str, Any]] = []  # events of the first `_read_to` bytes
+        self._read_to = 0
 
     # -- the folder -----------------------------------------------------------------------------------------------
 
@@ -157,18 +159,19 @@ class RunRecord:
             os.close(handle)
 
     def events(self) -> list[dict[str, Any]]:
-        """All events in the order in which they were written; a line cut short by a kill is left out."""
+        """All events in the order in which they were written; a line cut short by a kill is left out.
+
+        Asked again, only what was appended since is read: progress asks four times a second.
+        """
         if not self._events.exists():
             return []
-        events = []
-        for line in self._events.read_bytes().split(b"\n"):
-            try:
-                entry = json.loads(line)
-            except ValueError:  # cut short, or (UnicodeDecodeError) cut within a character
-                continue
-            if isinstance(entry, dict) and "event" in entry and "t" in entry:
-                events.append(entry)
-        return events
+        with open(self._events, "rb") as file:
+            file.seek(self._read_to)
+            *whole, rest = file.read().split(b"\n")
+        for line in whole:
+            self._read_to += len(line) + 1
+            self._known += _entries(line)
+        return [*self._known, *_entries(rest)]
 
     # -- units ----------------------------------------------------------------------------------------------------
 
@@ -330,6 +333,15 @@ class RunRecord:
         from reports.html import build_report  # here, so that a server that only records does not load matplotlib
 
         return build_report(self)
+
+
+def _entries(line: bytes) -> list[dict[str, Any]]:
+    """The event in a line, if there is a whole one."""
+    try:
+        entry = json.loads(line)
+    except ValueError:  # cut short, or (UnicodeDecodeError) cut within a character
+        return []
+    return [entry] if isinstance(entry, dict) and "event" in entry and "t" in entry else []
 
 
 def _read_csv(path: Path, columns: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:

@@ -66,7 +66,9 @@ def test_the_server_goes_on_from_the_older_state_when_it_lost_the_newer_reply(no
     body, _ = do(node, "another", 2, work)  # 3 exists already
     assert body["before"] == 2
     assert do(node, "next", 3, work)[0]["before"] == 3
-    assert LocalState(node.workspace / "states" / "f").answer("u2") is None, "what was rolled back is no answer any more"
+    assert LocalState(node.workspace / "states" / "f").answer("u2") is None, (
+        "what was rolled back is no answer any more"
+    )
 
 
 def test_federations_do_not_share_a_state(node):

@@ -224,7 +224,11 @@ def test_a_cancelled_job_is_not_received_even_if_its_reply_is_here():
         """As Ray's workers do: several replies in one poll."""
 
         def pull_messages(self, message_ids):
-            return [reply for message_id in list(message_ids) for reply in super(AllAtOnce, self).pull_messages([message_id])]
+            return [
+                reply
+                for message_id in list(message_ids)
+                for reply in super(AllAtOnce, self).pull_messages([message_id])
+            ]
 
     grid = AllAtOnce(echo_app(), 2, {})
     centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), poll_s=0.001)

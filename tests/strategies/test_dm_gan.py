@@ -29,7 +29,9 @@ def centres_folder(centres):
 def test_one_centre_and_one_batch_a_job_is_ordinary_training(model, conditional, exchange, lab, share, same_arrays):
     here = lab(A=20)
     spec = here.spec(model, conditional, decay="linear_second_half", steps=5)
-    settings = DmGANSettings(updates=5, batches_per_job=1, exchange=exchange, steps="mean" if exchange == "generator" else "each")
+    settings = DmGANSettings(
+        updates=5, batches_per_job=1, exchange=exchange, steps="mean" if exchange == "generator" else "each"
+    )
     centres = here.centres()
     (shared,) = share(centres, here.dm_gan(spec, settings))
     assert not shared.problems
@@ -47,7 +49,9 @@ def test_one_centre_and_one_batch_a_job_is_ordinary_training(model, conditional,
 
 
 def jobs_with_discriminator(centres):
-    return [any(name.startswith("discriminator.") for name in job.arrays) for job in centres.sent("train_discriminator")]
+    return [
+        any(name.startswith("discriminator.") for name in job.arrays) for job in centres.sent("train_discriminator")
+    ]
 
 
 def test_discriminators_travel_only_when_they_change_places(lab, share):
@@ -73,7 +77,10 @@ def test_a_swapped_discriminator_is_trained_on_where_it_arrived(lab, share, same
     def discriminators(one):
         return {n: a for n, a in one.arrays.items() if n.startswith("discriminator.")}
 
-    replies = {(r.centre, number // 2): r for number, r in enumerate(r for r in centres.replies if r.kind == "train_discriminator")}
+    replies = {
+        (r.centre, number // 2): r
+        for number, r in enumerate(r for r in centres.replies if r.kind == "train_discriminator")
+    }
     jobs = {(j.centre, number // 2): j for number, j in enumerate(centres.sent("train_discriminator"))}
     for here_, there in (("A", "B"), ("B", "A")):
         same_arrays(discriminators(jobs[here_, 2]), discriminators(replies[there, 1]))

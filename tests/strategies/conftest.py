@@ -1,6 +1,5 @@
 """A laboratory for federations: real duties of centres on invented patches, in this process, without Flower's messages."""
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +15,10 @@ from federation.exchange import run_together
 from federation.job import EnvelopeError, Reply
 from federation.units import Units
 from models import GeneratorSpec
-from strategies.dm_gan import DmGAN, DmGANPlan, DmGANSettings
+from strategies.dm_gan import DmGAN, DmGANPlan
 from strategies.fedavg_gan import FedAvgGAN, Federation, LocalRules
 from strategies.fidelity import Fidelity
-from strategies.rounds import Member, RoundSettings
+from strategies.rounds import Member
 
 SIZE = 32
 

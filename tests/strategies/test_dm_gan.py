@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from models import GenerativeTrainer
 from strategies.dm_gan import DmGANSettings

@@ -16,20 +16,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache as remembered
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from threadpoolctl import threadpool_limits
 
+from data_partitions.dealt import DealtSource
 from data_partitions.errors import DataError
+from data_partitions.exams import Cohort
 from data_partitions.extraction import Extraction
-from data_partitions.folder import FolderSource
 from data_partitions.patch_dataset import PatchDataset, open_patches, write_patches
 from data_partitions.patches import PatchTask
 from data_partitions.phantom import PhantomSource
 from data_partitions.split import SplitRule
 
-Source = PhantomSource | FolderSource
 Progress = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """What every source offers; see `data_partitions.SOURCES`."""
+
+    def files_digest(self) -> str:
+        """Changes when what is on disk does; "" where nothing on disk decides."""
+        ...
+
+    def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
+        """The centre's exams. Raises DataError."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The settings, written out."""
+        ...
 
 
 def build_patches(
@@ -119,11 +135,13 @@ def _make(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remedy(source: Source, task: PatchTask) -> str:
+def _remedy(source: Any, task: PatchTask) -> str:
     """What to change where a source has no lesion for the task."""
+    if isinstance(source, DealtSource):
+        return _remedy(source.archive, task)
     if isinstance(source, PhantomSource):
         return "raise `lesion_fraction` or `patients`"
-    if source.lesions is None:
+    if getattr(source, "lesions", None) is None:
         return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"
     remedy = f"check the coordinates in {source.lesions}, or choose another centre, part or task"
     if task.lesions == "all":

@@ -100,6 +100,8 @@ class Exam:
     lesions: tuple[Lesion, ...] = ()
     healthy_sites: tuple[Lesion, ...] | None = None
     usable_as_healthy: bool = True
+    site: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)

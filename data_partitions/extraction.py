@@ -173,13 +173,27 @@ class Extraction:
 
 
 def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) -> dict[str, str]:
-    """Split of each patient. A group's class is positive when any of its exams is; its density the first by name."""
+    """Split of each patient. A group's class is positive when any of its exams is; its density the first by name.
+
+    Patients of whom the archive says it are in their official split. Where that knows training and test only, the
+    validation patients are drawn from its training patients; patients of whom it says nothing are drawn by the rule.
+    """
     strata: dict[str, tuple[str, str]] = {}
+    official: dict[str, str] = {}
     for exam in sorted(cohort.exams, key=lambda exam: exam.name):
         group = cohort.group(exam.patient)
         label, density = strata.get(group, ("0", exam.density))
         strata[group] = (max(label, str(int(_is_positive(exam, task)))), density)
-    of_group = split_patients(strata, rule, seed)
+        if exam.split:
+            official.setdefault(group, exam.split)
+    if rule.test_only or not official:
+        of_group = split_patients(strata, rule, seed)
+    else:
+        of_group = split_patients({g: s for g, s in strata.items() if g not in official}, rule, seed) | official
+        if "val" not in official.values() and rule.train > 0:
+            trained = {group: strata[group] for group, split in official.items() if split == "train"}
+            share = rule.train / (rule.train + rule.val)
+            of_group |= split_patients(trained, SplitRule(train=share, val=1 - share, test=0), seed)
     return {exam.patient: of_group[cohort.group(exam.patient)] for exam in cohort.exams}
 
 

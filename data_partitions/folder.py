@@ -306,6 +306,7 @@ class FolderSource(BaseModel):
             malignant=malignant,
             lesions=lesions,
             usable_as_healthy=row["image"] not in table.unread.union(table.without_place),
+            site=row["centre"],
         )
 
 

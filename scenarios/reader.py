@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from data_partitions import SOURCES
 from scenarios.plan import file_problems, model_problems
 from scenarios.scenario import Generator, Scenario
 
@@ -135,6 +136,8 @@ def resolved_yaml(scenario: Scenario) -> str:
             tree["arms"][name]["schedule"] = arm.settings(scenario.study).schedule.model_dump(mode="json")
     for key in ("augmentation", "normalise"):  # settings of the study and its arms
         tree["study"]["training"].pop(key)
+    for name in scenario.partition.centres if scenario.partition else ():
+        tree["centres"][name].pop("data")  # follows from the partition
     if not scenario.tasks:
         tree.pop("tasks")
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
@@ -203,7 +206,7 @@ def _lines(problem: ValidationError, source: str) -> list[str]:
     lines = []
     for error in problem.errors(include_url=False):
         # The tag of a tagged union (local, one_shot, phantom...) stands in the path; it is not a key.
-        keys = [str(k) for k in error["loc"] if k not in ("phantom", "folder", "local", "one_shot", "pooled")]
+        keys = [str(k) for k in error["loc"] if k not in (*SOURCES, "local", "one_shot", "pooled")]
         key = ".".join(keys)
         text = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
@@ -222,7 +225,8 @@ def _known_keys(location: tuple[Any, ...]) -> str:
     """The keys that may stand where an unknown one was found."""
     from scenarios import scenario as schema
 
-    sections = {
+    sections: dict[str, Any] = {
+        "partition": schema.Partition,
         "study": schema.Study,
         "compute": schema.Compute,
         "split": schema.SplitRule,
@@ -230,7 +234,7 @@ def _known_keys(location: tuple[Any, ...]) -> str:
         "tasks": schema.Task,
     }
     tagged = {
-        "phantom": schema.PhantomSource, "folder": schema.FolderSource,
+        **SOURCES,
         "local": schema.LocalArm, "one_shot": schema.OneShotArm, "pooled": schema.PooledArm,
     }  # fmt: skip
     owner: Any = Scenario

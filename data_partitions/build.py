@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache as remembered
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from threadpoolctl import threadpool_limits
 
 from data_partitions.errors import DataError
+from data_partitions.exams import Cohort
 from data_partitions.extraction import Extraction
 from data_partitions.folder import FolderSource
 from data_partitions.patch_dataset import PatchDataset, open_patches, write_patches
@@ -28,8 +29,21 @@ from data_partitions.patches import PatchTask
 from data_partitions.phantom import PhantomSource
 from data_partitions.split import SplitRule
 
-Source = PhantomSource | FolderSource
 Progress = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """What `data_partitions.SOURCES` names: settings that can load a centre's exams."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+    def files_digest(self) -> str:
+        """Changes when a file that the exams depend on does."""
+        ...
+
+    def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
+        """The centre's exams. Raises DataError."""
+        ...
 
 
 def build_patches(
@@ -123,6 +137,8 @@ def _remedy(source: Source, task: PatchTask) -> str:
     """What to change where a source has no lesion for the task."""
     if isinstance(source, PhantomSource):
         return "raise `lesion_fraction` or `patients`"
+    if not isinstance(source, FolderSource):
+        return "set `lesions: all` in the task, or choose another task or archive"
     if source.lesions is None:
         return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"
     remedy = f"check the coordinates in {source.lesions}, or choose another centre, part or task"

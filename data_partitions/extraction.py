@@ -179,7 +179,8 @@ def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) 
         group = cohort.group(exam.patient)
         label, density = strata.get(group, ("0", exam.density))
         strata[group] = (max(label, str(int(_is_positive(exam, task)))), density)
-    of_group = split_patients(strata, rule, seed)
+    reserved = {cohort.group(patient) for patient in cohort.for_test}
+    of_group = split_patients(strata, rule, seed, reserved)
     return {exam.patient: of_group[cohort.group(exam.patient)] for exam in cohort.exams}
 
 

@@ -364,7 +364,7 @@ def file_problems(scenario: Scenario) -> list[str]:
     for name, centre in scenario.centres.items():
         path = getattr(centre.data, "path", None)
         if path is not None and not Path(path).is_dir():
-            problems.append(f"centres.{name}.data.path: no folder {path}; name the folder that holds metadata.csv")
+            problems.append(f"centres.{name}.data.path: no folder {path}; name the folder that holds the data")
     return list(dict.fromkeys(problems))
 
 

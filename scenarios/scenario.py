@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from data_partitions import FolderSource, PatchTask, PhantomSource, SplitRule
+from data_partitions import PatchTask, Source, SplitRule
 from models import CLASSIFIERS, GENERATIVE_MODELS, ClassifierTraining, GenerativeTraining
 
 # Names become file names, array names and columns of tables.
@@ -30,7 +30,7 @@ class Centre(_Section):
     roles: tuple[Literal["provider", "receiver", "test"], ...] = Field(
         min_length=1, description="provider trains generators, receiver trains classifiers, test is only tested on"
     )
-    data: Annotated[PhantomSource | FolderSource, Field(discriminator="source")]
+    data: Annotated[Source, Field(discriminator="source")]
     gpu: float = Field(0.0, ge=0, description="share of a GPU that the centre's jobs take under Ray")
 
 

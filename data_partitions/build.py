@@ -33,18 +33,16 @@ Progress = Callable[[int, int], None]
 
 
 class Source(Protocol):
-    """What every source offers; see `data_partitions.SOURCES`."""
+    """What `data_partitions.SOURCES` names: settings that can load a centre's exams."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
 
     def files_digest(self) -> str:
-        """Changes when what is on disk does; "" where nothing on disk decides."""
+        """Changes when a file that the exams depend on does."""
         ...
 
     def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
         """The centre's exams. Raises DataError."""
-        ...
-
-    def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """The settings, written out."""
         ...
 
 
@@ -141,7 +139,9 @@ def _remedy(source: Any, task: PatchTask) -> str:
         return _remedy(source.archive, task)
     if isinstance(source, PhantomSource):
         return "raise `lesion_fraction` or `patients`"
-    if getattr(source, "lesions", None) is None:
+    if not isinstance(source, FolderSource):
+        return "set `lesions: all` in the task, or choose another task or archive"
+    if source.lesions is None:
         return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"
     remedy = f"check the coordinates in {source.lesions}, or choose another centre, part or task"
     if task.lesions == "all":

@@ -175,8 +175,8 @@ class Extraction:
 def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) -> dict[str, str]:
     """Split of each patient. A group's class is positive when any of its exams is; its density the first by name.
 
-    Patients of whom the archive says it are in their official split. Where that knows training and test only, the
-    validation patients are drawn from its training patients; patients of whom it says nothing are drawn by the rule.
+    Patients of whom the archive says it are in their official split. Where that knows no validation, validation
+    patients are drawn from all that are not for testing.
     """
     strata: dict[str, tuple[str, str]] = {}
     official: dict[str, str] = {}
@@ -186,14 +186,11 @@ def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) 
         strata[group] = (max(label, str(int(_is_positive(exam, task)))), density)
         if exam.split:
             official.setdefault(group, exam.split)
-    if rule.test_only or not official:
-        of_group = split_patients(strata, rule, seed)
-    else:
-        of_group = split_patients({g: s for g, s in strata.items() if g not in official}, rule, seed) | official
-        if "val" not in official.values() and rule.train > 0:
-            trained = {group: strata[group] for group, split in official.items() if split == "train"}
-            share = rule.train / (rule.train + rule.val)
-            of_group |= split_patients(trained, SplitRule(train=share, val=1 - share, test=0), seed)
+    reserved = {cohort.group(patient) for patient in cohort.for_test}
+    reserved |= {group for group, split in official.items() if split == "test"}
+    of_group = split_patients(strata, rule, seed, reserved)
+    if "val" in official.values() and not rule.test_only:
+        of_group |= official
     return {exam.patient: of_group[cohort.group(exam.patient)] for exam in cohort.exams}
 
 

@@ -366,7 +366,7 @@ def file_problems(scenario: Scenario) -> list[str]:
         if path is not None and not Path(path).is_dir():
             dealt = scenario.partition is not None and name in scenario.partition.centres
             key = "partition.source.path" if dealt else f"centres.{name}.data.path"
-            problems.append(f"{key}: no folder {path}; name the folder that holds metadata.csv")
+            problems.append(f"{key}: no folder {path}; name the folder that holds the data")
     return list(dict.fromkeys(problems))
 
 

@@ -205,8 +205,7 @@ def _expand(value: Any, base: Path, source: str, key: str = "") -> Any:
 def _lines(problem: ValidationError, source: str) -> list[str]:
     lines = []
     for error in problem.errors(include_url=False):
-        # The tag of a tagged union (local, one_shot, phantom...) stands in the path; it is not a key.
-        keys = [str(k) for k in error["loc"] if k not in (*SOURCES, "local", "one_shot", "pooled")]
+        keys = [str(key) for place, key in enumerate(error["loc"]) if not _is_tag(error["loc"], place)]
         key = ".".join(keys)
         text = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
@@ -219,6 +218,17 @@ def _lines(problem: ValidationError, source: str) -> list[str]:
             shown = "" if isinstance(error["input"], dict | list) else f"{error['input']!r}: "
             lines.append(f"{source}: {key}: {shown}{text[0].lower() + text[1:]}")
     return lines
+
+
+def _is_tag(location: tuple[Any, ...], place: int) -> bool:
+    """Whether a part of an error's path is the tag of a tagged union (phantom, local, ...), which is no key of the YAML.
+
+    Centres may have the name of a source: only what follows `data`, or an arm's name, is a tag.
+    """
+    before = location[:place]
+    if before[-1:] == ("data",):
+        return location[place] in SOURCES
+    return len(before) == 2 and before[0] == "arms" and location[place] in ("local", "one_shot", "pooled")
 
 
 def _known_keys(location: tuple[Any, ...]) -> str:
@@ -234,12 +244,11 @@ def _known_keys(location: tuple[Any, ...]) -> str:
         "tasks": schema.Task,
     }
     tagged = {
-        **SOURCES,
-        "local": schema.LocalArm, "one_shot": schema.OneShotArm, "pooled": schema.PooledArm,
+        **SOURCES, "local": schema.LocalArm, "one_shot": schema.OneShotArm, "pooled": schema.PooledArm,
     }  # fmt: skip
     owner: Any = Scenario
-    for part in location[:-1]:
-        if part in tagged:
+    for place, part in enumerate(location[:-1]):
+        if _is_tag(location, place):
             owner = tagged[part]
         elif part == "centres":
             owner = schema.Centre

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from data_partitions import DealtSource, FolderSource, PartitionRule, PatchTask, PhantomSource, SplitRule
+from data_partitions import DealtSource, PartitionRule, PatchTask, Source, SplitRule
 from data_partitions.dealt import AnySource
 from models import CLASSIFIERS, GENERATIVE_MODELS, ClassifierTraining, GenerativeTraining
 
@@ -31,7 +31,7 @@ class Centre(_Section):
     roles: tuple[Literal["provider", "receiver", "test"], ...] = Field(
         min_length=1, description="provider trains generators, receiver trains classifiers, test is only tested on"
     )
-    data: Annotated[PhantomSource | FolderSource | DealtSource, Field(discriminator="source")]
+    data: Annotated[Source, Field(discriminator="source")]
     gpu: float = Field(0.0, ge=0, description="share of a GPU that the centre's jobs take under Ray")
 
 

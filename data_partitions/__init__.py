@@ -10,18 +10,23 @@ from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Cohort, Exam, Lesion
 from data_partitions.folder import FolderSource
 from data_partitions.inbreast import InbreastSource
+from data_partitions.isic import IsicSource
+from data_partitions.medmnist import MedmnistSource
+from data_partitions.mini_mias import MiniMiasSource
 from data_partitions.partition import PartitionRule
 from data_partitions.patch_dataset import PatchDataset
 from data_partitions.patches import PatchTask
 from data_partitions.phantom import PhantomSource
 from data_partitions.split import SPLITS, SplitRule
 
-Source = PhantomSource | FolderSource | InbreastSource | DealtSource
+Source = PhantomSource | FolderSource | InbreastSource | IsicSource | MiniMiasSource | MedmnistSource | DealtSource
 SOURCES: dict[str, type] = {
-    "phantom": PhantomSource, "folder": FolderSource, "inbreast": InbreastSource, "dealt": DealtSource,
+    "phantom": PhantomSource, "folder": FolderSource, "inbreast": InbreastSource, "isic": IsicSource,
+    "mini_mias": MiniMiasSource, "medmnist": MedmnistSource, "dealt": DealtSource,
 }  # fmt: skip
 
 __all__ = [
-    "SOURCES", "SPLITS", "Box", "Cohort", "DataError", "DealtSource", "Exam", "FolderSource", "InbreastSource", "Lesion",
+    "SOURCES", "SPLITS", "Box", "Cohort", "DataError", "DealtSource", "Exam", "FolderSource", "InbreastSource", "IsicSource", "Lesion",
+    "MedmnistSource", "MiniMiasSource",
     "PartitionRule", "PatchDataset", "PatchTask", "PhantomSource", "Problem", "Source", "SplitRule", "build_patches",
 ]  # fmt: skip

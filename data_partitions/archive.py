@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_partitions.copies import groups_of_copies
 from data_partitions.errors import DataError, Problem, allowed
 from data_partitions.exams import Cohort, Exam
+from data_partitions.exclusions import listed, without
 from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
 from data_partitions.patches import PatchTask
 from data_partitions.small_cells import cell
@@ -34,12 +35,13 @@ class ArchiveSource(BaseModel, ABC):
     max_bad_fraction: float = Field(
         0.0, ge=0, le=1, description="share of rows and files that may be left out as unusable"
     )
+    exclude: Path | None = Field(None, description="csv of images to leave out, with a column `image`, maybe `reason`")
 
     def files_digest(self) -> str:
         """Changes when a file of the archive is added, removed or written again."""
         if not self.path.is_dir():
             raise DataError("missing_file", f"folder {self.path} does not exist; mend `path`", field="path")
-        return files_digest(sorted(file for file in self.path.rglob("*") if file.is_file()))
+        return files_digest(listed(self.path, self.exclude))
 
     def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
         """This centre's exams. Raises DataError.
@@ -51,7 +53,7 @@ class ArchiveSource(BaseModel, ABC):
             raise DataError("missing_file", f"folder {self.path} does not exist; mend `path`", field="path")
         account = Account(self.path, self.encoding, cache)
         exams = self._exams(account)
-        return account.cohort(exams, self.max_bad_fraction, task)
+        return without(account.cohort(exams, self.max_bad_fraction, task), self.exclude, self.encoding)
 
     @abstractmethod
     def _exams(self, account: Account) -> list[Exam]:
@@ -81,6 +83,14 @@ class Account:
 
     def fault(self, code: str, text: str) -> None:
         self.problems.append(Problem(code, text))
+
+    def refuse(self, code: str, text: str) -> None:
+        self.fatal.append(Problem(code, text))
+
+    def merge(self, first: str, second: str) -> None:
+        """Two images that the archive says are one: copies, whatever their pixels."""
+        old, new = self.digests[second], self.digests[first]
+        self.digests.update({name: new for name, digest in self.digests.items() if digest == old})
 
     def note(self, name: str, count: int, text: str) -> None:
         """Report a count that is no fault, where it is not 0."""
@@ -124,12 +134,13 @@ class Account:
         return usable
 
     def exam(
-        self, look: FileLook, file: Path, *, spacing_mm: float | None = None, scanner: str = "", **known: Any
-    ) -> Exam:
+        self, look: FileLook, file: Path, *, spacing_mm: float | None = None, scanner: str = "",
+        dark_background: bool = True, **known: Any,
+    ) -> Exam:  # fmt: skip
         """An exam of one image file, decoded when it is opened; what its header says fills what is not given."""
         return Exam(
             shape=look.shape,
-            open=partial(DecodedImage, file, dark_background=True),
+            open=partial(DecodedImage, file, dark_background=dark_background),
             spacing_mm=spacing_mm or look.spacing_mm,
             scanner=scanner or look.scanner,
             **known,

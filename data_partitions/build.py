@@ -139,7 +139,7 @@ def _remedy(source: Any, task: PatchTask) -> str:
         return _remedy(source.archive, task)
     if isinstance(source, PhantomSource):
         return "raise `lesion_fraction` or `patients`"
-    if not isinstance(source, FolderSource):
+    if not hasattr(source, "lesions"):
         return "set `lesions: all` in the task, or choose another task or archive"
     if source.lesions is None:
         return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from data_partitions.copies import groups_of_copies
 from data_partitions.errors import DataError, Problem, allowed
 from data_partitions.exams import Cohort, Exam
+from data_partitions.exclusions import listed, without
 from data_partitions.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
 from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
 from data_partitions.label_words import NEGATIVE, POSITIVE, LabelWords, plain
@@ -61,6 +62,7 @@ class FolderSource(BaseModel):
     background: Literal["dark", "none"] = Field("dark", description="none: the whole image is tissue")
     encoding: str = "utf-8"
     max_bad_fraction: float = Field(0.0, ge=0, le=1, description="share of rows that may be left out as unusable")
+    exclude: Path | None = Field(None, description="csv of images to leave out, with a column `image`, maybe `reason`")
 
     @model_validator(mode="before")
     @classmethod
@@ -97,7 +99,7 @@ class FolderSource(BaseModel):
         """Changes when a file of the folder is added, removed or written again."""
         if not self.path.is_dir():
             raise DataError("missing_file", f"folder {self.path} does not exist; mend `path`", field="path")
-        return files_digest(sorted(file for file in self.path.rglob("*") if file.is_file()))
+        return files_digest(listed(self.path, self.exclude))
 
     def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
         """This centre's exams. Raises DataError.
@@ -137,7 +139,8 @@ class FolderSource(BaseModel):
             )
         private = {"problems": [problem.text for problem in problems], "lesions_without_coordinates": placeless}
         exams = [self._exam(row, files[row["image"]], table, labels[row["image"]]) for row in rows]
-        return Cohort(exams, report, private | report.pop("private"), groups)
+        cohort = Cohort(exams, report, private | report.pop("private"), groups)
+        return without(cohort, self.exclude, self.encoding)
 
     def _usable_rows(
         self, metadata: Metadata, cache: Path | None, problems: list[Problem]

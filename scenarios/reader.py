@@ -22,7 +22,7 @@ SHIPPED = Path(__file__).parent
 DEFAULT = "demo"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 # Keys whose values are paths, wherever they stand.
-_PATH_KEYS = {"path", "package", "pretrained"}
+_PATH_KEYS = {"path", "exclude", "package", "pretrained"}
 
 
 class ScenarioError(ValueError):

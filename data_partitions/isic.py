@@ -88,10 +88,7 @@ class IsicSource(ArchiveSource):
         exams = [exam for exam in cohort.exams if dealt.home[exam.patient] == self.centre]
         notes = list(cohort.report["notes"])
         if spanning := dealt.report.get("spanning"):
-            # Of the whole archive: which of its sites share them is not told.
-            notes.append(
-                f"{spanning} patients of the archive have images of several sites; kept where most of them are"
-            )
+            notes.append(f"{cell(spanning)} patients have images of several sites; each is kept where most of them are")
         patients = {exam.patient for exam in exams}
         groups = {patient: group for patient, group in cohort.groups.items() if patient in patients}
         return replace(cohort, exams=exams, report=cohort.report | {"notes": notes}, groups=groups)

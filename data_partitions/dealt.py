@@ -116,7 +116,8 @@ class DealtSource(BaseModel):
             notes.append(f"{cell(left_out)} images of the archive go to no centre")
         report = cohort.report | {"notes": notes, "partition": dealt.report}
         groups = {patient: group for patient, group in cohort.groups.items() if patient in patients}
-        return Cohort(exams, report, cohort.private, groups, cohort.for_test & patients)
+        private = cohort.private | {"spanning_patients": list(dealt.spanning)}
+        return Cohort(exams, report, private, groups, cohort.for_test & patients)
 
 
 def breast_sizes(source: DealtSource, exams: list[Exam], cache: Path | None) -> dict[str, float]:

@@ -91,7 +91,8 @@ class IsicSource(ArchiveSource):
             notes.append(f"{cell(spanning)} patients have images of several sites; each is kept where most of them are")
         patients = {exam.patient for exam in exams}
         groups = {patient: group for patient, group in cohort.groups.items() if patient in patients}
-        return replace(cohort, exams=exams, report=cohort.report | {"notes": notes}, groups=groups)
+        private = cohort.private | {"spanning_patients": list(dealt.spanning)}
+        return replace(cohort, exams=exams, report=cohort.report | {"notes": notes}, private=private, groups=groups)
 
     def _exams(self, account: Account) -> list[Exam]:
         files = {file.stem: file for file in sorted(self.path.rglob("*")) if file.suffix.lower() in ENDINGS}

@@ -101,10 +101,11 @@ class PartitionRule(BaseModel):
 
 @dataclass(frozen=True)
 class Dealt:
-    """patient -> centre (REST: no centre), and what was decided on the way (counts only)."""
+    """patient -> centre (REST: no centre), counts of what was decided on the way, and who spanned centres (private)."""
 
     home: dict[str, str]
     report: dict = field(default_factory=dict)
+    spanning: tuple[str, ...] = ()
 
 
 def partition(cohort: Cohort, rule: PartitionRule, seed: int, breasts: Mapping[str, float]) -> Dealt:
@@ -117,9 +118,10 @@ def partition(cohort: Cohort, rule: PartitionRule, seed: int, breasts: Mapping[s
         members[cohort.group(exam.patient)].append(exam)
     groups = [_group(name, exams, rule, breasts) for name, exams in members.items()]
     report: dict = {}
+    spanning: list[str] = []
     if rule.by in BY_VALUE:
         home = _by_value(groups, rule)
-        spanning = [exams for exams in members.values() if len({_value(exam, rule.by) for exam in exams}) > 1]
+        spanning = [name for name, exams in members.items() if len({_value(exam, rule.by) for exam in exams}) > 1]
         if spanning:
             report["spanning"] = len(spanning)
     else:
@@ -127,7 +129,9 @@ def partition(cohort: Cohort, rule: PartitionRule, seed: int, breasts: Mapping[s
     left_out = sum(group.images for group in groups if home[group.name] == REST)
     if left_out:
         report["left_out"] = left_out
-    return Dealt({exam.patient: home[cohort.group(exam.patient)] for exam in cohort.exams}, report)
+    return Dealt(
+        {exam.patient: home[cohort.group(exam.patient)] for exam in cohort.exams}, report, tuple(sorted(spanning))
+    )
 
 
 def _by_size(groups: list[Group], rule: PartitionRule, seed: int) -> dict[str, str]:

@@ -27,6 +27,7 @@ from data_partitions.extraction import Extraction
 from data_partitions.patch_dataset import PatchDataset, open_patches, write_patches
 from data_partitions.patches import PatchTask
 from data_partitions.phantom import PhantomSource
+from data_partitions.preprocessing import preprocessed
 from data_partitions.split import SplitRule
 
 Progress = Callable[[int, int], None]
@@ -100,7 +101,7 @@ def _make(
     cohort = source.load(centre, seed, cache, task)
     if not cohort.exams:
         raise DataError("no_images", f"centre {centre}: the source holds no image; check its path and filters")
-    extraction = Extraction(cohort, task, seed, on_progress)
+    extraction = Extraction(preprocessed(cohort, task.preprocess), task, seed, on_progress)
     # Products of small matrices: with more threads BLAS takes the same time and spins on every core.
     with threadpool_limits(1, user_api="blas"):
         pixels, table, codes = extraction.run(split)

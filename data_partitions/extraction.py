@@ -126,7 +126,7 @@ class Extraction:
         self, exam: Exam, image: Image, tissue: TissueMap, lesion: Lesion, split: str, *, healthy: bool = False
     ) -> tuple[int, Place]:
         """Store the box around a lesion, or around a healthy site; returns its side and place."""
-        square = square_around(lesion.box, self.task.margin(exam.spacing_mm), exam.shape)
+        square = square_around(lesion.box, self.task.margin(exam.spacing_mm), exam.shape, self.task.minimum_px)
         place = tissue.place(square)
         label = 0 if healthy else 1 if self.task.label == "lesion" else int(_known(lesion.malignant))
         crops = self._crops(exam, square, lesion.box, split, "lesion", *lesion.box)

@@ -7,6 +7,7 @@ killed at any moment leaves whole files only:
     environment.json    versions, processor, device, digest of the code
     events.jsonl        what happened, when, and the bytes it moved; one line an event, appended
     units/<id>.json     a finished unit of work: what it is and what it found (+ <id>.safetensors, its arrays)
+    partition.csv       which centre holds how much, by split and class; counts of 1 to 4 suppressed
     results.csv         tidy: one row per cell, test centre and metric
     predictions.csv     the probabilities behind it
     convergence.csv     distance to real images over a federation's rounds, beside training alone and on pooled data
@@ -63,6 +64,7 @@ FEDERATION_KEYS = (
     "transport", "notes",
 )  # fmt: skip
 EXPECTED_KEYS = ("centre", "kind", "messages", "bytes_down", "bytes_up", "steps")
+PARTITION_COLUMNS = ("centre", "task", "split", "class", "patients", "images", "digest")
 _RESULT_NUMBERS = ("real_fraction", "repeat", "value", "n_real", "n_synthetic")
 _PREDICTION_NUMBERS = ("real_fraction", "repeat", "case", "patient", "label", "probability")
 _CONVERGENCE_NUMBERS = ("round", "images_seen", "virtual_s", "value", "floor")
@@ -235,6 +237,10 @@ class RunRecord:
         return self.folder / "units" / f"{unit}.safetensors"
 
     # -- results --------------------------------------------------------------------------------------------------
+
+    def write_partition(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write partition.csv: what each centre holds, as it said it (counts of 1 to 4 suppressed there)."""
+        write_text(self.folder / "partition.csv", to_csv(rows, PARTITION_COLUMNS))
 
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write results.csv: the same bytes for the same rows, whatever their order."""

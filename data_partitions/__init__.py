@@ -4,6 +4,7 @@
 field and the methods of `build.Source`, in a file of its own, and a name in `Source` and `SOURCES` here.
 """
 
+from data_partitions.bcdr import BcdrSource
 from data_partitions.build import build_patches
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Cohort, Exam, Lesion
@@ -14,12 +15,12 @@ from data_partitions.patches import PatchTask
 from data_partitions.phantom import PhantomSource
 from data_partitions.split import SPLITS, SplitRule
 
-Source = PhantomSource | FolderSource | InbreastSource
+Source = PhantomSource | FolderSource | InbreastSource | BcdrSource
 SOURCES: dict[str, type] = {
-    "phantom": PhantomSource, "folder": FolderSource, "inbreast": InbreastSource,
+    "phantom": PhantomSource, "folder": FolderSource, "inbreast": InbreastSource, "bcdr": BcdrSource,
 }  # fmt: skip
 
 __all__ = [
-    "SOURCES", "SPLITS", "Box", "Cohort", "DataError", "Exam", "FolderSource", "InbreastSource", "Lesion", "PatchDataset", "PatchTask",
-    "PhantomSource", "Problem", "Source", "SplitRule", "build_patches",
+    "SOURCES", "SPLITS", "BcdrSource", "Box", "Cohort", "DataError", "Exam", "FolderSource", "InbreastSource", "Lesion",
+    "PatchDataset", "PatchTask", "PhantomSource", "Problem", "Source", "SplitRule", "build_patches",
 ]  # fmt: skip

@@ -6,10 +6,12 @@ sizes, numbers and pictures are made up. `breast` is bright on dark, so that hea
 
 import csv
 import plistlib
+import zlib
 from pathlib import Path
 
 import numpy as np
 from dicom_files import write_dicom
+from PIL import Image
 
 SHAPE = (240, 200)
 
@@ -93,3 +95,59 @@ def write_inbreast(folder: Path, patients: int = 8, table: bool = True) -> Path:
     if table:
         write_csv(root / "INbreast.csv", rows, delimiter=";")
     return root
+
+
+# --- BCDR
+
+BCDR_NAMES = {"RCC": ("1", "R"), "LCC": ("2", "L"), "RO": ("3", "R"), "LO": ("4", "L")}
+
+
+def bcdr_outline(patient: int, number: int, ending: str, points: list[tuple[float, float]], **changes) -> dict:
+    """One row of an outlines table, before the spaces that its rows have after each comma."""
+    x, y = (" ".join(f"{point[axis]:g}" for point in points) for axis in (0, 1))
+    return {
+        "patient_id": patient, "study_id": patient, "series": 1, "lesion_id": number, "segmentation_id": number,
+        "image_view": BCDR_NAMES[ending][0], "image_filename": bcdr_image(patient, ending), "lw_x_points": x,
+        "lw_y_points": y, "mammography_type": 1, "mammography_nodule": 1, "mammography_calcification": 0,
+        "mammography_microcalcification": 0, "mammography_axillary_adenopathy": 0,
+        "mammography_architectural_distortion": 0, "mammography_stroma_distortion": 0, "age": 62, "density": 2,
+        "classification": "Benign" if patient % 2 else "Malign",
+    } | changes  # fmt: skip
+
+
+def bcdr_image(patient: int, ending: str) -> str:
+    return f"patient_{patient}/study_{patient}/img_{patient}_{patient}_1_{ending}.tif"
+
+
+def write_bcdr_table(path: Path, rows: list[dict]) -> None:
+    """As in the archive: no space after a comma in the header, one in the rows."""
+    lines = [",".join(rows[0])] + [", ".join(str(value) for value in row.values()) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_bcdr(folder: Path, sets: tuple[str, ...] = ("d01", "dn01", "f01"), patients: int = 6) -> Path:
+    """Sets of patients with four images each; in all but DN01 the left breast has a lesion, seen in both views."""
+    for name in sets:
+        root = folder / f"BCDR-{name.upper()}_dataset"
+        images, outlines = [], []
+        first = 100 if name == "dn01" else 1
+        for patient in range(first, first + patients):
+            for ending, (code, side) in BCDR_NAMES.items():
+                file = root / bcdr_image(patient, ending)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = breast(zlib.crc32(f"{name}{patient}{ending}".encode()), top=255, right=side == "R").astype(
+                    np.uint8
+                )
+                Image.fromarray(pixels).save(file)
+                images.append({
+                    "patient_id": patient, "study_id": patient, "series": 1, "image_filename": bcdr_image(patient, ending),
+                    "image_type_name": ending, "image_type_id": int(code) - 1, "age": 62, "density": 2,
+                })  # fmt: skip
+                if name != "dn01" and side == "L":
+                    number = len(outlines) + 1
+                    outlines.append(bcdr_outline(patient, number, ending, square(90 + patient, 40, 30, 24)))
+        write_bcdr_table(root / f"bcdr_{name}_img.csv", images)
+        if outlines:
+            write_bcdr_table(root / f"bcdr_{name}_outlines.csv", outlines)
+    return folder

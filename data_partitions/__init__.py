@@ -6,6 +6,7 @@ field and the methods of `build.Source`, in a file of its own, and a name in `So
 
 from data_partitions.bcdr import BcdrSource
 from data_partitions.build import build_patches
+from data_partitions.cbis_ddsm import CbisDdsmSource
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Cohort, Exam, Lesion
 from data_partitions.folder import FolderSource
@@ -15,12 +16,13 @@ from data_partitions.patches import PatchTask
 from data_partitions.phantom import PhantomSource
 from data_partitions.split import SPLITS, SplitRule
 
-Source = PhantomSource | FolderSource | InbreastSource | BcdrSource
+Source = PhantomSource | FolderSource | InbreastSource | BcdrSource | CbisDdsmSource
 SOURCES: dict[str, type] = {
     "phantom": PhantomSource, "folder": FolderSource, "inbreast": InbreastSource, "bcdr": BcdrSource,
+    "cbis_ddsm": CbisDdsmSource,
 }  # fmt: skip
 
 __all__ = [
-    "SOURCES", "SPLITS", "BcdrSource", "Box", "Cohort", "DataError", "Exam", "FolderSource", "InbreastSource", "Lesion",
+    "SOURCES", "SPLITS", "BcdrSource", "Box", "CbisDdsmSource", "Cohort", "DataError", "Exam", "FolderSource", "InbreastSource", "Lesion",
     "PatchDataset", "PatchTask", "PhantomSource", "Problem", "Source", "SplitRule", "build_patches",
 ]  # fmt: skip

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -100,7 +99,7 @@ class BcdrSource(ArchiveSource):
             if (row := rows[name]) is not None
         ]
         account.note("outlines_cut", counts["outlines_cut"], "outlines that leave their image, cut at its border")
-        return _without_copies(account, exams)
+        return account.without_copies(exams)
 
     def _tables(self, account: Account) -> dict[str, dict[str, Path]]:
         """set -> "img" and "outlines" -> file."""
@@ -258,22 +257,3 @@ def _density(cells: dict[str, str]) -> str:
 def _age(cells: dict[str, str]) -> float | None:
     age = cells.get("age", "")
     return float(age) if age.isdigit() and int(age) > 0 else None
-
-
-def _without_copies(account: Account, exams: list[Exam]) -> list[Exam]:
-    """Each picture of a patient once: what F03 shares with the other film sets would count twice."""
-    kept: dict[tuple[str, str], Exam] = {}
-    for exam in exams:
-        key = exam.patient, account.digests[exam.name]
-        if key not in kept:
-            kept[key] = exam
-            continue
-        first = kept[key]
-        boxes = {lesion.box for lesion in first.lesions}
-        lesions = [*first.lesions, *(lesion for lesion in exam.lesions if lesion.box not in boxes)]
-        labels = [first.malignant, exam.malignant]
-        malignant = True if True in labels else False if labels == [False, False] else None
-        healthy = first.usable_as_healthy and exam.usable_as_healthy and exam.name not in account.unread
-        kept[key] = replace(first, lesions=tuple(lesions), malignant=malignant, usable_as_healthy=healthy)
-    account.note("copies", len(exams) - len(kept), "images that another set holds too, taken once")
-    return list(kept.values())

@@ -151,3 +151,78 @@ def write_bcdr(folder: Path, sets: tuple[str, ...] = ("d01", "dn01", "f01"), pat
         if outlines:
             write_bcdr_table(root / f"bcdr_{name}_outlines.csv", outlines)
     return folder
+
+
+# --- CBIS-DDSM
+
+CBIS_TABLES = {
+    ("mass", "train"): "Mass-Training", ("mass", "test"): "Mass-Test", ("calc", "train"): "Calc-Training",
+    ("calc", "test"): "Calc-Test",
+}  # fmt: skip
+
+
+def cbis_row(
+    kind: str, split: str, patient: int, side: str, view: str, number: int, pathology: str, swapped: bool = False
+) -> dict:
+    """One row of a description table; `swapped`: the names of mask and crop are those of each other's file."""
+    image = f"{CBIS_TABLES[kind, split]}_P_{patient:05d}_{side}_{view}"
+    uid = "1.3.6.1.4.1.9590.100.1.2." + str(zlib.crc32(image.encode()))
+    of_mask = f"{image}_{number}/{uid}{number}1/{uid}{number}2"
+    names = ("000000.dcm", "000001.dcm") if swapped else ("000001.dcm", "000000.dcm")
+    own = (
+        {"mass shape": "OVAL", "mass margins": "SPICULATED"}
+        if kind == "mass"
+        else {"calc type": "N/A", "calc distribution": "CLUSTERED"}
+    )
+    return {
+        "patient_id": f"P_{patient:05d}", "breast_density" if kind == "mass" else "breast density": 1 + patient % 4,
+        "left or right breast": side, "image view": view, "abnormality id": number,
+        "abnormality type": "mass" if kind == "mass" else "calcification", **own, "assessment": 4,
+        "pathology": pathology, "subtlety": 3, "image file path": f"{image}/{uid}/{uid}9/000000.dcm",
+        "cropped image file path": f"{of_mask}/{names[1]}", "ROI mask file path": f"{of_mask}/{names[0]}\n",
+    }  # fmt: skip
+
+
+def write_cbis_picture(folder: Path, cell: str, layout: str, name: str, pixels: np.ndarray) -> None:
+    """One file of a cell: below the cell's own folders, or in the series' folder of the JPEG edition."""
+    parts = cell.strip().split("/")
+    if layout == "dicom":
+        write_dicom(folder / "CBIS-DDSM" / Path(*parts[:3]) / f"{name}.dcm", pixels)
+        return
+    target = folder / (
+        Path("jpeg") / parts[2] / f"{name}.jpg" if layout == "jpeg" else Path(*parts[:3]) / f"{name}.png"
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    grey = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    Image.fromarray(grey).save(target, **({"quality": 95} if layout == "jpeg" else {}))
+
+
+def write_cbis_ddsm(
+    folder: Path, layout: str = "dicom", patients: int = 4, kinds: tuple[str, ...] = ("mass", "calc")
+) -> Path:
+    """Patients with one view each per table; the second patient of each table has two abnormalities on one image."""
+    for kind, split in CBIS_TABLES:
+        rows = []
+        for place in range(patients):
+            patient = 10 * list(CBIS_TABLES).index((kind, split)) + place
+            for number in (1, 2) if place == 1 else (1,):
+                pathology = ("MALIGNANT", "BENIGN", "BENIGN_WITHOUT_CALLBACK")[(place + number) % 3]
+                rows.append(cbis_row(kind, split, patient, ("LEFT", "RIGHT")[place % 2], ("CC", "MLO")[place // 2 % 2],
+                                     number, pathology, swapped=place % 3 == 2))  # fmt: skip
+        if kind not in kinds:
+            continue
+        for row in rows:
+            number = row["abnormality id"]
+            seed = zlib.crc32(row["image file path"].encode())
+            image = breast(seed, top=65535, right=row["left or right breast"] == "RIGHT")
+            mask = np.zeros(SHAPE, np.uint8)
+            mask[60 * number : 60 * number + 30, 60:90] = 255
+            write_cbis_picture(folder, row["image file path"], layout, "000000", image)
+            swapped = row["ROI mask file path"].strip().endswith("000000.dcm")
+            for name, pixels in (
+                ("000000" if swapped else "000001", mask),
+                ("000001" if swapped else "000000", mask[50:100, 50:100]),
+            ):
+                write_cbis_picture(folder, row["ROI mask file path"], layout, name, pixels)
+        write_csv(folder / f"{kind}_case_description_{split}_set.csv", rows)
+    return folder

@@ -226,3 +226,54 @@ def write_cbis_ddsm(
                 write_cbis_picture(folder, row["ROI mask file path"], layout, name, pixels)
         write_csv(folder / f"{kind}_case_description_{split}_set.csv", rows)
     return folder
+
+
+# --- DDSM
+
+DDSM_VIEWS = ("LEFT_CC", "LEFT_MLO", "RIGHT_CC", "RIGHT_MLO")
+
+
+def ddsm_overlay(*abnormalities: str) -> str:
+    entries = "".join(f"ABNORMALITY {number}\n{text}" for number, text in enumerate(abnormalities, start=1))
+    return f"TOTAL_ABNORMALITIES {len(abnormalities)}\n{entries}"
+
+
+def ddsm_abnormality(boundary: str, types: tuple[str, ...] = ("MASS SHAPE OVAL MARGINS ILL_DEFINED",), pathology: str = "MALIGNANT",
+                     core: str = "") -> str:  # fmt: skip
+    kinds = "".join(f"LESION_TYPE {kind}\n" for kind in types)
+    cores = f"\tCORE\n{core} # \n" if core else ""
+    return f"{kinds}ASSESSMENT 5\nSUBTLETY 3\nPATHOLOGY {pathology}\nTOTAL_OUTLINES {2 if core else 1}\nBOUNDARY\n{boundary} # \n{cores}"
+
+
+def ddsm_square(x: int, y: int, side: int) -> str:
+    """Chain code around a square, clockwise from its upper left corner."""
+    return " ".join([str(x), str(y)] + [code for code in "2460" for _ in range(side)])
+
+
+def write_ddsm(folder: Path, cancers: int = 4, normals: int = 4) -> Path:
+    """Cases of four converted images; each cancer case has a mass in the left breast, seen in both views."""
+    for number in range(cancers + normals):
+        sick = number < cancers
+        name = f"{'AB'[number % 2]}-{1000 + number}-1"
+        case = folder / "cases" / ("cancers/cancer_01" if sick else "normals/normal_01") / f"case{1000 + number}"
+        case.mkdir(parents=True)
+        lines = [
+            "ics_version 1.0", f"filename {name}", "DATE_OF_STUDY 2 7 1995", f"PATIENT_AGE {50 + number}", "FILM ",
+            "FILM_TYPE REGULAR", f"DENSITY {1 + number % 4}", "DATE_DIGITIZED 7 22 1997 ",
+            f"DIGITIZER {('LUMISYS LASER', 'HOWTEK')[number % 2]}", "SEQUENCE",
+        ]  # fmt: skip
+        for view in DDSM_VIEWS:
+            marked = sick and view.startswith("LEFT")
+            lines.append(
+                f"{view} LINES {SHAPE[0]} PIXELS_PER_LINE {SHAPE[1]} BITS_PER_PIXEL 12 RESOLUTION 50 "
+                f"{'OVERLAY' if marked else 'NON_OVERLAY'}"
+            )
+            stem = f"{name.replace('-', '_')}.{view}"
+            Image.fromarray(breast(zlib.crc32(stem.encode()), right=view.startswith("RIGHT"))).save(
+                case / f"{stem}.png"
+            )
+            if marked:
+                text = ddsm_overlay(ddsm_abnormality(ddsm_square(60, 100, 20), core=ddsm_square(65, 105, 4)))
+                (case / f"{stem}.OVERLAY").write_text(text)
+        (case / f"{name}.ics").write_text("\n".join(lines) + "\n")
+    return folder

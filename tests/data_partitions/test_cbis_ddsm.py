@@ -105,7 +105,7 @@ def test_an_image_in_two_tables_is_taken_once_with_both_kinds(tmp_path):
 def test_counts_go_from_rows_to_areas_to_lesions(tmp_path):
     """Rows of 1 and 2 share a mask (one lesion), row 3 has two areas, row 4 none that can be read."""
     table = tmp_path / "mass_case_description_train_set.csv"
-    labels = ("BENIGN", "MALIGNANT", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
+    labels = ("MALIGNANT", "BENIGN", "BENIGN_WITHOUT_CALLBACK", "MALIGNANT")
     write_csv(table, [cbis_row("mass", "train", 1, "LEFT", "CC", k, label) for k, label in enumerate(labels, start=1)])
     write_csv(tmp_path / "mass_case_description_test_set.csv", [cbis_row("mass", "test", 2, "LEFT", "CC", 1, "BENIGN")])
     rows, _ = CbisDdsmSource(path=tmp_path, abnormalities="mass")._rows(Account(tmp_path))

@@ -93,6 +93,7 @@ class DdsmSource(ArchiveSource):
         return exams
 
     def _unlisted(self, account: Account, cases: list[Case]) -> None:
+        """Overlays that no .ics file announces; no image of such a case is taken as normal."""
         known = {picture.stem for case in cases for picture in case.pictures if picture.overlay}
         for file in sorted(self.path.rglob("*.OVERLAY")):
             if file.with_suffix("") not in known and not account.fatal:
@@ -100,6 +101,8 @@ class DdsmSource(ArchiveSource):
                 account.fault(
                     "lesion_without_row", f"{file.relative_to(self.path)}: no .ics file announces this overlay"
                 )
+                beside = (p.stem for case in cases for p in case.pictures if p.stem.parent == file.parent)
+                account.unread.update(stem.relative_to(self.path).as_posix() for stem in beside)
 
     def _exam(
         self, account: Account, name: str, case: Case, picture: Picture, file: Path, look: FileLook, counts: dict[str, int]

@@ -12,19 +12,20 @@ from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Cohort, Exam, Lesion
 from data_partitions.folder import FolderSource
 from data_partitions.inbreast import InbreastSource
+from data_partitions.omi_db import OmiDbSource
 from data_partitions.patch_dataset import PatchDataset
 from data_partitions.patches import PatchTask
 from data_partitions.phantom import PhantomSource
 from data_partitions.split import SPLITS, SplitRule
 
-Source = PhantomSource | FolderSource | InbreastSource | BcdrSource | CbisDdsmSource | DdsmSource
+Source = PhantomSource | FolderSource | InbreastSource | BcdrSource | CbisDdsmSource | DdsmSource | OmiDbSource
 SOURCES: dict[str, type] = {
     "phantom": PhantomSource, "folder": FolderSource, "inbreast": InbreastSource, "bcdr": BcdrSource,
-    "cbis_ddsm": CbisDdsmSource, "ddsm": DdsmSource,
+    "cbis_ddsm": CbisDdsmSource, "ddsm": DdsmSource, "omi_db": OmiDbSource,
 }  # fmt: skip
 
 __all__ = [
     "SOURCES", "SPLITS", "BcdrSource", "Box", "CbisDdsmSource", "Cohort", "DataError", "DdsmSource", "Exam",
-    "FolderSource", "InbreastSource", "Lesion", "PatchDataset", "PatchTask", "PhantomSource", "Problem", "Source",
-    "SplitRule", "build_patches",
+    "FolderSource", "InbreastSource", "Lesion", "OmiDbSource", "PatchDataset", "PatchTask", "PhantomSource", "Problem",
+    "Source", "SplitRule", "build_patches",
 ]  # fmt: skip

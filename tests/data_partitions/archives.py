@@ -5,6 +5,7 @@ sizes, numbers and pictures are made up. `breast` is bright on dark, so that hea
 """
 
 import csv
+import json
 import plistlib
 import zlib
 from pathlib import Path
@@ -276,4 +277,62 @@ def write_ddsm(folder: Path, cancers: int = 4, normals: int = 4) -> Path:
                 text = ddsm_overlay(ddsm_abnormality(ddsm_square(60, 100, 20), core=ddsm_square(65, 105, 4)))
                 (case / f"{stem}.OVERLAY").write_text(text)
         (case / f"{name}.ics").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+# --- OMI-DB
+
+OMI_ROOT = "1.2.826.0.1.3680043.9.3218.1.1."
+
+
+def omi_mark(number: int, box: tuple[int, int, int, int], linked: str | None = "1", **changes) -> dict:
+    """One mark; box: X1, Y1, X2, Y2, written as text as in the database."""
+    x1, y1, x2, y2 = box
+    return {
+        "MarkID": number, "LesionID": number, "LinkedNBSSLesionNumber": linked, "Conspicuity": "Subtle", "Mass": 1,
+        "X1": str(x1), "Y1": str(y1), "X2": str(x2), "Y2": str(y2), "Width": str(x2 - x1), "Height": str(y2 - y1),
+    } | changes  # fmt: skip
+
+
+def write_omi_db(folder: Path, clients: int = 6) -> Path:
+    """Clients with one study of four views; every second has a marked mass in the right breast, seen in both views.
+
+    The first image of a client is there raw as well, and an odd client has a spot view.
+    """
+    for client in range(clients):
+        name, sick = f"optm{client + 1}", client % 2
+        study = f"{OMI_ROOT}{1000 + client}.1"
+        series: dict[str, dict] = {}
+        views = [(side, view, "FOR PRESENTATION") for side in "LR" for view in ("CC", "MLO")] + [
+            ("L", "CC", "FOR PROCESSING")
+        ]
+        if sick:
+            views.append(("R", "ML", "FOR PRESENTATION"))
+        for place, (side, view, intent) in enumerate(views):
+            image = f"{OMI_ROOT}{1000 + client}.{10 + place}"
+            marked = sick and side == "R" and view != "ML"
+            series[f"{OMI_ROOT}{1000 + client}.{5 + place}"] = {
+                image: {"77": omi_mark(77, (120, 90, 150, 130))} if marked else {}
+            }
+            write_dicom(
+                folder / "images" / name / study / f"{image}.dcm", breast(zlib.crc32(image.encode()), right=side == "R"),
+                BitsStored=12, HighBit=11, ImagerPixelSpacing=[0.07, 0.07], Manufacturer="HOLOGIC, Inc.",
+                ManufacturerModelName="Lorad Selenia", ImageLaterality=side, ViewPosition=view, PatientAge="059Y",
+                PresentationIntentType=intent, WindowCenter=2048, WindowWidth=4096,
+            )  # fmt: skip
+        imagedb = {
+            "Site": ("jarv", "stge")[client // 2 % 2],
+            "STUDIES": {study: {"StudyDate": "2014-03-02", "EpisodeID": "3", **series}},
+        }
+        episode: dict = {"EpisodeType": "R", "SCREENING": {"L": {"Opinion": "RN"}, "left_opinion": "Normal"}}
+        if sick:
+            episode["LESION"] = {"R": {"1": {"LesionDescription": "Mass", "LesionPosition": "RB3"}}}
+            episode["BIOPSYWIDE"] = {
+                "R": {"1": {"Opinion": ("B5", "B2")[client // 2 % 2]}},
+                "right_opinion": "Malignant",
+            }
+        data = folder / "data" / name
+        data.mkdir(parents=True, exist_ok=True)
+        (data / f"imagedb_{name}.json").write_text(json.dumps(imagedb))
+        (data / f"nbss_{name}.json").write_text(json.dumps({"ClientID": name, "3": episode}))
     return folder

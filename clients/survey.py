@@ -49,6 +49,7 @@ def survey(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
         cards[task["name"]] = {
             "card": patches.data_card(),
             "digest": patches.digest(node.secret()),
+            "partition": patches.partition_rows(node.secret()),
             "notes": patches.report.get("notes", []),
             "seconds": time.perf_counter() - started,
         }

@@ -13,8 +13,8 @@ INPUT_CODES = frozenset(
     {
         "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_table", "bad_value", "bad_weights", "batch_too_large",
         "class_missing", "duplicate_image", "lesion_without_row", "missing_file", "nan_pixels", "no_images", "no_label",
-        "no_lesions", "no_validation", "row_without_file", "too_few_images", "too_few_negatives", "too_few_positives",
-        "too_few_to_measure", "unknown_centre",
+        "no_lesions", "no_validation", "partition_too_large", "row_without_file", "too_few_images", "too_few_negatives",
+        "too_few_positives", "too_few_to_measure", "unknown_centre",
     }
 )  # fmt: skip
 
@@ -24,6 +24,8 @@ TEXTS = {
     "too_few_negatives": "has {have} negative training examples in task {task!r} but {need} are needed; "
     "give the centre more patients",
     "too_few_images": "has {have} training images in task {task!r} but study.real_images asks for {need}; lower it",
+    "partition_too_large": "is dealt a part of an archive with {have} images, of which the partition asks for {need}; lower "
+    "its numbers, or give shares",
     "no_lesions": "has no lesion of the wanted kind (task.lesions); name the table of lesions in data.lesions, or change the task",
     "no_images": "has no image; check data.path and its filters",
     "no_label": "has images without a known label; name the label's column in data.columns and its words in data.positive",

@@ -1,9 +1,6 @@
 """A laboratory for federations: real duties of centres on invented patches, in this process, without Flower's messages."""
 
-<<<<<<< HEAD
 import json
-=======
->>>>>>> main
 from dataclasses import replace
 
 import numpy as np

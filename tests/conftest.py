@@ -37,6 +37,36 @@ compute: {workers: 2, threads_per_job: 1, precision: fp32}
 """
 
 
+FEDERATED = """
+name: federated
+seed: 4
+repeats: 1
+centres:
+  A: {roles: [receiver], data: {source: phantom, patients: 24, scanner: digital}}
+  B: {roles: [provider], data: {source: phantom, patients: 24, scanner: film}}
+  C: {roles: [provider], data: {source: phantom, patients: 24, scanner: digital-2}}
+task: {name: lesion, label: lesion, image_size: 32, margin_mm: 4.2, crops: 2}
+arms:
+  real: {strategy: local}
+  average: {strategy: fedavg_gan, model: dcgan, width: 4, batch_size: 4, rounds: 4, local_steps: 2, ema: 0.9, fidelity: {images: 16, every: 2}}
+  ring: {strategy: cyclic, model: wgan_gp, width: 4, critic_steps: 1, batch_size: 4, rounds: 4, local_steps: 2, fidelity: {images: 16, every: 3}}
+  remote: {strategy: dm_gan, model: dcgan, width: 4, batch_size: 4, updates: 10, batches_per_job: 1, fidelity: {images: 16, every: 4}}
+study:
+  classifiers: [cnn_small]
+  synthetic: 8
+  minimum_positives: 2
+  schedule: {real: 2, mix: 2}
+  training: {validate_every: 2, batch_size: 8}
+clock: {step_s: 1, notice_s: 3}
+compute: {workers: 2, threads_per_job: 1, precision: fp32}
+"""
+# Three jobs of ten are lost, and one centre goes for good.
+FAULTS = (
+    "centres.B.availability={dropout: 0.3}",
+    "centres.C.availability={dropout: 0.3, delay_s: 0.5, outages: [{from_s: 9}]}",
+)
+
+
 @pytest.fixture(scope="session")
 def patch_cache(tmp_path_factory):
     """Patches are made once for the whole session."""
@@ -55,6 +85,21 @@ def tiny():
     from scenarios.reader import parse
 
     return lambda *overrides: parse(TINY, source="tiny.yaml", base=CHECKOUT, overrides=list(overrides))
+
+
+@pytest.fixture(scope="session")
+def federated():
+    """Function: a scenario with three kinds of federations over two providers, with "key=value" overrides.
+
+    With `faults` three jobs of ten are lost and centre C goes for good.
+    """
+    from scenarios.reader import parse
+
+    def scenario(*overrides, faults=False):
+        changes = [*(FAULTS if faults else ()), *overrides]
+        return parse(FEDERATED, source="federated.yaml", base=CHECKOUT, overrides=changes)
+
+    return scenario
 
 
 @pytest.fixture(scope="session")

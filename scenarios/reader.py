@@ -100,6 +100,8 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
         raise ScenarioError(f"{source}: is not YAML ({str(problem).splitlines()[0]}); mend it there") from None
     if not isinstance(tree, dict):
         raise ScenarioError(f"{source}: holds no settings; start from one of: {', '.join(shipped())}")
+    # What several sections share may stand under keys of its own, to be merged in with YAML's anchors.
+    tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
     for override in overrides or []:
         _override(tree, override)
     tree = _expand(tree, base, source)

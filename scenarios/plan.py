@@ -335,6 +335,18 @@ def probe_key(kind: str, name: str, task: str) -> str:
 def model_problems(scenario: Scenario) -> list[str]:
     """Models that cannot make or take images of a task's size, each as "key: what is wrong"; built without memory."""
     problems = []
+    found: dict[str, str | None] = {}  # by settings: generators of a thousand centres are often alike
+
+    def problem_of(spec: GeneratorSpec) -> str | None:
+        key = spec.model_dump_json()
+        if key not in found:
+            try:
+                spec.build(0)
+                found[key] = None
+            except ValueError as problem:
+                found[key] = str(problem)
+        return found[key]
+
     with torch.device("meta"):
         for task in scenario.all_tasks:
             sources: dict[str, Generator | GenerativeArm] = {
@@ -343,9 +355,8 @@ def model_problems(scenario: Scenario) -> list[str]:
             }  # fmt: skip
             sources |= {f"arms.{name}": arm for name, arm in scenario.arms.items() if isinstance(arm, GenerativeArm)}
             for key, source in sources.items():
-                try:
-                    generator_spec_of(source, task).build(0)
-                except ValueError as problem:
+                problem = problem_of(generator_spec_of(source, task))
+                if problem is not None:
                     problems.append(f"{key}: {problem} (task {task.name!r})")
             for choice in scenario.study.classifiers:
                 try:

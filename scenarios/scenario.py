@@ -20,7 +20,8 @@ from models import CLASSIFIERS, GENERATIVE_MODELS, ClassifierTraining, Generativ
 from strategies.aggregation import check_aggregation
 
 # Names become file names, array names and columns of tables.
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_\-]{0,39}")
+LONGEST_NAME = 40
+_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_\-]{{0,{LONGEST_NAME - 1}}}")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 # A number of optimizer steps, or "100 epochs" of the stage's own training set.
 Duration = int | str
@@ -545,7 +546,8 @@ class Scenario(_Section):
     def _plain_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             raise ValueError(
-                "must start with a letter and hold letters, digits, - and _ only (40 at most): it names the run folder"
+                f"must start with a letter and hold letters, digits, - and _ only ({LONGEST_NAME} at most): "
+                "it names the run folder"
             )
         return value
 
@@ -555,7 +557,8 @@ class Scenario(_Section):
         for name in value:
             if not _NAME.fullmatch(name):
                 raise ValueError(
-                    f"name {name!r} must start with a letter and hold letters, digits, - and _ only (40 at most)"
+                    f"name {name!r} must start with a letter and hold letters, digits, - and _ only "
+                    f"({LONGEST_NAME} at most)"
                 )
         return value
 

@@ -10,18 +10,20 @@ import os
 import socket
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import federation, provider, receiver, survey
-from clients.node import Node
+from clients import federation, provider, receiver, shared_classifier, survey
+from clients.node import Node, Refusal
 from federation.code_digest import code_digest
 from federation.errors import TEXTS
-from federation.job import EnvelopeError, Job, Reply, canonical_json, check_arrays
+from federation.job import IDENTIFY, EnvelopeError, Job, Reply, canonical_json, check_arrays
 
 DUTIES = {
     "survey": survey.survey,
@@ -34,6 +36,9 @@ DUTIES = {
     "synthesise": receiver.synthesise,
     "receive_patches": receiver.receive_patches,
     "learn": receiver.learn,
+    "train_classifier_round": shared_classifier.train_classifier_round,
+    "validate_classifier": shared_classifier.validate_classifier,
+    "adopt_classifier": shared_classifier.adopt_classifier,
     "test": receiver.test,
 }
 
@@ -49,18 +54,28 @@ def handle(message: Message, context: Context) -> Message:
         # Nothing of the message can be trusted, not even whom to answer; the code says why.
         reply = Reply("", "", "", "", code=problem.code)
         return Message(reply.to_record(), reply_to=message)
-    return Message(answer(job).to_record(), reply_to=message)
+    return Message(answer(job, context.node_config).to_record(), reply_to=message)
 
 
-def answer(job: Job) -> Reply:
-    """Do a job; an exception becomes an error reply with a code."""
+def answer(job: Job, config: Mapping[str, Any]) -> Reply:
+    """Do a job; an exception becomes an error reply with a code.
+
+    Args:
+        config: the node's own configuration; see `Node.of`.
+    """
     started = time.time()
-    worker = f"{socket.gethostname()}/{os.getpid()}"
+    # What a hospital calls its machines is not the server's business.
+    worker = f"{config.get('centre') or socket.gethostname()}/{os.getpid()}"
     try:
-        node = Node.of(job)
+        node = Node.of(job, config)
     except OSError:
         return replace(Reply.error(job, "no_workspace"), started=started, finished=time.time(), worker=worker)
+    except Refusal as refusal:
+        return Reply.error(job, refusal.code, **refusal.numbers)
+    if job.kind == IDENTIFY:  # whoever asks, with whatever code: the server cannot address a job before it knows
+        return replace(Reply.error(job, "ok"), body={"centre": node.centre}, worker=worker)
     try:
+        node.accept(job)
         _accept(job)
         torch.set_num_threads(int(job.body.get("compute", {}).get("threads", 1)))
         body, arrays = DUTIES[job.kind](node, job)
@@ -71,14 +86,6 @@ def answer(job: Job) -> Reply:
         code, numbers = _as_code(problem, node, job)
         reply = Reply.error(job, code, **numbers)
     return replace(reply, started=started, finished=time.time(), worker=worker)
-
-
-class Refusal(ValueError):
-    """A job that this centre does not do."""
-
-    def __init__(self, code: str, **numbers: object):
-        super().__init__(code)
-        self.code, self.numbers = code, numbers
 
 
 def _accept(job: Job) -> None:

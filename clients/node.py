@@ -1,7 +1,8 @@
-"""What is the node's own: its workspace, its secret, its log, its device.
+"""What is the node's own: its identity, its workspace, its secret, its log, its device.
 
-In simulation all centres share one box, and a centre's workspace is a folder of the run; on a real node
-it is a folder of the hospital's. Nothing in it is sent anywhere by itself.
+In simulation all centres share one box, any node may play any centre, and a centre's workspace is a folder of the run.
+A deployed node is one centre and says so in its own configuration, which also names its folders; what a job says
+about places on a disk does not concern it. Nothing in a workspace is sent anywhere by itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ import numpy as np
 import torch
 
 from federation.job import Job
+
+# Duties in which real patches leave a centre or come to one; in simulation only.
+REAL_PATCHES = frozenset({"send_patches", "receive_patches"})
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,49 @@ class Node:
         centre: which hospital this is.
         workspace: folder that only this centre reads and writes.
         cache: folder for what can be made again (patches); shared by processes of this machine.
+        deployed: whether this is a real node, which keeps to its own rules, or plays the centre in a simulation.
     """
 
     centre: str
     workspace: Path
     cache: Path
+    deployed: bool = False
 
     @staticmethod
-    def of(job: Job) -> Node:
-        """The node that plays the job's centre in a simulation."""
-        node = Node(job.centre, Path(job.place["out"]) / "centres" / job.centre, Path(job.place["cache"]))
+    def of(job: Job, config: Mapping[str, Any]) -> Node:
+        """The node that a job has come to.
+
+        Args:
+            config: the configuration that the node was started with. A deployed one has `centre`, `workspace` and
+                `cache` (absolute paths); in simulation Flower fills it, and the job says whom the node plays and where.
+
+        Raises:
+            Refusal: a node that is neither: its configuration lacks something.
+        """
+        if "centre" in config:
+            missing = [key for key in ("workspace", "cache") if not Path(str(config.get(key, ""))).is_absolute()]
+            if missing:
+                raise Refusal("bad_node_config", key=missing[0])
+            node = Node(str(config["centre"]), Path(config["workspace"]), Path(config["cache"]), deployed=True)
+        elif (
+            "partition-id" in config and "out" in job.place
+        ):  # Flower numbers the nodes of a simulation, and only those
+            node = Node(job.centre, Path(job.place["out"]) / "centres" / job.centre, Path(job.place["cache"]))
+        else:
+            raise Refusal("bad_node_config", key="centre")
         node.workspace.mkdir(parents=True, exist_ok=True)
         return node
+
+    def accept(self, job: Job) -> None:
+        """Refuse what this centre does not do, whoever asks for it.
+
+        Raises:
+            Refusal: a job for another centre; on a deployed node also one that moves real patches.
+        """
+        if job.centre != self.centre:
+            raise Refusal("not_addressed")
+        if self.deployed and job.kind in REAL_PATCHES:
+            raise Refusal("policy", rule="real patches stay where they are")
 
     def secret(self) -> bytes:
         """Key of this centre's digests; made once, never sent."""
@@ -108,6 +143,14 @@ class Node:
         if not (folder / "pixels.npy").exists():
             raise MissingInput(unit)
         return np.load(folder / "pixels.npy", mmap_mode="r"), np.load(folder / "labels.npy")
+
+
+class Refusal(ValueError):
+    """A job that this centre does not do."""
+
+    def __init__(self, code: str, **numbers: object):
+        super().__init__(code)
+        self.code, self.numbers = code, numbers
 
 
 class MissingInput(ValueError):

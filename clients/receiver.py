@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -13,8 +14,11 @@ from clients.survey import load_patches
 from data_partitions import PatchDataset
 from federation.job import Job
 from metrics import METRICS
-from models import ClassifierSpec, ClassifierTraining, GeneratorSpec, PatchArrays, predict
-from strategies import learning, one_shot
+from models import ClassifierFit, ClassifierSpec, ClassifierTraining, GeneratorSpec, PatchArrays, predict
+from strategies import choice, learning, one_shot
+
+# Before a source's name, which may be that of one of the stages' own sources.
+_FROM = "from "
 
 
 def synthesise(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
@@ -43,7 +47,7 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     """One cell of the study: train a classifier, choose it on validation, test it here.
 
     Body: data, task, split, data_seed, cell, classifier (spec), training, recipe, size {fraction, images}, pools,
-    oversample, subset_seed, seed, send_classifier, compute. Reply: metrics, predictions as running numbers, history;
+    choose, oversample, subset_seed, seed, send_classifier, compute. Reply: metrics, predictions as running numbers, history;
     the classifier's weights where another centre is to test it.
     """
     body = job.body
@@ -56,7 +60,7 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     for pool in body["pools"]:
         pixels, labels = node.read_pool(pool["unit"])
         rows = learning.draw_per_class(labels, (pool["negatives"], pool["positives"]))
-        foreign[f"from {pool['source']}"] = PatchArrays(pixels, rows, labels[rows])
+        foreign[_FROM + pool["source"]] = PatchArrays(pixels, rows, labels[rows])
     if body["oversample"]:
         foreign["own positives again"] = learning.oversampled(
             real, body["oversample"], np.random.default_rng(body["subset_seed"])
@@ -70,23 +74,66 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     recipe = learning.Recipe(
         body["recipe"]["use"], _steps(schedule, items, training.batch_size), body["recipe"]["synthetic_share"]
     )
-    fit = learning.learn(
-        spec.build(body["seed"]), real, foreign, as_arrays(patches.select(split="val")), recipe, training,
-        seed=body["seed"], device=compute["device"], precision=compute["precision"],
-        on_progress=node.progress(job.unit, job.label),
-    )  # fmt: skip
-    network = spec.build(body["seed"])
+    validation = as_arrays(patches.select(split="val"))
+
+    def fitted(sources: Mapping[str, PatchArrays]) -> ClassifierFit:
+        return learning.learn(
+            spec.build(body["seed"]), real, sources, validation, recipe, training, seed=body["seed"],
+            device=compute["device"], precision=compute["precision"], on_progress=node.progress(job.unit, job.label),
+        )  # fmt: skip
+
+    selected = None
+    if body["choose"] is not None:
+        foreign, selected = _chosen(choice.Choice(**body["choose"]), real, foreign, fitted)
+    fit = fitted(foreign)
+    network = spec.model_copy(update={"pretrained": None}).build(body["seed"])
     network.load_state_dict(fit.state)
-    result = _tested(network, patches.select(split="test"), training, compute) | {
+    result = tested(network, patches.select(split="test"), training, compute) | {
         "cell": body["cell"],
         "history": fit.history,
         "best": {"step": fit.best_step, "val_auprc": fit.best_auprc},
         "n_real": int(train.table["box"].nunique()),
         "n_synthetic": int(sum(len(p.rows) for p in foreign.values())),
+        **({} if selected is None else selected),
         "train_boxes": int(patches.select(split="train").table["box"].nunique()),
     }
     weights = {f"classifier.{k}": v.numpy() for k, v in fit.state.items()} if body["send_classifier"] else {}
     return result, weights
+
+
+def _chosen(
+    rule: choice.Choice, real: PatchArrays, foreign: Mapping[str, PatchArrays],
+    fitted: Callable[[Mapping[str, PatchArrays]], ClassifierFit],
+) -> tuple[dict[str, PatchArrays], dict]:  # fmt: skip
+    """The images that this cell uses of its candidates, and what is told about the choice.
+
+    Every candidate holds as many images as all chosen ones together are to have.
+    """
+    if rule.by == "distance":
+        pools = {source: by_class(patches) for source, patches in foreign.items()}
+        scores = choice.distances(by_class(real), pools, rule.space)
+    else:
+        scores = choice.gains(
+            foreign, lambda source: fitted({} if source is None else {source: foreign[source]}).best_auprc
+        )
+    share_of = choice.shares(rule, scores)
+    used: dict[str, PatchArrays] = {}
+    for label in (0, 1):
+        total = max(int((learning.labels_of(patches) == label).sum()) for patches in foreign.values())
+        for source, count in choice.counts(total, share_of).items():
+            part = learning.of_label(foreign[source], label)
+            before = used.get(source)
+            rows = part.rows[:count] if before is None else np.concatenate([before.rows, part.rows[:count]])
+            labels = np.full(min(count, len(part.rows)), label)
+            labels = labels if before is None else np.concatenate([learning.labels_of(before), labels])
+            used[source] = PatchArrays(part.pixels, rows, labels)
+    told = ({source.removeprefix(_FROM): value for source, value in table.items()} for table in (share_of, scores))
+    return used, dict(zip(("selected", "selection_scores"), told, strict=True))
+
+
+def by_class(patches: PatchArrays) -> dict[int, np.ndarray]:
+    """Images of each label, uint8 (n, c, h, w)."""
+    return {label: np.asarray(patches.pixels[learning.of_label(patches, label).rows]) for label in (0, 1)}
 
 
 def test(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
@@ -98,7 +145,7 @@ def test(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     patches = load_patches(node, body).select(split="test")
     network = ClassifierSpec.model_validate(body["classifier"]).build(body["seed"])
     network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in job.arrays.items()})
-    return _tested(network, patches, ClassifierTraining.model_validate(body["training"]), body["compute"]), {}
+    return tested(network, patches, ClassifierTraining.model_validate(body["training"]), body["compute"]), {}
 
 
 def _steps(schedule: dict[str, int | str], items: int, batch_size: int) -> dict[str, int]:
@@ -107,7 +154,7 @@ def _steps(schedule: dict[str, int | str], items: int, batch_size: int) -> dict[
     return {k: v if isinstance(v, int) else int(v.split()[0]) * per_epoch for k, v in schedule.items()}
 
 
-def _tested(network: torch.nn.Module, patches: PatchDataset, training: ClassifierTraining, compute: dict) -> dict:
+def tested(network: torch.nn.Module, patches: PatchDataset, training: ClassifierTraining, compute: dict) -> dict:
     """Metrics and predictions; cases and patients are running numbers of this test set, not identities."""
     probability = predict(
         network,

@@ -2,8 +2,9 @@
 
 A centre maps to one or more nodes, its *lanes*. In simulation any node can play any centre, so the
 nodes beyond one per centre are extra lanes (a receiver's cells then fill all workers), and with fewer
-nodes than centres a node plays several. Never more than one message is in flight per node: Flower's
-simulation loses state updates otherwise.
+nodes than centres a node plays several. In a deployment each centre has its one node, which may be lost and come back
+under another number; see `federation.roll_call`. In simulation never more than one message is in flight per node:
+Flower loses state updates otherwise.
 
 Flower has no retry, quorum or resume of its own; they live here.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,8 +26,17 @@ from federation.errors import StudyError
 from federation.job import MESSAGE_TYPE, EnvelopeError, Job, Reply
 
 # Flower's error codes (flwr ErrorCode) of a lost node or process, which are worth another try.
-_NODE_UNAVAILABLE, _CLIENT_DIED, _UNKNOWN = 5, 8, 0
-_TRANSPORT = {_NODE_UNAVAILABLE: "node_unavailable", _CLIENT_DIED: "client_died", _UNKNOWN: "client_died"}
+NODE_UNAVAILABLE = 5
+_REPLY_LOST, _CLIENT_DIED, _UNKNOWN = 3, 8, 0
+_TRANSPORT = {
+    NODE_UNAVAILABLE: "node_unavailable",
+    _REPLY_LOST: "node_unavailable",  # the node went while it was handing its reply over
+    _CLIENT_DIED: "client_died",
+    _UNKNOWN: "client_died",
+}
+# Seconds before the first new try, twice as many before each further one, and between looks for a lost node.
+_BACK_OFF_S = 1.0
+_LOOK_S = 1.0
 
 OnEvent = Callable[..., None]
 
@@ -46,7 +56,7 @@ class Centres(ABC):
 
     @abstractmethod
     def cancel(self, units: Iterable[str]) -> None:
-        """Forget jobs: queued ones are not sent, replies of those in flight are dropped."""
+        """Forget jobs: queued ones are not sent, replies of those in flight and those not yet received are dropped."""
 
     def known(self, job: Job) -> Reply | None:
         """The reply to this very job if an earlier session of the run has it; see `server.checkpoint`."""
@@ -108,6 +118,7 @@ class Centres(ABC):
 @dataclass
 class _InFlight:
     job: Job
+    node: int
     pushed: float
     deadline: float | None
     attempt: int
@@ -122,10 +133,16 @@ class GridCentres(Centres):
         grid: Flower's grid.
         lanes: nodes that may play each centre, the centre's own node first.
         max_in_flight: messages under way at once over all nodes; in simulation the number of workers.
+        per_node: messages under way at once to one node. A deployed node does one job after the other, but where none
+            waits when it is done it pauses for three seconds before it asks again; in simulation it must be 1.
         ttl_s: time to live of a message; Flower's default of 12 h would hide a dead node.
         retries: how often a job is sent again after its node or process was lost.
         poll_s: seconds between polls.
-        on_event: called with ("unit_started" | "unit_retried", **fields) as work leaves.
+        relocate: in a deployment: the nodes of each centre that are online now. Work of a centre whose node was lost
+            waits until one is there again.
+        patience_s: how long it waits; then what is queued for the centre fails, and what comes later fails at once
+            unless its node is back.
+        on_event: called with ("unit_started" | "unit_retried" | "note", **fields) as work leaves and nodes go and come.
     """
 
     def __init__(
@@ -134,24 +151,31 @@ class GridCentres(Centres):
         lanes: Mapping[str, Sequence[int]],
         *,
         max_in_flight: int = 1_000_000,
+        per_node: int = 1,
         ttl_s: float = 24 * 3600.0,
         retries: int = 2,
         poll_s: float = 0.05,
         simulated: bool = True,
+        relocate: Callable[[], Mapping[str, Sequence[int]]] | None = None,
+        patience_s: float = 60.0,
         on_event: OnEvent = lambda event, **fields: None,
     ):
         self.names = list(lanes)
         self._grid = grid
         self._lanes = {centre: list(nodes) for centre, nodes in lanes.items()}
         self._max_in_flight = max_in_flight
+        self._per_node = per_node
         self._ttl_s = ttl_s
         self._retries = retries
         self._poll_s = poll_s
         self._simulated = simulated
+        self._relocate = relocate
+        self._patience_s = patience_s
+        self._away: dict[str, float] = {}  # centres without a node: until when they are waited for (monotonic)
+        self._next_look = 0.0
         self._on_event = on_event
         self._queue: deque[tuple[Job, int, float]] = deque()  # job, attempt, not before (monotonic)
         self._in_flight: dict[str, _InFlight] = {}  # by message id
-        self._node_of: dict[str, int] = {}
         self._ready: deque[Reply] = deque()
 
     def send(self, job: Job) -> None:
@@ -166,6 +190,7 @@ class GridCentres(Centres):
             if not self._queue and not any(not f.dropped for f in self._in_flight.values()):
                 return None
             self._collect()
+            self._look_for_lost()
             self._dispatch()
             if self._ready:
                 break
@@ -179,21 +204,23 @@ class GridCentres(Centres):
         self._queue = deque(item for item in self._queue if item[0].unit not in dropped)
         for flight in self._in_flight.values():
             flight.dropped |= flight.job.unit in dropped
+        self._ready = deque(reply for reply in self._ready if reply.unit not in dropped)
 
     def _dispatch(self) -> None:
-        busy = set(self._node_of.values())
+        busy = Counter(flight.node for flight in self._in_flight.values())
         stateful = {_state_of(flight.job) for flight in self._in_flight.values()} - {None}
         waiting: deque[tuple[Job, int, float]] = deque()
         now = time.monotonic()
         while self._queue:
             job, attempt, not_before = self._queue.popleft()
-            node = next((n for n in self._lanes[job.centre] if n not in busy), None)
+            lanes = self._lanes[job.centre] if job.centre not in self._away else []
+            node = next((n for n in lanes if busy[n] < self._per_node), None)
             # Jobs that build on the same state of a centre run one after the other, however many lanes there are.
             blocked = _state_of(job) in stateful
             if node is None or blocked or now < not_before or len(self._in_flight) >= self._max_in_flight:
                 waiting.append((job, attempt, not_before))
                 continue
-            busy.add(node)
+            busy[node] += 1
             if (state := _state_of(job)) is not None:
                 stateful.add(state)
             self._push(job, node, attempt)
@@ -203,11 +230,10 @@ class GridCentres(Centres):
         message = Message(job.to_record(), node, MESSAGE_TYPE, ttl=self._ttl_s, group_id=job.unit)
         (message_id,) = list(self._grid.push_messages([message])) or [""]
         if not message_id:
-            self._lost(_InFlight(job, time.time(), None, attempt), _NODE_UNAVAILABLE, "push refused")
+            self._lost(_InFlight(job, node, time.time(), None, attempt), NODE_UNAVAILABLE, "push refused")
             return
         deadline = None if job.timeout_s is None else time.monotonic() + job.timeout_s
-        self._in_flight[message_id] = _InFlight(job, time.time(), deadline, attempt)
-        self._node_of[message_id] = node
+        self._in_flight[message_id] = _InFlight(job, node, time.time(), deadline, attempt)
         self._on_event("unit_started", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label)
 
     def _collect(self) -> None:
@@ -216,8 +242,10 @@ class GridCentres(Centres):
         for message in self._grid.pull_messages(list(self._in_flight)):
             message_id = message.metadata.reply_to_message_id
             flight = self._in_flight.pop(message_id, None)
-            self._node_of.pop(message_id, None)
-            if flight is None or flight.dropped or flight.timed_out:
+            if flight is None:
+                continue
+            self._restart_clocks(flight.node)
+            if flight.dropped or flight.timed_out:
                 continue  # a late reply: the job was given up, the lane is free again
             if message.has_error():
                 self._lost(flight, message.error.code, message.error.reason or "")
@@ -229,6 +257,12 @@ class GridCentres(Centres):
                 # The node stays busy until its reply comes or its message expires.
                 flight.timed_out = True
                 self._ready.append(Reply.error(flight.job, "timeout", timeout_s=flight.job.timeout_s))
+
+    def _restart_clocks(self, node: int) -> None:
+        """A job that waited behind another one at its node begins only now."""
+        for flight in self._in_flight.values():
+            if flight.node == node and flight.job.timeout_s is not None:
+                flight.deadline = time.monotonic() + flight.job.timeout_s
 
     def _accept(self, flight: _InFlight, message: Message) -> Reply:
         try:
@@ -244,11 +278,32 @@ class GridCentres(Centres):
                 f"a worker process died while centre {job.centre!r} worked on {job.label or job.kind} (out of memory, "
                 "or killed); what was finished is kept: resume the run, if need be with fewer compute.workers"
             )
+        if code == NODE_UNAVAILABLE and self._relocate is not None and job.centre not in self._away:
+            self._away[job.centre] = time.monotonic() + self._patience_s
+            self._on_event(
+                "note", centre=job.centre, text=f"its node was lost; waiting up to {self._patience_s:.0f} s for it"
+            )
         if code in _TRANSPORT and flight.attempt < self._retries:
             self._on_event("unit_retried", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label, code=code)
-            self._queue.append((job, flight.attempt + 1, time.monotonic() + 2.0**flight.attempt))
+            self._queue.append((job, flight.attempt + 1, time.monotonic() + _BACK_OFF_S * 2**flight.attempt))
             return
         self._ready.append(Reply.error(job, _TRANSPORT.get(code, "exception"), reference=f"flower-{code}"))
+
+    def _look_for_lost(self) -> None:
+        """Take a lost centre's node back when it is there, or give up what waits for it."""
+        if not self._away or self._relocate is None or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_S
+        found = self._relocate()
+        for centre, until in list(self._away.items()):
+            if found.get(centre):
+                self._lanes[centre] = list(found[centre])
+                del self._away[centre]
+                self._on_event("note", centre=centre, text="its node is back")
+            elif time.monotonic() > until:
+                given_up = [job for job, _, _ in self._queue if job.centre == centre]
+                self._queue = deque(item for item in self._queue if item[0].centre != centre)
+                self._ready.extend(Reply.error(job, _TRANSPORT[NODE_UNAVAILABLE]) for job in given_up)
 
 
 def _state_of(job: Job) -> tuple[str, str] | None:

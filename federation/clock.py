@@ -43,14 +43,15 @@ class Availability:
     dropout: float = 0.0
     outages: tuple[tuple[float, float], ...] = ()
 
-    def offline(self, at_s: float) -> tuple[float, float] | None:
-        """The outage that covers a moment."""
-        return next((o for o in self.outages if o[0] <= at_s < o[1]), None)
+    def back_s(self, at_s: float) -> float:
+        """From when on it can be reached: at once, or after outages, which may touch or overlap; infinity: never again."""
+        while ends := [to_s for from_s, to_s in self.outages if from_s <= at_s < to_s]:
+            at_s = max(ends)
+        return at_s
 
     def gone_from(self, at_s: float) -> bool:
         """Whether it is gone for good at a moment."""
-        outage = self.offline(at_s)
-        return outage is not None and math.isinf(outage[1])
+        return math.isinf(self.back_s(at_s))
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,9 @@ def fate(centre: Availability, sent_s: float, work_s: float, transfer_s: float, 
     """
     drops, where = rng.random() < centre.dropout, rng.random()
     arrives = sent_s + centre.delay_s + transfer_s / 2
-    outage = centre.offline(arrives)
-    if outage is not None and math.isinf(outage[1]):
+    started = centre.back_s(arrives)
+    if math.isinf(started):
         return Fate(sent_s, arrives, arrives + notice_s, "outage")
-    started = outage[1] if outage is not None else arrives
     done = started + work_s / centre.speed
     cut = min((o[0] for o in centre.outages if started <= o[0] < done), default=math.inf)
     if drops and started + where * (done - started) < cut:

@@ -52,7 +52,9 @@ TEXTS = {
     "missing_input": "no longer holds an input of {label}; run again with --resume to send it once more",
     "policy": "refuses {label} by its own policy ({rule})",
     "foreign_study": "does not take part in this study",
-    "not_addressed": "received a job for another centre; check the node's configuration",
+    "not_addressed": "is another centre than its node; check the nodes' configurations, and that the run has deployed=true",
+    "bad_node_config": "cannot work: the configuration of its node lacks {key}; start it with "
+    "--node-config 'centre=\"NAME\" workspace=\"/absolute/path\" cache=\"/absolute/path\"'",
     "unknown_kind": "does not know the duty {kind!r}; server and clients run different code",
     "code_mismatch": "runs other code (digest {theirs}) than the server ({ours}); update one of them",
     "protocol_mismatch": "speaks another version of the protocol; update server or clients",
@@ -77,11 +79,11 @@ class _Known(dict):
         return f"?{key}"
 
 
-def explain(centre: str, code: str, label: str, numbers: dict[str, Any]) -> str:
-    """One line for a person: which centre, what happened, what to do."""
+def explain(centre: str, code: str, label: str, numbers: dict[str, Any], subject: str = "centre") -> str:
+    """One line for a person: which centre (or other subject), what happened, what to do."""
     default = (
         "could not do {label}: " + code.replace("_", " ") + "".join(f", {k} {v}" for k, v in sorted(numbers.items()))
     )
-    return f"centre {centre!r} " + TEXTS.get(code, default).format_map(
+    return f"{subject} {centre!r} " + TEXTS.get(code, default).format_map(
         _Known(numbers, label=label or "the job", centre=centre)
     )

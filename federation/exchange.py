@@ -79,6 +79,16 @@ def run_together(centres: Centres, exchanges: Mapping[Key, Exchange[T]], *, at_o
     results: dict[Key, T] = {}
     owners: dict[str, list[_Running]] = {}  # of the units under way
 
+    def give_up(one: _Running, units: Sequence[str]) -> None:
+        """Cancel those of the units that this exchange waits for and no other does."""
+        for unit in units:
+            one.kept.pop(unit, None)
+            if one in owners.get(unit, []):
+                owners[unit].remove(one)
+                if not owners[unit]:
+                    del owners[unit]
+                    centres.cancel([unit])
+
     def resume(key: Key, one: _Running, reply: Reply | None) -> None:
         """Let an exchange go on until it needs a reply that is not there."""
         while True:
@@ -87,14 +97,9 @@ def run_together(centres: Centres, exchanges: Mapping[Key, Exchange[T]], *, at_o
             except StopIteration as end:
                 results[key] = end.value
                 del running[key]
+                give_up(one, list(owners))  # it hears no further reply, and its jobs would keep workers from the others
                 return
-            for unit in step.cancel:
-                one.kept.pop(unit, None)
-                if one in owners.get(unit, []):
-                    owners[unit].remove(one)
-                    if not owners[unit]:
-                        del owners[unit]
-                        centres.cancel([unit])
+            give_up(one, step.cancel)
             for job in step.send:
                 if job.unit not in owners:
                     owners[job.unit] = []

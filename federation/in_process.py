@@ -6,7 +6,8 @@ Jobs run one at a time, because torch's thread count and global generator belong
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -29,6 +30,7 @@ class InProcessGrid(Grid):
         run_config: what Flower would pass as the run's configuration.
         fault: called before each job; a returned message replaces the client's answer.
         on_message: sees every message in both directions (used to search for what must not travel).
+        node_configs: what each node is told about itself, by node id; in simulation, as Flower does, its number.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class InProcessGrid(Grid):
         *,
         fault: Fault = lambda message: None,
         on_message: Callable[[Message], None] = lambda message: None,
+        node_configs: Mapping[int, Mapping[str, Any]] | None = None,
     ):
         # A message takes its sender from the process's identity, which Flower sets in processes that it starts.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
@@ -50,7 +53,9 @@ class InProcessGrid(Grid):
             node: Context(
                 run_id=self._run_id,
                 node_id=node,
-                node_config={"partition-id": node - FIRST_NODE, "num-partitions": nodes},
+                node_config=dict(
+                    node_configs[node] if node_configs else {"partition-id": node - FIRST_NODE, "num-partitions": nodes}
+                ),
                 state=RecordDict(),
                 run_config=dict(run_config),
             )

@@ -21,6 +21,8 @@ PROTOCOL = 1
 MAX_BYTES = 2 * 1024**3
 # The Message type under which every job travels; the kind of work is in the envelope.
 MESSAGE_TYPE = "query"
+# The kind of the one job that is for whoever gets it: which centre are you? See `federation.roll_call`.
+IDENTIFY = "identify"
 
 ALLOWED_DTYPES = {"float16", "float32", "float64", "int8", "uint8", "uint16", "int16", "int32", "int64", "bool"}
 # Study, unit, centre and kind become names of files and folders on both sides.

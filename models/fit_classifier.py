@@ -133,50 +133,99 @@ def fit_classifier(
     history: dict[str, list] = {"step": [], "loss": [], "val_auprc": [], "stage": []}
     best = ClassifierFit({}, 0, -1.0, history)
     for number, stage in enumerate(stages):
-        draws = BalancedDraws(sources, stage)
-        optimizer = _optimizer(network, stage, training)
-        loss_sum, loss_count = torch.zeros((), device=device), 0
-        for local in range(stage.steps):
-            images, labels = draws.batch(training.batch_size, numpy_stream(seed, "draw", step))
-            images = to_float(images.to(device, memory_format=memory_format))
-            if training.augmentation == "traditional":
-                images = traditional(images, torch_stream(seed, "augment", step))
-            images, labels = normalised(images, training.normalise), labels.to(device)
-            network.train()
-            with isolated_global_stream(derived_seed(seed, "dropout", step), device):
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    logits = network(images)
-                loss = cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-            for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * (
-                    _cosine(local, stage.steps) if training.schedule == "cosine" else 1.0
-                )
-            optimizer.step()
-            update_average(averaged, network, training.ema or 0.0, local)
-            loss_sum, loss_count, step = loss_sum + loss.detach(), loss_count + 1, step + 1
-            last = local + 1 == stage.steps
-            if not last and step % training.validate_every:
-                continue
-            mean_loss = float(loss_sum) / loss_count
-            if not math.isfinite(mean_loss):
-                raise ModelError(
-                    "diverged", f"the loss is not finite at step {step}; lower the learning rate", step=step
-                )
-            loss_sum, loss_count = torch.zeros((), device=device), 0
+        trainer = StageTrainer(
+            network, averaged, BalancedDraws(sources, stage), stage, training, seed=seed, device=device,
+            precision=precision, before=step,
+        )  # fmt: skip
+        while trainer.local < stage.steps:
+            # To the next multiple of `validate_every` over all stages, or to the stage's end.
+            to_next = training.validate_every - (step + trainer.local) % training.validate_every
+            mean_loss = trainer.advance(min(to_next, stage.steps - trainer.local))
+            last, here = trainer.local == stage.steps, step + trainer.local
             recompute_batch_norm(averaged, statistics, training.normalise, precision)
             probability = predict(
                 averaged, validation, device=device, precision=precision, normalise=training.normalise
             )
             auprc = average_precision(validation.labels, probability[:, 1])
-            for key, value in zip(history, (step, mean_loss, auprc, stage.name), strict=True):
+            for key, value in zip(history, (here, mean_loss, auprc, stage.name), strict=True):
                 history[key].append(value)
             if number == len(stages) - 1 and (auprc >= best.best_auprc if training.select == "best" else last):
-                best = ClassifierFit(_cpu_copy(averaged), step, auprc, history)
+                best = ClassifierFit(_cpu_copy(averaged), here, auprc, history)
             if on_progress is not None:
-                on_progress(step, total)
+                on_progress(here, total)
+        step += stage.steps
     return best
+
+
+class StageTrainer:
+    """The steps of one stage. All that a step draws follows from (seed, step), so a stage can be cut anywhere.
+
+    Args:
+        averaged: a copy of the network that follows it as a moving average; None for none.
+        before: steps of earlier stages.
+        local: steps of this stage that were done elsewhere.
+        penalty: added to the loss of every step, e.g. FedProx's proximal term.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        averaged: nn.Module | None,
+        draws: BalancedDraws,
+        stage: Stage,
+        training: ClassifierTraining,
+        *,
+        seed: int,
+        device: torch.device | str,
+        precision: Precision,
+        before: int = 0,
+        local: int = 0,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
+    ):
+        self.network, self.averaged, self.draws, self.stage, self.training = network, averaged, draws, stage, training
+        self.seed, self.device, self.precision, self.penalty = seed, torch.device(device), precision, penalty
+        self.before, self.local = before, local
+        self.optimizer = _optimizer(network, stage, training)
+
+    def advance(self, steps: int) -> float:
+        """Train for some steps; returns their mean loss.
+
+        Raises:
+            ModelError: "diverged".
+        """
+        training, stage, network = self.training, self.stage, self.network
+        memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
+        loss_sum = torch.zeros((), device=self.device)
+        for local in range(self.local, self.local + steps):
+            step = self.before + local
+            images, labels = self.draws.batch(training.batch_size, numpy_stream(self.seed, "draw", step))
+            images = to_float(images.to(self.device, memory_format=memory_format))
+            if training.augmentation == "traditional":
+                images = traditional(images, torch_stream(self.seed, "augment", step))
+            images, labels = normalised(images, training.normalise), labels.to(self.device)
+            network.train()
+            with isolated_global_stream(derived_seed(self.seed, "dropout", step), self.device):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    logits = network(images)
+                loss = cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing)
+                if self.penalty is not None:
+                    loss = loss + self.penalty(network)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+            for group in self.optimizer.param_groups:
+                group["lr"] = stage.learning_rate * (
+                    _cosine(local, stage.steps) if training.schedule == "cosine" else 1.0
+                )
+            self.optimizer.step()
+            if self.averaged is not None:
+                update_average(self.averaged, network, training.ema or 0.0, local)
+            loss_sum = loss_sum + loss.detach()
+        self.local += steps
+        mean_loss = float(loss_sum) / steps
+        if not math.isfinite(mean_loss):
+            step = self.before + self.local
+            raise ModelError("diverged", f"the loss is not finite at step {step}; lower the learning rate", step=step)
+        return mean_loss
 
 
 class BalancedDraws:

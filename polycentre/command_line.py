@@ -63,7 +63,15 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest one.")
     ] = False,
-    engine: Annotated[Engine, typer.Option(help="Where the centres run.")] = Engine.ray,
+    engine: Annotated[
+        Engine | None, typer.Option(help="How the centres are simulated; ray when left out.", show_default=False)
+    ] = None,
+    deployment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Instead of a simulation: real nodes. loopback starts one per centre on this machine."
+        ),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask before real patches of a centre are pooled (simulation).")
@@ -72,7 +80,8 @@ def run(
     """Run a scenario: survey, share, learn, test, report."""
     from polycentre.run import run_scenario
 
-    raise typer.Exit(run_scenario(console, file, set or [], out, resume, engine.value, cache, yes))
+    chosen = engine.value if engine else None
+    raise typer.Exit(run_scenario(console, file, set or [], out, resume, chosen, deployment, cache, yes))
 
 
 @cli.command()

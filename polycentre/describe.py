@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -47,7 +50,9 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     table = Table(
         "generator", "trained at", "model", "tasks", "classes", "parameters", title="generators", title_justify="left"
     )
-    made = [(order.generator, order.centre, order.task, order.spec) for order in plan.orders()]
+    made: list[tuple[str, str, str, Mapping[str, Any]]] = [
+        (order.generator, order.centre, order.task, order.spec) for order in plan.orders()
+    ]
     made += [
         (name, f"package {scenario.generators[name].package}", task, g.spec)
         for (name, task), g in plan.packages().items()
@@ -60,9 +65,9 @@ def print_plan(console: Console, scenario: Scenario) -> None:
         (remote.plan.arm, f"server, with {', '.join(remote.members)}", remote.plan.task, remote.plan.spec)
         for remote in remote_trainings(plan)
     ]
-    for name, where, task, spec in made:
+    for name, where, task_name, spec in made:
         classes = "both" if spec["conditional"] else "positives"
-        table.add_row(name, where, spec["model"], task, classes, f"{generator_bytes(spec) / 4e6:.2f} M")
+        table.add_row(name, where, spec["model"], task_name, classes, f"{generator_bytes(spec) / 4e6:.2f} M")
     console.print(table)
     table = Table("arm", "strategy", "runs at", "learns from", title="arms", title_justify="left")
     for name, arm in scenario.arms.items():

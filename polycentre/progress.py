@@ -102,6 +102,7 @@ class _State:
         self.done = self.failed = self.phase_done = self.phase_units = 0
         self.phase_computed, self.phase_seconds = 0, 0.0
         self.running: dict[str, dict[str, Any]] = {}
+        finished: set[str] = set()
         for event in events:
             kind = event["event"]
             if kind == "phase_started":
@@ -111,6 +112,9 @@ class _State:
                 self.running[event["unit"]] = event
             elif kind == "unit_finished":
                 self.running.pop(event["unit"], None)
+                if event["unit"] in finished:
+                    continue  # asked for twice, by two arms
+                finished.add(event["unit"])
                 self.done += 1
                 self.phase_done += 1
                 if not event["cached"]:

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,21 @@ from rich.console import Console
 from rich.prompt import Confirm
 
 from federation.errors import StudyError
-from federation.simulation import SimulationRuntime
 from polycentre.describe import expected_units
+from polycentre.engines import DEPLOYMENTS, ENGINES, Conduct, has_gpu, last_end
 from polycentre.progress import Progress
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
 from scenarios import reader
 from scenarios.scenario import PooledArm, Scenario
-from server.app import begin, conduct, default_cache
+from server.app import begin, default_cache, refuse_pooling
 from server.environment import describe, usable_cpus
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 RUNS = Path("runs")
 # What a worker needs at the least: Python, torch and a small model. Measured: 0.45 GiB.
 _WORKER_GIB = 0.6
+# A deployed centre at work: SuperNode, SuperExec and such a worker. Measured: 0.7 GiB.
+_NODE_GIB = 0.9
 
 
 def run_scenario(
@@ -38,14 +38,18 @@ def run_scenario(
     overrides: list[str],
     out: Path | None,
     resume: bool,
-    engine: str,
+    engine: str | None,
+    deployment: str | None,
     cache: Path | None,
     yes: bool,
 ) -> int:
     """Run and report; returns the exit status."""
     began = time.time()
+    conduct = _where(engine, deployment)
     scenario = reader.read(file, overrides)
-    check_machine(scenario)
+    if deployment is not None:
+        refuse_pooling(scenario)
+    check_machine(scenario, deployed=deployment is not None)
     reader.check_files(scenario, file)
     _agree_to_pooling(console, scenario, yes)
     record = _resumed(scenario, out) if resume else _new(scenario, out)
@@ -61,52 +65,66 @@ def run_scenario(
         for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(ending, _interrupt)
     done_before = len(record.events())
-    begin(record)
+    begin(record, deployment or "")
     with Progress(console, record, expected_units(scenario), done_before) as progress:
         try:
-            if engine == "ray":
-                _with_ray(record, scenario, cache, progress.refresh)
-            else:
-                _in_process(record, scenario, cache, progress.refresh)
+            conduct(record, scenario, cache, progress.refresh)
         except KeyboardInterrupt:
             record.event(
                 "run_finished", status="interrupted", seconds=time.time() - began, text="interrupted", exit_status=1
             )
         except StudyError as problem:
-            if not _ended(record):
+            if last_end(record) is None:
                 record.event(
                     "run_finished", status="failed", seconds=time.time() - began, text=str(problem), exit_status=1
                 )
-    return _finish(console, record, file, began)
+    return _finish(console, record, file if deployment is None else f"{file} --deployment {deployment}", began)
 
 
-def check_machine(scenario: Scenario) -> None:
+def _where(engine: str | None, deployment: str | None) -> Conduct:
+    """What runs the study: an engine of the simulation, by default Ray, or a deployment.
+
+    Raises:
+        StudyError: with status 2.
+    """
+    if deployment is None:
+        return ENGINES[engine or "ray"]
+    if engine is not None:
+        raise StudyError("--engine chooses how a simulation runs, --deployment runs real nodes; give one of them", 2)
+    if deployment not in DEPLOYMENTS:
+        raise StudyError(f"no deployment {deployment!r}; there is: {', '.join(DEPLOYMENTS)}", 2)
+    return DEPLOYMENTS[deployment]
+
+
+def check_machine(scenario: Scenario, deployed: bool = False) -> None:
     """Refuse more than this machine can hold, before anything starts.
+
+    Args:
+        deployed: every centre is a node of its own on this machine, and `compute.workers` does not count.
 
     Raises:
         StudyError: with status 2.
     """
     compute = scenario.compute
+    memory = psutil.virtual_memory().available / 2**30
     wanted, cpus = compute.workers * compute.threads_per_job, usable_cpus()
-    if wanted > cpus:
+    if deployed and len(scenario.centres) * _NODE_GIB > memory:
+        raise StudyError(
+            f"{len(scenario.centres)} nodes need about {len(scenario.centres) * _NODE_GIB:.1f} GiB, but only {memory:.1f} GiB "
+            "are free; simulate the scenario, or run it with fewer centres", 2,
+        )  # fmt: skip
+    if not deployed and wanted > cpus:
         raise StudyError(
             f"compute.workers is {compute.workers} with {compute.threads_per_job} threads each, but this machine has {cpus} "
             f"processors; set compute.workers={max(1, cpus // compute.threads_per_job)} (--set works too)", 2,
         )  # fmt: skip
-    memory = psutil.virtual_memory().available / 2**30
-    if compute.workers * _WORKER_GIB > memory:
+    if not deployed and compute.workers * _WORKER_GIB > memory:
         raise StudyError(
             f"compute.workers is {compute.workers}, which needs about {compute.workers * _WORKER_GIB:.1f} GiB, but only "
             f"{memory:.1f} GiB are free; lower compute.workers", 2,
         )  # fmt: skip
-    if compute.device == "cuda" and not _has_gpu():
+    if compute.device == "cuda" and not has_gpu():
         raise StudyError("compute.device is cuda, but this machine shows no GPU; set compute.device=cpu or auto", 2)
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _new(scenario: Scenario, out: Path | None) -> RunRecord:
@@ -160,110 +178,18 @@ def _point_latest(folder: Path) -> None:
     os.replace(temporary, link)
 
 
-def _with_ray(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
-    """Flower's simulation runtime: a node per centre, and spare ones as extra lanes."""
-    workers = scenario.compute.workers
-    # Ray takes one number for all workers, and any worker may play any centre: the largest share; by default an equal one.
-    gpus = max(centre.gpu for centre in scenario.centres.values()) or 1.0 / workers
-    nodes = len(scenario.centres) + workers - 1
-    runtime = SimulationRuntime(CHECKOUT, record.folder)
-    try:
-        runtime.start()
-        config: dict[str, Any] = {
-            "scenario": scenario.name,
-            "out": str(record.folder),
-            "cache": str(cache),
-            "begun": True,
-        }
-        run_id = runtime.submit(config, nodes, workers, gpus if _wants_gpu(scenario) else 0.0)
-        asked, unanswered = time.monotonic(), 0
-        while True:
-            refresh()
-            time.sleep(0.25)
-            if _ended(record):
-                return
-            if not runtime.alive:
-                raise StudyError(
-                    f"Flower's SuperLink ended during the run; see {runtime.log_file}; resume with --resume"
-                )
-            if time.monotonic() - asked > 30.0:  # asking starts a process; the record tells of a regular end sooner
-                try:
-                    (status, details), unanswered = runtime.status(run_id), 0
-                except StudyError:
-                    # A busy machine may leave one question unanswered; the run itself goes on.
-                    status, details, unanswered = "unknown", "", unanswered + 1
-                    if unanswered == 3:
-                        raise
-                asked = time.monotonic()
-                if status.startswith("finished") and not _ended(record):
-                    raise StudyError(f"Flower reports {status} ({details or 'no details'}); see {runtime.log_file}")
-    finally:
-        with _undisturbed():
-            runtime.stop()
-
-
-def _wants_gpu(scenario: Scenario) -> bool:
-    return scenario.compute.device != "cpu" and _has_gpu()
-
-
-def _in_process(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
-    """The engine without Ray, in a thread so that progress can be shown."""
-    from clients.app import app as client_app
-    from federation.in_process import InProcessGrid
-
-    grid = InProcessGrid(client_app, len(scenario.centres), {})
-    problems: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            conduct(grid, record, cache)
-        except BaseException as problem:  # shown by the thread that waits
-            problems.append(problem)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        refresh()
-        thread.join(0.25)
-    if problems:
-        raise problems[0]
-
-
 def _interrupt(*_: object) -> None:
     """SIGTERM and SIGHUP end a run as Ctrl-C does: what was started is stopped, and the run can be resumed."""
     raise KeyboardInterrupt
 
 
-class _undisturbed:
-    """A second Ctrl-C must not leave processes behind while the first one is being answered."""
+def _finish(console: Console, record: RunRecord, what: str, began: float) -> int:
+    """Table, report, where the time went, and the exit status.
 
-    def __enter__(self) -> None:
-        self._before = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._before)
-
-
-def _last_end(record: RunRecord) -> dict[str, Any] | None:
-    """The run_finished event of this session, if it has come."""
-    for event in reversed(record.events()):
-        if event["event"] == "run_finished":
-            return event
-        if event["event"] == "run_started":
-            return None
-    return None
-
-
-def _ended(record: RunRecord) -> bool:
-    return _last_end(record) is not None
-
-
-def _finish(console: Console, record: RunRecord, file: str, began: float) -> int:
-    """Table, report, where the time went, and the exit status."""
-    end = _last_end(record) or {"status": "failed", "text": "the run ended without a word", "exit_status": 1}
+    Args:
+        what: the scenario and where it ran, as a command line names them.
+    """
+    end = last_end(record) or {"status": "failed", "text": "the run ended without a word", "exit_status": 1}
     events = record.events()
     status = 0 if end["status"] == "completed" else int(end.get("exit_status", 1))
     if status == 2:
@@ -284,7 +210,7 @@ def _finish(console: Console, record: RunRecord, file: str, began: float) -> int
         )
         _print_details(console, record, events, began)
         console.print(
-            f"resume with: polycentre run {file} --out {record.folder} --resume", highlight=False, soft_wrap=True
+            f"resume with: polycentre run {what} --out {record.folder} --resume", highlight=False, soft_wrap=True
         )
     return status
 

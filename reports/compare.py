@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.atomic import write_text
+from reports.federations import trouble_lines
 from reports.html import render
 from reports.quantities import duration, share_text
 from reports.run_record import RunRecord
@@ -30,7 +31,7 @@ def compare(records: Sequence[RunRecord], path: Path | None = None) -> Path:
         title="Runs side by side",
         runs=names,
         runs_table=_runs_table(records, studies, names),
-        warnings=_warnings(records, names),
+        warnings=_warnings(records, studies, names),
         tables=_tables(found),
         differences=_differences(studies, names),
         footer="Made by polycentre. Research software, not a medical device.",
@@ -73,7 +74,7 @@ def _runs_table(records: Sequence[RunRecord], studies: Sequence[Study], names: S
     }
 
 
-def _warnings(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
+def _warnings(records: Sequence[RunRecord], studies: Sequence[Study], names: Sequence[str]) -> list[str]:
     lines = [
         f"{name} is not complete ({status(record.events())}): its means may rest on fewer repeats."
         for record, name in zip(records, names, strict=True)
@@ -81,6 +82,8 @@ def _warnings(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
     ]
     if len({_digest(record) for record in records}) > 1:
         lines.append("These runs were made by different versions of the code.")
+    for record, study, name in zip(records, studies, names, strict=True):
+        lines += [f"{name}: {line}" for line in trouble_lines(record.federations(), study).values()]
     return lines
 
 

@@ -91,7 +91,7 @@ def _sentence(
     what = {
         "pooled": f"Moving real images of {', '.join(arm.sources)} ({arm.name})",
         "local": f"Arm {arm.name}, which shares nothing,",
-    }.get(arm.strategy, f"Adding {arm.name}")
+    }.get(arm.strategy, _adding(arm))
     details = ([f"sd {100 * s.sd:.1f}"] if s.n > 1 else []) + [f"{difference.better} of {s.n} repeats better"]
     numbers = f"{METRICS[PRIMARY]} by {points(s.mean)} points ({', '.join(details)}"
     if over_patients is not None:
@@ -101,6 +101,12 @@ def _sentence(
     if verdict in ("helped", "hurt"):
         return f"{what} {verdict}: it changed {numbers})."
     return f"{what} changed {numbers}). {_doubt(difference, verdict)}"
+
+
+def _adding(arm: Arm) -> str:
+    """Generators add images; a classifier that was trained together adds none."""
+    adds = arm.strategy == "one_shot" or arm.strategy.endswith("_gan")
+    return f"Adding {arm.name}" if adds else f"Arm {arm.name} ({arm.strategy})"
 
 
 def _doubt(difference: Difference, verdict: Verdict) -> str:

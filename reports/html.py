@@ -14,13 +14,18 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from reports.atomic import write_text
+from reports.convergence_section import convergence_section
+from reports.federations import trouble_lines
 from reports.figures import arm_colours
 from reports.findings import caution, findings
 from reports.image_section import image_pairs
 from reports.learning_curves import classifier_curves, generator_curves
-from reports.quantities import bytes_text, duration, listed, share_text
+from reports.message_section import message_section
+from reports.quantities import duration, listed, share_text
 from reports.result_section import result_block
 from reports.run_record import RunRecord
+from reports.selection import selection_table
+from reports.simulated_section import simulated_section
 from reports.study import Study, read_study
 from reports.survey import cards, survey_tables
 from reports.tables import (
@@ -30,12 +35,12 @@ from reports.tables import (
     evaluation_sets,
     markdown,
     metrics_of,
+    unplaced,
 )
 from reports.template import CSS, PAGE
-from reports.time_figures import KIND_NAMES, byte_bars, time_line
+from reports.time_figures import time_line
 from reports.timeline import (
     Event,
-    bytes_moved,
     current_units,
     failures,
     sessions,
@@ -67,8 +72,11 @@ def build_report(record: RunRecord) -> Path:
     colours = arm_colours(list(study.arms), study.baseline.name if study.baseline else None)
     judged = {(i, centre): findings(b, centre, predictions) for i, b in enumerate(found) for centre in b.tested_on}
     synthetic, real = image_pairs(record.folder, study)
+    data_cards = cards(units)
+    federations = record.federations()
+    troubles = trouble_lines(federations, study)
 
-    write_text(record.folder / "table.md", markdown(found, study, sets))
+    write_text(record.folder / "table.md", markdown(found, study, sets, troubles))
     context = {
         "title": f"{study.name} (polycentre report)",
         "study": study,
@@ -77,19 +85,23 @@ def build_report(record: RunRecord) -> Path:
         "metrics": [METRICS[m] for m in metrics_of(found)],
         "baseline": study.baseline.name if study.baseline else None,
         "blocks": [
-            result_block(b, study, sets, colours, {c: judged[i, c] for c in b.tested_on}) for i, b in enumerate(found)
+            result_block(b, study, sets, colours, {c: judged[i, c] for c in b.tested_on}, troubles)
+            for i, b in enumerate(found)
         ],
         "caution": caution([f for (i, c), fs in judged.items() if c == found[i].setting.receiver for f in fs]),
-        "survey": survey_tables(cards(units), study),
+        "unplaced_troubles": unplaced(troubles, found),
+        "survey": survey_tables(data_cards, study),
         "notes": [f"{e['centre']}: {e['text']}" if e.get("centre") else str(e.get("text")) for e in _notes(events)],
         "samples": synthetic,
         "real_samples": real,
         "generator_curves": generator_curves(units),
         "classifier_curves": classifier_curves(units, study, colours),
+        "selection": selection_table(units, study),
+        "convergence": convergence_section(record.convergence(), study, data_cards),
+        "simulated": simulated_section(record.virtual_time(), federations, troubles, study),
         "time_line": time_line(events),
         "time_facts": _time_facts(events),
-        "bytes_table": _bytes_table(events),
-        "byte_bars": byte_bars(events),
+        "messages": message_section(events, record.expected(), list(study.centres)),
         "limits": _limits(study, sets),
         "scenario_yaml": record.scenario_yaml,
         "environment": json.dumps(environment, indent=1, ensure_ascii=False),
@@ -98,11 +110,14 @@ def build_report(record: RunRecord) -> Path:
     anchors = {
         "findings": "Findings",
         "results": "Results" if found else "",
+        "selection": "Chosen generators" if context["selection"] else "",
         "centres": "Centres",
         "samples": "Images" if synthetic or real else "",
         "curves": "Learning curves" if context["generator_curves"] or context["classifier_curves"] else "",
+        "convergence": "Convergence" if context["convergence"] else "",
+        "simulated": "Simulated time" if context["simulated"] else "",
         "time": "Who worked when",
-        "bytes": "What was sent" if context["bytes_table"] else "",
+        "messages": "Messages" if context["messages"] else "",
         "limits": "Limits",
         "scenario": "Scenario",
     }
@@ -117,7 +132,9 @@ def build_report(record: RunRecord) -> Path:
 
 def _status(folder: Path, events: Sequence[Event]) -> dict[str, Any]:
     kind = status(events)
-    resume = f"polycentre run {folder / 'scenario.yaml'} --out {folder} --resume"
+    deployment = [e.get("deployment") for e in events if e["event"] == "run_started"][-1:]
+    where = f" --deployment {deployment[0]}" if any(deployment) else ""
+    resume = f"polycentre run {folder / 'scenario.yaml'}{where} --out {folder} --resume"
     if kind == "completed":
         return {"kind": kind, "title": "Complete: every unit of work finished.", "lines": [], "command": ""}
     lines = [
@@ -161,7 +178,7 @@ def _notes(events: Sequence[Event]) -> list[Event]:
     return list(notes.values())
 
 
-# -- time and bytes ------------------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------------
 
 
 def _time_facts(events: Sequence[Event]) -> list[tuple[str, str]]:
@@ -176,23 +193,6 @@ def _time_facts(events: Sequence[Event]) -> list[tuple[str, str]]:
         ("Work, summed over lanes", duration(cpu)),
         ("Sessions", str(len(sessions(events)))),
     ]
-
-
-def _bytes_table(events: Sequence[Event]) -> dict[str, Any] | None:
-    moved = bytes_moved(events)
-    if not moved:
-        return None
-    rows = [
-        [c, KIND_NAMES.get(k, k), str(n), bytes_text(d), bytes_text(u)] for (c, k), (n, d, u) in sorted(moved.items())
-    ]
-    n, down, up = (sum(values[i] for values in moved.values()) for i in range(3))
-    rows.append(["All", "", str(n), bytes_text(down), bytes_text(up)])
-    return {
-        "caption": "Bodies and arrays of the messages, without the transport's own bytes.",
-        "header": ["Centre", "Work", "Messages", "To the centre", "From the centre"],
-        "text": [True, True, False, False, False],
-        "rows": rows,
-    }
 
 
 # -- words ---------------------------------------------------------------------------------------------------------

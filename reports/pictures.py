@@ -63,7 +63,16 @@ def picture(figure: Figure, alt: str) -> Picture:
 
 
 def legend_above(figure: Figure, entries: Sequence[tuple[str, str]]) -> None:
-    """Lay out the figure with one row of (colour, name) above its panels."""
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
-    handles = [Patch(facecolor=colour, label=name) for colour, name in entries]
-    figure.legend(handles=handles, loc="upper left", ncols=len(handles), handlelength=1, fontsize=8)
+    """Lay out the figure with a legend of (colour, name) above its panels."""
+    handles_above(figure, [Patch(facecolor=colour, label=name) for colour, name in entries], handlelength=1)
+
+
+def handles_above(figure: Figure, handles: Sequence[Any], *, handlelength: float = 2.4) -> None:
+    """Lay out the figure with a legend of labelled artists above its panels, in as many rows as the width asks for."""
+    widths_in = [0.35 + 0.1 * handlelength + 0.075 * len(str(handle.get_label())) for handle in handles]
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / max(widths_in, default=1.0))))
+    if sum(widths_in) <= figure.get_figwidth():
+        columns = max(1, len(handles))
+    rows = -(-len(handles) // columns)
+    figure.tight_layout(rect=(0, 0, 1, 1 - (0.1 + 0.2 * rows) / figure.get_figheight()))
+    figure.legend(handles=handles, loc="upper left", ncols=columns, handlelength=handlelength, fontsize=8)

@@ -13,12 +13,14 @@ from reports.study import Arm, Study
 from reports.tables import (
     Block,
     EvaluationSet,
+    Troubles,
     count_text,
     evaluation_text,
     metrics_of,
     points,
     role_text,
     setting_text,
+    troubles_of,
 )
 
 # Column groups of one table; further test centres go into a table below, so that a page holds it.
@@ -32,6 +34,7 @@ def result_block(
     sets: dict[tuple[str, str], EvaluationSet],
     colours: dict[str, str],
     judged: dict[str, list[Finding]],
+    troubles: Troubles,
 ) -> dict[str, Any]:
     n_real = block.baseline.n_real if block.baseline else math.nan
     return {
@@ -48,6 +51,7 @@ def result_block(
             _result_table(block, block.tested_on[i : i + _GROUPS], study, sets, colours, judged)
             for i in range(0, len(block.tested_on), _GROUPS)
         ],
+        "troubles": troubles_of(block, troubles),
     }
 
 

@@ -301,7 +301,7 @@ class RunRecord:
     def write_expected(self, expected: Iterable[Mapping[str, Any]]) -> None:
         """Write expected.json, one entry with the keys `EXPECTED_KEYS` per centre and kind of job.
 
-        Bytes are those of arrays, without the small JSON bodies; None where nobody can know them before the run.
+        Bytes are those of arrays, without the small JSON bodies. A number that nobody can know before the run is None.
 
         Raises:
             RecordError: other keys, or two entries for one centre and kind.

@@ -87,4 +87,5 @@ def _role(entry: dict[str, Any], has_baseline: bool) -> Role:
         return "control"
     if entry.get("strategy") == "local":
         return "candidate" if has_baseline else "baseline"
-    return "upper bound" if entry.get("strategy") == "pooled" else "candidate"
+    # pooled_gan: what the receiver gets is synthetic, but the generator's real images had to move first.
+    return "upper bound" if entry.get("strategy") in ("pooled", "pooled_gan") else "candidate"

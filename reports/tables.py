@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ METRICS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
 }
+# (arm, task) -> what went wrong in its federation, in a line.
+Troubles = Mapping[tuple[str, str], str]
 # The one that findings and differences are about: it depends neither on a threshold nor on the prevalence.
 PRIMARY = "auroc"
 
@@ -210,11 +213,32 @@ def metrics_of(found: Sequence[Block]) -> list[str]:
     return [metric for metric in METRICS if metric in seen]
 
 
-def markdown(found: Sequence[Block], study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> str:
-    """The main table as Markdown, one part for each test centre, padded so that it reads well in a terminal too."""
+def troubles_of(block: Block, troubles: Troubles) -> list[str]:
+    """The lines about the arms of a table, in its order of rows."""
+    keys = [(row.arm.name, block.setting.task) for row in block.rows]
+    return [troubles[key] for key in keys if key in troubles]
+
+
+def unplaced(troubles: Troubles, found: Sequence[Block]) -> list[str]:
+    """The lines about arms that no table shows."""
+    shown = {(row.arm.name, block.setting.task) for block in found for row in block.rows}
+    return [line for key, line in troubles.items() if key not in shown]
+
+
+def markdown(
+    found: Sequence[Block],
+    study: Study,
+    sets: dict[tuple[str, str], EvaluationSet],
+    troubles: Troubles = MappingProxyType({}),
+) -> str:
+    """The main table as Markdown, one part for each test centre, padded so that it reads well in a terminal too.
+
+    troubles: what to say under each table that has the arm, and at the end of those that no table has.
+    """
     lines = [f"# {study.name}", ""]
+    homeless = [line for trouble in unplaced(troubles, found) for line in (trouble, "")]
     if not found:
-        return "\n".join([*lines, "No classifier was tested yet.", ""])
+        return "\n".join([*lines, "No classifier was tested yet.", "", *homeless])
     metrics = metrics_of(found)
     for block in found:
         lines += [f"## {setting_text(block.setting)}", ""]
@@ -227,6 +251,8 @@ def markdown(found: Sequence[Block], study: Study, sets: dict[tuple[str, str], E
                 images = [count_text(row.n_real), count_text(row.n_synthetic)]
                 rows.append([name, *images, *measured, difference_text(block.difference(row, centre))])
             lines += [evaluation_text(block, centre, study, sets), "", *_padded(rows), ""]
+        lines += [line for trouble in troubles_of(block, troubles) for line in (trouble, "")]
+    lines += homeless
     lines += [
         "Own: the receiver's real training images. Added: synthetic ones, or what an upper bound or a control adds.",
         "Percent: mean (standard deviation over repeats). Against the baseline: difference in points, by repeat,",

@@ -4,6 +4,8 @@ It is a Python file because Flower's app bundle leaves .html files behind. The p
 forbids it), runs no script, and prints.
 """
 
+from reports.federation_template import CONVERGENCE, MESSAGES, SELECTION, SIMULATED_TIME
+
 CSS = """
 :root { --ink: #1f2933; --soft: #5b6670; --rule: #d9dde3; --tint: #f5f7f9; --accent: #0b5c8f;
         --good: #11704a; --bad: #a8321f; --warn: #8a5a00; }
@@ -38,6 +40,7 @@ dl.facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 ul.findings { list-style: none; margin: 6px 0 4px; padding: 0; }
 ul.findings li { display: grid; grid-template-columns: 118px 1fr; gap: 14px; padding: 6px 0;
                  border-bottom: 1px solid var(--rule); }
+ul.findings.one li { grid-template-columns: minmax(118px, 260px) 1fr; }
 .badge { align-self: start; justify-self: start; font-size: 12px; font-weight: 600; padding: 1px 9px;
          border-radius: 10px; border: 1px solid; white-space: nowrap; }
 table.plain th, table.plain td { padding: 5px 10px; }
@@ -189,6 +192,7 @@ PAGE = (
 {% else %}<p>{{ b.no_findings }}</p>{% endif %}
 {% endfor %}
 {% if caution %}<p class="note">{{ caution }}</p>{% endif %}
+{% for line in unplaced_troubles %}<p class="note">{{ line }}</p>{% endfor %}
 </section>
 
 {% if blocks %}
@@ -204,9 +208,13 @@ of another centre) or a control (own images again) adds in their place.</p>
 {{ picture(b.picture, "Each dot is one repeat, the bar their mean, the dashed line the mean of the baseline. "
                       ~ "The axis does not start at zero.") }}
 {% for t in b.tables %}{{ result_table(t, metrics) }}{% endfor %}
+{% for line in b.troubles %}<p class="note">{{ line }}</p>{% endfor %}
 {% endfor %}
 </section>
 {% endif %}
+"""
+    + SELECTION
+    + """
 
 <section id="centres"><h2>What the centres hold</h2>
 {% if survey %}{% for t in survey %}{{ plain_table(t) }}{% endfor %}
@@ -238,7 +246,10 @@ of another centre) or a control (own images again) adds in their place.</p>
 {% endif %}
 </section>
 {% endif %}
-
+"""
+    + CONVERGENCE
+    + SIMULATED_TIME
+    + """
 <section id="time"><h2>Who worked when</h2>
 {% if time_line %}
 {{ picture(time_line, "Every bar is one unit of work in a centre; a centre with several bars at once worked in "
@@ -246,14 +257,9 @@ of another centre) or a control (own images again) adds in their place.</p>
 {{ facts(time_facts) }}
 {% else %}<p>No unit of work has finished yet.</p>{% endif %}
 </section>
-
-{% if bytes_table %}
-<section id="bytes"><h2>What was sent</h2>
-<div class="side"><div>{{ plain_table(bytes_table) }}</div>
-<div>{% if byte_bars %}{{ picture(byte_bars) }}{% endif %}</div></div>
-</section>
-{% endif %}
-
+"""
+    + MESSAGES
+    + """
 <section id="limits"><h2>How to read this, and its limits</h2>
 <ul>{% for line in limits %}<li>{{ line }}</li>{% endfor %}</ul>
 <p><strong>This is research software, not a medical device. Nothing here may guide the care of a patient.</strong></p>

@@ -7,7 +7,7 @@ theirs, and what lies between them is nobody's time. A session that was killed e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -114,14 +114,20 @@ def start_up_seconds(events: Sequence[Event]) -> float:
     return max(0.0, min(begun) - newest[0].start) if begun else math.nan
 
 
-def union_seconds(intervals: Sequence[tuple[float, float]]) -> float:
-    """Length of the union of intervals (start, end)."""
-    total, reached = 0.0, -math.inf
+def union(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Disjoint intervals that cover what `intervals` (start, end) cover, in order; empty ones are left out."""
+    merged: list[tuple[float, float]] = []
     for start, end in sorted(intervals):
-        if end > reached:
-            total += end - max(start, reached)
-            reached = end
-    return total
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        elif end > start:
+            merged.append((start, end))
+    return merged
+
+
+def union_seconds(intervals: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals (start, end)."""
+    return math.fsum(end - start for start, end in union(intervals))
 
 
 def lanes(intervals: Sequence[tuple[float, float]]) -> list[int]:
@@ -155,14 +161,3 @@ def current_units(events: Sequence[Event]) -> set[str]:
     return {
         str(e.get("unit")) for session in sessions(events)[-1:] for e in session.events if e["event"] == "unit_finished"
     }
-
-
-def bytes_moved(events: Sequence[Event]) -> dict[tuple[str, str], tuple[int, int, int]]:
-    """(centre, kind) -> (messages answered, bytes to the centre, bytes from it), over all sessions."""
-    moved: dict[tuple[str, str], tuple[int, int, int]] = {}
-    for e in events:
-        if e["event"] == "unit_finished" and not e.get("cached"):
-            key = (str(e.get("centre")), str(e.get("kind")))
-            n, down, up = moved.get(key, (0, 0, 0))
-            moved[key] = (n + 1, down + int(e.get("bytes_down") or 0), up + int(e.get("bytes_up") or 0))
-    return moved

@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from federation.units import derive_seed
-from scenarios.plan import Plan, probe_key
-from scenarios.scenario import CyclicArm, DmGANArm, FedAvgGANArm, GenerativeArm, MdGANArm, PooledGANArm, Scenario
+from scenarios.plan import Cell, Plan, probe_key
+from scenarios.scenario import (
+    CyclicArm,
+    DmGANArm,
+    FedAvgClassifierArm,
+    FedAvgGANArm,
+    GenerativeArm,
+    MdGANArm,
+    PooledGANArm,
+    Scenario,
+)
 from strategies.dm_gan import DmGANPlan, DmGANSettings, GradientRules
+from strategies.fedavg_classifier import ClassifierFederation
 from strategies.fedavg_gan import Federation, LocalRules
 from strategies.fidelity import Fidelity
 from strategies.rounds import Member, RoundSettings
@@ -50,10 +60,8 @@ def federations(plan: Plan) -> list[FederationPlan]:
 def _plan(plan: Plan, name: str, arm: Any, task: str, series: Series, members: tuple[str, ...]) -> FederationPlan:
     spec = plan.generator_spec(name, task)
     seed = plan.scenario.seed
-    rules = LocalRules(
-        **{key: getattr(arm, key) for key in ("optimizer", "batch_norm", "proximal_mu") if hasattr(arm, key)},
-        **({"ema": arm.average_ema} if isinstance(arm, FedAvgGANArm) else {}),
-    )
+    named = {"optimizer": "optimizer", "batch_norm": "batch_norm", "proximal_mu": "proximal_mu", "ema": "average_ema"}
+    rules = LocalRules(**{own: getattr(arm, key) for own, key in named.items() if hasattr(arm, key)})
     # Patches of a central model move to its first centre.
     working = members[:1] if series == "central" else members
     classes = [0, 1] if arm.conditional else [1]
@@ -111,6 +119,52 @@ def remote_trainings(plan: Plan, *, deployed: bool = False) -> list[RemotePlan]:
                 f"{name}/{task}", members,
             ))  # fmt: skip
     return plans
+
+
+@dataclass(frozen=True)
+class ClassifierPlan:
+    """A federated classifier, one cell of the study, with what its clock needs."""
+
+    federation: ClassifierFederation
+    purpose: str
+    members: tuple[str, ...]
+
+
+def federated_classifier(plan: Plan, cell: Cell) -> ClassifierPlan:
+    """The federation behind a cell of an arm of strategy fedavg_classifier."""
+    s = plan.scenario
+    arm = s.arms[cell.arm]
+    assert isinstance(arm, FedAvgClassifierArm)
+    members = s.members(arm, cell.receiver)
+    body = plan.cell_body(cell, [])
+    settings = round_settings(s, arm)
+    # Its initial weights travel, too.
+    spec = body["classifier"] | {"pretrained": None}
+    purpose = f"{cell.arm}/{cell.task}/{cell.classifier.model}/{cell.fraction or cell.images}/{cell.repeat}"
+
+    def of(centre: str) -> Member:
+        own = {"size": body["size"], "subset_seed": body["subset_seed"]} if centre == cell.receiver else {
+            "size": {"fraction": None, "images": None}, "subset_seed": 0,
+        }  # fmt: skip
+        return Member(centre, plan.data_body(centre, cell.task) | own | {
+            "classifier": spec, "training": body["training"], "optimizer": arm.optimizer, "proximal_mu": arm.proximal_mu,
+            "of_steps": settings.rounds * settings.local_steps,
+            "seed": derive_seed(s.seed, f"federation/{purpose}", centre),
+            "compute": plan.compute_body(centre, probe_key("classifier", cell.classifier.model, cell.task)),
+        }, cell.task)  # fmt: skip
+
+    shared = ("data", "task", "split", "data_seed", "size", "subset_seed", "training", "compute")
+    validation = {key: body[key] for key in shared} | {"classifier": spec}
+    federation = ClassifierFederation(
+        arm=cell.arm, task=cell.task, label=cell.label, spec=body["classifier"], seed=body["seed"],
+        members=[of(centre) for centre in members], settings=settings, aggregation=arm.aggregation,
+        options=arm.aggregation_options, validation=validation,
+        adoption=validation | {
+            "cell": body["cell"], "seed": body["seed"], "fine_tune": arm.fine_tune, "send_classifier": body["send_classifier"],
+            "pretrained_sha256": body["pretrained_sha256"],
+        },
+    )  # fmt: skip
+    return ClassifierPlan(federation, purpose, members)
 
 
 def member(plan: Plan, name: str, task: str, spec: dict[str, Any], rules: dict[str, Any], centre: str) -> Member:

@@ -18,9 +18,11 @@ from federation.transport import Transport, encoded_bytes
 from metrics.feature_spaces import FEATURE_SPACES
 from models import ClassifierSpec, GeneratorSpec
 from models.federated_parts import averaged_state
-from scenarios.federations import federations, remote_trainings
+from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.plan import Plan
+from scenarios.scenario import FedAvgClassifierArm
 from strategies.dm_gan import DmGANPlan, job_bytes
+from strategies.fedavg_classifier import ClassifierFederation
 from strategies.fidelity import PREVIEW, Fidelity
 from strategies.remote_generator import adversarial_phases, build_gan
 from strategies.strategy import split_evenly
@@ -89,7 +91,10 @@ def expected_messages(plan: Plan) -> list[Expected]:
         if key not in sizes:
             sizes[key] = classifier_bytes(plan.classifier_spec(cell.classifier, cell.task))
         places = plan.test_centres(cell)
-        count.add(cell.receiver, "learn", up=sizes[key] if places else 0)
+        if isinstance(plan.scenario.arms[cell.arm], FedAvgClassifierArm):
+            _count_classifier(count, federated_classifier(plan, cell).federation, sizes[key] if places else 0)
+        else:
+            count.add(cell.receiver, "learn", up=sizes[key] if places else 0)
         for centre in places:
             count.add(centre, "test", down=sizes[key])
     kinds: dict[str, list[Expected]] = defaultdict(list)
@@ -117,6 +122,26 @@ def _count_federation(count: _Counter, f: Any) -> None:
     for member, rounds in zip(f.members, turns, strict=True):
         count.add(member.centre, "train_round", rounds, size, size, rounds * settings.local_steps)
     _count_measurements(count, f.fidelity, f.spec, settings.rounds, sums)
+
+
+def _count_classifier(count: _Counter, f: ClassifierFederation, adopted: int) -> None:
+    settings, spec = f.settings, canonical_json(f.spec | {"pretrained": None})
+    size, plain = classifier_round_bytes(spec, settings.transport), classifier_round_bytes(spec, "fp32")
+    for member in f.members:
+        count.add(member.centre, "train_classifier_round", settings.rounds, size, size)
+    receiver = f.members[0].centre
+    count.add(receiver, "validate_classifier", settings.rounds, plain)
+    count.add(receiver, "adopt_classifier", down=plain, up=adopted)
+
+
+@lru_cache(maxsize=256)
+def classifier_round_bytes(spec: str, transport: Transport) -> int:
+    """Size of a classifier's averaged weights as they travel."""
+    with torch.device("meta"):
+        network = ClassifierSpec.model_validate_json(spec).build(0)
+    return encoded_bytes(
+        {n: (tuple(t.shape), "float32") for n, t in averaged_state(network, copy=False).items()}, transport
+    )
 
 
 def _count_reference(count: _Counter, fidelity: Fidelity) -> int:

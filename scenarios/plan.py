@@ -16,6 +16,7 @@ from federation.units import derive_seed
 from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
 from scenarios.scenario import (
     ClassifierChoice,
+    FedAvgClassifierArm,
     GenerativeArm,
     Generator,
     LocalArm,
@@ -135,12 +136,13 @@ class Plan:
                 for n in trained
             ]
             together = [n for n, arm in s.arms.items() if isinstance(arm, GenerativeArm) and centre in s.members(arm)]
-            batches += [
-                {"batch_size": s.arms[n].training["batch_size"], "both": s.arms[n].conditional} for n in together
-            ]
+            batches += [_batch(s.arms[n]) for n in together]
             trained += together
+            learns = "receiver" in roles or any(
+                isinstance(arm, FedAvgClassifierArm) and centre in s.members(arm) for arm in s.arms.values()
+            )
             pooled = any(isinstance(arm, PooledArm) and centre in arm.centres for arm in s.arms.values())
-            needed = "receiver" in roles or bool(trained) or pooled
+            needed = learns or bool(trained) or pooled
             tasks.append(
                 {
                     "task": task.model_dump(mode="json"),
@@ -162,6 +164,7 @@ class Plan:
                     for name, arm in s.arms.items()
                     for n in _generators_of(name, arm) if task.name in self.tasks_of(n)
                 }  # fmt: skip
+            if learns:
                 models |= {
                     probe_key("classifier", c.model, task.name): {"classifier": self.classifier_spec(c, task.name)}
                     for c in s.study.classifiers
@@ -215,11 +218,10 @@ class Plan:
                 for generator in generators
             )
             classes = (0, 1) if settings.classes == "both" else (1,)
-            deliveries.append(
-                Delivery(
-                    arm_name, receiver, task, generators, portions(settings.synthetic, generators), classes, bodies
-                )
-            )
+            # Of which some are chosen, each makes as many as all together: one may be chosen alone.
+            chosen = isinstance(arm, OneShotArm) and arm.choose is not None
+            counts = (settings.synthetic,) * len(generators) if chosen else portions(settings.synthetic, generators)
+            deliveries.append(Delivery(arm_name, receiver, task, generators, counts, classes, bodies))
         return deliveries
 
     def transfers(self) -> list[Transfer]:
@@ -238,9 +240,10 @@ class Plan:
         seed = derive_seed(self.scenario.seed, f"pooled/{task}", centre)
         return self.data_body(centre, task) | {"classes": classes, "patches": patches, "seed": seed}
 
-    def availability(self, centres: Iterable[str]) -> dict[str, Availability]:
-        """How simulated centres behave."""
-        return {centre: self.scenario.centres[centre].availability.build() for centre in centres}
+    def availability(self, centres: Iterable[str], *, faults: bool = True) -> dict[str, Availability]:
+        """How simulated centres behave; without faults only their speeds."""
+        found = {centre: self.scenario.centres[centre].availability.build() for centre in centres}
+        return found if faults else {centre: Availability(speed=own.speed) for centre, own in found.items()}
 
     def synthesised(self) -> set[tuple[str, str, str, tuple[int, ...]]]:
         """(receiver, generator, task, classes) of every pool of synthetic images."""
@@ -282,6 +285,7 @@ class Plan:
             },
             "size": {"fraction": cell.fraction, "images": cell.images},
             "pools": pools,
+            "choose": arm.choose.model_dump(mode="json") if isinstance(arm, OneShotArm) and arm.choose else None,
             "oversample": arm.oversample if isinstance(arm, LocalArm) else None,
             "subset_seed": derive_seed(s.seed, f"subset/{cell.task}", cell.receiver, cell.repeat),
             "seed": derive_seed(s.seed, f"classifier/{cell.task}/{cell.classifier.model}", cell.receiver, cell.repeat),
@@ -293,7 +297,9 @@ class Plan:
         """What another centre needs to test a cell's classifier."""
         learned = self.cell_body(cell, [])
         return self.data_body(centre, cell.task) | {
-            "cell": learned["cell"], "classifier": learned["classifier"], "training": learned["training"],
+            "cell": learned["cell"], "training": learned["training"],
+            # Its weights travel; a file of pretrained ones is of no use there.
+            "classifier": learned["classifier"] | {"pretrained": None},
             "seed": learned["seed"],
             "compute": learned["compute"] | {"device": self.compute_body(centre)["device"]},
         }  # fmt: skip
@@ -319,7 +325,14 @@ class Plan:
                         continue
                     if isinstance(arm, PooledArm) and not [c for c in arm.centres if c != receiver]:
                         continue
+                    if isinstance(arm, FedAvgClassifierArm) and len(self.scenario.members(arm, receiver)) < 2:
+                        continue
                     yield name, arm, receiver, task.name
+
+
+def _batch(arm: Any) -> dict[str, Any]:
+    """What an arm's generative model needs of each member's patches."""
+    return {"batch_size": arm.training["batch_size"], "both": arm.conditional}
 
 
 def _generators_of(name: str, arm: Any) -> tuple[str, ...]:

@@ -289,11 +289,30 @@ class LocalArm(_Arm):
     )
 
 
+class GeneratorChoice(_Section):
+    """Which of an arm's generators a receiver uses; see `strategies.choice`."""
+
+    by: Literal["distance", "validation"] = Field(
+        description="distance to the receiver's training patches, or gain on its validation patches"
+    )
+    how: Literal["select", "weight"] = "select"
+    keep: int = Field(1, ge=1, description="generators that are selected")
+    space: str = Field("texture", description="feature space of the distance")
+
+    @field_validator("space")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in FEATURE_SPACES:
+            raise ValueError(f"known feature spaces: {', '.join(FEATURE_SPACES)}")
+        return value
+
+
 class OneShotArm(_Arm):
     """Each provider's generator goes to the receiver once (paper 000)."""
 
     strategy: Literal["one_shot"]
     generators: tuple[str, ...] = Field(min_length=1)
+    choose: GeneratorChoice | None = Field(None, description="use the best of them; all in equal parts when left out")
 
 
 class PooledArm(_Arm):
@@ -438,6 +457,18 @@ class PooledGANArm(_InRounds, GenerativeArm):
         return self.rounds * self.local_steps
 
 
+class FedAvgClassifierArm(_Averaged, _Arm):
+    """Receiver and providers train the classifier together; no image is made."""
+
+    strategy: Literal["fedavg_classifier"]
+    centres: tuple[str, ...] | None = Field(
+        None, min_length=1, description="who trains with each receiver; all providers when left out"
+    )
+    optimizer: Literal["keep", "reset"] = Field("reset", description="moments of the centres' optimizers over rounds")
+    fine_tune: int = Field(0, ge=0, description="steps on the receiver's own patches after the last round")
+    transport: Transport = Field("fp32", description="how weights travel")
+
+
 class _DmGAN(GenerativeArm):
     """Keys of strategies with the generator on the server; see `strategies.dm_gan.DmGANSettings`."""
 
@@ -507,9 +538,18 @@ ARMS: dict[str, type[_Arm]] = {
     "pooled_gan": PooledGANArm,
     "dm_gan": DmGANArm,
     "md_gan": MdGANArm,
+    "fedavg_classifier": FedAvgClassifierArm,
 }
 Arm = Annotated[
-    LocalArm | OneShotArm | PooledArm | FedAvgGANArm | CyclicArm | PooledGANArm | DmGANArm | MdGANArm,
+    LocalArm
+    | OneShotArm
+    | PooledArm
+    | FedAvgGANArm
+    | CyclicArm
+    | PooledGANArm
+    | DmGANArm
+    | MdGANArm
+    | FedAvgClassifierArm,
     Field(discriminator="strategy"),
 ]
 
@@ -581,9 +621,10 @@ class Scenario(_Section):
     def providers(self) -> list[str]:
         return [name for name, centre in self.centres.items() if "provider" in centre.roles]
 
-    def members(self, arm: Any) -> tuple[str, ...]:
-        """The centres that train together in an arm."""
-        return tuple(arm.centres or self.providers)
+    def members(self, arm: Any, receiver: str | None = None) -> tuple[str, ...]:
+        """The centres that train together in an arm, with the receiver first if it takes part as such."""
+        centres = tuple(arm.centres or self.providers)
+        return centres if receiver is None else (receiver, *(centre for centre in centres if centre != receiver))
 
 
 def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and what would be right"
@@ -630,9 +671,11 @@ def _arm_problems(s: Scenario, name: str, arm: Any, tasks: list[str]):
                 )
         if settings.use == "only" and settings.classes != "both":
             yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
+        if arm.choose is not None and len(arm.generators) < 2:
+            yield f"arms.{name}.choose: there is one generator and nothing to choose; name two, or remove choose"
         if settings.synthetic < len(arm.generators):
             yield f"arms.{name}.synthetic: {settings.synthetic} images from {len(arm.generators)} generators; raise synthetic"
-    if isinstance(arm, PooledArm | GenerativeArm):
+    if isinstance(arm, PooledArm | GenerativeArm | FedAvgClassifierArm):
         for centre in arm.centres or ():
             if centre not in s.centres:
                 yield f"arms.{name}.centres: no centre {centre!r}; centres: {', '.join(s.centres)}"
@@ -644,13 +687,20 @@ def _arm_problems(s: Scenario, name: str, arm: Any, tasks: list[str]):
         if settings.use == "only" and settings.classes != "both":
             yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
     if isinstance(arm, _InRounds | DmGANArm):
-        members = len(s.members(arm))
+        members = len(_members_at_least(s, arm))
         if arm.quorum is not None and arm.quorum > members:
             yield f"arms.{name}.quorum: {arm.quorum}, but the arm has {members} centres; lower quorum"
     if isinstance(arm, MdGANArm) and len(s.members(arm)) < 2:
         yield f"arms.{name}.centres: md_gan lets discriminators change places and has one centre; name two"
     if isinstance(arm, _Averaged):
         try:
-            check_aggregation(arm.aggregation, arm.aggregation_options, len(s.members(arm)))
+            check_aggregation(arm.aggregation, arm.aggregation_options, len(_members_at_least(s, arm)))
         except ValueError as problem:
             yield f"arms.{name}.aggregation: {problem}"
+
+
+def _members_at_least(s: Scenario, arm: Any) -> tuple[str, ...]:
+    """The members of an arm; of a federated classifier with the receiver where they are fewest."""
+    if not isinstance(arm, FedAvgClassifierArm):
+        return s.members(arm)
+    return min((s.members(arm, receiver) for receiver in arm.receivers or s.receivers), key=len)

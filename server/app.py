@@ -1,5 +1,7 @@
 """The ServerApp: read the scenario, find the nodes, run the study, write the run folder.
 
+In simulation the nodes are alike and any of them plays any centre; in a deployment every node is one centre.
+
 `polycentre run` passes a run folder that it made, with the resolved scenario in it. `flwr run .` by itself runs the
 default scenario into a new folder below the cache.
 """
@@ -16,16 +18,20 @@ import psutil
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from federation.centres import GridCentres, assign_lanes, wait_for_nodes
+from federation.centres import Centres, GridCentres, assign_lanes, wait_for_nodes
 from federation.code_digest import COMPUTING, code_digest, package_folder
 from federation.errors import StudyError
+from federation.roll_call import RollCall
 from reports.run_record import RunRecord
 from scenarios import reader
+from scenarios.scenario import PooledArm, Scenario
 from server.environment import describe
 from server.study import Study
 
 app = ServerApp()
 log = logging.getLogger("flwr")
+# A deployed job takes seconds from message to message anyway, and the SuperLink answers each poll over HTTP.
+_DEPLOYED_POLL_S = 0.25
 
 
 @app.main()
@@ -47,7 +53,8 @@ def main(grid: Grid, context: Context) -> None:
         begin(record)
     log.info("polycentre: code from %s (digest %s)", package_folder("server").parent, code_digest())
     log.info("polycentre: run folder %s", record.folder)
-    done = conduct(grid, record, cache)
+    node_wait_s = float(config["node_wait_s"]) if config["deployed"] else None
+    done = conduct(grid, record, cache, node_wait_s)
     if not config["begun"]:  # with `polycentre run` the command line builds the report
         log.info("polycentre: report %s", record.build())
     if not done:
@@ -85,28 +92,40 @@ def _superlink_pid() -> str:
     return ""
 
 
-def begin(record: RunRecord) -> None:
-    """Open a session of the run: from here its wall time counts, so the start of Flower is in it."""
-    record.event("run_started", run_id=record.folder.name, resumed=bool(record.units()), code=code_digest())
+def begin(record: RunRecord, deployment: str = "") -> None:
+    """Open a session of the run: from here its wall time counts, so the start of Flower is in it.
+
+    Args:
+        deployment: the name under which `polycentre run` knows the nodes; empty in simulation.
+    """
+    record.event(
+        "run_started",
+        run_id=record.folder.name,
+        resumed=bool(record.units()),
+        code=code_digest(),
+        deployment=deployment,
+    )
 
 
-def conduct(grid: Grid, record: RunRecord, cache: Path) -> bool:
+def conduct(grid: Grid, record: RunRecord, cache: Path, node_wait_s: float | None = None) -> bool:
     """Run the study of a record, whose session is open, over a grid; True when every unit finished.
 
     The last event says how it ended, also when it raises.
+
+    Args:
+        node_wait_s: None in simulation; in a deployment, how long a centre's node is waited for.
     """
     started = time.time()
     scenario = reader.parse(record.scenario_yaml, source=str(record.folder / "scenario.yaml"), base=record.folder)
     status, text, exit_status = "failed", "", 1
     try:
-        nodes = wait_for_nodes(grid, at_least=len(scenario.centres), timeout_s=5.0)
-        centres = GridCentres(
-            grid,
-            assign_lanes(list(scenario.centres), nodes),
-            max_in_flight=scenario.compute.workers,
-            on_event=record.event,
-        )
-        place = {"out": str(record.folder.absolute()), "cache": str(cache.absolute())}
+        if node_wait_s is None:
+            centres = simulated_centres(grid, scenario, record)
+            place = {"out": str(record.folder.absolute()), "cache": str(cache.absolute())}
+        else:
+            refuse_pooling(scenario)
+            centres = deployed_centres(grid, scenario, record, node_wait_s)
+            place = {}  # every node knows its own
         if Study(scenario, centres, record, place).run():
             status, exit_status = "completed", 0
         else:
@@ -119,6 +138,40 @@ def conduct(grid: Grid, record: RunRecord, cache: Path) -> bool:
     finally:
         record.event("run_finished", status=status, seconds=time.time() - started, text=text, exit_status=exit_status)
     return status == "completed"
+
+
+def simulated_centres(grid: Grid, scenario: Scenario, record: RunRecord) -> Centres:
+    """Nodes that play whom they are told to, as many at once as there are workers."""
+    nodes = wait_for_nodes(grid, at_least=len(scenario.centres), timeout_s=5.0)
+    lanes = assign_lanes(list(scenario.centres), nodes)
+    return GridCentres(grid, lanes, max_in_flight=scenario.compute.workers, on_event=record.event)
+
+
+def deployed_centres(grid: Grid, scenario: Scenario, record: RunRecord, node_wait_s: float) -> Centres:
+    """The scenario's centres, each on its own node and its own machine.
+
+    Raises:
+        StudyError: a centre without a node, or with two.
+    """
+    roll = RollCall(grid, list(scenario.centres), on_note=lambda text: record.event("note", centre="", text=text))
+    return GridCentres(
+        grid, roll.wait(node_wait_s), simulated=False, per_node=2, poll_s=_DEPLOYED_POLL_S, relocate=roll.lanes, patience_s=node_wait_s,
+        on_event=record.event,
+    )  # fmt: skip
+
+
+def refuse_pooling(scenario: Scenario) -> None:
+    """A deployed node neither sends real patches nor takes them: an arm that needs it is refused before anything starts.
+
+    Raises:
+        StudyError: with the arms and what to do.
+    """
+    pooled = [name for name, arm in scenario.arms.items() if isinstance(arm, PooledArm)]
+    if pooled:
+        raise StudyError(
+            f"arms.{', arms.'.join(pooled)}: pooled moves real patches, which a deployed centre refuses; remove "
+            f"{'it' if len(pooled) == 1 else 'them'} ({' '.join(f'--set arms.{name}=null' for name in pooled)}), or simulate", 2,
+        )  # fmt: skip
 
 
 def default_cache() -> str:

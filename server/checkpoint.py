@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,6 @@ class Checkpointed(Centres):
         self._jobs: dict[str, Job] = {}
         self._ready: deque[Reply] = deque()
         self._numbers: dict[str, int] = {}  # of the last progress recorded, by key
-        self.failed: list[Reply] = []
-        self.good: list[Reply] = []  # without their arrays
 
     def known(self, job: Job) -> Reply | None:
         stored = None if job.kind in NOT_KEPT else self._record.read_unit(job.unit)
@@ -67,7 +64,6 @@ class Checkpointed(Centres):
             self._keep(job, reply)
             self._finished(job, reply, cached=False)
         else:
-            self.failed.append(reply)
             text = explain(reply.centre, reply.code, job.label or job.kind, reply.numbers)
             self._record.event(
                 "unit_failed", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label, code=reply.code,
@@ -79,6 +75,7 @@ class Checkpointed(Centres):
         units = list(units)
         for unit in units:
             self._jobs.pop(unit, None)
+        self._ready = deque(reply for reply in self._ready if reply.unit not in units)
         self._inner.cancel(units)
 
     def save_progress(self, key: str, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -114,7 +111,6 @@ class Checkpointed(Centres):
         self._record.write_unit(job.unit, info, reply.arrays or None)
 
     def _finished(self, job: Job, reply: Reply, cached: bool) -> None:
-        self.good.append(replace(reply, arrays={}))
         self._record.event(
             "unit_finished", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label,
             started=reply.started, finished=reply.finished, seconds=reply.finished - reply.started,

@@ -18,23 +18,27 @@ from federation.centres import Centres
 from federation.clock import Clock, RealClock, VirtualClock
 from federation.code_digest import code_digest
 from federation.errors import INPUT_CODES, StudyError, explain
-from federation.exchange import run_together
+from federation.exchange import Exchange, gather, run_together
 from federation.job import Job, Reply
 from federation.units import Units, digest
 from metrics import METRICS
 from models import GeneratorPackage, GeneratorSpec
 from reports.run_record import RunRecord
-from scenarios.federations import federations, remote_trainings
+from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.messages import expected_messages
 from scenarios.plan import Cell, Plan
 from scenarios.scenario import Scenario
 from server.checkpoint import Checkpointed
 from strategies.delivery import deliver
 from strategies.dm_gan import DmGAN
+from strategies.fedavg_classifier import Adopted, FedAvgClassifier
 from strategies.fedavg_gan import FedAvgGAN
 from strategies.one_shot import OneShot
 from strategies.pooled import Pooled
 from strategies.strategy import FederationRecord, Generated, Pool, Shared, Strategy
+
+# Kinds of the learn phase.
+LEARNING = ("learn", "train_classifier_round", "validate_classifier", "adopt_classifier")
 
 
 class Study:
@@ -60,6 +64,9 @@ class Study:
         tested, all_tested = self._test(plan, units, learned)
         self._write_results(learned, tested)
         self._write_privacy(shared)
+        self._write_federations(shared)
+        for problem in shared.problems:
+            self._record.event("note", centre="", text=problem)
         wanted = len(plan.cells())
         if len(learned) < wanted:
             self._record.event(
@@ -101,10 +108,21 @@ class Study:
 
     def _share(self, plan: Plan, units: Units) -> Shared:
         """All exchanges side by side, so that a federation's waiting fills with the others' work; then the delivery."""
-        strategies: list[Strategy] = [OneShot(units, order) for order in plan.orders()]
+        strategies: list[Strategy] = [
+            OneShot(
+                units, order, self._clock(plan, f"{order.generator}/{order.task}", [order.centre]),
+                step_s=self._scenario.clock.step_s,
+            )
+            for order in plan.orders()
+        ]  # fmt: skip
         strategies += [Pooled(units, transfer) for transfer in plan.transfers()]
         strategies += [
-            FedAvgGAN(units, planned.federation, self._clock(plan, planned.purpose, planned.members))
+            FedAvgGAN(
+                units,
+                planned.federation,
+                # A centre alone, and the central model, are there to compare with: nothing is sent that could be lost.
+                self._clock(plan, planned.purpose, planned.members, faults=planned.federation.series == "federation"),
+            )
             for planned in federations(plan)
         ]
         strategies += [
@@ -114,7 +132,7 @@ class Study:
         shared = Shared(generators=plan.packages())
         expected = expected_messages(plan)
         self._record.write_expected([asdict(row) for row in expected])
-        jobs = sum(row.messages for row in expected if row.kind not in ("survey", "learn", "test"))
+        jobs = sum(row.messages for row in expected if row.kind not in ("survey", "test", *LEARNING))
         with self._phase("share", jobs):
             exchanges = {number: strategy.share(self._centres) for number, strategy in enumerate(strategies)}
             for part in run_together(self._centres, exchanges).values():
@@ -124,20 +142,25 @@ class Study:
         for (name, task), made in shared.generators.items():
             if made.centres:
                 self._keep_generator(name, task, made)
-        for problem in shared.problems:
-            self._record.event("note", centre="", text=problem)
-        self._write_federations(shared)
         return shared
 
-    def _clock(self, plan: Plan, purpose: str, members: Sequence[str]) -> Clock:
+    def _clock(self, plan: Plan, purpose: str, members: Sequence[str], faults: bool = True) -> Clock:
         s = self._scenario
         if self._deployed:
             return RealClock()
-        return VirtualClock(plan.availability(members), seed=s.seed, purpose=purpose, notice_s=s.clock.notice_s)
+        centres = plan.availability(members, faults=faults)
+        return VirtualClock(centres, seed=s.seed, purpose=purpose, notice_s=s.clock.notice_s)
 
     def _learn(self, plan: Plan, units: Units, shared: Shared) -> dict[str, tuple[Cell, Reply]]:
+        """All cells: those that one job of the receiver computes, and those that several centres train together."""
         jobs: dict[str, tuple[Cell, Job]] = {}
+        together: list[tuple[Cell, FedAvgClassifier]] = []
         for cell in plan.cells():
+            if cell.strategy == "fedavg_classifier":
+                planned = federated_classifier(plan, cell)
+                clock = self._clock(plan, planned.purpose, planned.members)
+                together.append((cell, FedAvgClassifier(units, planned.federation, clock)))
+                continue
             pools = shared.pools.get((cell.arm, cell.receiver, cell.task))
             if pools is None and cell.strategy != "local":
                 continue  # what it builds on failed; that failure is recorded
@@ -145,12 +168,25 @@ class Study:
             inputs = [pool.unit for pool in pools or []]
             job = units.job("learn", cell.receiver, cell.task, body, inputs=inputs, label=cell.label)
             jobs[job.unit] = (cell, job)
-        with self._phase("learn", len(jobs)):
-            replies = self._centres.gather([job for _, job in jobs.values()])
+        rows = expected_messages(plan)
+        with self._phase("learn", sum(row.messages for row in rows if row.kind in LEARNING)):
+            exchanges: dict[int, Exchange[Any]] = {-1: gather([job for _, job in jobs.values()])}
+            exchanges |= {number: one.train(self._centres) for number, (_, one) in enumerate(together)}
+            # Each federation holds its weights: not all are begun at once.
+            outcomes = run_together(self._centres, exchanges, at_once=1 + 2 * self._scenario.compute.workers)
+        replies: list[Reply] = outcomes.pop(-1)
         for reply in replies:
             if reply.code == "missing_input":  # the receiver lost a pool: a resumed run sends it once more
                 self._record.forget_unit(str(reply.numbers["input"]))
-        return {reply.unit: (jobs[reply.unit][0], reply) for reply in replies if reply.ok}
+        learned = {reply.unit: (jobs[reply.unit][0], reply) for reply in replies if reply.ok}
+        for number, (cell, _) in enumerate(together):
+            adopted: Adopted = outcomes[number]
+            shared.problems += adopted.problems
+            if adopted.record is not None:
+                shared.federations.append(adopted.record)
+            if adopted.reply is not None:
+                learned[adopted.reply.unit] = (cell, adopted.reply)
+        return learned
 
     def _test(
         self, plan: Plan, units: Units, learned: dict[str, tuple[Cell, Reply]]
@@ -211,7 +247,15 @@ class Study:
         """What happened in the federations: how they converged, when their jobs came back, and what was missing."""
         places = [(record, {"arm": record.arm, "task": record.task}) for record in shared.federations]
         self._record.write_convergence([place | row for record, place in places for row in record.convergence])
-        places = [(record, place) for record, place in places if record.series != "alone"]  # those are curves only
+        # Of a member alone only the curve is kept; the cells of a federated classifier are one federation, its first shown.
+        places = [(record, place) for record, place in places if record.series != "alone"]
+        merged: dict[tuple[str, str], FederationRecord] = {}
+        for record, _ in places:
+            key = (record.arm, record.task)
+            merged[key] = (
+                record if key not in merged else replace(merged[key], summary=merged[key].summary + record.summary)
+            )
+        places = [(record, {"arm": arm, "task": task}) for (arm, task), record in merged.items()]
         self._record.write_virtual_time(
             [place | {"strategy": record.strategy} | asdict(row) for record, place in places for row in record.rows]
         )
@@ -220,6 +264,8 @@ class Study:
     def _write_privacy(self, shared: Shared) -> None:
         """What left each centre, and what is guaranteed about it: in this version nothing, and the file says so."""
         guarantee: dict[str, Any] = {"differential_privacy": None, "attacks_run": []}
+        # From the events: a resumed session does not see again what earlier ones received.
+        finished = [event for event in self._record.events() if event["event"] == "unit_finished"]
         self._record.write_privacy(
             {
                 "generators": {
@@ -228,8 +274,8 @@ class Study:
                     }
                     for (name, task), made in shared.generators.items() if made.centres
                 },
-                "pixels_left": sorted({reply.centre for reply in self._centres.good if reply.kind == "send_patches"}),
-                "left_each_centre": _what_left(self._centres.good),
+                "pixels_left": sorted({event["centre"] for event in finished if event["kind"] == "send_patches"}),
+                "left_each_centre": _what_left(finished),
                 "text": "Generators were trained without differential privacy and no attack was run on them: that synthetic "
                 "images are not copies of patients is not shown here.",
             }
@@ -261,13 +307,15 @@ class Study:
         self._record.write_predictions(predictions)
 
 
-def _what_left(replies: list[Reply]) -> dict[str, dict[str, dict[str, int]]]:
-    """{centre: {kind: {messages, bytes}}} of the replies of all centres."""
+def _what_left(finished: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
+    """{centre: {kind: {messages, bytes}}} of what left each centre, in all sessions of the run."""
     left: dict[str, dict[str, dict[str, int]]] = {}
-    for reply in replies:
-        entry = left.setdefault(reply.centre, {}).setdefault(reply.kind, {"messages": 0, "bytes": 0})
+    for event in finished:
+        if event["cached"]:
+            continue  # left in an earlier session, where it was counted
+        entry = left.setdefault(event["centre"], {}).setdefault(event["kind"], {"messages": 0, "bytes": 0})
         entry["messages"] += 1
-        entry["bytes"] += reply.bytes_up
+        entry["bytes"] += event["bytes_up"]
     return left
 
 

@@ -143,7 +143,7 @@ class Aggregator:
 
     def state(self) -> dict[str, np.ndarray]:
         """What the next round depends on beside the weights."""
-        state = {}
+        state: dict[str, np.ndarray] = {}
         for kind in _STATE:
             value = getattr(self._strategy, kind, None)
             named = dict(enumerate(value)) if isinstance(value, list) else value or {}

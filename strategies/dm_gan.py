@@ -124,10 +124,7 @@ def train_discriminator(
     if exchange == "images":
         gradients = {"images": np.stack([one["images"].numpy() for one in collected])}
     else:
-        gradients = {
-            name: (sum(one[name] for one in collected) / len(collected)).numpy()
-            for name in collected[0]  # type: ignore[union-attr]
-        }
+        gradients = {name: torch.stack([one[name] for one in collected]).mean(0).numpy() for name in collected[0]}
     gradients = protected(gradients, rules, seed, from_step)
     kept = {
         name: tensor.numpy() for name, tensor in trainer.state().items()

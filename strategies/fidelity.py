@@ -142,7 +142,8 @@ class Fidelity:
         bad = [reply for reply in replies if not reply.ok]
         if bad:
             raise FederationFailed(f"centre {bad[0].centre!r} did not send sums of features ({bad[0].code})")
-        arrays, floors = {}, {}
+        arrays: dict[str, np.ndarray] = {}
+        floors: dict[str, float] = {}
         for space in self.spaces:
             halves = [
                 sum_up([FeatureSums.from_arrays(r.arrays, f"{space}.{half}") for r in replies]) for half in HALVES

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from federation.centres import Centres
-from federation.exchange import Exchange, gather
-from federation.job import Reply
+from federation.clock import Clock
+from federation.exchange import Exchange
+from federation.job import Job, Reply
 from federation.units import Units
 from models import GeneratorSpec, PatchArrays, Precision, fit_generative
-from strategies.strategy import Generated, Shared, Strategy, problems_of
+from strategies.rounds import Summary
+from strategies.strategy import FederationRecord, Generated, Shared, Strategy, problems_of
 
 # -- local halves --------------------------------------------------------------------------------------
 
@@ -98,22 +100,52 @@ class Order:
 
 
 class OneShot(Strategy):
-    """Has one generator trained at its provider. Several are several exchanges, which run side by side."""
+    """Has one generator trained at its provider. Several are several exchanges, which run side by side.
 
-    def __init__(self, units: Units, order: Order):
-        self._units, self._order = units, order
+    Args:
+        step_s: seconds of one training step at speed 1, for a simulated clock.
+        attempts: how often a job that is lost is sent.
+    """
+
+    def __init__(self, units: Units, order: Order, clock: Clock, *, step_s: float = 1.0, attempts: int = 10):
+        self._units, self._order, self._clock = units, order, clock
+        self._step_s, self._attempts = step_s, attempts
 
     def share(self, centres: Centres) -> Exchange[Shared]:
-        order = self._order
-        job = self._units.job(
-            "train_generator", order.centre, order.task, order.body, label=order.label or order.generator
-        )
-        (reply,) = yield from gather([job])
+        order, label = self._order, self._order.label or self._order.generator
+        job = self._units.job("train_generator", order.centre, order.task, order.body, label=label)
+        reply, summary = yield from self._trained(job)
+        # An exchange of one job is told about only where something happened to it.
+        told = [] if summary.jobs == 1 and summary.used else [
+            FederationRecord(order.generator, order.task, "one_shot", "federation", summary.used, summary, self._clock.rows)
+        ]  # fmt: skip
+        if reply is None:
+            return Shared(problems=[f"centre {order.centre!r} was lost while it trained {label}"], federations=told)
         if not reply.ok:
-            return Shared(problems=problems_of([reply]))
+            return Shared(problems=problems_of([reply]), federations=told)
         card = {key: reply.body[key] for key in ("data_card", "trained_on", "history")}
         made = Generated(reply.unit, order.spec, weights_of(reply), (order.centre,), card, preview_of(reply))
-        return Shared(generators={(order.generator, order.task): made})
+        return Shared(generators={(order.generator, order.task): made}, federations=told)
+
+    def _trained(self, job: Job) -> Exchange[tuple[Reply | None, Summary]]:
+        """The provider's reply; a job that is lost on the way is sent again."""
+        summary, clock = Summary(), self._clock
+        while summary.jobs < self._attempts:
+            summary.jobs += 1
+            clock.send(job, work_s=self._order.spec["training"]["steps"] * self._step_s)
+            arrival = yield from clock.next()
+            assert arrival is not None, "a job without a time limit ends"
+            reply = arrival.reply
+            if reply is not None:
+                summary.used = int(reply.ok)
+                clock.note(arrival, 0, job.kind, "used" if reply.ok else "refused")
+                return reply, summary
+            summary.lost += 1
+            clock.note(arrival, 0, job.kind, arrival.fate.lost or "lost")
+            if clock.gone(job.centre):
+                summary.gone[job.centre] = clock.now
+                break
+        return None, summary
 
 
 def weights_of(reply: Reply) -> dict[str, np.ndarray]:

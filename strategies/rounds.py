@@ -88,6 +88,15 @@ class Summary:
     state_lost: list[tuple[str, int]] = field(default_factory=list)
     transport_error: float = 0.0
 
+    def __add__(self, other: Summary) -> Summary:
+        """Of two federations of one arm."""
+        refused = {k: self.refused.get(k, 0) + other.refused.get(k, 0) for k in {**self.refused, **other.refused}}
+        return Summary(
+            self.jobs + other.jobs, self.used + other.used, self.lost + other.lost, self.late + other.late,
+            self.stale + other.stale, refused, {**other.gone, **self.gone}, self.state_lost + other.state_lost,
+            max(self.transport_error, other.transport_error),
+        )  # fmt: skip
+
 
 @dataclass
 class Outcome:
@@ -97,6 +106,7 @@ class Outcome:
         weights: the last averaged weights, by name.
         identity: id of the weights: a hash of everything they depend on.
         steps_of: local steps that each centre did and that were used.
+        best: weights that `after_round` chose to keep.
         facts: of each centre, the body of its first good reply, in which it introduces itself.
     """
 
@@ -107,6 +117,7 @@ class Outcome:
     steps_of: dict[str, int] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     measured: list[dict[str, Any]] = field(default_factory=list)
+    best: Weights = field(default_factory=dict)
 
 
 Correction = Callable[[int, Weights, Weights], Weights]
@@ -314,6 +325,7 @@ class Rounds:
         }  # fmt: skip
         arrays = {GLOBAL + k: v for k, v in done.weights.items()}
         arrays |= {f"aggregator.{k}": v for k, v in self._aggregator.state().items()}
+        arrays |= {f"best.{k}": v for k, v in done.best.items()}
         self._centres.save_progress(self._key, info, arrays)
 
     def _resume(self) -> None:
@@ -324,6 +336,7 @@ class Rounds:
         self._done = Outcome(
             {k.removeprefix(GLOBAL): v for k, v in arrays.items() if k.startswith(GLOBAL)},
             info["identity"], info["round"], summary_of(info["summary"]), info["steps_of"], info["facts"], info["measured"],
+            {k.removeprefix("best."): v for k, v in arrays.items() if k.startswith("best.")},
         )  # fmt: skip
         self._aggregator.load_state(
             {k.removeprefix("aggregator."): v for k, v in arrays.items() if k.startswith("aggregator.")}

@@ -164,6 +164,32 @@ def test_at_most_one_message_a_node_and_max_in_flight_altogether():
     assert Counting.peak == 3
 
 
+def test_two_messages_a_node_where_the_node_does_one_after_the_other():
+    class Counting(InProcessGrid):
+        peak = 0
+
+        def push_messages(self, messages):
+            ids = super().push_messages(messages)
+            Counting.peak = max(Counting.peak, len(self._waiting))
+            return ids
+
+    grid = Counting(echo_app(), 2, {})
+    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), per_node=2, poll_s=0.001)
+    assert all(r.ok for r in centres.gather([a_job(f"u{i}") for i in range(8)])) and Counting.peak == 2
+
+
+def test_the_time_of_a_job_that_waits_at_its_node_begins_when_the_one_before_is_done():
+    class Slow(InProcessGrid):
+        def pull_messages(self, message_ids):
+            time.sleep(0.1)
+            return super().pull_messages(message_ids)
+
+    grid = Slow(echo_app(), 1, {})
+    centres = GridCentres(grid, assign_lanes(["A"], list(grid.get_node_ids())), per_node=4, poll_s=0.001)
+    jobs = [Job("s", f"u{i}", "A", "learn", {}, timeout_s=0.35) for i in range(4)]
+    assert [r.code for r in centres.gather(jobs)] == ["ok"] * 4
+
+
 def test_jobs_on_a_centres_state_run_one_after_the_other():
     class Overlap(InProcessGrid):
         def push_messages(self, messages):
@@ -191,3 +217,19 @@ def test_receive_returns_none_when_nothing_is_under_way():
     began = time.monotonic()
     assert centres_over(echo_app()).receive() is None
     assert time.monotonic() - began < 1
+
+
+def test_a_cancelled_job_is_not_received_even_if_its_reply_is_here():
+    class AllAtOnce(InProcessGrid):
+        """As Ray's workers do: several replies in one poll."""
+
+        def pull_messages(self, message_ids):
+            return [reply for message_id in list(message_ids) for reply in super(AllAtOnce, self).pull_messages([message_id])]
+
+    grid = AllAtOnce(echo_app(), 2, {})
+    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), poll_s=0.001)
+    for unit, centre in (("u", "A"), ("v", "B")):
+        centres.send(a_job(unit, centre))
+    assert centres.receive().unit == "u"
+    centres.cancel(["v"])
+    assert centres.receive() is None

@@ -1,4 +1,4 @@
-"""Measures of a classifier against formulas written out here, and on labels where they are not defined."""
+"""Measures of a classifier against scikit-learn, by hand, and on labels where they are not defined."""
 
 import math
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn import metrics as sk
 
 from metrics import METRICS
 
@@ -27,6 +28,20 @@ def test_a_small_example_by_hand():
     assert METRICS["f1"](labels, probability) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert METRICS["auroc"](labels, probability) == pytest.approx(5 / 6)
     assert METRICS["auprc"](labels, probability) == pytest.approx((1 + 1 + 3 / 4) / 3)
+
+
+SCORES = {"auroc": sk.roc_auc_score, "auprc": sk.average_precision_score}
+DECISIONS = {"accuracy": sk.accuracy_score, "balanced_accuracy": sk.balanced_accuracy_score, "f1": sk.f1_score}
+
+
+@given(PAIRS)
+def test_every_measure_is_scikit_learns(pairs):
+    labels, probability = arrays(pairs)
+    for name, theirs in SCORES.items():
+        assert METRICS[name](labels, probability) == pytest.approx(theirs(labels, probability), abs=1e-14)
+    for name, theirs in DECISIONS.items():
+        assert METRICS[name](labels, probability) == pytest.approx(theirs(labels, probability >= 0.5), abs=1e-14)
+    assert {*SCORES, *DECISIONS} == set(METRICS)
 
 
 @given(PAIRS)

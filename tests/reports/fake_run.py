@@ -1,6 +1,6 @@
 """A run folder full of random numbers, shaped as a real one: what the report is looked at and tested with.
 
-`python tests/reports/fake_run.py FOLDER` writes one and builds its report.
+`python tests/reports/fake_run.py FOLDER [completed|failed|interrupted|federated|many]` writes one and builds its report.
 """
 
 from __future__ import annotations
@@ -39,20 +39,41 @@ GAIN = {"none": 0.0, "more_home": 0.001, "b_wgan": -0.05, "b_flow": 0.06, "b_rea
 SYNTHETIC = {"none": 0, "more_home": 300, "b_wgan": 600, "b_flow": 1200, "b_real": 900}
 STRATEGY = {"none": "local", "more_home": "local", "b_wgan": "one_shot", "b_flow": "one_shot", "b_real": "pooled"}
 
+FEDERATED = """\
+  average: {strategy: fedavg_gan, model: dcgan, conditional: true, rounds: 20, local_steps: 30, title: averaged each round}
+  async: {strategy: dm_gan, model: dcgan, conditional: true, updates: 60, title: discriminators stay at the centres}
+  central: {strategy: pooled_gan, model: dcgan, conditional: true, centres: [A, B, C]}
+  chosen: {strategy: one_shot, generators: [b_wgan, b_flow], title: the better of two}
+"""
+FEDERATED_GAIN = {"average": 0.04, "async": 0.03, "central": 0.06, "chosen": 0.05}
+FEDERATED_STRATEGY = {"average": "fedavg_gan", "async": "dm_gan", "central": "pooled_gan", "chosen": "one_shot"}
+
 
 def make(
-    folder: Path, *, repeats: int = 3, status: str = "completed", patients: int = 90, resumed: bool = True
+    folder: Path,
+    *,
+    repeats: int = 3,
+    status: str = "completed",
+    patients: int = 90,
+    resumed: bool = True,
+    federated: bool = False,
 ) -> RunRecord:
     """A record of 5 arms, 2 classifiers, `repeats` repeats, tested at A and C.
 
     status: completed, failed (B's wgan fails and its arm is missing) or interrupted (no results, no end).
+    federated: with two federations, a model of pooled data and an arm that selects, and what is recorded of them.
     """
     rng = np.random.default_rng(0)
-    record = RunRecord.create(folder, SCENARIO.replace("repeats: 3", f"repeats: {repeats}"), {
+    scenario = SCENARIO.replace("repeats: 3", f"repeats: {repeats}")
+    gain, strategy = GAIN, STRATEGY
+    if federated:
+        scenario = scenario.replace("study:", f"{FEDERATED}study:")
+        gain, strategy = GAIN | FEDERATED_GAIN, STRATEGY | FEDERATED_STRATEGY
+    record = RunRecord.create(folder, scenario, {
         "python": "3.11.9", "cpu": "Imaginary CPU", "cpus": 2, "memory_gib": 7.8, "versions": {"torch": "2.13.0"},
         "code": {"digest": "0123456789abcdef0123", "folder": "/somewhere"},
     })  # fmt: skip
-    arms = [arm for arm in GAIN if not (status == "failed" and arm == "b_wgan")]
+    arms = [arm for arm in gain if not (status == "failed" and arm == "b_wgan")]
     clock = _Clock(record, resumed=resumed)
     clock.event("run_started", run_id=folder.name, resumed=False)
     clock.tick(12)
@@ -103,6 +124,8 @@ def make(
         up=400,
     )
     clock.tick(6)
+    if federated:
+        _federate(clock, rng)
     results, predictions = [], []
     test_labels = {centre: (np.arange(2 * patients) % 5 < 2).astype(int) for centre in "AC"}
     for i, (arm, classifier, repeat) in enumerate(
@@ -110,13 +133,13 @@ def make(
     ):
         if resumed and i == 2 * repeats:
             clock.kill_and_resume()
-        cell = {"arm": arm, "strategy": STRATEGY[arm], "task": "lesion", "classifier": classifier, "real_fraction": 1.0,
+        cell = {"arm": arm, "strategy": strategy[arm], "task": "lesion", "classifier": classifier, "real_fraction": 1.0,
                 "real_images": None, "repeat": repeat, "receiver": "A"}  # fmt: skip
         step = np.arange(100, 1001 if "flow" in arm else 501, 100)
         history = {
             "step": step,
             "loss": 1 / step,
-            "val_auprc": 0.75 + GAIN[arm] - 20 / step + rng.normal(0, 0.01, len(step)),
+            "val_auprc": 0.75 + gain[arm] - 20 / step + rng.normal(0, 0.01, len(step)),
         }
         info = {
             "kind": "learn",
@@ -124,6 +147,8 @@ def make(
             "label": f"{arm} · {classifier} · repeat {repeat}",
             "result": {"cell": cell, "history": history},
         }
+        if arm == "chosen":
+            info["result"]["selected"] = {"b_flow": 1.0} if repeat else {"b_wgan": 0.5, "b_flow": 0.5}
         clock.unit(
             f"l-{i:03d}", info, seconds=11 if classifier == "cnn_small" else 17, down=2_000, up=700_000, lane=i % 2
         )
@@ -131,7 +156,7 @@ def make(
             labels = test_labels[centre]
             # The same easy and hard cases in every arm and repeat, as with a real test set.
             difficulty = np.random.default_rng(ord(centre)).normal(0, 0.9, len(labels))
-            lift = (1.1 if centre == "A" else 0.7) + 6 * GAIN[arm] + rng.normal(0, 0.04)
+            lift = (1.1 if centre == "A" else 0.7) + 6 * gain[arm] + rng.normal(0, 0.04)
             score = labels * lift + difficulty + rng.normal(0, 0.25, len(labels))
             probability = 1 / (1 + np.exp(-(score - lift / 2)))
             key = {k: cell[k] for k in ("arm", "task", "classifier", "real_fraction", "repeat", "receiver")} | {
@@ -145,7 +170,7 @@ def make(
                         "metric": metric,
                         "value": value,
                         "n_real": 168,
-                        "n_synthetic": SYNTHETIC[arm],
+                        "n_synthetic": SYNTHETIC.get(arm, 600),
                     }
                 )
             predictions += [
@@ -178,15 +203,21 @@ class _Clock:
     def unit(
         self, unit: str, info: dict[str, Any], *, seconds: float, down: int, up: int, lane: int | bool = 0, arrays=None
     ) -> None:
+        self.work(unit, info, seconds=seconds, down=down, up=up, lane=lane)
+        self.record.write_unit(unit, info, arrays)
+        if lane:
+            self.tick(seconds)
+
+    def work(
+        self, unit: str, info: dict[str, Any], *, seconds: float, down: int, up: int, lane: int | bool = 0
+    ) -> None:
+        """The events of a unit alone."""
         who = {k: info[k] for k in ("kind", "centre", "label")}
         self.event("unit_started", unit=unit, **who)
         finished = {"unit": unit, **who, "started": self.t, "finished": self.t + seconds, "seconds": seconds,
                     "bytes_down": down, "bytes_up": up, "cached": False, "worker": int(lane)}  # fmt: skip
         self.event("unit_finished", **finished, t=self.t + seconds)
-        self.record.write_unit(unit, info, arrays)
         self.done.append(finished)
-        if lane:
-            self.tick(seconds)
 
     def kill_and_resume(self) -> None:
         self.tick(36_000)
@@ -194,6 +225,166 @@ class _Clock:
         self.tick(14)
         for finished in self.done:
             self.event("unit_finished", **(finished | {"cached": True}))
+
+
+# -- federations ---------------------------------------------------------------------------------------------------
+
+SPEED = {"A": 1.0, "B": 0.6, "C": 1.4}
+
+
+def _federate(clock: _Clock, rng: np.random.Generator) -> None:
+    record, weights = clock.record, 1_700_000
+    for number in range(20):
+        for centre in "ABC":
+            info = {"kind": "gan_round", "centre": centre, "label": f"average, round {number} at {centre}"}
+            clock.work(f"r-{number}-{centre}", info, seconds=3, down=weights, up=weights)
+        clock.tick(3)
+    record.write_convergence([
+        *convergence_rows("average", {"A": 3200, "B": 1600, "C": 900}, rounds=20, rng=rng),
+        *convergence_rows("async", {"A": 2500, "B": 1900, "C": 1700}, rounds=12, rng=rng, series=("federation",)),
+        *convergence_rows("central", {"A": 1500}, rounds=20, rng=rng, series=("central",)),
+    ])  # fmt: skip
+    lockstep = lockstep_rows("average", SPEED, rounds=20, rng=rng)
+    jobs = asynchronous_rows("async", SPEED, jobs=72, rng=rng, gone={"C": 310.0})
+    record.write_virtual_time([*lockstep, *jobs])
+    for i, job in enumerate(jobs):
+        if job["outcome"] in ("used", "stale"):
+            info = {"kind": "gan_gradient", "centre": job["centre"], "label": f"async, job {i}"}
+            clock.work(f"a-{i}", info, seconds=1, down=400_000, up=210_000)
+            clock.tick(0.4)
+    counts = {outcome: sum(job["outcome"] == outcome for job in jobs) for outcome in ("used", "lost", "late", "stale")}
+    record.write_federations([
+        {"arm": "async", "task": "lesion", "strategy": "dm_gan", "rounds_or_updates": counts["used"], "jobs": len(jobs),
+         **counts, "gone": [{"centre": "C", "from_s": 310.0}], "state_lost": [{"centre": "B", "number": 7}],
+         "transport": {"how": "fp16", "relative_error": 1.2e-4}, "notes": []},
+        {"arm": "average", "task": "lesion", "strategy": "fedavg_gan", "rounds_or_updates": 20, "jobs": 60, "used": 60,
+         "lost": 0, "late": 0, "stale": 0, "gone": [], "state_lost": [], "transport": None, "notes": []},
+    ])  # fmt: skip
+    record.write_expected([
+        {"centre": centre, "kind": kind, "messages": n, "bytes_down": down and down * n, "bytes_up": up and up * n,
+         "steps": steps * n}
+        for centre in "ABC"
+        for kind, n, down, up, steps in (
+            ("gan_round", 20, weights, weights, 30), ("gan_gradient", 20, 400_000, 210_000, 8), ("survey", 1, 0, 0, 0),
+            ("learn", 54 * (centre == "A"), 0, 700_000, 400), ("synthesise", 1 * (centre == "A"), 3_400_000, 0, 0),
+            ("train_generator", 2 * (centre == "B"), 0, 3_400_000, 900), ("send_patches", 1, None, None, 0),
+        )
+        if n
+    ])  # fmt: skip
+
+
+def convergence_rows(
+    arm: str,
+    images: dict[str, int],
+    *,
+    rounds: int,
+    rng: np.random.Generator,
+    series: tuple[str, ...] = ("federation", "alone"),
+) -> list[dict[str, Any]]:
+    """Falling curves of both measures: images is how many bring a centre alone down by a factor of e.
+
+    A federation falls as fast as its best centre; alone, the curve levels off above where the federation does.
+    """
+    rows = []
+    for metric, floor, start in (("fd_texture", 1.29, 90.0), ("fd_randnet", 5.9, 240.0)):
+        for name in series:
+            together = floor * 1.8 + start * np.exp(-np.arange(1, rounds + 1) * 480 / min(images.values()))
+            together *= np.exp(rng.normal(0, 0.05, rounds))
+            for centre, scale in images.items():
+                seen = 480 * np.arange(1, rounds + 1)
+                alone = floor * 2 + start * np.exp(-seen / (1.1 * scale)) * np.exp(rng.normal(0, 0.05, rounds))
+                central = floor * 2.2 + start * np.exp(-seen / scale) * np.exp(rng.normal(0, 0.03, rounds))
+                values = {"federation": together, "alone": alone, "central": central}[name]
+                rows += [
+                    {"arm": arm, "task": "lesion", "series": name, "centre": centre, "round": r + 1,
+                     "images_seen": int(seen[r]), "virtual_s": 20.0 * (r + 1) if name == "federation" else None,
+                     "metric": metric, "value": values[r], "floor": floor}
+                    for r in range(rounds)
+                ]  # fmt: skip
+    return rows
+
+
+def lockstep_rows(arm: str, speed: dict[str, float], *, rounds: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Rounds that wait for the slowest centre."""
+    rows, now = [], 0.0
+    for number in range(rounds):
+        took = {centre: 12 / s * rng.uniform(0.9, 1.1) for centre, s in speed.items()}
+        for centre, seconds in took.items():
+            rows.append({"arm": arm, "task": "lesion", "strategy": "fedavg_gan", "centre": centre, "number": number,
+                         "kind": "gan_round", "sent_s": now, "started_s": now + 0.5, "finished_s": now + 0.5 + seconds,
+                         "outcome": "used", "staleness": None})  # fmt: skip
+        now += 1 + max(took.values())
+    return rows
+
+
+def asynchronous_rows(
+    arm: str, speed: dict[str, float], *, jobs: int, rng: np.random.Generator, gone: dict[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Every centre gets its next job when the last one ended; some are lost, late, too stale, or meet an outage."""
+    clocks = dict.fromkeys(speed, 0.0)
+    rows: list[dict[str, Any]] = []
+    updates = 0
+    for _ in range(jobs):
+        able = [c for c in speed if clocks[c] < (gone or {}).get(c, np.inf)]
+        centre = min(able, key=lambda c: (clocks[c], c))
+        sent = clocks[centre]
+        seconds = 12 / speed[centre] * rng.uniform(0.7, 1.3)
+        outcome = str(
+            rng.choice(["used", "lost", "late", "stale", "outage", "refused"], p=[0.8, 0.06, 0.04, 0.05, 0.04, 0.01])
+        )
+        started: float | None = sent + 0.5
+        finished: float | None = sent + 0.5 + seconds
+        if outcome in ("outage", "refused"):
+            started = finished = None
+        elif outcome == "lost" and rng.random() < 0.5:
+            finished = None
+        rows.append({"arm": arm, "task": "lesion", "strategy": "dm_gan", "centre": centre, "number": updates,
+                     "kind": "gan_gradient", "sent_s": sent, "started_s": started, "finished_s": finished,
+                     "outcome": outcome, "staleness": int(rng.integers(0, 4))})  # fmt: skip
+        updates += outcome == "used"
+        clocks[centre] = sent + 1 + seconds
+    return rows
+
+
+def many(folder: Path, *, centres: int = 1000, rounds: int = 3, jobs: int = 4000) -> RunRecord:
+    """A federation of many centres, and nothing else."""
+    rng = np.random.default_rng(0)
+    names = [f"c{i:04d}" for i in range(centres)]
+    speed = dict(zip(names, rng.uniform(0.2, 2, centres).tolist(), strict=True))
+    lines = [f"  {name}: {{roles: [provider], data: {{source: phantom, patients: 16}}}}" for name in names]
+    scenario = "name: many\nseed: 0\nrepeats: 1\ncentres:\n" + "\n".join(lines)
+    scenario += "\ntask: {name: lesion, label: lesion}\narms:\n" + FEDERATED
+    record = RunRecord.create(folder, scenario, {})
+    clock = _Clock(record, resumed=False)
+    clock.event("run_started", run_id="many", resumed=False)
+    current = []
+    for i, name in enumerate(names):
+        card = {"patients": 16, "boxes": {"train": {"positive": 5 + i % 40, "negative": 5 + i % 40}}}
+        info = {"kind": "survey", "centre": name, "label": "survey", "result": {"tasks": {"lesion": {"card": card}}}}
+        current.append((f"s-{name}", info, 0, 900))
+        for number in range(rounds if i != 17 else 1):
+            current.append(
+                (f"r-{name}-{number}", {"kind": "gan_round", "centre": name, "label": "r"}, 60_000, 60_000 + i)
+            )
+    for unit, info, down, up in current:
+        clock.work(unit, info, seconds=0.02, down=down, up=up)
+        clock.tick(0.02)
+        if "result" in info:
+            record.write_unit(unit, info)
+    clock.tick(2)
+    clock.event("run_finished", status="completed", seconds=1.0, text="")
+    images = dict(zip(names, rng.integers(500, 4000, centres).tolist(), strict=True))
+    record.write_convergence([
+        *convergence_rows("average", images, rounds=8, rng=rng),
+        *convergence_rows("central", {names[0]: 1500}, rounds=8, rng=rng, series=("central",)),
+    ])  # fmt: skip
+    record.write_virtual_time(asynchronous_rows("async", speed, jobs=jobs, rng=rng))
+    record.write_expected([
+        {"centre": name, "kind": kind, "messages": n, "bytes_down": size * n, "bytes_up": size * n, "steps": 30 * n}
+        for name in names
+        for kind, n, size in (("gan_round", rounds, 60_000), ("survey", 1, 0))
+    ])  # fmt: skip
+    return record
 
 
 def _card(rng: np.random.Generator) -> dict[str, Any]:
@@ -243,4 +434,9 @@ def _metrics(labels: np.ndarray, probability: np.ndarray) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(make(Path(sys.argv[1]), status=sys.argv[2] if len(sys.argv) > 2 else "completed").build())
+    out, shape = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "completed"
+    if shape == "many":
+        print(many(out).build())
+    else:
+        federated = shape == "federated"
+        print(make(out, status="completed" if federated else shape, federated=federated).build())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import re
@@ -62,6 +63,13 @@ def page(complete) -> Page:
     return Page((complete.folder / "report.html").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def federated(tmp_path_factory) -> RunRecord:
+    record = fake_run.make(tmp_path_factory.mktemp("runs") / "federated", federated=True)
+    record.build()
+    return record
+
+
 def test_everything_is_there(page):
     for words in (
         "Complete: every unit of work finished", "fake-three-centres", "0123456789abcdef", "Imaginary CPU",
@@ -69,7 +77,7 @@ def test_everything_is_there(page):
         "180 images of 90 patients, 40 % lesion (the positive class)", "out of domain",
         "real images moved: upper bound",
         "more_home", "control", "3/3 better", "2 groups of patients spanned centres", "they stay in the hospital",
-        "What was sent", "Who worked when", "Resolved scenario", "not a medical device",
+        "Messages", "Who worked when", "Resolved scenario", "not a medical device",
         "Computed phantoms, not patients: A, B, C", "film", "<5",
     ):  # fmt: skip
         assert words in page.text, words
@@ -78,23 +86,27 @@ def test_everything_is_there(page):
     assert len(page.pictures) == 2 + 4 + 2 + 2 + 1 + 1
 
 
-def test_it_refers_to_nothing_outside_itself(page, complete):
-    assert page.references
-    assert all(r.startswith(("data:", "#")) for r in page.references), page.references
-    text = (complete.folder / "report.html").read_text(encoding="utf-8")
-    assert "default-src 'none'" in text
-    assert not re.search(r"url\(|@import", text) and "script" not in page.tags
+def test_it_refers_to_nothing_outside_itself(complete, federated):
+    for record in (complete, federated):
+        text = (record.folder / "report.html").read_text(encoding="utf-8")
+        page = Page(text)
+        assert page.references
+        assert all(r.startswith(("data:", "#")) for r in page.references), page.references
+        assert "default-src 'none'" in text
+        assert not re.search(r"url\(|@import", text) and "script" not in page.tags
 
 
-def test_anchors_lead_somewhere(page, complete):
-    text = (complete.folder / "report.html").read_text(encoding="utf-8")
-    for reference in page.references:
-        if reference.startswith("#"):
-            assert f'id="{reference[1:]}"' in text
+def test_anchors_lead_somewhere(complete, federated):
+    for record in (complete, federated):
+        text = (record.folder / "report.html").read_text(encoding="utf-8")
+        for reference in Page(text).references:
+            if reference.startswith("#"):
+                assert f'id="{reference[1:]}"' in text
 
 
-def test_pictures_say_what_they_show(page):
-    for picture in page.pictures:
+def test_pictures_say_what_they_show(page, federated):
+    more = Page((federated.folder / "report.html").read_text(encoding="utf-8"))
+    for picture in page.pictures + more.pictures:
         assert picture["alt"] and len(picture["alt"]) > 20
         assert (picture["src"] or "").startswith(("data:image/svg+xml;base64,", "data:image/png;base64,"))
 
@@ -166,6 +178,96 @@ def test_many_test_centres_and_repeats(tmp_path):
     assert "1 repeat cannot tell" in page.text
 
 
+def test_federations(federated):
+    text = (federated.folder / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    for words in (
+        "Convergence", "average, FD\N{NON-BREAKING HYPHEN}Texture", "The smallest centre (C, 384 images) reached it",
+        "(paper: 1.6)", "C was not measured alone", "not reached", "Simulated time", "per simulated second",
+        "Which generators were chosen", "6 of 6", "83 %", "Messages", "lines differ by more than 5 %", "≠ 23", "Steps, expected",
+    ):  # fmt: skip
+        assert words in page.text, words
+    trouble = re.compile(
+        r"async: \d+ of 72 jobs were lost, .* C was gone from 310 s on, B came back with an empty state at "
+    )
+    table = (federated.folder / "table.md").read_text(encoding="utf-8")
+    assert len(trouble.findall(table)) == 2  # one for each classifier's tables
+    results = text[text.index('id="results"') : text.index('id="selection"')]
+    assert len(trouble.findall(results)) == 2 and len(trouble.findall(text[text.index('id="simulated"') :])) == 1
+    assert "Arrays travelled as fp16, with a relative error of 1.2e-4." in table and "average:" not in table
+    assert page.tags.count("table") == 5 + 1 + 1 + 3  # selection, convergence, summary and two federations
+    assert len(page.pictures) == 12 + 1 + 2  # convergence, lanes of two federations
+
+
+def test_sections_without_anything_to_show_are_left_out(page):
+    for words in ("Convergence", "Simulated time", "were chosen", "expected"):
+        assert words not in page.text, words
+
+
+def test_empty_federation_files_are_as_none(tmp_path):
+    record = RunRecord.create(tmp_path / "run", "name: x\n", {})
+    record.write_convergence([])
+    record.write_virtual_time([])
+    record.write_federations([])
+    record.write_expected([])
+    record.build()
+    text = Page((record.folder / "report.html").read_text(encoding="utf-8")).text
+    assert "Convergence" not in text and "Simulated time" not in text and "Messages" not in text
+
+
+def test_a_federation_of_many_centres(tmp_path):
+    record = fake_run.many(tmp_path / "run", centres=300, jobs=900)
+    record.build()
+    text = (record.folder / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    for words in (
+        "The smallest centre (c0000, 10 images)", "Shown are the 20 of 300 centres", "all: median", "all 300",
+        "Namely c0017, gan round: 1 instead of 3 messages", "The 20 of 300 centres with the most",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert "the 80 busiest of 300 centres" in svg_texts(page) and len(text) < 1_500_000
+    rows = page.tags.count("tr") - 2 * (300 + 1)  # but for the survey's
+    assert rows < 120
+
+
+def svg_texts(page: Page) -> str:
+    """The SVG sources of all pictures, in which matplotlib keeps the texts as comments."""
+    sources = [(p["src"] or "").split(",", 1) for p in page.pictures]
+    return "".join(base64.b64decode(body).decode() for head, body in sources if "svg" in head)
+
+
+def test_names_of_federations_are_text_and_not_markup(tmp_path):
+    evil = "<script>alert(1)</script>"
+    record = RunRecord.create(tmp_path / "run", "name: x\n", {})
+    record.event("run_started", run_id="x", resumed=False)
+    who = {"unit": "u", "kind": evil, "centre": evil, "label": evil}
+    record.event("unit_finished", **who, started=1.0, finished=2.0, seconds=1.0, bytes_down=5, bytes_up=5, cached=False)
+    measured = {"arm": evil, "task": evil, "series": "federation", "centre": evil, "round": 1, "images_seen": 5,
+                "virtual_s": 1.0, "metric": evil, "value": 3.0, "floor": 1.0}  # fmt: skip
+    record.write_convergence([measured])
+    record.write_virtual_time([{
+        "arm": evil, "task": evil, "strategy": evil, "centre": evil, "number": 0, "kind": evil, "sent_s": 0.0,
+        "started_s": 0.0, "finished_s": 1.0, "outcome": "used", "staleness": 0,
+    }])  # fmt: skip
+    record.write_federations([{
+        "arm": evil, "task": evil, "strategy": evil, "rounds_or_updates": 1, "jobs": 1, "used": 0, "lost": 1, "late": 0,
+        "stale": 0, "gone": [{"centre": evil, "from_s": 0.5}], "state_lost": [{"centre": evil, "number": 0}],
+        "transport": {"how": evil, "relative_error": 0.1}, "notes": [evil],
+    }])  # fmt: skip
+    record.write_expected([{"centre": evil, "kind": evil, "messages": 9, "bytes_down": 1, "bytes_up": 1, "steps": 1}])
+    cell = {"arm": evil, "receiver": evil, "task": evil}
+    record.write_unit("u", {"kind": "learn", "result": {"cell": cell, "selected": {evil: 1.0}}})
+    record.build()
+    page = Page((record.folder / "report.html").read_text(encoding="utf-8"))
+    assert "script" not in page.tags and page.text.count(evil) > 10
+
+
+def test_comparison_of_federated_runs(tmp_path, complete, federated):
+    page = Page(compare([complete, federated], tmp_path / "compare.html").read_text(encoding="utf-8"))
+    assert re.search(r"federated: async: \d+ of 72 jobs were lost", page.text) and "complete: " not in page.text
+    assert "average" in page.text and "real images moved: upper bound" in page.text
+
+
 def test_comparison_of_runs(tmp_path, complete):
     other = fake_run.make(tmp_path / "other", repeats=4, resumed=False)
     interrupted = fake_run.make(tmp_path / "unfinished", status="interrupted")
@@ -223,9 +325,11 @@ def test_a_browser_shows_it_and_asks_nobody(complete, tmp_path):
 
 
 @needs_chromium
-def test_a_browser_draws_every_picture(complete, tmp_path):
+@pytest.mark.parametrize(("run", "pictures"), [("complete", 12), ("federated", 15)])
+def test_a_browser_draws_every_picture(run, pictures, request, tmp_path):
     """A script in a copy of the page, without its policy, writes the widths of the decoded pictures into the title."""
-    text = (complete.folder / "report.html").read_text(encoding="utf-8")
+    record = request.getfixturevalue(run)
+    text = (record.folder / "report.html").read_text(encoding="utf-8")
     text = re.sub(r"<meta http-equiv=[^>]*>", "", text)
     script = "<script>onload=()=>{document.title=[...document.images].map(i=>i.naturalWidth).join()}</script></body>"
     copy = tmp_path / "copy.html"
@@ -233,4 +337,4 @@ def test_a_browser_draws_every_picture(complete, tmp_path):
     title = re.search(r"<title>(.*?)</title>", browse(copy, tmp_path)[0])
     assert title is not None
     widths = [int(w) for w in title[1].split(",")]
-    assert len(widths) == 12 and min(widths) > 100
+    assert len(widths) == pictures and min(widths) > 100

@@ -152,6 +152,15 @@ def test_sentences_say_no_more_than_the_numbers():
     assert findings(one, "A", NO_PREDICTIONS)[0].verdict == "too few repeats"
 
 
+def test_a_federated_classifier_adds_no_images():
+    study = read_study("arms: {none: {strategy: local}, averaged: {strategy: fedavg_gan}, model: {strategy: fedavg}}")
+    table = results({"none": [0.7, 0.7, 0.7]})
+    more = [table.assign(arm=arm, value=table["value"] + 0.1) for arm in ("averaged", "model")]
+    averaged, model = findings(blocks(pd.concat([table, *more]), study)[0], "A", NO_PREDICTIONS)
+    assert averaged.sentence.startswith("Adding averaged helped:")
+    assert model.sentence.startswith("Arm model (fedavg) helped:")
+
+
 # -- bootstrap over patients ---------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.timeline import (
-    bytes_moved,
     current_units,
     failures,
     lanes,
@@ -17,6 +16,7 @@ from reports.timeline import (
     sessions,
     start_up_seconds,
     status,
+    union,
     union_seconds,
     wall_seconds,
     work,
@@ -102,10 +102,6 @@ def test_a_clock_that_is_wrong_cannot_make_more_than_all_of_the_time():
     assert working_share(events) == 1
 
 
-def test_bytes():
-    assert bytes_moved(KILLED_AND_RESUMED) == {("A", "survey"): (1, 10, 3), ("B", "learn"): (2, 20, 6)}
-
-
 intervals = st.lists(
     st.tuples(st.integers(0, 50), st.integers(0, 20)).map(lambda x: (float(x[0]), float(sum(x)))), max_size=30
 )
@@ -115,6 +111,8 @@ intervals = st.lists(
 def test_union_counts_each_second_once(found):
     covered = {s for start, end in found for s in range(int(start), int(end))}
     assert union_seconds(found) == len(covered)
+    parts = union(found)
+    assert all(a[1] < b[0] for a, b in zip(parts, parts[1:], strict=False)) and all(a < b for a, b in parts)
 
 
 @given(intervals)

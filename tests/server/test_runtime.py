@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from federation.simulation import free_ports
+from federation.processes import free_ports
 from reports.run_record import RunRecord
 
 pytestmark = pytest.mark.runtime

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from models import ClassifierSpec, ClassifierTraining, PatchArrays
 from models.fit_classifier import BalancedDraws
+from strategies.delivery import portions
 from strategies.learning import HOME_NEGATIVES, Recipe, draw_per_class, learn, oversampled, stages
-from strategies.one_shot import portions
 
 STEPS = {"real": 3, "mix": 4, "pretrain": 5, "fine_tune": 2}
 

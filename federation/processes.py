@@ -1,0 +1,133 @@
+"""Processes of one runtime: started apart from everything else on the machine, and ended to the last one.
+
+Flower's processes start others that may detach themselves, so all of them carry a mark in their environment by which
+they are found again. A child also ends when the process that started it ends, however that ends (Linux only).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+MARK = "POLYCENTRE_RUNTIME"
+_PR_SET_PDEATHSIG = 1
+# Settings of a user's own Flower, Ray or Python that would leak into ours.
+_NOT_INHERITED = ("PYTHONPATH", "RAY_ADDRESS", "FLWR_LOCAL_CONTROL_API_PORT", "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on at the moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+class OwnProcesses:
+    """The processes of one runtime and the temporary folder they live in.
+
+    Attributes:
+        home: the folder; its path is short, because Ray puts sockets below it and a socket's path has at most 107
+            characters.
+        environment: what every process gets: Flower's home here, no telemetry, no installation of dependencies, the mark.
+    """
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="polycentre-"))
+        # Flower's own command line tools lie beside the running Python, which need not be on PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
+            "PATH": path,
+            "FLWR_HOME": str(self.home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            # Seconds; by default 1, which every message to a deployed node would pay. Each poll costs about 3 ms.
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+            MARK: str(self.home),
+        }
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        self, command: Sequence[str], log_file: Path, *, cwd: Path | None = None, environment: Mapping[str, str] = {}
+    ) -> subprocess.Popen[bytes]:
+        """Start a process that ends with this one.
+
+        Args:
+            log_file: where its output and that of everything below it is appended.
+            cwd: its working directory; `home` when left out, so that no code of another project lies in it.
+            environment: on top of `self.environment`.
+        """
+        with open(log_file, "ab") as log:
+            child = subprocess.Popen(
+                command,
+                env=self.environment | dict(environment),
+                cwd=cwd or self.home,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                # A session of its own: Ctrl-C reaches the command line only, which then stops things in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        self._children.append(child)
+        return child
+
+    def stop(self) -> None:
+        """End every process of this runtime and remove its home."""
+        ours = carrying(MARK, str(self.home))
+        for process in ours:
+            _quietly(process.terminate)
+        _, alive = psutil.wait_procs(ours, timeout=3)
+        for process in alive + carrying(MARK, str(self.home)):
+            _quietly(process.kill)
+        for child in self._children:
+            child.kill()  # nothing to a child that has ended
+            child.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def carrying(variable: str, value: str) -> list[psutil.Process]:
+    """All processes but this one whose environment has `variable=value`, also those that detached themselves."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value and process.pid != os.getpid():
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
+            continue
+    return found
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """SIGKILL, and wait until they are gone."""
+    for process in processes:
+        _quietly(process.kill)
+    psutil.wait_procs(processes, timeout=5)
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        action()
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: end when the command line ends, however it ends (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

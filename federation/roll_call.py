@@ -1,0 +1,111 @@
+"""Which node is which centre: in a deployment Flower knows nodes by numbers, and every node is asked who it is.
+
+A node that was restarted may come back under a new number (without a registered key it always does), and a dead one
+counts as online until its heartbeats have failed for a minute. So the roll is called again when a node is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from federation.centres import NODE_UNAVAILABLE
+from federation.errors import StudyError, explain
+from federation.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
+
+# How long nodes that are there beside the wanted ones may take to answer before the study begins without them.
+_STRAGGLERS_S = 10.0
+_TTL_S = 600.0
+
+
+class RollCall:
+    """Asks every node that is online which centre it is, and remembers the answers.
+
+    Args:
+        grid: Flower's grid.
+        centres: those of the scenario.
+        on_note: called with a sentence about a node that cannot take part.
+    """
+
+    def __init__(self, grid: Grid, centres: Sequence[str], *, on_note: Callable[[str], None] = lambda text: None):
+        self._grid = grid
+        self._centres = list(centres)
+        self._on_note = on_note
+        self._asked: dict[str, tuple[int, Job]] = {}  # by message id
+        self._centre_of: dict[int, str | None] = {}  # in the order of the answers; None: cannot take part
+        self._problems: list[str] = []
+
+    def lanes(self) -> dict[str, list[int]]:
+        """The nodes of each centre that are online, the one that answered last first. Does not wait for answers."""
+        online = set(self._grid.get_node_ids())
+        self._ask(online - set(self._centre_of) - {node for node, _ in self._asked.values()})
+        self._listen()
+        nodes = [node for node in reversed(self._centre_of) if node in online]
+        return {centre: [node for node in nodes if self._centre_of[node] == centre] for centre in self._centres}
+
+    def wait(self, timeout_s: float, poll_s: float = 0.25) -> dict[str, list[int]]:
+        """The one node of each centre.
+
+        Raises:
+            StudyError: a centre has no node when time is up, or two nodes say that they are the same centre.
+        """
+        began = time.monotonic()
+        complete: float | None = None
+        while True:
+            lanes = self.lanes()
+            now = time.monotonic()
+            absent = [centre for centre, nodes in lanes.items() if not nodes]
+            complete = None if absent else complete or now
+            if complete is not None and (not self._asked or now - complete > _STRAGGLERS_S):
+                break
+            if absent and now - began > timeout_s:
+                raise StudyError(
+                    f"no node of {', '.join(absent)} came within {timeout_s:.0f} s (there: "
+                    f"{', '.join(c for c in lanes if c not in absent) or 'none'}); start the SuperNode of each centre, then resume"
+                    + "".join(f"; {problem}" for problem in self._problems)
+                )
+            time.sleep(poll_s)
+        for centre, nodes in lanes.items():
+            if len(nodes) > 1:
+                raise StudyError(
+                    f"nodes {' and '.join(map(str, nodes))} both say that they are centre {centre!r}; "
+                    "stop one, or mend its node configuration", 2,
+                )  # fmt: skip
+        return lanes
+
+    def _ask(self, nodes: set[int]) -> None:
+        for node in sorted(nodes):
+            job = Job("roll-call", f"node-{node}", "unknown", IDENTIFY, {}, label="the roll call")
+            message = Message(job.to_record(), node, MESSAGE_TYPE, ttl=_TTL_S)
+            (message_id,) = list(self._grid.push_messages([message])) or [""]
+            if message_id:
+                self._asked[message_id] = (node, job)
+
+    def _listen(self) -> None:
+        for message in self._grid.pull_messages(list(self._asked)) if self._asked else []:
+            node, job = self._asked.pop(message.metadata.reply_to_message_id)
+            if message.has_error() and message.error.code == NODE_UNAVAILABLE:
+                continue  # it went offline before it answered; asked anew when it is back
+            centre, problem = self._read(node, job, message)
+            self._centre_of[node] = centre
+            if problem:
+                self._problems.append(problem)
+                self._on_note(problem)
+
+    def _read(self, node: int, job: Job, message: Message) -> tuple[str | None, str]:
+        """(centre, why it cannot take part); one of them is empty."""
+        if message.has_error():
+            return None, f"node {node} could not run this project's code (Flower's error {message.error.code})"
+        try:
+            reply = Reply.from_record(message.content, job)
+        except EnvelopeError as problem:
+            reply = Reply.error(job, problem.code)
+        if not reply.ok:
+            return None, explain(str(node), reply.code, job.label, reply.numbers, subject="node")
+        centre = str(reply.body.get("centre"))[:64]
+        if centre not in self._centres:
+            return None, f"node {node} is centre {centre!r}, which this scenario does not have"
+        return centre, ""

@@ -1,0 +1,162 @@
+"""Where the centres of a run are: in Ray workers, in this process, or each on a node of its own.
+
+The ServerApp writes the record, in another process or thread; here it is only read, to show progress and to see the
+end.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from federation.deployment import LoopbackDeployment
+from federation.errors import StudyError
+from federation.simulation import SimulationRuntime
+from reports.run_record import RunRecord
+from scenarios.scenario import Scenario
+from server.app import conduct
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+# Runs the study of a record to its end: (record, scenario, cache, called now and then to show progress).
+Conduct = Callable[[RunRecord, Scenario, Path, Callable[[], None]], None]
+
+
+def with_ray(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
+    """Flower's simulation runtime: a node per centre, and spare ones as extra lanes."""
+    workers = scenario.compute.workers
+    # Ray takes one number for all workers, and any worker may play any centre: the largest share; by default an equal one.
+    gpus = max(centre.gpu for centre in scenario.centres.values()) or 1.0 / workers
+    nodes = len(scenario.centres) + workers - 1
+    runtime = SimulationRuntime(CHECKOUT, record.folder)
+    try:
+        runtime.start()
+        run_id = runtime.submit(
+            _run_config(record, scenario, cache), nodes, workers, gpus if wants_gpu(scenario) else 0.0
+        )
+        _follow(runtime, run_id, record, refresh)
+    finally:
+        with _undisturbed():
+            runtime.stop()
+
+
+def on_loopback(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
+    """A SuperLink and a SuperNode per centre on this machine, whose workspaces are in the run folder as in a simulation."""
+    nodes = {
+        name: {
+            "centre": name,
+            "workspace": str(record.local(name).absolute()),
+            "cache": str(cache / "centres" / name),
+        }
+        for name in scenario.centres
+    }
+    deployment = LoopbackDeployment(CHECKOUT, record.folder, nodes)
+    try:
+        deployment.start()
+        run_id = deployment.submit(_run_config(record, scenario, cache) | {"deployed": True})
+        _follow(deployment, run_id, record, refresh)
+    finally:
+        with _undisturbed():
+            deployment.stop()
+
+
+def in_process(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
+    """The engine without Ray, in a thread so that progress can be shown."""
+    from clients.app import app as client_app
+    from federation.in_process import InProcessGrid
+
+    grid = InProcessGrid(client_app, len(scenario.centres), {})
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            conduct(grid, record, cache)
+        except BaseException as problem:  # shown by the thread that waits
+            problems.append(problem)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        refresh()
+        thread.join(0.25)
+    if problems:
+        raise problems[0]
+
+
+ENGINES: dict[str, Conduct] = {"ray": with_ray, "inprocess": in_process}
+DEPLOYMENTS: dict[str, Conduct] = {"loopback": on_loopback}
+
+
+def has_gpu() -> bool:
+    """Whether this machine shows a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def wants_gpu(scenario: Scenario) -> bool:
+    """Whether the scenario would use a GPU and there is one."""
+    return scenario.compute.device != "cpu" and has_gpu()
+
+
+def last_end(record: RunRecord) -> dict[str, Any] | None:
+    """The run_finished event of this session, if it has come."""
+    for event in reversed(record.events()):
+        if event["event"] == "run_finished":
+            return event
+        if event["event"] == "run_started":
+            return None
+    return None
+
+
+class _Runtime(Protocol):
+    @property
+    def log_file(self) -> Path: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    def status(self, run_id: str) -> tuple[str, str]: ...
+
+
+def _run_config(record: RunRecord, scenario: Scenario, cache: Path) -> dict[str, Any]:
+    return {"scenario": scenario.name, "out": str(record.folder), "cache": str(cache), "begun": True}
+
+
+def _follow(runtime: _Runtime, run_id: str, record: RunRecord, refresh: Callable[[], None]) -> None:
+    """Until the record tells of the end, or the runtime is found to have ended without one."""
+    asked, unanswered = time.monotonic(), 0
+    while True:
+        refresh()
+        time.sleep(0.25)
+        if last_end(record) is not None:
+            return
+        if not runtime.alive:
+            raise StudyError(f"Flower's SuperLink ended during the run; see {runtime.log_file}; resume with --resume")
+        if time.monotonic() - asked > 30.0:  # asking starts a process; the record tells of a regular end sooner
+            try:
+                (status, details), unanswered = runtime.status(run_id), 0
+            except StudyError:
+                # A busy machine may leave one question unanswered; the run itself goes on.
+                status, details, unanswered = "unknown", "", unanswered + 1
+                if unanswered == 3:
+                    raise
+            asked = time.monotonic()
+            if status.startswith("finished") and last_end(record) is None:
+                raise StudyError(f"Flower reports {status} ({details or 'no details'}); see {runtime.log_file}")
+
+
+class _undisturbed:
+    """A second Ctrl-C must not leave processes behind while the first one is being answered."""
+
+    def __enter__(self) -> None:
+        self._before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._before)

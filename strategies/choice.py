@@ -1,0 +1,105 @@
+"""Which of several shared generators a receiver uses, and how much of each.
+
+Paper 000 found that mixing two sources rarely beats the better one, and nobody knows beforehand which that is. The receiver
+chooses on what it has: the distance of a generator's images to its own training patches, or the gain on its own
+validation patches of a classifier trained with them. Test patches are never looked at. In a cell that learns from a part
+of the receiver's patches only that part and the validation patches decide.
+
+Distances did not predict utility in our trials (a generator may be near and teach nothing new), so both ways are offered, and
+the report says what was chosen how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from metrics.feature_spaces import FEATURE_SPACES
+from metrics.frechet import FeatureSums, frechet_distance
+
+# Images of a class on which a distance is taken at most: enough for a stable one, few enough to cost little.
+_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How generators are chosen.
+
+    Attributes:
+        by: distance (to the receiver's training patches, in `space`) or validation (gain in AUPRC).
+        how: select the best `keep` in equal parts, or weight all by 1 / distance or by their gain.
+    """
+
+    by: Literal["distance", "validation"]
+    how: Literal["select", "weight"] = "select"
+    keep: int = 1
+    space: str = "texture"
+
+
+def distances(
+    own: Mapping[int, np.ndarray], pools: Mapping[str, Mapping[int, np.ndarray]], space: str
+) -> dict[str, float]:
+    """Fréchet distance of each pool to the receiver's own patches, as the mean over the classes that a pool has.
+
+    Args:
+        own, pools: uint8 images (n, c, h, w) by label.
+
+    Raises:
+        ValueError: a class with fewer than two images, or a pool without images.
+    """
+    features = FEATURE_SPACES[space]
+    mine = {label: FeatureSums.of(features(images[:_IMAGES])) for label, images in own.items() if len(images)}
+    found = {}
+    for source, classes in pools.items():
+        apart = [
+            frechet_distance(mine[label], FeatureSums.of(features(images[:_IMAGES])))
+            for label, images in classes.items() if len(images) and label in mine
+        ]  # fmt: skip
+        if not apart:
+            raise ValueError(
+                f"pool {source!r} has no image of a class that the receiver has; its distance is not defined"
+            )
+        found[source] = float(np.mean(apart))
+    return found
+
+
+def gains(sources: Mapping[str, object], auprc_with: Callable[[str | None], float]) -> dict[str, float]:
+    """Gain on validation of each source over the receiver's own patches alone.
+
+    Args:
+        auprc_with: trains with one source (None: with none) and gives the validation AUPRC.
+    """
+    alone = auprc_with(None)
+    return {source: auprc_with(source) - alone for source in sources}
+
+
+def shares(choice: Choice, scores: Mapping[str, float]) -> dict[str, float]:
+    """Share of each chosen source; they sum to one. None is chosen where no one gains on validation.
+
+    Args:
+        scores: distances, or gains.
+    """
+    if choice.by == "distance":
+        ranked = sorted(scores, key=lambda source: (scores[source], source))
+        worth = {source: 1.0 / max(scores[source], 1e-12) for source in ranked}
+    else:
+        ranked = sorted((s for s in scores if scores[s] > 0), key=lambda source: (-scores[source], source))
+        worth = {source: scores[source] for source in ranked}
+    if choice.how == "select":
+        kept = ranked[: choice.keep]
+        return {source: 1.0 / len(kept) for source in kept}
+    total = sum(worth.values())
+    return {source: value / total for source, value in worth.items()}
+
+
+def counts(total: int, share_of: Mapping[str, float]) -> dict[str, int]:
+    """`total` images divided by shares (largest remainder; equal remainders go to the name that comes first)."""
+    exact = {source: total * share for source, share in share_of.items()}
+    whole = {source: int(value) for source, value in exact.items()}
+    left = total - sum(whole.values()) if whole else 0
+    for source in sorted(exact, key=lambda s: (whole[s] - exact[s], s))[:left]:
+        whole[source] += 1
+    return whole

@@ -1,0 +1,190 @@
+"""Nodes say which centre they are; what cannot be, and a node that is lost and comes back. Over the in-process grid."""
+
+import threading
+
+import pytest
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+
+from federation.centres import NODE_UNAVAILABLE, GridCentres
+from federation.errors import StudyError
+from federation.in_process import FIRST_NODE, InProcessGrid
+from federation.job import IDENTIFY, Job, Reply
+from federation.roll_call import RollCall
+
+
+def honest_app():
+    """Answers any job with the centre of the node's configuration; its id names the node."""
+    app = ClientApp()
+
+    @app.query()
+    def handle(message, context):
+        job = Job.from_record(message.content)
+        if "broken" in context.node_config:
+            raise ImportError("no module named clients")
+        if "centre" not in context.node_config:
+            reply = Reply.error(job, "bad_node_config", key="centre")
+        else:
+            body = {"centre": context.node_config["centre"], "node": str(context.node_id)}
+            reply = Reply(job.study, job.unit, job.centre, job.kind, body=body)
+        return Message(reply.to_record(), reply_to=message)
+
+    return app
+
+
+class Nodes(InProcessGrid):
+    """Nodes 101, 102, ... of the given centres, which go `offline` and come back; a message to one that is away fails."""
+
+    def __init__(self, *centres, **options):
+        configs = {
+            FIRST_NODE + i: centre if isinstance(centre, dict) else {"centre": centre}
+            for i, centre in enumerate(centres)
+        }
+        self.offline = set()
+        self.silent = set()
+        self.asked = []
+        self.pushed = []
+        super().__init__(honest_app(), len(centres), {}, node_configs=configs, fault=self._fault, **options)
+
+    def get_node_ids(self):
+        return [node for node in super().get_node_ids() if node not in self.offline]
+
+    def push_messages(self, messages):
+        for message in messages:
+            job = Job.from_record(message.content)
+            (self.asked if job.kind == IDENTIFY else self.pushed).append(message.metadata.dst_node_id)
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids):
+        wanted = [i for i in message_ids if self._waiting[i].metadata.dst_node_id not in self.silent]
+        return super().pull_messages(wanted)
+
+    def _fault(self, message):
+        if message.metadata.dst_node_id in self.offline:
+            return Message(Error(code=NODE_UNAVAILABLE, reason="node unavailable"), reply_to=message)
+        return None
+
+
+def test_every_centre_gets_its_node_in_whatever_order_they_are():
+    grid = Nodes("C", "A", "B")
+    lanes = RollCall(grid, ["A", "B", "C"]).wait(5.0, poll_s=0.001)
+    assert lanes == {"A": [102], "B": [103], "C": [101]}
+    assert sorted(grid.asked) == [101, 102, 103], "each node is asked once"
+
+
+def test_a_node_that_comes_late_is_waited_for():
+    grid = Nodes("A", "B")
+    grid.offline = {102}
+    timer = threading.Timer(0.1, grid.offline.clear)
+    timer.start()
+    assert RollCall(grid, ["A", "B"]).wait(5.0, poll_s=0.001) == {"A": [101], "B": [102]}
+
+
+def test_a_centre_without_a_node_is_named_with_what_was_there_instead():
+    notes = []
+    roll = RollCall(Nodes("A", "Bee"), ["A", "B"], on_note=notes.append)
+    with pytest.raises(StudyError) as end:
+        roll.wait(0.05, poll_s=0.001)
+    text = str(end.value)
+    assert text.startswith("no node of B came within 0 s (there: A); start the SuperNode of each centre, then resume")
+    assert "node 102 is centre 'Bee', which this scenario does not have" in text and "\n" not in text
+    assert end.value.exit_status == 1 and len(notes) == 1
+
+
+def test_two_nodes_of_one_centre_are_refused():
+    with pytest.raises(StudyError, match=r"nodes 10[13] and 10[13] both say that they are centre 'A'; stop one") as end:
+        RollCall(Nodes("A", "B", "A"), ["A", "B"]).wait(5.0, poll_s=0.001)
+    assert end.value.exit_status == 2
+
+
+def test_a_node_of_another_study_is_left_alone_with_a_note():
+    notes = []
+    lanes = RollCall(Nodes("A", "Z"), ["A"], on_note=notes.append).wait(5.0, poll_s=0.001)
+    assert lanes == {"A": [101]}
+    assert notes == ["node 102 is centre 'Z', which this scenario does not have"]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [({}, "configuration of its node lacks centre"), ({"broken": True}, "could not run this project's code")],
+)
+def test_a_node_that_cannot_say_who_it_is(config, expected):
+    notes = []
+    with pytest.raises(StudyError, match="no node of B came"):
+        RollCall(Nodes("A", config), ["A", "B"], on_note=notes.append).wait(0.05, poll_s=0.001)
+    (note,) = notes
+    assert expected in note and "102" in note
+
+
+def test_a_dead_node_that_still_counts_as_online_does_not_hold_up_the_start(monkeypatch):
+    monkeypatch.setattr("federation.roll_call._STRAGGLERS_S", 0.05)
+    grid = Nodes("A", "B", "B")
+    grid.silent = {103}
+    assert RollCall(grid, ["A", "B"]).wait(60.0, poll_s=0.001) == {"A": [101], "B": [102]}
+
+
+# -- a node is lost ------------------------------------------------------------------------------------------------
+
+
+def centres_over(grid, names=("A", "B"), **options):
+    roll = RollCall(grid, names)
+    events = []
+    centres = GridCentres(
+        grid, roll.wait(5.0, poll_s=0.001), simulated=False, relocate=roll.lanes, poll_s=0.001,
+        on_event=lambda event, **fields: events.append((event, fields.get("text", ""))), **options,
+    )  # fmt: skip
+    return centres, events
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("federation.centres._LOOK_S", 0.01)
+    monkeypatch.setattr("federation.centres._BACK_OFF_S", 0.01)
+
+
+def a_job(unit, centre):
+    return Job("s", unit, centre, "learn", {})
+
+
+@pytest.mark.parametrize("comes_back_as", [102, 103])
+def test_a_lost_node_is_found_again_under_its_old_or_a_new_number(comes_back_as):
+    grid = Nodes("A", "B", "B")
+    grid.offline = {103}
+    centres, events = centres_over(grid, patience_s=5.0)
+    grid.offline = {102, 103}
+    threading.Timer(0.1, grid.offline.remove, [comes_back_as]).start()
+    replies = centres.gather([a_job("u1", "A"), a_job("u2", "B"), a_job("u3", "B")])
+    assert [reply.code for reply in replies] == ["ok"] * 3
+    assert {reply.body["node"] for reply in replies[1:]} == {str(comes_back_as)}
+    assert [text for event, text in events if event == "note"] == [
+        "its node was lost; waiting up to 5 s for it",
+        "its node is back",
+    ]
+    assert grid.pushed.count(102) <= 3, "an offline node answers at once: it must not be asked in a loop"
+
+
+def test_a_node_that_stays_away_fails_its_centre_only_and_later_jobs_at_once():
+    grid = Nodes("A", "B")
+    centres, _ = centres_over(grid, patience_s=0.2)
+    grid.offline = {102}
+    replies = centres.gather([a_job("u1", "B"), a_job("u2", "A"), a_job("u3", "B")])
+    assert [reply.code for reply in replies] == ["node_unavailable", "ok", "node_unavailable"]
+    assert grid.pushed.count(102) == 1
+    (reply,) = centres.gather([a_job("u4", "B")], timeout_s=0.15)
+    assert reply.code == "node_unavailable", "what comes later does not wait again"
+    grid.offline = set()
+    (reply,) = centres.gather([a_job("u5", "B")])
+    assert reply.ok, "unless the node is back"
+
+
+def test_a_node_that_is_lost_again_and_again_is_given_up_after_the_retries():
+    class Flapping(Nodes):
+        def _fault(self, message):
+            if Job.from_record(message.content).kind != IDENTIFY and message.metadata.dst_node_id == 102:
+                return Message(Error(code=NODE_UNAVAILABLE, reason=""), reply_to=message)
+            return None
+
+    grid = Flapping("A", "B")
+    centres, _ = centres_over(grid, patience_s=5.0, retries=2)
+    (reply,) = centres.gather([a_job("u", "B")])
+    assert reply.code == "node_unavailable" and grid.pushed.count(102) == 3

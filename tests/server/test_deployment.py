@@ -1,0 +1,274 @@
+"""A study over nodes that are each one centre: first in this process, then over a real SuperLink and real SuperNodes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clients.app import app as client_app
+from federation.deployment import LoopbackDeployment
+from federation.in_process import FIRST_NODE, InProcessGrid
+from federation.processes import MARK, carrying
+from reports.run_record import RunRecord
+from scenarios.reader import resolved_yaml
+from server.app import begin, conduct
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# As few messages one after the other as still show every duty but the pooled ones: each is a new process.
+SMALL = ["repeats=1", "arms={real: {strategy: local}, b_gan: {strategy: one_shot, generators: [b_gan]}}", "study.test_on=[C]"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small(tiny):
+    """Function: the small scenario, with "key=value" overrides."""
+    return lambda *overrides: tiny(*SMALL, "generators.c_flow=null", *overrides)
+
+
+@pytest.fixture(scope="module")
+def reference(small, conduct_in_process, tmp_path_factory):
+    """results.csv of the same scenario in a simulation."""
+    done, record = conduct_in_process(small(), tmp_path_factory.mktemp("reference") / "run")
+    assert done
+    return (record.folder / "results.csv").read_bytes()
+
+
+def new_record(scenario, folder):
+    return RunRecord.create(folder, resolved_yaml(scenario), {})
+
+
+def nodes_below(folder, centres):
+    """Configurations of nodes, each with folders of its own."""
+    return [{"centre": c, "workspace": str(folder / c / "work"), "cache": str(folder / c / "cache")} for c in centres]
+
+
+def texts(record, event):
+    return [e["text"] for e in record.events() if e["event"] == event]
+
+
+# -- in this process -----------------------------------------------------------------------------------------------
+
+
+def conduct_over(configs, scenario, folder, **options):
+    """Run a scenario over deployed nodes in this process; returns (succeeded, record)."""
+    record = new_record(scenario, folder / "run")
+    begin(record)
+    grid = InProcessGrid(
+        client_app, len(configs), {}, node_configs={FIRST_NODE + i: c for i, c in enumerate(configs)}, **options
+    )
+    return conduct(grid, record, folder / "not-used", node_wait_s=0.3), record
+
+
+def test_every_centre_works_in_its_own_folders_only_and_the_results_are_those_of_a_simulation(
+    small, reference, tmp_path
+):
+    places = []
+    done, record = conduct_over(
+        nodes_below(tmp_path, "CAB"), small(), tmp_path, on_message=lambda message: places.append(repr(message.content))
+    )
+    assert done, texts(record, "run_finished")
+    assert (record.folder / "results.csv").read_bytes() == reference
+    assert {p.name for p in tmp_path.iterdir()} == {"A", "B", "C", "run"}
+    assert not (record.folder / "centres").exists()
+    held = [[p.name for p in (tmp_path / centre / "cache" / "patches").iterdir() if p.is_dir()] for centre in "ABC"]
+    assert [len(names) for names in held] == [1, 1, 1] and len(set(map(tuple, held))) == 3, "each its own patches"
+    assert all((tmp_path / centre / "work" / "secret").exists() for centre in "ABC")
+    assert (tmp_path / "A" / "work" / "pools").is_dir() and not (tmp_path / "B" / "work" / "pools").exists()
+    assert places and not any(str(tmp_path) in text for text in places), "no side is told the other's folders"
+
+
+@pytest.mark.parametrize(
+    ("centres", "expected", "status"),
+    [
+        ("AB", "no node of C came within 0 s (there: A, B)", 1),
+        ("ABX", "node 103 is centre 'X', which this scenario does not have", 1),
+        ("ABCB", "both say that they are centre 'B'", 2),
+    ],
+)
+def test_nodes_that_do_not_fit_the_scenario_end_the_run_in_one_line(centres, expected, status, small, tmp_path):
+    done, record = conduct_over(nodes_below(tmp_path, centres), small(), tmp_path)
+    end = record.events()[-1]
+    assert not done and (end["event"], end["status"], end["exit_status"]) == ("run_finished", "failed", status)
+    assert expected in end["text"] and "\n" not in end["text"]
+
+
+def test_a_node_too_many_is_noted_and_left_alone(small, reference, tmp_path):
+    done, record = conduct_over(nodes_below(tmp_path, "ABCZ"), small(), tmp_path)
+    assert done and (record.folder / "results.csv").read_bytes() == reference
+    assert "node 104 is centre 'Z', which this scenario does not have" in texts(record, "note")
+    assert list((tmp_path / "Z" / "work").iterdir()) == []
+
+
+def test_a_simulation_over_deployed_nodes_does_not_confuse_them(small, tmp_path):
+    """The operator forgot deployed=true: node 1 is centre B, and is asked for A's work."""
+    record = new_record(small(), tmp_path / "run")
+    begin(record)
+    configs = dict(zip((101, 102, 103), nodes_below(tmp_path, "BAC"), strict=True))
+    assert not conduct(InProcessGrid(client_app, 3, {}, node_configs=configs), record, tmp_path / "cache")
+    text = record.events()[-1]["text"]
+    assert "centre 'A' is another centre than its node" in text and "deployed=true" in text
+    assert "centre 'C'" not in text
+
+
+def test_deployed_nodes_over_which_real_patches_should_move(tiny, tmp_path):
+    done, record = conduct_over(nodes_below(tmp_path, "ABC"), tiny(), tmp_path)
+    end = record.events()[-1]
+    assert not done and end["exit_status"] == 2
+    assert end["text"].startswith("arms.pooled: pooled moves real patches, which a deployed centre refuses; remove it")
+    assert not (tmp_path / "A").exists(), "refused before any node was asked"
+
+
+# -- real processes ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scenario_file(tiny_text, tmp_path):
+    """The small scenario as a file."""
+    tree = yaml.safe_load(tiny_text)
+    tree |= {"repeats": 1, "arms": {name: tree["arms"][name] for name in ("real", "b_gan")}}
+    tree["study"]["test_on"] = ["C"]
+    del tree["generators"]["c_flow"]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    return tmp_path / "small.yaml"
+
+
+@pytest.fixture
+def start(scenario_file, tmp_path):
+    """Function: start `polycentre run --deployment loopback`; whatever it leaves is ended afterwards."""
+    started = []
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "polycentre", "run", str(scenario_file), "--deployment", "loopback",
+                   "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run"), *arguments]  # fmt: skip
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env=os.environ | {"POLYCENTRE_TEST": str(tmp_path)},
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+    for process in carrying("POLYCENTRE_TEST", str(tmp_path)):
+        process.kill()
+
+
+def wait_until(condition, process, what, timeout_s=240.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process is None or process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, f"timed out waiting until {what}"
+        time.sleep(0.1)
+
+
+def started_units(folder):
+    events = RunRecord.open(folder).events() if (folder / "scenario.yaml").exists() else []
+    return [e for e in events if e["event"] == "unit_started"]
+
+
+@pytest.mark.runtime
+def test_real_nodes_give_the_bytes_of_a_simulation_and_leave_nothing_behind(start, reference, tmp_path):
+    process = start()
+    wait_until(lambda: started_units(tmp_path / "run"), process, "a unit was started")
+    alive = carrying("POLYCENTRE_TEST", str(tmp_path))
+    homes = {p.environ()[MARK] for p in alive if MARK in p.environ()}
+    commands = [" ".join(p.cmdline()) for p in alive]
+    assert len(homes) == 1 and sum("flower-supernode" in c for c in commands) == 3, commands
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, out
+    assert (tmp_path / "run" / "results.csv").read_bytes() == reference
+    assert "report.html" in out and (tmp_path / "run" / "report.html").exists()
+    assert carrying("POLYCENTRE_TEST", str(tmp_path)) == [] and not any(Path(home).exists() for home in homes)
+    workers = {
+        e["centre"]: e["worker"] for e in RunRecord.open(tmp_path / "run").events() if e["event"] == "unit_finished"
+    }
+    assert {centre: worker.split("/")[0] for centre, worker in workers.items()} == {"A": "A", "B": "B", "C": "C"}
+    assert {p.name for p in (tmp_path / "cache" / "centres").iterdir()} == {"A", "B", "C"}
+
+
+@pytest.mark.runtime
+def test_sigkill_of_the_command_line_ends_every_process(start, tmp_path):
+    process = start()
+    wait_until(lambda: started_units(tmp_path / "run"), process, "a unit was started")
+    assert len(carrying("POLYCENTRE_TEST", str(tmp_path))) >= 8
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not carrying("POLYCENTRE_TEST", str(tmp_path)), None, "every process had ended", 30.0)
+
+
+# -- a node is killed ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deployment(small, tmp_path):
+    """Function: start a study over real nodes; returns (deployment, record)."""
+    running = []
+
+    def begin_study(scenario, node_wait_s):
+        record = new_record(scenario, tmp_path / "run")
+        nodes = {config["centre"]: config for config in nodes_below(tmp_path, scenario.centres)}
+        made = LoopbackDeployment(CHECKOUT, tmp_path, nodes)
+        running.append(made)
+        made.start()
+        begin(record)
+        config = {
+            "out": str(record.folder),
+            "cache": str(tmp_path),
+            "begun": True,
+            "deployed": True,
+            "node_wait_s": node_wait_s,
+        }
+        made.submit(config)
+        return made, record
+
+    yield begin_study
+    for made in running:
+        made.stop()
+
+
+def ended(record):
+    return record.events()[-1]["event"] == "run_finished"
+
+
+def train_at_b(record):
+    """Whether B's process reports that it is training."""
+    folder = record.folder.parent / "B" / "work" / "progress"
+    return any("b_gan" in file.read_text() for file in folder.glob("*.json"))
+
+
+@pytest.mark.runtime
+@pytest.mark.slow
+def test_a_node_killed_while_it_trains_and_started_again(deployment, small, reference, tmp_path):
+    running, record = deployment(small("generators.b_gan.steps=4000"), 60.0)
+    wait_until(lambda: train_at_b(record), None, "B was training")
+    running.kill_node("B")
+    record.write_scenario(resolved_yaml(small("generators.b_gan.steps=4000")))
+    running.start_node("B")
+    wait_until(lambda: ended(record), None, "the run ended", 400.0)
+    assert record.events()[-1]["status"] == "completed", record.events()[-1]
+    assert "its node is back" in texts(record, "note")
+    assert any(e["event"] == "unit_retried" and e["centre"] == "B" for e in record.events())
+
+
+@pytest.mark.runtime
+@pytest.mark.slow
+def test_a_node_killed_for_good_fails_what_needs_it_and_the_run_can_be_resumed(deployment, small, reference, tmp_path):
+    running, record = deployment(small("generators.b_gan.steps=4000"), 10.0)
+    wait_until(lambda: train_at_b(record), None, "B was training")
+    running.kill_node("B")
+    wait_until(lambda: ended(record), None, "the run ended", 400.0)
+    end = record.events()[-1]
+    assert (end["status"], end["exit_status"]) == ("failed", 1)
+    (failed,) = [e for e in record.events() if e["event"] == "unit_failed"]
+    assert (failed["centre"], failed["code"]) == (
+        "B",
+        "node_unavailable",
+    ) and "resumed when its node is back" in failed["text"]
+    finished = {e["label"] for e in record.events() if e["event"] == "unit_finished"}
+    assert any(label.startswith("real") and label.endswith("on C") for label in finished), "the others' work is done"

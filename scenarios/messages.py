@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 from federation.job import canonical_json
 from federation.transport import Transport, encoded_bytes
 from metrics.feature_spaces import FEATURE_SPACES
 from models import ClassifierSpec, GeneratorSpec
 from models.federated_parts import averaged_state
+from models.shapes_only import shapes_only
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.plan import Plan
 from scenarios.scenario import FedAvgClassifierArm
@@ -137,7 +136,7 @@ def _count_classifier(count: _Counter, f: ClassifierFederation, adopted: int) ->
 @lru_cache(maxsize=256)
 def classifier_round_bytes(spec: str, transport: Transport) -> int:
     """Size of a classifier's averaged weights as they travel."""
-    with torch.device("meta"):
+    with shapes_only():
         network = ClassifierSpec.model_validate_json(spec).build(0)
     return encoded_bytes(
         {n: (tuple(t.shape), "float32") for n, t in averaged_state(network, copy=False).items()}, transport
@@ -164,7 +163,7 @@ def _count_remote(count: _Counter, plan: DmGANPlan) -> None:
     settings, spec = plan.settings, GeneratorSpec.model_validate(plan.spec)
     sums = _count_reference(count, plan.fidelity)
     answers = settings.updates * (len(plan.members) if settings.lock_step else settings.quorum)
-    with torch.device("meta"):
+    with shapes_only():
         model = build_gan(spec, 0)
     discriminating, _ = adversarial_phases(model)
     if settings.exchange == "images":
@@ -201,7 +200,7 @@ def averaged_bytes(spec: str, transport: Transport, averaged: bool) -> int:
         averaged: whether the generator's moving average travels, too.
     """
     parsed = GeneratorSpec.model_validate_json(spec)
-    with torch.device("meta"):  # shapes without memory
+    with shapes_only():
         model = parsed.build(0)
     if averaged and parsed.training.ema is not None:
         model.start_average()
@@ -217,7 +216,7 @@ def generator_bytes(spec: Any) -> int:
 @lru_cache(maxsize=256)
 def _generator_bytes(spec: str) -> int:
     parsed = GeneratorSpec.model_validate_json(spec)
-    with torch.device("meta"):
+    with shapes_only():
         model = parsed.build(0)
     tensors = [
         t for name, t in model.sampler.state_dict().items() if not name.endswith("num_batches_tracked")
@@ -235,6 +234,6 @@ def preview_bytes(spec: Any) -> int:
 
 def classifier_bytes(spec: dict[str, Any]) -> int:
     """Size of a classifier's weights."""
-    with torch.device("meta"):
+    with shapes_only():
         network = ClassifierSpec.model_validate(spec | {"pretrained": None}).build(0)
     return sum(t.numel() * t.element_size() for t in network.state_dict().values())

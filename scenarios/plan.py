@@ -9,11 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from federation.clock import Availability
 from federation.units import derive_seed
 from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
+from models.shapes_only import shapes_only
 from scenarios.scenario import (
     ClassifierChoice,
     FedAvgClassifierArm,
@@ -360,7 +359,7 @@ def model_problems(scenario: Scenario) -> list[str]:
                 found[key] = str(problem)
         return found[key]
 
-    with torch.device("meta"):
+    with shapes_only():
         for task in scenario.all_tasks:
             sources: dict[str, Generator | GenerativeArm] = {
                 f"generators.{name}": generator for name, generator in scenario.generators.items()

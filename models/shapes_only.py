@@ -1,8 +1,8 @@
 """Networks without memory: to count parameters and to find out what does not fit together.
 
-`torch.device("meta")` builds a network of shapes alone. Nobody asks for its values, but some functions that fill a tensor
-(normal draws, `linspace`) make torch import its compiler on that device, which takes some seconds the first time: longer than
-all the rest of checking a scenario. So these do nothing here.
+`torch.device("meta")` builds a network of shapes alone. Nobody asks for its initial values, but drawing normal ones makes
+torch import its compiler on that device, which takes some seconds: longer than all the rest of checking a scenario. So
+nothing is drawn here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-
 _DRAWS = {"normal_", "trunc_normal_", "kaiming_normal_", "xavier_normal_"}
 
 
-class _NoValues(TorchFunctionMode):
+class _NoDraws(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -27,13 +26,11 @@ class _NoValues(TorchFunctionMode):
             tensor = args[0] if args else kwargs["tensor"]
             if tensor.is_meta:
                 return tensor
-        if func is torch.linspace and not kwargs:
-            return torch.empty(args[2])
         return func(*args, **kwargs)
 
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
     """Tensors made within have a shape and a dtype, and no values."""
-    with torch.device("meta"), _NoValues():
+    with torch.device("meta"), _NoDraws():
         yield

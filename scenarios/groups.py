@@ -99,7 +99,7 @@ def merge_alike(lines: Iterable[str], group_of: Mapping[str, str]) -> list[str]:
         first.setdefault(words, line)
         counts[words] += 1
     return [
-        line + (f" (and {counts[words] - 1} more members of its group)" if counts[words] > 1 else "")
+        line + (f" (and {counts[words] - 1} more of its group)" if counts[words] > 1 else "")
         for words, line in first.items()
     ]
 

@@ -113,7 +113,7 @@ def _count_federation(count: _Counter, f: Any) -> None:
     settings, spec = f.settings, canonical_json(f.spec)
     for centre, body in (f.pooled or {}).items():
         _count_move(count, f.members[0].centre, f.task, centre, body)
-    sums = _count_reference(count, f.fidelity)
+    sums = _count_reference(count, f.arm, f.fidelity)
     size = averaged_bytes(spec, settings.transport, f.rules.ema == "average")
     turns = [settings.rounds] * len(f.members)
     if f.turns == "cyclic":
@@ -143,10 +143,11 @@ def classifier_round_bytes(spec: str, transport: Transport) -> int:
     )
 
 
-def _count_reference(count: _Counter, fidelity: Fidelity) -> int:
-    """Count the members' sums of features; bytes of the sums of one set."""
+def _count_reference(count: _Counter, arm: str, fidelity: Fidelity) -> int:
+    """Count the members' sums of features, which all trainings of an arm share; bytes of the sums of one set."""
     sums = sum(8 + 8 * d + 4 * d * (d + 1) for d in (FEATURE_SPACES[name].dimensions for name in fidelity.spaces))
-    for centre, body in fidelity.bodies.items():
+    first = count.once("reference", arm, fidelity.task)
+    for centre, body in fidelity.bodies.items() if first else ():
         if count.once("sums", centre, canonical_json(body), fidelity.spaces):
             count.add(centre, "feature_sums", up=2 * sums)
     return sums
@@ -161,7 +162,7 @@ def _count_measurements(count: _Counter, fidelity: Fidelity, spec: dict[str, Any
 def _count_remote(count: _Counter, plan: DmGANPlan) -> None:
     """Asynchronous centres share the updates by their speed; a prediction without faults gives each the same."""
     settings, spec = plan.settings, GeneratorSpec.model_validate(plan.spec)
-    sums = _count_reference(count, plan.fidelity)
+    sums = _count_reference(count, plan.arm, plan.fidelity)
     answers = settings.updates * (len(plan.members) if settings.lock_step else settings.quorum)
     with shapes_only():
         model = build_gan(spec, 0)

@@ -77,6 +77,21 @@ class Plan:
         """SHA-256 of each classifier's weights file; read once, not once a cell."""
         return {choice.model: file_digest(choice.pretrained) for choice in self.scenario.study.classifiers}
 
+    @cached_property
+    def _trained_at(self) -> dict[str, list[str]]:
+        """Generators by the centre that trains them."""
+        trained: dict[str, list[str]] = {}
+        for name, generator in self.scenario.generators.items():
+            if generator.centre is not None:
+                trained.setdefault(generator.centre, []).append(name)
+        return trained
+
+    @cached_property
+    def _taking_part(self) -> dict[str, frozenset[str]]:
+        """By arm, the centres that train or send patches in it; those of generators and the receivers are no part."""
+        arms = self.scenario.arms.items()
+        return {name: frozenset(self.scenario.members(arm)) for name, arm in arms if hasattr(arm, "centres")}
+
     # -- pieces that bodies are made of --------------------------------------------------------------------------
 
     def task(self, name: str) -> Task:
@@ -129,18 +144,17 @@ class Plan:
         tasks: list[dict[str, Any]] = []
         models: dict[str, dict[str, Any]] = {}
         for task in s.all_tasks:
-            trained = [n for n, g in s.generators.items() if g.centre == centre and task.name in self.tasks_of(n)]
+            trained = [n for n in self._trained_at.get(centre, ()) if task.name in self.tasks_of(n)]
             batches = [
                 {"batch_size": s.generators[n].training["batch_size"], "both": s.generators[n].conditional}
                 for n in trained
             ]
-            together = [n for n, arm in s.arms.items() if isinstance(arm, GenerativeArm) and centre in s.members(arm)]
+            part = [n for n, centres in self._taking_part.items() if centre in centres]
+            together = [n for n in part if isinstance(s.arms[n], GenerativeArm)]
             batches += [_batch(s.arms[n]) for n in together]
             trained += together
-            learns = "receiver" in roles or any(
-                isinstance(arm, FedAvgClassifierArm) and centre in s.members(arm) for arm in s.arms.values()
-            )
-            pooled = any(isinstance(arm, PooledArm) and centre in arm.centres for arm in s.arms.values())
+            learns = "receiver" in roles or any(isinstance(s.arms[n], FedAvgClassifierArm) for n in part)
+            pooled = any(isinstance(s.arms[n], PooledArm) for n in part)
             needed = learns or bool(trained) or pooled
             tasks.append(
                 {

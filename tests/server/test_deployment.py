@@ -245,10 +245,10 @@ def train_at_b(record):
 @pytest.mark.runtime
 @pytest.mark.slow
 def test_a_node_killed_while_it_trains_and_started_again(deployment, small, reference, tmp_path):
-    running, record = deployment(small("generators.b_gan.steps=4000"), 60.0)
+    running, record = deployment(small("generators.b_gan.steps=1000"), 60.0)
     wait_until(lambda: train_at_b(record), None, "B was training")
     running.kill_node("B")
-    record.write_scenario(resolved_yaml(small("generators.b_gan.steps=4000")))
+    record.write_scenario(resolved_yaml(small("generators.b_gan.steps=1000")))
     running.start_node("B")
     wait_until(lambda: ended(record), None, "the run ended", 400.0)
     assert record.events()[-1]["status"] == "completed", record.events()[-1]
@@ -259,7 +259,7 @@ def test_a_node_killed_while_it_trains_and_started_again(deployment, small, refe
 @pytest.mark.runtime
 @pytest.mark.slow
 def test_a_node_killed_for_good_fails_what_needs_it_and_the_run_can_be_resumed(deployment, small, reference, tmp_path):
-    running, record = deployment(small("generators.b_gan.steps=4000"), 10.0)
+    running, record = deployment(small("generators.b_gan.steps=1000"), 10.0)
     wait_until(lambda: train_at_b(record), None, "B was training")
     running.kill_node("B")
     wait_until(lambda: ended(record), None, "the run ended", 400.0)

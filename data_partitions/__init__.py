@@ -7,6 +7,7 @@ field and the methods of `build.Source`, in a file of its own, and a name in `So
 from data_partitions.bcdr import BcdrSource
 from data_partitions.build import build_patches
 from data_partitions.cbis_ddsm import CbisDdsmSource
+from data_partitions.cdd_cesm import CddCesmSource
 from data_partitions.ddsm import DdsmSource
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Cohort, Exam, Lesion
@@ -18,14 +19,23 @@ from data_partitions.patches import PatchTask
 from data_partitions.phantom import PhantomSource
 from data_partitions.split import SPLITS, SplitRule
 
-Source = PhantomSource | FolderSource | InbreastSource | BcdrSource | CbisDdsmSource | DdsmSource | OmiDbSource
+Source = (
+    PhantomSource
+    | FolderSource
+    | InbreastSource
+    | BcdrSource
+    | CbisDdsmSource
+    | DdsmSource
+    | OmiDbSource
+    | CddCesmSource
+)
 SOURCES: dict[str, type] = {
     "phantom": PhantomSource, "folder": FolderSource, "inbreast": InbreastSource, "bcdr": BcdrSource,
-    "cbis_ddsm": CbisDdsmSource, "ddsm": DdsmSource, "omi_db": OmiDbSource,
+    "cbis_ddsm": CbisDdsmSource, "ddsm": DdsmSource, "omi_db": OmiDbSource, "cdd_cesm": CddCesmSource,
 }  # fmt: skip
 
 __all__ = [
-    "SOURCES", "SPLITS", "BcdrSource", "Box", "CbisDdsmSource", "Cohort", "DataError", "DdsmSource", "Exam",
-    "FolderSource", "InbreastSource", "Lesion", "OmiDbSource", "PatchDataset", "PatchTask", "PhantomSource", "Problem",
-    "Source", "SplitRule", "build_patches",
+    "SOURCES", "SPLITS", "BcdrSource", "Box", "CbisDdsmSource", "CddCesmSource", "Cohort", "DataError", "DdsmSource",
+    "Exam", "FolderSource", "InbreastSource", "Lesion", "OmiDbSource", "PatchDataset", "PatchTask", "PhantomSource",
+    "Problem", "Source", "SplitRule", "build_patches",
 ]  # fmt: skip

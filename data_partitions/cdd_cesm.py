@@ -64,7 +64,7 @@ class CddCesmSource(ArchiveSource):
         rows, named = self._rows(account, table)
         files = self._files(account, folder, rows, named)
         shapes = _outlines(account, folder.parent / OUTLINES, MARKS[self.images], named)
-        counts = {"single_points": 0, "outlines_cut": 0}
+        counts = {"single_points": 0}
         exams = []
         for name, look in account.looks(files).items():
             row, found = rows[name], shapes.get(name, [])
@@ -75,7 +75,6 @@ class CddCesmSource(ArchiveSource):
                 usable_as_healthy=row.pathology == "normal" and not found, spacing_mm=self.spacing_mm, scanner=self.images,
             ))  # fmt: skip
         account.note("single_points", counts["single_points"], "outlines of a single point, which are no lesions")
-        account.note("outlines_cut", counts["outlines_cut"], "outlines that leave their image, cut at its border")
         return exams
 
     def _table(self, folder: Path) -> Path:
@@ -213,17 +212,13 @@ def _lesions(
     kind = next(iter(row.findings)) if len(row.findings) == 1 else "other"
     lesions = []
     for where, points in found:
-        box = pixel_box(points)
-        inside = box.clipped(look.shape)
-        if inside.height < 1 or inside.width < 1:
-            account.unread.add(name)
-            account.fault("contour_outside", f"{where}: {tuple(box)} lies outside its image of {look.shape}")
+        box = account.inside(name, where, pixel_box(points), look.shape)
+        if box is None:
             continue
         if len(points) < 2:
             counts["single_points"] += 1
             continue
-        counts["outlines_cut"] += box != inside
         # An outline on an image called normal is a finding that nobody has labelled.
         malignant = None if row.pathology == "normal" else PATHOLOGY[row.pathology]
-        lesions.append(Lesion(inside, kind, malignant, row.birads, points))
+        lesions.append(Lesion(box, kind, malignant, row.birads, points))
     return lesions

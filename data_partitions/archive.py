@@ -146,6 +146,26 @@ class Account:
             **known,
         )
 
+    def without_copies(self, exams: list[Exam]) -> list[Exam]:
+        """Each picture of a patient once, with the lesions of all its copies: parts of an archive repeat each other."""
+        kept: dict[tuple[str, str], Exam] = {}
+        for exam in exams:
+            key = exam.patient, self.digests[exam.name]
+            if key not in kept:
+                kept[key] = exam
+                continue
+            first = kept[key]
+            boxes = {lesion.box for lesion in first.lesions}
+            labels = [first.malignant, exam.malignant]
+            kept[key] = replace(
+                first,
+                lesions=(*first.lesions, *(lesion for lesion in exam.lesions if lesion.box not in boxes)),
+                malignant=True if True in labels else False if labels == [False, False] else None,
+                usable_as_healthy=first.usable_as_healthy and exam.usable_as_healthy and exam.name not in self.unread,
+            )
+        self.note("copies", len(exams) - len(kept), "images that another part of the archive holds too, taken once")
+        return list(kept.values())
+
     def cohort(self, exams: list[Exam], bad_fraction: float, task: PatchTask | None) -> Cohort:
         """The exams with the account of what was left out. Raises DataError."""
         if self.fatal:  # the other faults are what follows from these

@@ -39,7 +39,8 @@ class DicomHeader:
     """What a header says, "" or None where it does not.
 
     spacing_mm: of a pixel, from PixelSpacing or else ImagerPixelSpacing (on the detector: the breast is some 5 to 10 %
-    smaller); None where both are missing, zero or not square. scanner: manufacturer and model.
+    smaller); None where both are missing, zero or not square. scanner: manufacturer and model. intent: "FOR PRESENTATION"
+    (what a reader sees) or "FOR PROCESSING" (raw). age_years: of the patient.
     """
 
     shape: tuple[int, int]
@@ -49,6 +50,8 @@ class DicomHeader:
     laterality: str
     view: str
     series: str
+    intent: str
+    age_years: float | None
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,8 @@ def _header(dataset: pydicom.Dataset) -> DicomHeader:
         laterality=_text(dataset, "ImageLaterality") or _text(dataset, "Laterality"),
         view=_text(dataset, "ViewPosition"),
         series=_text(dataset, "SeriesDescription"),
+        intent=_text(dataset, "PresentationIntentType"),
+        age_years=_age(_text(dataset, "PatientAge")),
     )  # fmt: skip
 
 
@@ -184,6 +189,13 @@ def _spacing(dataset: pydicom.Dataset) -> float | None:
         if down > 0 and abs(down - across) <= 0.01 * down:
             return down
     return None
+
+
+def _age(text: str) -> float | None:
+    """Years of an age such as 059Y, 018M or 010W."""
+    number, unit = text[:-1], text[-1:]
+    per_year = {"Y": 1, "M": 12, "W": 52, "D": 365}
+    return int(number) / per_year[unit] if number.isdigit() and unit in per_year else None
 
 
 def _number(dataset: pydicom.Dataset, name: str) -> float | None:

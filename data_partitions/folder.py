@@ -1,4 +1,4 @@
-"""A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions.
+"""A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions or a folder of masks.
 
 Centres come from the table (column `centre`, natural centres) or from `part: k/n`, a patient-disjoint share of an
 archive (simulated centres). Images whose decoded pixels are equal belong to one person whatever the table says: their
@@ -23,6 +23,7 @@ from data_partitions.exclusions import listed, without
 from data_partitions.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
 from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
 from data_partitions.label_words import NEGATIVE, POSITIVE, LabelWords, plain
+from data_partitions.mask_folder import read_masks
 from data_partitions.patches import PatchTask
 from data_partitions.small_cells import cell
 from data_partitions.streams import rank
@@ -47,6 +48,9 @@ class FolderSource(BaseModel):
     path: Path
     metadata: str = "metadata.csv"
     lesions: str | None = Field(None, description="table of lesions in the folder")
+    masks: str | None = Field(
+        None, description="folder of masks in the folder, named for their images; instead of `lesions`"
+    )
     centre: str | None = Field(None, description="take the rows with this value in the column `centre`")
     part: Annotated[tuple[int, int] | None, BeforeValidator(_part)] = Field(None, description="k/n: share k of n")
     part_seed: int = Field(0, description="how the parts are dealt; equal for all centres that share an archive")
@@ -90,6 +94,12 @@ class FolderSource(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _lesions_once(self) -> FolderSource:
+        if self.lesions is not None and self.masks is not None:
+            raise ValueError(f"lesions {self.lesions!r} and masks {self.masks!r} are both given; name one of them")
+        return self
+
+    @model_validator(mode="after")
     def _part_exists(self) -> FolderSource:
         if self.part and not 1 <= self.part[0] <= self.part[1]:
             raise ValueError(f"part {self.part[0]}/{self.part[1]} does not exist; count from 1/{self.part[1]}")
@@ -112,6 +122,12 @@ class FolderSource(BaseModel):
         problems = list(metadata.problems)
         rows, files = self._usable_rows(metadata, cache, problems)
         table = LesionTable()
+        if self.masks is not None:
+            known = {row["image"] for row in metadata.rows}
+            of_images = {row["image"]: row["malignant"] for row in rows}
+            looks = {name: files[name] for name in of_images}
+            table = read_masks(self.path / self.masks, looks, known, of_images, cache)
+            problems += table.problems
         if self.lesions is not None:
             shapes = {row["image"]: files[row["image"]].shape for row in rows}
             known = {row["image"] for row in metadata.rows}

@@ -118,6 +118,13 @@ def test_pixel_spacing(tmp_path, tags, spacing):
     assert read_header(write_dicom(tmp_path / "a.dcm", RAMP, **tags)).spacing_mm == spacing
 
 
+@pytest.mark.parametrize(
+    ("text", "years"), [("059Y", 59), ("018M", 1.5), ("026W", 0.5), ("0365", None), ("", None), ("Y", None)]
+)
+def test_age(text, years):
+    assert dicom._age(text) == years
+
+
 def test_missing_tags_and_burnt_in_text_are_no_fault(tmp_path):
     path = write_dicom(
         tmp_path / "a.dcm", RAMP, ("PhotometricInterpretation", "SamplesPerPixel", "Modality", "PixelRepresentation"),

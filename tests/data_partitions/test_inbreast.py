@@ -193,7 +193,7 @@ def broken(tmp_path):
         inbreast_region("Mass", square(5, 5, 9), NumberOfPoints=7), inbreast_region("Mass", square(230, 10, 30)),
     ])  # fmt: skip
     write_inbreast_outlines(root, "31", [])
-    (root / "AllXML" / "20586930.xml").write_text("<plist><dict>")
+    (root / "AllXML" / "20586923.xml").write_text("<plist><dict>")
     return root
 
 
@@ -206,7 +206,7 @@ def test_all_problems_are_collected_in_one_error(tmp_path):
     texts = " ".join(problem.text for problem in error.problems)
     for told in (
         "INbreast.csv row 3: Bi-Rads '7'", "'XCCL'", "ACR '9'", "INbreast.csv row 7: file name 20586910", "20586999.dcm",
-        "AllDICOMs/20586920_*.dcm", "20586910.xml outline 2: kind 'Lump'", "20586911_", "20586930.xml is not",
+        "AllDICOMs/20586920_*.dcm", "20586910.xml outline 2: kind 'Lump'", "20586911_", "20586923.xml is not",
         "5 points of (x, y), 7 announced", "the mass at (500, 500, 510, 510) lies outside its image of (240, 200)",
     ):  # fmt: skip
         assert told in texts, told
@@ -223,7 +223,7 @@ def test_what_may_be_skipped_is_counted_and_images_with_unread_findings_are_not_
     # The last outline leaves the image at the bottom: it is cut there.
     assert [lesion.box for lesion in exams[FIRST_SICK].lesions] == [Box(230, 10, 240, 41)]
     assert cohort.report["outlines_cut"] == 1
-    assert not exams["20586930"].usable_as_healthy
+    assert not exams["20586923"].usable_as_healthy
     assert refused(root, max_bad_fraction=0.1).code == "unknown_label"
 
 

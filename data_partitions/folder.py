@@ -118,7 +118,7 @@ class FolderSource(BaseModel):
         each image (`whole_image`) or lesion whose label is not known. None: exams may come without a label.
         """
         words = LabelWords(self.positive, self.negative)
-        metadata = read_metadata(self.path / self.metadata, self.columns, words, self.encoding)
+        metadata = self._metadata(words)
         problems = list(metadata.problems)
         rows, files = self._usable_rows(metadata, cache, problems)
         table = LesionTable()
@@ -157,6 +157,19 @@ class FolderSource(BaseModel):
         exams = [self._exam(row, files[row["image"]], table, labels[row["image"]]) for row in rows]
         cohort = Cohort(exams, report, private | report.pop("private"), groups)
         return without(cohort, self.exclude, self.encoding)
+
+    def _metadata(self, words: LabelWords) -> Metadata:
+        """The table of images; where it cannot be read, the other table's faults are told with its own."""
+        try:
+            return read_metadata(self.path / self.metadata, self.columns, words, self.encoding)
+        except DataError as error:
+            if self.lesions is None:
+                raise
+            try:
+                read_lesions(self.path / self.lesions, self.columns, self.kinds, words, self.encoding, {}, set())
+            except DataError as other:
+                raise DataError.of([*error.problems, *other.problems], f"{self.path}") from None
+            raise
 
     def _usable_rows(
         self, metadata: Metadata, cache: Path | None, problems: list[Problem]

@@ -146,7 +146,7 @@ def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
     """The server learns a code; the command line, on the same box, also shows the centre's own log."""
     data = tmp_path / "images"
     data.mkdir()
-    (data / "metadata.csv").write_text("image,patient_id,malignant\na.png,p1,1\n")
+    (data / "metadata.csv").write_text("image,patient_id,malignant\n" + "".join(f"{n}.png,p1,1\n" for n in "abcde"))
     file = scenario(
         centres__A__data={"source": "folder", "path": str(data)},
         task={"label": "malignancy", "whole_image": True, "image_size": 32},
@@ -156,6 +156,10 @@ def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
     line = one_line(err)
     assert "centre 'A'" in line and "image is not there" in line and "copy the file or drop the row" in line
     assert "a.png" in out, "file and row, from the centre's own log"
+    listed = tmp_path / "out" / "centres" / "A" / "problems.csv"
+    assert f"5 problems of the data, all of them listed in {listed}" in out
+    rows = listed.read_text().splitlines()
+    assert len(rows) == 6 and rows[5].startswith("row_without_file,metadata.csv row 6: file e.png is not there")
 
 
 @pytest.mark.parametrize(

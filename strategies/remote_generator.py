@@ -83,6 +83,11 @@ class RemoteGenerator:
         """The present generator."""
         return self.model.networks["generator"]
 
+    @property
+    def finite(self) -> bool:
+        """Whether all weights and running statistics are numbers."""
+        return all(bool(t.isfinite().all()) for t in self.generator.state_dict().values())
+
     # -- versions ------------------------------------------------------------------------------------------------
 
     def keep_version(self) -> None:

@@ -1,5 +1,6 @@
 """A laboratory for federations: real duties of centres on invented patches, in this process, without Flower's messages."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -64,6 +65,7 @@ class LabCentres(Centres):
         self.progress = {}
 
     def send(self, job):
+        job.to_record()  # what cannot travel is a mistake of the server
         self.queue.append(replace(job, place=self.place))
 
     def receive(self, timeout_s=None):
@@ -87,7 +89,7 @@ class LabCentres(Centres):
         self.queue = [job for job in self.queue if job.unit not in units]
 
     def save_progress(self, key, info, arrays):
-        self.progress[key] = (info, {name: np.array(array) for name, array in arrays.items()})
+        self.progress[key] = (json.loads(json.dumps(info)), {name: np.array(array) for name, array in arrays.items()})
 
     def load_progress(self, key):
         return self.progress.get(key)

@@ -15,9 +15,10 @@ def printed(scenario):
 
 
 def test_few_centres_have_a_row_each(tiny):
-    lines = printed(tiny())
+    lines = printed(tiny("centres.C.data.scanner=film", "centres.C.roles=[provider]"))
     assert "| A | receiver | patients=24 |" in lines
     assert "| B | provider | patients=24, scanner=film |" in lines
+    assert "| C | provider | patients=24, scanner=film |" in lines
     assert any(line.startswith("| b_gan | B | dcgan | lesion | positives |") for line in lines)
     assert any(line.startswith("| both | one_shot | A | b_gan, c_flow: lesion, pretrain_mix |") for line in lines)
 

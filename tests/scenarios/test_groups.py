@@ -76,10 +76,13 @@ def test_a_generator_at_a_group_is_one_at_each_member(tmp_path):
     assert s.generators["z"].hyper_parameters["widths"] == [32, 64] and s.generators["second"].centre == "c2"
 
 
-def test_a_list_that_the_model_wants_is_no_list_of_values(tmp_path):
-    changes = {"model": "flow_matching", "widths": [32, 64], "steps": 10, "centre": "c"}
-    s = read_tree(tree(generators__g=changes), tmp_path)
+def test_the_models_own_keys_are_taken_in_turn_unless_they_are_lists(tmp_path):
+    wants_a_list = {"model": "flow_matching", "widths": [32, 64], "steps": 10, "centre": "c"}
+    s = read_tree(tree(generators__g=wants_a_list), tmp_path)
     assert all(s.generators[f"g{number}"].hyper_parameters["widths"] == [32, 64] for number in range(1, 6))
+    wants_a_number = {"model": "dcgan", "width": [8, 16], "steps": 10, "centre": "c"}
+    s = read_tree(tree(generators__g=wants_a_number), tmp_path)
+    assert [s.generators[f"g{number}"].hyper_parameters["width"] for number in range(1, 6)] == [8, 16, 8, 16, 8]
 
 
 def test_lists_of_names_hold_all_members_in_order(tmp_path):

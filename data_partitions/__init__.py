@@ -7,6 +7,7 @@ field and the methods of `build.Source`, in a file of its own, and a name in `So
 from data_partitions.bcdr import BcdrSource
 from data_partitions.build import build_patches
 from data_partitions.cbis_ddsm import CbisDdsmSource
+from data_partitions.cdd_cesm import CddCesmSource
 from data_partitions.ddsm import DdsmSource
 from data_partitions.dealt import DealtSource
 from data_partitions.errors import DataError, Problem
@@ -24,17 +25,28 @@ from data_partitions.phantom import PhantomSource
 from data_partitions.split import SPLITS, SplitRule
 
 Source = (
-    PhantomSource | FolderSource | InbreastSource | BcdrSource | CbisDdsmSource | DdsmSource | OmiDbSource | IsicSource
-    | MiniMiasSource | MedmnistSource | DealtSource
-)  # fmt: skip
+    PhantomSource
+    | FolderSource
+    | InbreastSource
+    | BcdrSource
+    | CbisDdsmSource
+    | DdsmSource
+    | OmiDbSource
+    | CddCesmSource
+    | IsicSource
+    | MiniMiasSource
+    | MedmnistSource
+    | DealtSource
+)
 SOURCES: dict[str, type] = {
     "phantom": PhantomSource, "folder": FolderSource, "inbreast": InbreastSource, "bcdr": BcdrSource,
-    "cbis_ddsm": CbisDdsmSource, "ddsm": DdsmSource, "omi_db": OmiDbSource, "isic": IsicSource,
-    "mini_mias": MiniMiasSource, "medmnist": MedmnistSource, "dealt": DealtSource,
+    "cbis_ddsm": CbisDdsmSource, "ddsm": DdsmSource, "omi_db": OmiDbSource, "cdd_cesm": CddCesmSource,
+    "isic": IsicSource, "mini_mias": MiniMiasSource, "medmnist": MedmnistSource, "dealt": DealtSource,
 }  # fmt: skip
 
 __all__ = [
-    "SOURCES", "SPLITS", "BcdrSource", "Box", "CbisDdsmSource", "Cohort", "DataError", "DdsmSource", "DealtSource", "Exam",
-    "FolderSource", "InbreastSource", "IsicSource", "Lesion", "MedmnistSource", "MiniMiasSource", "OmiDbSource",
-    "PartitionRule", "PatchDataset", "PatchTask", "PhantomSource", "Problem", "Source", "SplitRule", "build_patches",
+    "SOURCES", "SPLITS", "BcdrSource", "Box", "CbisDdsmSource", "CddCesmSource", "Cohort", "DataError", "DdsmSource",
+    "DealtSource", "Exam", "FolderSource", "InbreastSource", "IsicSource", "Lesion", "MedmnistSource", "MiniMiasSource",
+    "OmiDbSource", "PartitionRule", "PatchDataset", "PatchTask", "PhantomSource", "Problem", "Source", "SplitRule",
+    "build_patches",
 ]  # fmt: skip

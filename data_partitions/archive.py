@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_partitions.copies import groups_of_copies
 from data_partitions.errors import DataError, Problem, allowed
-from data_partitions.exams import Cohort, Exam
+from data_partitions.exams import Box, Cohort, Exam
 from data_partitions.exclusions import listed, without
 from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
 from data_partitions.patches import PatchTask
@@ -66,7 +66,7 @@ class Account:
 
     things: rows and files that might have been used, of which the faults are a part. fatal: faults that leave nothing to
     go on with, refused whatever the fraction. unread: images that hold a finding nobody could read; no healthy box is
-    drawn from them. for_test: patients that the archive itself keeps for testing.
+    drawn from them. for_test: patients that the archive itself keeps for testing. cut: findings cut at their image's border.
     """
 
     path: Path
@@ -80,6 +80,7 @@ class Account:
     report: dict[str, Any] = field(default_factory=lambda: {"notes": []})
     private: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    cut: int = 0
 
     def fault(self, code: str, text: str) -> None:
         self.problems.append(Problem(code, text))
@@ -146,6 +147,18 @@ class Account:
             **known,
         )
 
+    def inside(self, name: str, where: str, box: Box, shape: tuple[int, int]) -> Box | None:
+        """The part of a finding's box on its image of `shape`; None, and a fault, where it lies outside altogether."""
+        part = box.clipped(shape)
+        if part.height < 1 or part.width < 1:
+            self.unread.add(name)
+            self.fault(
+                "contour_outside", f"{where}: {tuple(box)} lies outside its image of {shape}; correct one of them"
+            )
+            return None
+        self.cut += box != part
+        return part
+
     def without_copies(self, exams: list[Exam]) -> list[Exam]:
         """Each picture of a patient once, with the lesions of all its copies: parts of an archive repeat each other."""
         kept: dict[tuple[str, str], Exam] = {}
@@ -168,6 +181,7 @@ class Account:
 
     def cohort(self, exams: list[Exam], bad_fraction: float, task: PatchTask | None) -> Cohort:
         """The exams with the account of what was left out. Raises DataError."""
+        self.note("outlines_cut", self.cut, "findings leave their image, cut at its border")
         if self.fatal:  # the other faults are what follows from these
             raise DataError.of(self.fatal, f"{self.path}")
         exams = [

@@ -92,13 +92,11 @@ class BcdrSource(ArchiveSource):
                 present[name] = row.file
             else:
                 account.fault("row_without_file", f"{row.where}: file {name} is not there; add it or drop the row")
-        counts = {"outlines_cut": 0}
         exams = [
-            self._exam(account, name, row, look, outlines.get(name, []), counts)
+            self._exam(account, name, row, look, outlines.get(name, []))
             for name, look in account.looks(present).items()
             if (row := rows[name]) is not None
         ]
-        account.note("outlines_cut", counts["outlines_cut"], "outlines that leave their image, cut at its border")
         return account.without_copies(exams)
 
     def _tables(self, account: Account) -> dict[str, dict[str, Path]]:
@@ -117,20 +115,13 @@ class BcdrSource(ArchiveSource):
 
     def _exam(
         self, account: Account, name: str, row: Row, look: FileLook,
-        outlines: list[tuple[str, str, bool | None, np.ndarray]], counts: dict[str, int],
+        outlines: list[tuple[str, str, bool | None, np.ndarray]],
     ) -> Exam:  # fmt: skip
         lesions = []
         for where, kind, malignant, contour in outlines:
-            box = pixel_box(contour)
-            inside = box.clipped(look.shape)
-            if inside.height < 1 or inside.width < 1:
-                account.unread.add(name)
-                account.fault(
-                    "contour_outside", f"{where}: the {kind} at {tuple(box)} lies outside its image of {look.shape}"
-                )
-                continue
-            counts["outlines_cut"] += box != inside
-            lesions.append(Lesion(inside, kind, malignant, contour=contour))
+            box = account.inside(name, f"{where}: the {kind}", pixel_box(contour), look.shape)
+            if box is not None:
+                lesions.append(Lesion(box, kind, malignant, contour=contour))
         film = row.set.startswith("f")
         return account.exam(
             look, row.file, patient=row.patient, name=name, view=row.view, laterality=row.laterality,

@@ -142,6 +142,8 @@ def _remedy(source: Any, task: PatchTask) -> str:
         return "raise `lesion_fraction` or `patients`"
     if not hasattr(source, "lesions"):
         return "set `lesions: all` in the task, or choose another task or archive"
+    if source.masks is not None:
+        return "look into the masks, set `lesions: all` in the task, or choose another centre or part"
     if source.lesions is None:
         return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"
     remedy = f"check the coordinates in {source.lesions}, or choose another centre, part or task"

@@ -25,6 +25,7 @@ from data_partitions.dicom import EXTENSIONS, BadDicom, read_header
 from data_partitions.errors import Problem
 from data_partitions.exams import Box, Exam, Lesion
 from data_partitions.image_files import BadImage, FileLook, looks, read_image
+from data_partitions.small_cells import cell
 
 TABLES = {
     (kind, split): f"{short}_case_description_{split}_set.csv"
@@ -92,7 +93,12 @@ class CbisDdsmSource(ArchiveSource):
                     account.fault("row_without_file", f"{row.where}: {what} for {name}; add it or drop the row")
         images = account.looks(files)
         boxes = self._boxes(account, rows, images, places)
-        account.report["counts"] = tally(rows, boxes)
+        account.report["counts"] = counts = tally(rows, boxes)
+        for table, count in counts.items():
+            steps = {"rows": count["rows_benign"] + count["rows_malignant"], "masks": count["masks"], "areas": count["areas"],
+                     "lesions": count["lesions_benign"] + count["lesions_malignant"]}  # fmt: skip
+            told = ", ".join(f"{cell(number)} {step}" for step, number in steps.items())
+            account.report["notes"].append(f"{table}: {told}")
         if self.official_split:
             self._reserve(account, rows)
         exams = [self._exam(account, by_image[name], files[name], look, boxes) for name, look in images.items()]

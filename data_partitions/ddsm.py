@@ -78,18 +78,16 @@ class DdsmSource(ArchiveSource):
                 file = _file(account, picture)
                 if file is not None:
                     pictures[name], files[name] = (case, picture), file
-        counts = {"outlines_cut": 0}
         exams = []
         for name, look in account.looks(files).items():
             case, picture = pictures[name]
             if look.shape == picture.shape:
-                exams.append(self._exam(account, name, case, picture, files[name], look, counts))
+                exams.append(self._exam(account, name, case, picture, files[name], look))
             else:
                 account.fault(
                     "image_size",
                     f"{picture.where}: {files[name].name} is {look.shape}, {picture.shape} announced; convert at full size",
                 )
-        account.note("outlines_cut", counts["outlines_cut"], "outlines that leave their image, cut at its border")
         return exams
 
     def _unlisted(self, account: Account, cases: list[Case]) -> None:
@@ -105,21 +103,14 @@ class DdsmSource(ArchiveSource):
                 account.unread.update(stem.relative_to(self.path).as_posix() for stem in beside)
 
     def _exam(
-        self, account: Account, name: str, case: Case, picture: Picture, file: Path, look: FileLook, counts: dict[str, int]
+        self, account: Account, name: str, case: Case, picture: Picture, file: Path, look: FileLook
     ) -> Exam:  # fmt: skip
         lesions = []
         for number, found in enumerate(_overlay(account, name, picture) if picture.overlay else [], start=1):
-            box = pixel_box(found.boundary)
-            inside = box.clipped(look.shape)
-            if inside.height < 1 or inside.width < 1:
-                account.unread.add(name)
-                account.fault(
-                    "contour_outside",
-                    f"{picture.stem.name}.OVERLAY abnormality {number}: {tuple(box)} lies outside its image of {look.shape}",
-                )
-                continue
-            counts["outlines_cut"] += box != inside
-            lesions.append(Lesion(inside, found.kind, found.malignant, found.birads, found.boundary))
+            where = f"{picture.stem.name}.OVERLAY abnormality {number}"
+            box = account.inside(name, where, pixel_box(found.boundary), look.shape)
+            if box is not None:
+                lesions.append(Lesion(box, found.kind, found.malignant, found.birads, found.boundary))
         normal = not any(other.overlay for other in case.pictures)
         labels = [lesion.malignant for lesion in lesions]
         malignant = True if True in labels else False if normal or (labels and None not in labels) else None

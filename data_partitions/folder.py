@@ -1,4 +1,4 @@
-"""A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions.
+"""A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions or a folder of masks.
 
 Centres come from the table (column `centre`, natural centres) or from `part: k/n`, a patient-disjoint share of an
 archive (simulated centres). Images whose decoded pixels are equal belong to one person whatever the table says: their
@@ -23,6 +23,7 @@ from data_partitions.exclusions import listed, without
 from data_partitions.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
 from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
 from data_partitions.label_words import NEGATIVE, POSITIVE, LabelWords, plain
+from data_partitions.mask_folder import read_masks
 from data_partitions.patches import PatchTask
 from data_partitions.small_cells import cell
 from data_partitions.streams import rank
@@ -47,6 +48,9 @@ class FolderSource(BaseModel):
     path: Path
     metadata: str = "metadata.csv"
     lesions: str | None = Field(None, description="table of lesions in the folder")
+    masks: str | None = Field(
+        None, description="folder of masks in the folder, named for their images; instead of `lesions`"
+    )
     centre: str | None = Field(None, description="take the rows with this value in the column `centre`")
     part: Annotated[tuple[int, int] | None, BeforeValidator(_part)] = Field(None, description="k/n: share k of n")
     part_seed: int = Field(0, description="how the parts are dealt; equal for all centres that share an archive")
@@ -90,6 +94,12 @@ class FolderSource(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _lesions_once(self) -> FolderSource:
+        if self.lesions is not None and self.masks is not None:
+            raise ValueError(f"lesions {self.lesions!r} and masks {self.masks!r} are both given; name one of them")
+        return self
+
+    @model_validator(mode="after")
     def _part_exists(self) -> FolderSource:
         if self.part and not 1 <= self.part[0] <= self.part[1]:
             raise ValueError(f"part {self.part[0]}/{self.part[1]} does not exist; count from 1/{self.part[1]}")
@@ -108,10 +118,16 @@ class FolderSource(BaseModel):
         each image (`whole_image`) or lesion whose label is not known. None: exams may come without a label.
         """
         words = LabelWords(self.positive, self.negative)
-        metadata = read_metadata(self.path / self.metadata, self.columns, words, self.encoding)
+        metadata = self._metadata(words)
         problems = list(metadata.problems)
         rows, files = self._usable_rows(metadata, cache, problems)
         table = LesionTable()
+        if self.masks is not None:
+            known = {row["image"] for row in metadata.rows}
+            of_images = {row["image"]: row["malignant"] for row in rows}
+            looks = {name: files[name] for name in of_images}
+            table = read_masks(self.path / self.masks, looks, known, of_images, cache)
+            problems += table.problems
         if self.lesions is not None:
             shapes = {row["image"]: files[row["image"]].shape for row in rows}
             known = {row["image"] for row in metadata.rows}
@@ -141,6 +157,19 @@ class FolderSource(BaseModel):
         exams = [self._exam(row, files[row["image"]], table, labels[row["image"]]) for row in rows]
         cohort = Cohort(exams, report, private | report.pop("private"), groups)
         return without(cohort, self.exclude, self.encoding)
+
+    def _metadata(self, words: LabelWords) -> Metadata:
+        """The table of images; where it cannot be read, the other table's faults are told with its own."""
+        try:
+            return read_metadata(self.path / self.metadata, self.columns, words, self.encoding)
+        except DataError as error:
+            if self.lesions is None:
+                raise
+            try:
+                read_lesions(self.path / self.lesions, self.columns, self.kinds, words, self.encoding, {}, set())
+            except DataError as other:
+                raise DataError.of([*error.problems, *other.problems], f"{self.path}") from None
+            raise
 
     def _usable_rows(
         self, metadata: Metadata, cache: Path | None, problems: list[Problem]

@@ -57,7 +57,7 @@ class InbreastSource(ArchiveSource):
             )
         looks = account.looks({name: files[name] for name in sorted(set(rows) & set(files))})
         outlines = _outlines(account, images.parent / "AllXML", named)
-        exams, counts = [], {"outlines": 0, "single_points": 0, "outlines_cut": 0}
+        exams, counts = [], {"outlines": 0, "single_points": 0}
         for name, look in looks.items():
             found = outlines.get(name, [])
             lesions = self._lesions(account, name, look, found, rows[name]["bi_rads"], counts)
@@ -71,7 +71,6 @@ class InbreastSource(ArchiveSource):
         account.note("single_points", counts["single_points"], "areas of a single pixel" + (
             "" if self.single_points else ", which are no lesions; no healthy box is drawn from their images"
         ))  # fmt: skip
-        account.note("outlines_cut", counts["outlines_cut"], "outlines that leave their image, cut at its border")
         return exams
 
     def _table(self, folder: Path) -> Path:
@@ -91,17 +90,8 @@ class InbreastSource(ArchiveSource):
         for kind in dict.fromkeys(kind for kind, _ in found):
             contours = []
             for contour in (contour for other, contour in found if other == kind):
-                box = pixel_box(contour)
-                inside = box.clipped(look.shape)
-                if inside.height < 1 or inside.width < 1:
-                    account.unread.add(name)
-                    account.fault(
-                        "contour_outside",
-                        f"{name}.xml: the {kind} at {tuple(box)} lies outside its image of {look.shape}",
-                    )
-                    continue
-                counts["outlines_cut"] += box != inside
-                contours.append(contour)
+                if account.inside(name, f"{name}.xml: the {kind}", pixel_box(contour), look.shape) is not None:
+                    contours.append(contour)
             counts["outlines"] += len(contours)
             for area in painted_areas(contours, look.shape):
                 counts["single_points"] += area.pixels == 1

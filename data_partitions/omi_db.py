@@ -159,10 +159,8 @@ class OmiDbSource(ArchiveSource):
                 account.unread.add(name)
                 account.fault("bad_annotation", f"{where}: X1, Y1, X2, Y2 are no box; correct them")
                 continue
-            inside = box.clipped(look.shape)
-            if inside.height < 1 or inside.width < 1:
-                account.unread.add(name)
-                account.fault("contour_outside", f"{where}: {tuple(box)} lies outside its image of {look.shape}")
+            inside = account.inside(name, where, box, look.shape)
+            if inside is None:
                 continue
             kind = next((kind for sign, kind in SIGNS.items() if mark.get(sign)), "other")
             malignant = _opinion(account, where, mark, entry.episode, header.laterality)

@@ -35,9 +35,10 @@ class UNet(nn.Module):
         super().__init__()
         self.time = nn.Sequential(nn.Linear(2 * _FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
         self.classes = None if num_classes is None else nn.Embedding(num_classes + 1, EMBEDDING)
-        # Angles of t from one turn to a thousand: t in [0, 1] is resolved to a thousandth.
+        # Angles of t from one turn to a thousand: t in [0, 1] is resolved to a thousandth. Values are on
+        # the CPU at first, even of a network of shapes alone (`models.shapes_only`).
         self.register_buffer(
-            "frequencies", torch.exp(torch.linspace(0, math.log(1000), _FREQUENCIES)), persistent=False
+            "frequencies", torch.exp(torch.linspace(0, math.log(1000), _FREQUENCIES, device="cpu")), persistent=False
         )
         first, last = widths[0], widths[-1]
         self.enter = nn.Conv2d(4 * channels, first, 3, padding=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,9 +14,9 @@ from scenarios.federations import federations, remote_trainings
 from scenarios.messages import Expected, expected_messages, generator_bytes
 from scenarios.plan import Plan
 from scenarios.reader import shipped
-from scenarios.scenario import GenerativeArm, LocalArm, Scenario
+from scenarios.scenario import GenerativeArm, LocalArm, Scenario, listed
 
-# More centres than this are shown together.
+# More centres (or generators) than this are shown together where they are alike.
 _MANY = 12
 
 
@@ -40,8 +40,10 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     console.print(f"[bold]{scenario.name}[/bold]  seed {scenario.seed}, {scenario.repeats} repeats, "
                   f"{scenario.compute.workers} workers x {scenario.compute.threads_per_job} threads", highlight=False)  # fmt: skip
     table = Table("centre", "roles", "data", title="centres", title_justify="left")
+    centres = []
     for name, centre in scenario.centres.items():
-        table.add_row(name, ", ".join(centre.roles), _data_words(centre.data))
+        centres.append((name, ", ".join(centre.roles), _data_words(centre.data)))
+    _add_rows(table, centres, named=1)
     console.print(table)
     table = Table("task", "label", "lesions", "patch", title="tasks", title_justify="left")
     for task in scenario.all_tasks:
@@ -58,16 +60,19 @@ def print_plan(console: Console, scenario: Scenario) -> None:
         for (name, task), g in plan.packages().items()
     ]
     made += [
-        (f.arm, ", ".join(member.centre for member in f.members), f.task, f.spec)
+        (f.arm, listed(member.centre for member in f.members), f.task, f.spec)
         for f in (planned.federation for planned in federations(plan)) if f.series != "alone"
     ]  # fmt: skip
     made += [
-        (remote.plan.arm, f"server, with {', '.join(remote.members)}", remote.plan.task, remote.plan.spec)
+        (remote.plan.arm, f"server, with {listed(remote.members)}", remote.plan.task, remote.plan.spec)
         for remote in remote_trainings(plan)
     ]
+    generators = []
     for name, where, task_name, spec in made:
         classes = "both" if spec["conditional"] else "positives"
-        table.add_row(name, where, spec["model"], task_name, classes, f"{generator_bytes(spec) / 4e6:.2f} M")
+        size = f"{generator_bytes(spec) / 4e6:.2f} M"
+        generators.append((name, where, str(spec["model"]), task_name, classes, size))
+    _add_rows(table, generators, named=2)
     console.print(table)
     table = Table("arm", "strategy", "runs at", "learns from", title="arms", title_justify="left")
     for name, arm in scenario.arms.items():
@@ -76,15 +81,27 @@ def print_plan(console: Console, scenario: Scenario) -> None:
         foreign = (
             scenario.members(arm) if together else getattr(arm, "generators", None) or getattr(arm, "centres", None)
         )
-        text = f"{', '.join(foreign)}: {settings.classes}, {settings.use}" if foreign else "own patches"
+        text = f"{listed(foreign)}: {settings.classes}, {settings.use}" if foreign else "own patches"
         if isinstance(arm, LocalArm) and arm.oversample:
             text += f", {arm.oversample} own positives drawn again"
         places = dict.fromkeys(cell.receiver for cell in plan.cells() if cell.arm == name)
-        table.add_row(name, arm.strategy + (" (control)" if arm.control else ""), ", ".join(places) or "nowhere", text)
+        table.add_row(
+            name, arm.strategy + (" (control)" if arm.control else ""), listed(places) if places else "nowhere", text
+        )
     console.print(table)
     rows = expected_messages(plan)
     console.print(_messages_table(rows))
     console.print(f"{sum(row.messages for row in rows)} units of work; run it with: polycentre run", highlight=False)
+
+
+def _add_rows(table: Table, rows: Sequence[tuple[str, ...]], named: int) -> None:
+    """Add rows; where there are many, those that differ in their first `named` cells alone become one."""
+    alike: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for row in rows:
+        alike.setdefault(row[named:] if len(rows) > _MANY else row, []).append(row)
+    for members in alike.values():
+        names = zip(*(row[:named] for row in members), strict=True)
+        table.add_row(*map(listed, names), *members[0][named:])
 
 
 def _messages_table(rows: list[Expected]) -> Table:

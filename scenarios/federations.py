@@ -45,20 +45,22 @@ def federations(plan: Plan) -> list[FederationPlan]:
     plans = []
     for name, arm in plan.scenario.arms.items():
         for task in plan.scenario.all_tasks:
-            members = plan.scenario.members(arm) if isinstance(arm, GenerativeArm) else ()
-            if isinstance(arm, FedAvgGANArm):
-                plans.append(_plan(plan, name, arm, task.name, "federation", members))
-                for centre in members if arm.alone else ():
-                    plans.append(_plan(plan, name, arm, task.name, "alone", (centre,)))
-            elif isinstance(arm, CyclicArm):
-                plans.append(_plan(plan, name, arm, task.name, "federation", members))
-            elif isinstance(arm, PooledGANArm):
-                plans.append(_plan(plan, name, arm, task.name, "central", members))
+            if not isinstance(arm, FedAvgGANArm | CyclicArm | PooledGANArm):
+                continue
+            members = plan.scenario.members(arm)
+            # All are measured against the same patches; a thousand centres alone share one description of them.
+            measured = fidelity(plan, name, arm, task.name, plan.generator_spec(name, task.name))
+            series: Series = "central" if isinstance(arm, PooledGANArm) else "federation"
+            plans.append(_plan(plan, name, arm, measured, series, members))
+            for centre in members if isinstance(arm, FedAvgGANArm) and arm.alone else ():
+                plans.append(_plan(plan, name, arm, measured, "alone", (centre,)))
     return plans
 
 
-def _plan(plan: Plan, name: str, arm: Any, task: str, series: Series, members: tuple[str, ...]) -> FederationPlan:
-    spec = plan.generator_spec(name, task)
+def _plan(
+    plan: Plan, name: str, arm: Any, measured: Fidelity, series: Series, members: tuple[str, ...]
+) -> FederationPlan:
+    task, spec = measured.task, measured.body["generator"]
     seed = plan.scenario.seed
     named = {"optimizer": "optimizer", "batch_norm": "batch_norm", "proximal_mu": "proximal_mu", "ema": "average_ema"}
     rules = LocalRules(**{own: getattr(arm, key) for own, key in named.items() if hasattr(arm, key)})
@@ -71,7 +73,7 @@ def _plan(plan: Plan, name: str, arm: Any, task: str, series: Series, members: t
         members=[member(plan, name, task, spec, vars(rules), centre) for centre in working],
         settings=round_settings(plan.scenario, arm), rules=rules,
         aggregation=getattr(arm, "aggregation", "FedAvg"), options=getattr(arm, "aggregation_options", {}),
-        fidelity=fidelity(plan, name, arm, task, spec),
+        fidelity=measured,
         turns="cyclic" if isinstance(arm, CyclicArm) else "all",
         pooled={c: plan.moving_body(c, task, classes, None) for c in members[1:]} if series == "central" else None,
     )  # fmt: skip

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 from federation.job import canonical_json
 from federation.transport import Transport, encoded_bytes
 from metrics.feature_spaces import FEATURE_SPACES
 from models import ClassifierSpec, GeneratorSpec
 from models.federated_parts import averaged_state
+from models.shapes_only import shapes_only
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.plan import Plan
 from scenarios.scenario import FedAvgClassifierArm
@@ -114,7 +113,7 @@ def _count_federation(count: _Counter, f: Any) -> None:
     settings, spec = f.settings, canonical_json(f.spec)
     for centre, body in (f.pooled or {}).items():
         _count_move(count, f.members[0].centre, f.task, centre, body)
-    sums = _count_reference(count, f.fidelity)
+    sums = _count_reference(count, f.arm, f.fidelity)
     size = averaged_bytes(spec, settings.transport, f.rules.ema == "average")
     turns = [settings.rounds] * len(f.members)
     if f.turns == "cyclic":
@@ -137,17 +136,18 @@ def _count_classifier(count: _Counter, f: ClassifierFederation, adopted: int) ->
 @lru_cache(maxsize=256)
 def classifier_round_bytes(spec: str, transport: Transport) -> int:
     """Size of a classifier's averaged weights as they travel."""
-    with torch.device("meta"):
+    with shapes_only():
         network = ClassifierSpec.model_validate_json(spec).build(0)
     return encoded_bytes(
         {n: (tuple(t.shape), "float32") for n, t in averaged_state(network, copy=False).items()}, transport
     )
 
 
-def _count_reference(count: _Counter, fidelity: Fidelity) -> int:
-    """Count the members' sums of features; bytes of the sums of one set."""
+def _count_reference(count: _Counter, arm: str, fidelity: Fidelity) -> int:
+    """Count the members' sums of features, which all trainings of an arm share; bytes of the sums of one set."""
     sums = sum(8 + 8 * d + 4 * d * (d + 1) for d in (FEATURE_SPACES[name].dimensions for name in fidelity.spaces))
-    for centre, body in fidelity.bodies.items():
+    first = count.once("reference", arm, fidelity.task)
+    for centre, body in fidelity.bodies.items() if first else ():
         if count.once("sums", centre, canonical_json(body), fidelity.spaces):
             count.add(centre, "feature_sums", up=2 * sums)
     return sums
@@ -162,9 +162,9 @@ def _count_measurements(count: _Counter, fidelity: Fidelity, spec: dict[str, Any
 def _count_remote(count: _Counter, plan: DmGANPlan) -> None:
     """Asynchronous centres share the updates by their speed; a prediction without faults gives each the same."""
     settings, spec = plan.settings, GeneratorSpec.model_validate(plan.spec)
-    sums = _count_reference(count, plan.fidelity)
+    sums = _count_reference(count, plan.arm, plan.fidelity)
     answers = settings.updates * (len(plan.members) if settings.lock_step else settings.quorum)
-    with torch.device("meta"):
+    with shapes_only():
         model = build_gan(spec, 0)
     discriminating, _ = adversarial_phases(model)
     if settings.exchange == "images":
@@ -201,7 +201,7 @@ def averaged_bytes(spec: str, transport: Transport, averaged: bool) -> int:
         averaged: whether the generator's moving average travels, too.
     """
     parsed = GeneratorSpec.model_validate_json(spec)
-    with torch.device("meta"):  # shapes without memory
+    with shapes_only():
         model = parsed.build(0)
     if averaged and parsed.training.ema is not None:
         model.start_average()
@@ -217,7 +217,7 @@ def generator_bytes(spec: Any) -> int:
 @lru_cache(maxsize=256)
 def _generator_bytes(spec: str) -> int:
     parsed = GeneratorSpec.model_validate_json(spec)
-    with torch.device("meta"):
+    with shapes_only():
         model = parsed.build(0)
     tensors = [
         t for name, t in model.sampler.state_dict().items() if not name.endswith("num_batches_tracked")
@@ -235,6 +235,6 @@ def preview_bytes(spec: Any) -> int:
 
 def classifier_bytes(spec: dict[str, Any]) -> int:
     """Size of a classifier's weights."""
-    with torch.device("meta"):
+    with shapes_only():
         network = ClassifierSpec.model_validate(spec | {"pretrained": None}).build(0)
     return sum(t.numel() * t.element_size() for t in network.state_dict().values())

@@ -9,11 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from federation.clock import Availability
 from federation.units import derive_seed
 from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
+from models.shapes_only import shapes_only
 from scenarios.scenario import (
     ClassifierChoice,
     FedAvgClassifierArm,
@@ -78,6 +77,21 @@ class Plan:
         """SHA-256 of each classifier's weights file; read once, not once a cell."""
         return {choice.model: file_digest(choice.pretrained) for choice in self.scenario.study.classifiers}
 
+    @cached_property
+    def _trained_at(self) -> dict[str, list[str]]:
+        """Generators by the centre that trains them."""
+        trained: dict[str, list[str]] = {}
+        for name, generator in self.scenario.generators.items():
+            if generator.centre is not None:
+                trained.setdefault(generator.centre, []).append(name)
+        return trained
+
+    @cached_property
+    def _taking_part(self) -> dict[str, frozenset[str]]:
+        """By arm, the centres that train or send patches in it; those of generators and the receivers are no part."""
+        arms = self.scenario.arms.items()
+        return {name: frozenset(self.scenario.members(arm)) for name, arm in arms if hasattr(arm, "centres")}
+
     # -- pieces that bodies are made of --------------------------------------------------------------------------
 
     def task(self, name: str) -> Task:
@@ -130,18 +144,17 @@ class Plan:
         tasks: list[dict[str, Any]] = []
         models: dict[str, dict[str, Any]] = {}
         for task in s.all_tasks:
-            trained = [n for n, g in s.generators.items() if g.centre == centre and task.name in self.tasks_of(n)]
+            trained = [n for n in self._trained_at.get(centre, ()) if task.name in self.tasks_of(n)]
             batches = [
                 {"batch_size": s.generators[n].training["batch_size"], "both": s.generators[n].conditional}
                 for n in trained
             ]
-            together = [n for n, arm in s.arms.items() if isinstance(arm, GenerativeArm) and centre in s.members(arm)]
+            part = [n for n, centres in self._taking_part.items() if centre in centres]
+            together = [n for n in part if isinstance(s.arms[n], GenerativeArm)]
             batches += [_batch(s.arms[n]) for n in together]
             trained += together
-            learns = "receiver" in roles or any(
-                isinstance(arm, FedAvgClassifierArm) and centre in s.members(arm) for arm in s.arms.values()
-            )
-            pooled = any(isinstance(arm, PooledArm) and centre in arm.centres for arm in s.arms.values())
+            learns = "receiver" in roles or any(isinstance(s.arms[n], FedAvgClassifierArm) for n in part)
+            pooled = any(isinstance(s.arms[n], PooledArm) for n in part)
             needed = learns or bool(trained) or pooled
             tasks.append(
                 {
@@ -348,7 +361,19 @@ def probe_key(kind: str, name: str, task: str) -> str:
 def model_problems(scenario: Scenario) -> list[str]:
     """Models that cannot make or take images of a task's size, each as "key: what is wrong"; built without memory."""
     problems = []
-    with torch.device("meta"):
+    found: dict[str, str | None] = {}  # by settings: generators of a thousand centres are often alike
+
+    def problem_of(spec: GeneratorSpec) -> str | None:
+        key = spec.model_dump_json()
+        if key not in found:
+            try:
+                spec.build(0)
+                found[key] = None
+            except ValueError as problem:
+                found[key] = str(problem)
+        return found[key]
+
+    with shapes_only():
         for task in scenario.all_tasks:
             sources: dict[str, Generator | GenerativeArm] = {
                 f"generators.{name}": generator for name, generator in scenario.generators.items()
@@ -356,9 +381,8 @@ def model_problems(scenario: Scenario) -> list[str]:
             }  # fmt: skip
             sources |= {f"arms.{name}": arm for name, arm in scenario.arms.items() if isinstance(arm, GenerativeArm)}
             for key, source in sources.items():
-                try:
-                    generator_spec_of(source, task).build(0)
-                except ValueError as problem:
+                problem = problem_of(generator_spec_of(source, task))
+                if problem is not None:
                     problems.append(f"{key}: {problem} (task {task.name!r})")
             for choice in scenario.study.classifiers:
                 try:

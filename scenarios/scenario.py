@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -21,7 +21,8 @@ from models import CLASSIFIERS, GENERATIVE_MODELS, ClassifierTraining, Generativ
 from strategies.aggregation import check_aggregation
 
 # Names become file names, array names and columns of tables.
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_\-]{0,39}")
+LONGEST_NAME = 40
+_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_\-]{{0,{LONGEST_NAME - 1}}}")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 # A number of optimizer steps, or "100 epochs" of the stage's own training set.
 Duration = int | str
@@ -598,7 +599,8 @@ class Scenario(_Section):
     def _plain_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             raise ValueError(
-                "must start with a letter and hold letters, digits, - and _ only (40 at most): it names the run folder"
+                f"must start with a letter and hold letters, digits, - and _ only ({LONGEST_NAME} at most): "
+                "it names the run folder"
             )
         return value
 
@@ -608,7 +610,8 @@ class Scenario(_Section):
         for name in value:
             if not _NAME.fullmatch(name):
                 raise ValueError(
-                    f"name {name!r} must start with a letter and hold letters, digits, - and _ only (40 at most)"
+                    f"name {name!r} must start with a letter and hold letters, digits, - and _ only "
+                    f"({LONGEST_NAME} at most)"
                 )
         return value
 
@@ -664,8 +667,16 @@ class Scenario(_Section):
         return centres if receiver is None else (receiver, *(centre for centre in centres if centre != receiver))
 
 
+def listed(names: Iterable[str], at_most: int = 12) -> str:
+    """Names for a person to read: all of them, or of many the first ones, the last, and how many there are."""
+    names = list(names)
+    if len(names) <= at_most:
+        return ", ".join(names) or "none"
+    return f"{', '.join(names[:3])}, ..., {names[-1]} ({len(names)})"
+
+
 def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and what would be right"
-    centres = ", ".join(s.centres) or "none"
+    centres, providers, receivers = listed(s.centres), set(s.providers), set(s.receivers)
     if bool(s.task) == bool(s.tasks):
         yield "task: give exactly one of `task` (one) and `tasks` (a list)"
     for name in s.partition.centres if s.partition else ():
@@ -676,15 +687,15 @@ def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and wh
     names = [t.name for t in s.all_tasks]
     if len(set(names)) != len(names):
         yield "tasks: two tasks have the same name; give each a name of its own"
-    if not s.receivers:
+    if not receivers:
         yield f"centres: no centre has the role receiver; centres: {centres}"
-    if not s.providers and not any(g.package for g in s.generators.values()):
+    if not providers and not any(g.package for g in s.generators.values()):
         yield f"centres: no centre has the role provider and no generator is a package, so nothing can be shared; centres: {centres}"
         return  # what follows from it would only repeat it
     for name, generator in s.generators.items():
         if generator.centre is not None and generator.centre not in s.centres:
             yield f"generators.{name}.centre: no centre {generator.centre!r}; centres: {centres}"
-        elif generator.centre is not None and generator.centre not in s.providers:
+        elif generator.centre is not None and generator.centre not in providers:
             yield f"generators.{name}.centre: centre {generator.centre!r} lacks the role provider; add it to its roles"
         for task in generator.tasks or ():
             if task not in names:
@@ -694,18 +705,18 @@ def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and wh
             yield f"study.test_on: no centre {name!r}; centres: {centres}"
     for name, arm in s.arms.items():
         for receiver in arm.receivers or ():
-            if receiver not in s.receivers:
-                yield f"arms.{name}.receivers: {receiver!r} is no receiver; receivers: {', '.join(s.receivers)}"
-        yield from _arm_problems(s, name, arm, names)
+            if receiver not in receivers:
+                yield f"arms.{name}.receivers: {receiver!r} is no receiver; receivers: {listed(s.receivers)}"
+        yield from _arm_problems(s, name, arm, providers)
 
 
-def _arm_problems(s: Scenario, name: str, arm: Any, tasks: list[str]):
+def _arm_problems(s: Scenario, name: str, arm: Any, providers: set[str]):
     settings = arm.settings(s.study)
     if isinstance(arm, OneShotArm):
         for generator_name in arm.generators:
             generator = s.generators.get(generator_name)
             if generator is None:
-                yield f"arms.{name}.generators: no generator {generator_name!r}; generators: {', '.join(s.generators) or 'none'}"
+                yield f"arms.{name}.generators: no generator {generator_name!r}; generators: {listed(s.generators)}"
             elif settings.classes == "both" and generator.package is None and not generator.conditional:
                 yield (
                     f"arms.{name}.classes: both, but generator {generator_name!r} is not conditional and makes positives only; "
@@ -716,12 +727,15 @@ def _arm_problems(s: Scenario, name: str, arm: Any, tasks: list[str]):
         if arm.choose is not None and len(arm.generators) < 2:
             yield f"arms.{name}.choose: there is one generator and nothing to choose; name two, or remove choose"
         if settings.synthetic < len(arm.generators):
-            yield f"arms.{name}.synthetic: {settings.synthetic} images from {len(arm.generators)} generators; raise synthetic"
+            yield (
+                f"arms.{name}.synthetic: {settings.synthetic} images from {len(arm.generators)} generators; "
+                f"set it or study.synthetic to {len(arm.generators)} or more"
+            )
     if isinstance(arm, PooledArm | GenerativeArm | FedAvgClassifierArm):
         for centre in arm.centres or ():
             if centre not in s.centres:
-                yield f"arms.{name}.centres: no centre {centre!r}; centres: {', '.join(s.centres)}"
-            elif centre not in s.providers:
+                yield f"arms.{name}.centres: no centre {centre!r}; centres: {listed(s.centres)}"
+            elif centre not in providers:
                 yield f"arms.{name}.centres: centre {centre!r} lacks the role provider; add it to its roles"
     if isinstance(arm, GenerativeArm):
         if settings.classes == "both" and not arm.conditional:

@@ -700,7 +700,7 @@ _KIND = "train_discriminator"
 _FACTS = ("data_card", "trained_on", "images_per_step")
 # Share of a deployed centre's time that is to be computing.
 _COMPUTING = 0.8
-_LARGEST_JOB = 64
+_LARGEST_JOB = 256
 
 
 def adapted(batches: int, computing_s: float, fate: Fate) -> int:

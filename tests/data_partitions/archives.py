@@ -274,7 +274,9 @@ def write_ddsm(folder: Path, cancers: int = 4, normals: int = 4) -> Path:
                 case / f"{stem}.png"
             )
             if marked:
-                text = ddsm_overlay(ddsm_abnormality(ddsm_square(60, 100, 20), core=ddsm_square(65, 105, 4)))
+                pathology = ("BENIGN", "MALIGNANT")[number % 2]
+                boundary, core = ddsm_square(60, 100, 20), ddsm_square(65, 105, 4)
+                text = ddsm_overlay(ddsm_abnormality(boundary, pathology=pathology, core=core))
                 (case / f"{stem}.OVERLAY").write_text(text)
         (case / f"{name}.ics").write_text("\n".join(lines) + "\n")
     return folder
@@ -335,4 +337,45 @@ def write_omi_db(folder: Path, clients: int = 6) -> Path:
         data.mkdir(parents=True, exist_ok=True)
         (data / f"imagedb_{name}.json").write_text(json.dumps(imagedb))
         (data / f"nbss_{name}.json").write_text(json.dumps({"ClientID": name, "3": episode}))
+    return folder
+
+
+# --- CDD-CESM
+
+
+def cesm_region(name: str, shape: dict) -> dict:
+    """One row as the browser tool exports it; some file names hold a space before their ending."""
+    return {
+        "#filename": f"{name} .jpg", "file_size": 1, "file_attributes": "{}", "region_count": 1, "region_id": 0,
+        "region_shape_attributes": json.dumps(shape), "region_attributes": "{}",
+    }  # fmt: skip
+
+
+def cesm_polygon(points: list[tuple[float, float]]) -> dict:
+    return {"name": "polygon", "all_points_x": [x for x, _ in points], "all_points_y": [y for _, y in points]}
+
+
+def write_cdd_cesm(folder: Path, patients: int = 6) -> Path:
+    """Patients with both breasts, both views, low-energy and subtracted; a third each normal, benign and malignant left breasts."""
+    rows, regions = [], []
+    for patient in range(1, patients + 1):
+        for side in "LR":
+            for kind, place in (("DM", "Low energy"), ("CM", "Subtracted")):
+                for view in ("CC", "MLO"):
+                    name = f"P{patient}_{side}_{kind}_{view}"
+                    pathology = ("Normal", "Benign", "Malignant")[patient % 3] if side == "L" else "Normal"
+                    rows.append({
+                        "Patient_ID": patient, "Side": side, "Type": "DM" if kind == "DM" else "CESM", "Image_name": f"{name} ",
+                        "Age": 50, "Breast density (ACR)": "B", "BIRADS": "1" if pathology == "Normal" else "4",
+                        "Findings": "Normal" if pathology == "Normal" else "Mass", "View": view, "Tags": "",
+                        "Pathology Classification/ Follow up": pathology,
+                    })  # fmt: skip
+                    images = folder / f"{place} images of CDD-CESM"
+                    images.mkdir(parents=True, exist_ok=True)
+                    pixels = breast(zlib.crc32(name.encode()), top=255, right=side == "R").astype(np.uint8)
+                    Image.fromarray(pixels).save(images / f"{name}.jpg", quality=95)
+                    shape = {} if pathology == "Normal" else cesm_polygon(square(100, 40, 30))
+                    regions.append(cesm_region(name, shape))
+    write_csv(folder / "Radiology-manual-annotations.csv", rows)
+    write_csv(folder / "Radiology_hand_drawn_segmentations_v2.csv", regions)
     return folder

@@ -118,7 +118,9 @@ def test_counts_go_from_rows_to_areas_to_lesions(tmp_path):
 
 
 def test_counts_are_in_the_report(tmp_path):
-    counts = load(write_cbis_ddsm(tmp_path, "png", 4)).report["counts"]
+    report = load(write_cbis_ddsm(tmp_path, "png", 4)).report
+    counts = report["counts"]
+    assert "mass train: 5 rows, 5 masks, 5 areas, 5 lesions" in report["notes"]
     assert set(counts) == {"mass train", "mass test", "calcification train", "calcification test"}
     assert all(
         sum((n["lesions_benign"], n["lesions_malignant"])) == n["areas"] == n["masks"] == 5 for n in counts.values()

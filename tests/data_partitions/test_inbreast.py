@@ -207,7 +207,7 @@ def test_all_problems_are_collected_in_one_error(tmp_path):
     for told in (
         "INbreast.csv row 3: Bi-Rads '7'", "'XCCL'", "ACR '9'", "INbreast.csv row 7: file name 20586910", "20586999.dcm",
         "AllDICOMs/20586920_*.dcm", "20586910.xml outline 2: kind 'Lump'", "20586911_", "20586923.xml is not",
-        "5 points of (x, y), 7 announced", "the mass at (500, 500, 510, 510) lies outside its image of (240, 200)",
+        "5 points of (x, y), 7 announced", "the mass: (500, 500, 510, 510) lies outside its image of (240, 200)",
     ):  # fmt: skip
         assert told in texts, told
     assert not any("2058" in str(value) for value in error.numbers.values())

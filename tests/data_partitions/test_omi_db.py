@@ -81,6 +81,19 @@ def test_a_client_with_a_procedure_or_interval_cancer_or_no_episode_is_not_healt
     assert not any(exam.usable_as_healthy or exam.malignant is False for exam in load(root).exams)
 
 
+def test_a_client_with_a_mark_is_not_healthy_even_without_a_biopsy(tmp_path):
+    root = write_omi_db(tmp_path, 1)
+
+    def edit(imagedb):
+        imagedb["STUDIES"][f"{OMI_ROOT}1000.1"][f"{OMI_ROOT}1000.5"][f"{OMI_ROOT}1000.10"] = {
+            "1": omi_mark(1, (9, 9, 20, 20))
+        }
+
+    assert all(exam.usable_as_healthy for exam in load(root).exams)
+    change(root, "imagedb_optm1", edit)
+    assert not any(exam.usable_as_healthy for exam in load(root).exams)
+
+
 def test_kinds(tmp_path):
     root = write_omi_db(tmp_path, 2)
     marks = {

@@ -186,7 +186,7 @@ def test_the_time_of_a_job_that_waits_at_its_node_begins_when_the_one_before_is_
 
     grid = Slow(echo_app(), 1, {})
     centres = GridCentres(grid, assign_lanes(["A"], list(grid.get_node_ids())), per_node=4, poll_s=0.001)
-    jobs = [Job("s", f"u{i}", "A", "learn", {}, timeout_s=0.35) for i in range(4)]
+    jobs = [Job("s", f"u{i}", "A", "learn", {}, timeout_s=0.25) for i in range(4)]
     assert [r.code for r in centres.gather(jobs)] == ["ok"] * 4
 
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -48,9 +49,15 @@ centres:
 task: {name: lesion, label: lesion, image_size: 32, margin_mm: 4.2, crops: 2}
 arms:
   real: {strategy: local}
-  average: {strategy: fedavg_gan, model: dcgan, width: 4, batch_size: 4, rounds: 4, local_steps: 2, ema: 0.9, fidelity: {images: 16, every: 2}}
-  ring: {strategy: cyclic, model: wgan_gp, width: 4, critic_steps: 1, batch_size: 4, rounds: 4, local_steps: 2, fidelity: {images: 16, every: 3}}
-  remote: {strategy: dm_gan, model: dcgan, width: 4, batch_size: 4, updates: 10, batches_per_job: 1, fidelity: {images: 16, every: 4}}
+  average:
+    {strategy: fedavg_gan, model: dcgan, width: 4, batch_size: 4, rounds: 4, local_steps: 2, ema: 0.9,
+     fidelity: {images: 16, every: 2}}
+  ring:
+    {strategy: cyclic, model: wgan_gp, width: 4, critic_steps: 1, batch_size: 4, rounds: 4, local_steps: 2,
+     fidelity: {images: 16, every: 3}}
+  remote:
+    {strategy: dm_gan, model: dcgan, width: 4, batch_size: 4, updates: 10, batches_per_job: 1,
+     fidelity: {images: 16, every: 4}}
 study:
   classifiers: [cnn_small]
   synthetic: 8
@@ -129,3 +136,45 @@ def real_images():
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}; set POLYCENTRE_TEST_DATA to the folder that holds them")
     return folder
+
+
+# -- what must not travel -----------------------------------------------------------------------------------
+
+
+def _patches_of(cache):
+    """All patches that the centres made, as sets of bytes."""
+    found = set()
+    for file in cache.rglob("pixels.npy"):
+        found |= {patch.tobytes() for patch in np.load(file)}
+    return found
+
+
+def _leaks(payloads, patches):
+    """Whether any array holds a centre's patch: as uint8 or as floats in [-1, 1] or [0, 1], of any shape, flipped or not."""
+    size = len(next(iter(patches)))
+    side = int(np.sqrt(size))
+    for array in payloads:
+        if array.size == 0 or array.size % size:
+            continue
+        flat = array.reshape(-1, side, side)
+        forms = [flat] if array.dtype == np.uint8 else []
+        if np.issubdtype(array.dtype, np.floating):
+            wide = flat.astype(np.float64)
+            forms = [np.clip(np.rint(f), 0, 255).astype(np.uint8) for f in ((wide + 1) * 127.5, wide * 255)]
+        for form in forms:
+            for turned in (form, form[:, ::-1], form[:, :, ::-1], form[:, ::-1, ::-1]):
+                if any(np.ascontiguousarray(image).tobytes() in patches for image in turned):
+                    return True
+    return False
+
+
+@pytest.fixture(scope="session")
+def patches_of():
+    """Function: all patches that centres made into a cache, as sets of bytes."""
+    return _patches_of
+
+
+@pytest.fixture(scope="session")
+def leaks():
+    """Function: whether any array holds one of the patches; see `_leaks`."""
+    return _leaks

@@ -700,7 +700,7 @@ _KIND = "train_discriminator"
 _FACTS = ("data_card", "trained_on", "images_per_step")
 # Share of a deployed centre's time that is to be computing.
 _COMPUTING = 0.8
-_LARGEST_JOB = 256
+LARGEST_JOB = 256
 
 
 def adapted(batches: int, computing_s: float, fate: Fate) -> int:
@@ -710,7 +710,7 @@ def adapted(batches: int, computing_s: float, fate: Fate) -> int:
     """
     around_s = max(0.0, fate.finished_s - fate.sent_s - computing_s)
     wanted = around_s * _COMPUTING / (1 - _COMPUTING) / max(computing_s / batches, 1e-6)
-    return int(min(_LARGEST_JOB, max(1, round(math.sqrt(batches * max(wanted, 1.0))))))
+    return int(min(LARGEST_JOB, max(1, round(math.sqrt(batches * max(wanted, 1.0))))))
 
 
 def job_bytes(spec: GeneratorSpec, batches: int, repeats: int, transport: Transport) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from federation.clock import Availability, Fate
 from models import GenerativeTrainer
 from models.federated_parts import averaged_state
 from strategies.dm_gan import (
+    LARGEST_JOB,
     DmGAN,
     DmGANPlan,
     DmGANSettings,
@@ -446,8 +447,8 @@ def test_job_sizes_move_towards_four_fifths_of_the_time_computing(batches, per_b
     for _ in range(30):
         n = reached[-1]
         reached.append(adapted(n, n * per_batch_s, Fate(0, 0, n * per_batch_s + around_s)))
-    ideal = min(64, max(1, 4 * around_s / per_batch_s))
-    assert reached[-1] == reached[-2] and 1 <= reached[-1] <= 64
+    ideal = min(LARGEST_JOB, max(1, 4 * around_s / per_batch_s))
+    assert reached[-1] == reached[-2] and 1 <= reached[-1] <= LARGEST_JOB
     # Rounding stops within a few batches of the ideal, where the share is flat.
     assert share_of(reached[-1]) == pytest.approx(share_of(ideal), abs=0.12)
     first = reached[1]

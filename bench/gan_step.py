@@ -60,6 +60,13 @@ def loop_step(spec: GeneratorSpec, images: PatchArrays, precision: Precision) ->
 
 def hand_step(spec: GeneratorSpec, images: PatchArrays, precision: Precision) -> Callable[[], None]:
     """The same step by hand: same networks, memory layout and optimizer; frozen while the other network learns."""
+    return hand_training(spec, images, precision)[0]
+
+
+def hand_training(
+    spec: GeneratorSpec, images: PatchArrays, precision: Precision
+) -> tuple[Callable[[], None], nn.ModuleDict]:
+    """The step by hand, and the networks that it trains."""
     networks = spec.build(0).networks.train().to(memory_format=torch.channels_last)
     generator, discriminator = networks["generator"], networks["discriminator"]
     batch, betas = spec.training.batch_size, spec.training.betas
@@ -115,7 +122,7 @@ def hand_step(spec: GeneratorSpec, images: PatchArrays, precision: Precision) ->
             learn(on_d, discriminator, generator, critic)
         learn(on_g, generator, discriminator, lambda: -discriminator(fake()).float().mean())
 
-    return dcgan if spec.model == "dcgan" else wgan
+    return (dcgan if spec.model == "dcgan" else wgan), networks
 
 
 def interleaved(first: Callable[[], None], second: Callable[[], None], pairs: int) -> tuple[list[float], list[float]]:

@@ -44,8 +44,8 @@ class LocalState:
         for version in reversed(self._versions()):
             try:
                 with safe_open(self._path(version), "numpy") as file:
-                    metadata = file.metadata()
-                    if metadata["unit"] == unit:
+                    metadata = file.metadata() or {}
+                    if metadata.get("unit") == unit:
                         names = [name for name in file.keys() if name.startswith("reply.")]  # noqa: SIM118
                         return json.loads(metadata["body"]), {
                             n.removeprefix("reply."): file.get_tensor(n) for n in names
@@ -83,6 +83,11 @@ class LocalState:
         for other in self._versions():
             if other not in (version - 1, version):
                 self._path(other).unlink(missing_ok=True)
+        for left in self._folder.glob(
+            ".*.tmp"
+        ):  # by a process that was killed; one of this version may still be written
+            if not left.name.startswith(f".{version}."):
+                left.unlink(missing_ok=True)
 
     def _versions(self) -> list[int]:
         files = self._folder.glob("[0-9]*.safetensors") if self._folder.is_dir() else []

@@ -10,8 +10,11 @@ from pydantic import TypeAdapter
 
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, SplitRule, build_patches
+from data_partitions.small_cells import cell
 from federation.job import Job
 from models import probe_precision
+from reports.atomic import write_text
+from reports.csv_table import to_csv
 from reports.samples import save_grid
 
 
@@ -44,12 +47,22 @@ def survey(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     for entry in job.body["tasks"]:
         task = entry["task"]
         started = time.perf_counter()
-        patches = load_patches(node, job.body | {"task": task}, f"patches for {task['name']}", job.unit)
+        try:
+            patches = load_patches(node, job.body | {"task": task}, f"patches for {task['name']}", job.unit)
+        except DataError as error:
+            _write_problems(node, job, error)
+            raise
         _check(patches, task["name"], entry["needs"])
         cards[task["name"]] = {
             "card": patches.data_card(),
             "digest": patches.digest(node.secret()),
+            "partition": patches.partition_rows(node.secret()),
             "notes": patches.report.get("notes", []),
+            "left_out": {
+                name: {why: cell(n) for why, n in patches.report[name].items()}
+                for name in ("skipped", "excluded")
+                if patches.report.get(name)
+            },
             "seconds": time.perf_counter() - started,
         }
         _local_pictures(node, patches, task["name"])
@@ -58,6 +71,14 @@ def survey(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
         for name, spec in job.body.get("models", {}).items()
     }
     return {"tasks": cards, "platform": platform_of(device), "device": device, "precision": precision}, {}
+
+
+def _write_problems(node: Node, job: Job, error: DataError) -> None:
+    """All faults of this centre's data, one line each; they name files and rows and stay in the workspace."""
+    file = node.workspace / "problems.csv"
+    rows = [{"kind": problem.code, "what": problem.text} for problem in error.problems]
+    write_text(file, to_csv(rows, ("kind", "what")))
+    node.log(f"{job.label} [{job.unit}]: {len(rows)} problems of the data, all of them listed in {file}")
 
 
 def _check(patches: PatchDataset, task: str, needs: dict) -> None:

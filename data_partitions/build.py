@@ -16,20 +16,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache as remembered
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from threadpoolctl import threadpool_limits
 
+from data_partitions.dealt import DealtSource
 from data_partitions.errors import DataError
+from data_partitions.exams import Cohort
 from data_partitions.extraction import Extraction
-from data_partitions.folder import FolderSource
 from data_partitions.patch_dataset import PatchDataset, open_patches, write_patches
 from data_partitions.patches import PatchTask
 from data_partitions.phantom import PhantomSource
+from data_partitions.preprocessing import preprocessed
 from data_partitions.split import SplitRule
 
-Source = PhantomSource | FolderSource
 Progress = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """What `data_partitions.SOURCES` names: settings that can load a centre's exams."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+    def files_digest(self) -> str:
+        """Changes when a file that the exams depend on does."""
+        ...
+
+    def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
+        """The centre's exams. Raises DataError."""
+        ...
 
 
 def build_patches(
@@ -86,7 +101,7 @@ def _make(
     cohort = source.load(centre, seed, cache, task)
     if not cohort.exams:
         raise DataError("no_images", f"centre {centre}: the source holds no image; check its path and filters")
-    extraction = Extraction(cohort, task, seed, on_progress)
+    extraction = Extraction(preprocessed(cohort, task.preprocess), task, seed, on_progress)
     # Products of small matrices: with more threads BLAS takes the same time and spins on every core.
     with threadpool_limits(1, user_api="blas"):
         pixels, table, codes = extraction.run(split)
@@ -119,10 +134,16 @@ def _make(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remedy(source: Source, task: PatchTask) -> str:
+def _remedy(source: Any, task: PatchTask) -> str:
     """What to change where a source has no lesion for the task."""
+    if isinstance(source, DealtSource):
+        return _remedy(source.archive, task)
     if isinstance(source, PhantomSource):
         return "raise `lesion_fraction` or `patients`"
+    if not hasattr(source, "lesions"):
+        return "set `lesions: all` in the task, or choose another task or archive"
+    if source.masks is not None:
+        return "look into the masks, set `lesions: all` in the task, or choose another centre or part"
     if source.lesions is None:
         return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"
     remedy = f"check the coordinates in {source.lesions}, or choose another centre, part or task"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 
@@ -42,6 +43,13 @@ class DataError(ValueError):
         more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
         plural = "problem" if len(problems) == 1 else "problems"
         return cls(code, f"{what}: {len(problems)} {plural}: {first}{more}", problems=tuple(problems), **counts)
+
+
+def allowed(problems: list[Problem], total: int, bad_fraction: float, what: str) -> dict[str, int]:
+    """How many of `total` things are left out, by code. Raises DataError where that is more than the fraction allowed."""
+    if len(problems) > bad_fraction * total:
+        raise DataError.of(problems, what)
+    return dict(Counter(problem.code for problem in problems))
 
 
 def _restored(code: str, text: str, problems: tuple[Problem, ...], numbers: dict) -> DataError:

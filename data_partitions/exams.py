@@ -100,19 +100,23 @@ class Exam:
     lesions: tuple[Lesion, ...] = ()
     healthy_sites: tuple[Lesion, ...] | None = None
     usable_as_healthy: bool = True
+    site: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)
 class Cohort:
     """A centre's exams, what was left out or moved (counts, safe to show), and the names behind it (private).
 
-    `groups` maps a patient to the group that no split may divide, where that is more than the patient.
+    `groups` maps a patient to the group that no split may divide, where that is more than the patient. `for_test` are
+    patients that the archive itself keeps for testing: they and their groups are in the test split, and no one else is.
     """
 
     exams: list[Exam]
     report: dict = field(default_factory=dict)
     private: dict = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
+    for_test: frozenset[str] = frozenset()
 
     def group(self, patient: str) -> str:
         return self.groups.get(patient, patient)

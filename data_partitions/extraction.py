@@ -126,7 +126,7 @@ class Extraction:
         self, exam: Exam, image: Image, tissue: TissueMap, lesion: Lesion, split: str, *, healthy: bool = False
     ) -> tuple[int, Place]:
         """Store the box around a lesion, or around a healthy site; returns its side and place."""
-        square = square_around(lesion.box, self.task.margin(exam.spacing_mm), exam.shape)
+        square = square_around(lesion.box, self.task.margin(exam.spacing_mm), exam.shape, self.task.minimum_px)
         place = tissue.place(square)
         label = 0 if healthy else 1 if self.task.label == "lesion" else int(_known(lesion.malignant))
         crops = self._crops(exam, square, lesion.box, split, "lesion", *lesion.box)
@@ -173,13 +173,24 @@ class Extraction:
 
 
 def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) -> dict[str, str]:
-    """Split of each patient. A group's class is positive when any of its exams is; its density the first by name."""
+    """Split of each patient. A group's class is positive when any of its exams is; its density the first by name.
+
+    Patients of whom the archive says it are in their official split. Where that knows no validation, validation
+    patients are drawn from all that are not for testing.
+    """
     strata: dict[str, tuple[str, str]] = {}
+    official: dict[str, str] = {}
     for exam in sorted(cohort.exams, key=lambda exam: exam.name):
         group = cohort.group(exam.patient)
         label, density = strata.get(group, ("0", exam.density))
         strata[group] = (max(label, str(int(_is_positive(exam, task)))), density)
-    of_group = split_patients(strata, rule, seed)
+        if exam.split:
+            official.setdefault(group, exam.split)
+    reserved = {cohort.group(patient) for patient in cohort.for_test}
+    reserved |= {group for group, split in official.items() if split == "test"}
+    of_group = split_patients(strata, rule, seed, reserved)
+    if "val" in official.values() and not rule.test_only:
+        of_group |= official
     return {exam.patient: of_group[cohort.group(exam.patient)] for exam in cohort.exams}
 
 

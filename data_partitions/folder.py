@@ -1,4 +1,4 @@
-"""A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions.
+"""A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions or a folder of masks.
 
 Centres come from the table (column `centre`, natural centres) or from `part: k/n`, a patient-disjoint share of an
 archive (simulated centres). Images whose decoded pixels are equal belong to one person whatever the table says: their
@@ -16,11 +16,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from data_partitions.errors import DataError, Problem
+from data_partitions.copies import groups_of_copies
+from data_partitions.errors import DataError, Problem, allowed
 from data_partitions.exams import Cohort, Exam
+from data_partitions.exclusions import listed, without
 from data_partitions.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
 from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
 from data_partitions.label_words import NEGATIVE, POSITIVE, LabelWords, plain
+from data_partitions.mask_folder import read_masks
 from data_partitions.patches import PatchTask
 from data_partitions.small_cells import cell
 from data_partitions.streams import rank
@@ -45,6 +48,9 @@ class FolderSource(BaseModel):
     path: Path
     metadata: str = "metadata.csv"
     lesions: str | None = Field(None, description="table of lesions in the folder")
+    masks: str | None = Field(
+        None, description="folder of masks in the folder, named for their images; instead of `lesions`"
+    )
     centre: str | None = Field(None, description="take the rows with this value in the column `centre`")
     part: Annotated[tuple[int, int] | None, BeforeValidator(_part)] = Field(None, description="k/n: share k of n")
     part_seed: int = Field(0, description="how the parts are dealt; equal for all centres that share an archive")
@@ -60,6 +66,7 @@ class FolderSource(BaseModel):
     background: Literal["dark", "none"] = Field("dark", description="none: the whole image is tissue")
     encoding: str = "utf-8"
     max_bad_fraction: float = Field(0.0, ge=0, le=1, description="share of rows that may be left out as unusable")
+    exclude: Path | None = Field(None, description="csv of images to leave out, with a column `image`, maybe `reason`")
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +94,12 @@ class FolderSource(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _lesions_once(self) -> FolderSource:
+        if self.lesions is not None and self.masks is not None:
+            raise ValueError(f"lesions {self.lesions!r} and masks {self.masks!r} are both given; name one of them")
+        return self
+
+    @model_validator(mode="after")
     def _part_exists(self) -> FolderSource:
         if self.part and not 1 <= self.part[0] <= self.part[1]:
             raise ValueError(f"part {self.part[0]}/{self.part[1]} does not exist; count from 1/{self.part[1]}")
@@ -96,7 +109,7 @@ class FolderSource(BaseModel):
         """Changes when a file of the folder is added, removed or written again."""
         if not self.path.is_dir():
             raise DataError("missing_file", f"folder {self.path} does not exist; mend `path`", field="path")
-        return files_digest(sorted(file for file in self.path.rglob("*") if file.is_file()))
+        return files_digest(listed(self.path, self.exclude))
 
     def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
         """This centre's exams. Raises DataError.
@@ -105,10 +118,16 @@ class FolderSource(BaseModel):
         each image (`whole_image`) or lesion whose label is not known. None: exams may come without a label.
         """
         words = LabelWords(self.positive, self.negative)
-        metadata = read_metadata(self.path / self.metadata, self.columns, words, self.encoding)
+        metadata = self._metadata(words)
         problems = list(metadata.problems)
         rows, files = self._usable_rows(metadata, cache, problems)
         table = LesionTable()
+        if self.masks is not None:
+            known = {row["image"] for row in metadata.rows}
+            of_images = {row["image"]: row["malignant"] for row in rows}
+            looks = {name: files[name] for name in of_images}
+            table = read_masks(self.path / self.masks, looks, known, of_images, cache)
+            problems += table.problems
         if self.lesions is not None:
             shapes = {row["image"]: files[row["image"]].shape for row in rows}
             known = {row["image"] for row in metadata.rows}
@@ -121,14 +140,12 @@ class FolderSource(BaseModel):
             rows = self._labelled(rows, labels, table, task, problems)
         # An image may have several lesions, each with a fault of its own: never more than all rows.
         total = max(1, len(metadata.rows) + len(metadata.problems), len(problems))
-        if len(problems) > self.max_bad_fraction * total:
-            raise DataError.of(problems, f"{self.path}")
+        skipped = allowed(problems, total, self.max_bad_fraction, f"{self.path}")
         rows, report, groups = self._centre_rows(rows, files, table, seed)
         notes = report["notes"]
-        if problems:
-            counts = Counter(problem.code for problem in problems)
-            report["skipped"] = dict(counts)
-            notes += [f"{cell(count)} rows left out: {code}" for code, count in sorted(counts.items())]
+        if skipped:
+            report["skipped"] = skipped
+            notes += [f"{cell(count)} rows left out: {code}" for code, count in sorted(skipped.items())]
         placeless = [row["image"] for row in rows if row["image"] in table.without_place]
         if placeless:
             report["lesions_without_coordinates"] = len(placeless)
@@ -138,7 +155,21 @@ class FolderSource(BaseModel):
             )
         private = {"problems": [problem.text for problem in problems], "lesions_without_coordinates": placeless}
         exams = [self._exam(row, files[row["image"]], table, labels[row["image"]]) for row in rows]
-        return Cohort(exams, report, private | report.pop("private"), groups)
+        cohort = Cohort(exams, report, private | report.pop("private"), groups)
+        return without(cohort, self.exclude, self.encoding)
+
+    def _metadata(self, words: LabelWords) -> Metadata:
+        """The table of images; where it cannot be read, the other table's faults are told with its own."""
+        try:
+            return read_metadata(self.path / self.metadata, self.columns, words, self.encoding)
+        except DataError as error:
+            if self.lesions is None:
+                raise
+            try:
+                read_lesions(self.path / self.lesions, self.columns, self.kinds, words, self.encoding, {}, set())
+            except DataError as other:
+                raise DataError.of([*error.problems, *other.problems], f"{self.path}") from None
+            raise
 
     def _usable_rows(
         self, metadata: Metadata, cache: Path | None, problems: list[Problem]
@@ -170,7 +201,7 @@ class FolderSource(BaseModel):
         self, rows: list[dict], files: dict[str, FileLook], table: LesionTable, seed: int
     ) -> tuple[list[dict], dict, dict[str, str]]:
         """The rows of this centre, what was moved to get them, and patient -> group."""
-        group, copies = _groups(rows, files)
+        group, copies = groups_of_copies((row["patient_id"], row["image"], files[row["image"]].digest) for row in rows)
         members: dict[str, list[dict]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: row["image"]):
             members[group[row["patient_id"]]].append(row)
@@ -301,36 +332,14 @@ class FolderSource(BaseModel):
             laterality=row["laterality"],
             density=row["density"],
             age=row["age"],
-            scanner=row["scanner"] or self.scanner,
-            spacing_mm=row["spacing_mm"] or self.spacing_mm,
+            scanner=row["scanner"] or self.scanner or look.scanner,
+            spacing_mm=row["spacing_mm"] or self.spacing_mm or look.spacing_mm,
             malignant=malignant,
             lesions=lesions,
             usable_as_healthy=row["image"] not in table.unread.union(table.without_place),
+            site=row["centre"],
         )
 
 
 def _label(rows: list[dict]) -> int:
     return int(any(row["malignant"] for row in rows))
-
-
-def _groups(rows: list[dict], files: dict[str, FileLook]) -> tuple[dict[str, str], list[list[str]]]:
-    """patient -> its group (the alphabetically first patient of it), and the sets of identical images.
-
-    Patients are joined when they share an image, and so are patients joined to them.
-    """
-    parent = {row["patient_id"]: row["patient_id"] for row in rows}
-
-    def root(patient: str) -> str:
-        while parent[patient] != patient:
-            patient = parent[patient]
-        return patient
-
-    same: dict[str, list[dict]] = defaultdict(list)
-    for row in rows:
-        same[files[row["image"]].digest].append(row)
-    copies = [sorted(row["image"] for row in group) for group in same.values() if len(group) > 1]
-    for group in same.values():
-        for row in group[1:]:
-            first, second = sorted((root(group[0]["patient_id"]), root(row["patient_id"])))
-            parent[second] = first
-    return {patient: root(patient) for patient in parent}, sorted(copies)

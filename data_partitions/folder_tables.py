@@ -17,6 +17,7 @@ import pandas as pd
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Lesion, bounding_box
 from data_partitions.label_words import LabelWords, UnknownWord
+from data_partitions.tables import read_csv
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "laterality": ("laterality_per_Info",),  # mini-MIAS
@@ -165,20 +166,7 @@ def _read(path: Path, columns: Mapping[str, str], encoding: str, required: tuple
     """The table as text, and a function: our name -> its column, or None."""
     if not path.is_file():
         raise DataError("missing_file", f"{path} does not exist; mend `path`, `metadata` or `lesions`", field=path.name)
-    try:
-        # utf-8-sig also reads plain UTF-8; it drops the mark that spreadsheets put in front.
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, skipinitialspace=True,
-            encoding="utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding,
-        )  # fmt: skip
-    except (UnicodeDecodeError, LookupError) as error:
-        raise DataError(
-            "bad_encoding",
-            f"{path} is not text in {encoding} ({error}); set `encoding`, often latin-1 or cp1252",
-            field="encoding",
-        ) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError("bad_table", f"{path} is not a table with commas ({error})", field=path.name) from error
+    table = read_csv(path, encoding)
     for ours, theirs in columns.items():
         # One mapping serves both tables, so a column has to be in one of them only; required ones are checked below.
         if ours in required and theirs not in table.columns:

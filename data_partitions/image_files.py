@@ -1,7 +1,8 @@
 """Image files to uint8 arrays, and one look at every file of a folder: does it decode, is it a copy of another?
 
-8-bit images are taken as they are. Deeper integers and floats (.npy, TIFF) are scaled linearly from their own smallest
-and largest value to 0 .. 255, because nothing in such a file says what its range means.
+8-bit images are taken as they are. DICOM says how it is shown (`dicom`). Other deep integers and floats (.npy, TIFF) are
+scaled linearly from their own smallest and largest value to 0 .. 255, because nothing in such a file says what its range
+means.
 """
 
 from __future__ import annotations
@@ -9,22 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 from scipy import ndimage
 
+from data_partitions.dicom import EXTENSIONS, BadDicom, DicomHeader, read_dicom
 from data_partitions.exams import Box
 
+Look = TypeVar("Look", bound=tuple)
 ARRAYS = (".npy",)
 
 
 class BadImage(ValueError):
-    """An image file that cannot be used: `code` is bad_image or nan_pixels."""
+    """An image file that cannot be used: `code` is bad_image, nan_pixels, bad_photometric or missing_decoder."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
@@ -33,6 +37,8 @@ class BadImage(ValueError):
 
 def read_image(path: Path) -> np.ndarray:
     """uint8 (height, width, channels), channels 1 or 3. Raises BadImage."""
+    if path.suffix.lower() in EXTENSIONS:
+        return _read_dicom(path)[0]
     try:
         if path.suffix.lower() in ARRAYS:
             pixels = np.load(path, allow_pickle=False)
@@ -53,6 +59,14 @@ def read_image(path: Path) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else _eight_bits(pixels)
 
 
+def _read_dicom(path: Path) -> tuple[np.ndarray, DicomHeader]:
+    try:
+        picture = read_dicom(path)
+    except BadDicom as error:
+        raise BadImage(error.code, str(error)) from error
+    return picture.eight_bits()[..., None], picture.header
+
+
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:
     values = pixels.astype(np.float64)
     broken = int(np.size(values) - np.isfinite(values).sum())
@@ -63,13 +77,16 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 class FileLook(NamedTuple):
-    """What one look at an image file showed: size, digest of the decoded pixels, and what is wrong ("" if nothing)."""
+    """What one look at an image file showed: size, digest of the decoded pixels, what is wrong ("" if nothing), and what
+    its header says of the acquisition (DICOM only)."""
 
     height: int
     width: int
     digest: str
     code: str = ""
     text: str = ""
+    spacing_mm: float | None = None
+    scanner: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,34 +94,47 @@ class FileLook(NamedTuple):
 
 
 def inspect(files: list[Path], cache: Path | None) -> list[FileLook]:
-    """One look at each file.
+    """One look at each file."""
+    return looks(files, cache, "image_files", _look, FileLook)
 
-    Decoding a whole archive takes a while, so the answer is kept under `cache` for as long as names, sizes and times of
-    the files stay.
+
+def looks(
+    files: Sequence[Path], cache: Path | None, name: str, look: Callable[[Path], Look], made: Callable[..., Look]
+) -> list[Look]:
+    """`look(file)` of each file; each is a named tuple of class `made` that JSON can hold.
+
+    Decoding a whole archive takes a while, so the answer is kept under `cache` / `name` for as long as names, sizes and
+    times of the files stay.
     """
-    kept = None if cache is None else cache / "image_files" / f"{files_digest(files)}.json"
+    kept = None if cache is None else cache / name / f"{files_digest(files)}.json"
     if kept is not None and kept.exists():
-        return [FileLook(*look) for look in json.loads(kept.read_text(encoding="utf-8"))]
+        return [made(*values) for values in json.loads(kept.read_text(encoding="utf-8"))]
     with ThreadPoolExecutor(max_workers=2) as pool:  # decoders release the interpreter's lock
-        looks = list(pool.map(_look, files))
-    if kept is not None:
+        found = list(pool.map(look, files))
+    # A decoder may be installed tomorrow, and the files will look as they do today.
+    if kept is not None and not any(getattr(one, "code", "") == "missing_decoder" for one in found):
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(looks), encoding="utf-8")
+        temporary.write_text(json.dumps(found), encoding="utf-8")
         temporary.rename(kept)
-    return looks
+    return found
 
 
 def _look(file: Path) -> FileLook:
+    spacing_mm, scanner = None, ""
     try:
-        pixels = read_image(file)
+        if file.suffix.lower() in EXTENSIONS:
+            pixels, header = _read_dicom(file)
+            spacing_mm, scanner = header.spacing_mm, header.scanner
+        else:
+            pixels = read_image(file)
     except BadImage as error:
         return FileLook(0, 0, "", error.code, str(error))
     digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
-    return FileLook(pixels.shape[0], pixels.shape[1], digest)
+    return FileLook(pixels.shape[0], pixels.shape[1], digest, "", "", spacing_mm, scanner)
 
 
-def files_digest(files: list[Path]) -> str:
+def files_digest(files: Sequence[Path]) -> str:
     """SHA-256 over path, size and time of last change of these files in this order, 24 hexadecimal digits."""
     digest = hashlib.sha256()
     for file in files:

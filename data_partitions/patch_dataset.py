@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_partitions.small_cells import cell, is_small, pooled
+from data_partitions.small_cells import cell, guarded, is_small, pooled
 from data_partitions.split import SPLITS
 from data_partitions.streams import rank
 
@@ -132,6 +132,26 @@ class PatchDataset:
             )
             drawn += [box for _, box in order[:wanted]]
         return replace(self, index=self.index[self.table["box"].isin(drawn).to_numpy()])
+
+    def partition_rows(self, secret: bytes) -> list[dict]:
+        """What this selection holds by split and class: patients, images (boxes), keyed digest; empty cells left out.
+
+        Counts of 1 to 4 are "<5", and no other count here or on the data card gives them back (`guarded`).
+        """
+        rows: list[dict] = []
+        for split in SPLITS:
+            for label in (0, 1):
+                part = self.select(split=split, label=label)
+                if len(part):
+                    boxes = part.table.drop_duplicates("box")
+                    rows.append({
+                        "split": split, "class": ("negative", "positive")[label],
+                        "patients": int(boxes["patient"].nunique()), "images": cell(len(boxes)),
+                        "digest": part.digest(secret)[:16],
+                    })  # fmt: skip
+        for row, shown in zip(rows, guarded([row["patients"] for row in rows]), strict=True):
+            row["patients"] = shown
+        return rows
 
     def data_card(self) -> dict:
         """What a centre says about its data: counts without identities, cells of 1 to 4 shown as "<5".

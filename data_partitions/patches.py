@@ -23,6 +23,7 @@ from PIL import Image as PillowImage
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_partitions.exams import Box, Lesion
+from data_partitions.preprocessing import Step
 
 TISSUE_STEP = 8  # pixels between the samples of a tissue mask: shares of a box are wanted to a few per cent only
 CANDIDATES = 32  # positions tried for a healthy box before the image is given up
@@ -48,6 +49,8 @@ class PatchTask(BaseModel):
     shift: tuple[float, float] = Field((0.0, 0.25), description="mean and standard deviation, of the side")
     clip: float = Field(0.33, ge=0, lt=1, description="bound of zoom and shift, of the side")
     whole_image: bool = Field(False, description="each image is one patch: its central square")
+    minimum_px: int = Field(0, ge=0, description="smallest side of a square around a lesion (paper 001: 128)")
+    preprocess: tuple[Step, ...] = Field((), description="steps on whole images, in order; see `preprocessing`")
 
     @field_validator("name")
     @classmethod
@@ -70,12 +73,12 @@ class PatchTask(BaseModel):
         return self.lesions in ("all", lesion.kind) and (self.label == "lesion" or lesion.malignant is not None)
 
 
-def square_around(box: Box, margin: int, shape: tuple[int, int]) -> Box:
+def square_around(box: Box, margin: int, shape: tuple[int, int], minimum: int = 0) -> Box:
     """Square centred on `box` with `margin` pixels on the larger side, translated into an image of `shape`.
 
-    The side is at most the smaller side of the image, and then the lesion may not fit.
+    Its side is at least `minimum`, and at most the smaller side of the image; then the lesion may not fit.
     """
-    side = min(max(box.height, box.width) + 2 * margin, *shape)
+    side = min(max(max(box.height, box.width) + 2 * margin, minimum), *shape)
     return _square(box.top + (box.height - side) // 2, box.left + (box.width - side) // 2, side, shape)
 
 

@@ -1,6 +1,6 @@
 """Counts that may leave a centre: 1 to 4 of something may point to a person and are shown as "<5"."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 SMALL_CELL = 5
 
@@ -27,3 +27,24 @@ def pooled(counts: Mapping[str, int]) -> dict[str, int]:
     pool = sorted(order[: small + 1])
     together = {" or ".join(name or "none" for name in pool): sum(counts[name] for name in pool)}
     return together | {name: count for name, count in counts.items() if name not in pool}
+
+
+def guarded(counts: Sequence[int]) -> list[int | str]:
+    """Counts whose sum may be known elsewhere, each in its own place: small ones as "<5", and one more held back.
+
+    Beside the small ones the largest count is written "5 or more", so that the sum gives none of them back; where it is
+    too small to cover for them nothing but "<5" and zeros is shown and the others are "". [2, 9, 30] becomes
+    ["<5", 9, "5 or more"].
+    """
+    small = [n for n in counts if is_small(n)]
+    if not small:
+        return list(counts)
+    largest = max(range(len(counts)), key=lambda i: counts[i])
+    covered = counts[largest] + sum(small) >= SMALL_CELL + (SMALL_CELL - 1) * len(small)
+    shown: list[int | str] = []
+    for i, n in enumerate(counts):
+        if is_small(n) or n == 0:
+            shown.append(cell(n))
+        else:
+            shown.append(f"{SMALL_CELL} or more" if i == largest and covered else int(n) if covered else "")
+    return shown

@@ -8,7 +8,7 @@ few patients that has; rounding each stratum by itself would starve validation a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,17 +35,26 @@ class SplitRule(BaseModel):
         return self
 
 
-def split_patients(strata: Mapping[str, tuple[str, str]], rule: SplitRule, seed: int) -> dict[str, str]:
+def split_patients(
+    strata: Mapping[str, tuple[str, str]], rule: SplitRule, seed: int, reserved: Collection[str] = ()
+) -> dict[str, str]:
     """Split of every patient (or group of patients that must stay together).
 
-    strata: patient -> (class, density). The result does not depend on the order of the mapping.
+    strata: patient -> (class, density). The result does not depend on the order of the mapping. reserved: patients that
+    an archive's own split keeps for testing; where there are any they are the test split, and the others are shared out
+    between training and validation in the rule's ratio of these two.
     """
     if rule.test_only:
         return dict.fromkeys(strata, "test")
     shares = {"train": rule.train, "val": rule.val, "test": rule.test}
-    splits: dict[str, str] = {}
+    if reserved:
+        learnt = rule.train + rule.val
+        shares = (
+            {"train": rule.train / learnt, "val": rule.val / learnt, "test": 0.0} if learnt else {**shares, "test": 0.0}
+        )
+    splits = {patient: "test" for patient in strata if patient in reserved}
     for label in sorted({label for label, _ in strata.values()}):
-        members = [patient for patient, stratum in strata.items() if stratum[0] == label]
+        members = [patient for patient, stratum in strata.items() if stratum[0] == label and patient not in reserved]
         members.sort(key=lambda patient: (strata[patient][1], rank(seed, "split", patient)))
         given = dict.fromkeys(SPLITS, 0)
         for count, patient in enumerate(members, start=1):

@@ -88,7 +88,8 @@ class Centres(ABC):
             StudyError: time is up and fewer than `quorum` good replies have come.
         """
         units = [job.unit for job in jobs]
-        if len(set(units)) != len(units):
+        wanted = set(units)
+        if len(wanted) != len(units):
             raise ValueError("gather: two jobs have the same unit")
         if quorum is not None and quorum > len(jobs):
             raise ValueError(f"quorum is {quorum} but there are only {len(jobs)} jobs; lower quorum")
@@ -101,7 +102,7 @@ class Centres(ABC):
             reply = self.receive(left) if left is None or left > 0 else None
             if reply is None:
                 break
-            if reply.unit in set(units):
+            if reply.unit in wanted:
                 replies[reply.unit] = reply
         missing = [job for job in jobs if job.unit not in replies]
         self.cancel(job.unit for job in missing)

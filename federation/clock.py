@@ -275,6 +275,9 @@ class VirtualClock(Clock):
 
     def _take_unsent(self, until_s: float) -> Sequence[Job]:
         """What is to be computed: not what would come too late to be waited for."""
+        if math.isinf(until_s):
+            jobs, self._unsent = self._unsent, []
+            return jobs
         late = {unit for finished_s, _, _, unit, _, _ in self._heap if finished_s > until_s}
         jobs = [job for job in self._unsent if job.unit not in late]
         self._unsent = [job for job in self._unsent if job.unit in late]

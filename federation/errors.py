@@ -11,10 +11,12 @@ from typing import Any
 # Codes of input that the user can mend before any training: the run ends with status 2.
 INPUT_CODES = frozenset(
     {
-        "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_table", "bad_value", "bad_weights", "batch_too_large",
-        "class_missing", "duplicate_image", "lesion_without_row", "missing_file", "nan_pixels", "no_images", "no_label",
-        "no_lesions", "no_validation", "row_without_file", "too_few_images", "too_few_negatives", "too_few_positives",
-        "too_few_to_measure", "unknown_centre",
+        "bad_annotation", "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_photometric", "bad_table", "bad_value",
+        "bad_weights", "batch_too_large", "class_missing", "contour_outside", "duplicate_image", "duplicate_lesion", "empty_mask",
+        "file_without_row", "image_size", "lesion_without_row", "mask_size", "missing_decoder", "missing_file", "missing_reader",
+        "nan_pixels", "no_images", "no_label", "no_lesions", "no_validation", "not_converted", "partition_too_large",
+        "row_without_file", "too_few_images", "too_few_negatives", "too_few_positives", "too_few_to_measure",
+        "unknown_centre", "unknown_label",
     }
 )  # fmt: skip
 
@@ -24,6 +26,8 @@ TEXTS = {
     "too_few_negatives": "has {have} negative training examples in task {task!r} but {need} are needed; "
     "give the centre more patients",
     "too_few_images": "has {have} training images in task {task!r} but study.real_images asks for {need}; lower it",
+    "partition_too_large": "is dealt a part of an archive with {have} images, of which the partition asks for {need}; lower "
+    "its numbers, or give shares",
     "no_lesions": "has no lesion of the wanted kind (task.lesions); name the table of lesions in data.lesions, or change the task",
     "no_images": "has no image; check data.path and its filters",
     "no_label": "has images without a known label; name the label's column in data.columns and its words in data.positive",
@@ -37,6 +41,18 @@ TEXTS = {
     "bad_encoding": "has a table in another encoding; name it in data.encoding",
     "duplicate_image": "names an image twice in its table; see the line below, and keep one row",
     "lesion_without_row": "has lesions of images that its table does not name; see the line below",
+    "unknown_label": "has words in its tables that are no known label; see the line below, and correct them or list them in data",
+    "duplicate_lesion": "names a lesion twice in its table; see the line below, and keep one row",
+    "file_without_row": "has images that its table does not name; see the line below, and add rows or move the files away",
+    "contour_outside": "has outlines outside their image; see the line below, and mend or drop them",
+    "bad_annotation": "has annotations that cannot be read; see the line below, and copy them again",
+    "bad_photometric": "has DICOM images of a kind that is no grey image; see the line below, and drop their rows",
+    "missing_decoder": "has compressed DICOM images without a decoder; see the line below, and install it",
+    "missing_reader": "has a spreadsheet without a reader; see the line below, and install it or save it as .csv",
+    "not_converted": "has images that were not converted yet; see the line below",
+    "mask_size": "has masks of another size than their image; see the line below, and copy them again",
+    "empty_mask": "has masks that mark nothing; see the line below, and drop their rows",
+    "image_size": "has images of another size than its tables say; see the line below, and copy them again",
     "unknown_centre": "has no row of the wanted centre in its table; see the line below, and mend data.centre",
     "class_missing": "has no training example of one class for {label}; give it more patients",
     "bad_weights": "cannot read the pretrained weights of {label}; name another file",

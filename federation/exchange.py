@@ -55,9 +55,11 @@ def gather(jobs: Sequence[Job]) -> Exchange[list[Reply]]:
     return [replies[job.unit] for job in jobs]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
+    key: Any
     exchange: Generator[Step, Reply | None, Any]
+    sent: set[str] = field(default_factory=set)  # its units that are under way
     waits: frozenset[str] = frozenset()
     deadline: float | None = None
     kept: dict[str, Reply] = field(default_factory=dict)
@@ -83,28 +85,32 @@ def run_together(centres: Centres, exchanges: Mapping[Key, Exchange[T]], *, at_o
         """Cancel those of the units that this exchange waits for and no other does."""
         for unit in units:
             one.kept.pop(unit, None)
-            if one in owners.get(unit, []):
+            if unit in one.sent:
+                one.sent.discard(unit)
                 owners[unit].remove(one)
                 if not owners[unit]:
                     del owners[unit]
                     centres.cancel([unit])
 
-    def resume(key: Key, one: _Running, reply: Reply | None) -> None:
+    def resume(one: _Running, reply: Reply | None) -> None:
         """Let an exchange go on until it needs a reply that is not there."""
         while True:
             try:
                 step = one.exchange.send(reply)
             except StopIteration as end:
-                results[key] = end.value
-                del running[key]
-                give_up(one, list(owners))  # it hears no further reply, and its jobs would keep workers from the others
+                results[one.key] = end.value
+                del running[one.key]
+                give_up(
+                    one, list(one.sent)
+                )  # it hears no further reply, and its jobs would keep workers from the others
                 return
             give_up(one, step.cancel)
             for job in step.send:
                 if job.unit not in owners:
                     owners[job.unit] = []
                     centres.send(job)
-                if one not in owners[job.unit]:
+                if job.unit not in one.sent:
+                    one.sent.add(job.unit)
                     owners[job.unit].append(one)
             one.waits = step.wait_for
             one.deadline = None if step.timeout_s is None else time.monotonic() + step.timeout_s
@@ -117,24 +123,27 @@ def run_together(centres: Centres, exchanges: Mapping[Key, Exchange[T]], *, at_o
         while waiting or running:
             while waiting and (at_once is None or len(running) < at_once):
                 key, exchange = waiting.popleft()
-                running[key] = _Running(exchange)
-                resume(key, running[key], None)
+                running[key] = _Running(key, exchange)
+                resume(running[key], None)
             if not running:
                 continue
-            deadlines = [one.deadline for one in running.values() if one.deadline is not None]
+            timed = [one for one in running.values() if one.deadline is not None]
+            deadlines = [one.deadline for one in timed if one.deadline is not None]
             left = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
             reply = centres.receive(left)
             if reply is not None:
                 for one in owners.pop(reply.unit, []):
-                    one.kept[reply.unit] = reply
+                    one.sent.discard(reply.unit)
+                    if reply.unit in one.waits:
+                        resume(one, reply)
+                    else:
+                        one.kept[reply.unit] = reply
             elif left is None:
                 raise AssertionError("every exchange waits and nothing is under way")
-            for key, one in list(running.items()):
-                here = next((unit for unit in one.kept if unit in one.waits), None)
-                if here is not None:
-                    resume(key, one, one.kept.pop(here))
-                elif one.deadline is not None and time.monotonic() >= one.deadline:
-                    resume(key, one, None)
+            for one in timed:
+                # The reply may have resumed it, with another deadline or with none.
+                if one.key in running and one.deadline is not None and time.monotonic() >= one.deadline:
+                    resume(one, None)
     finally:
         for one in running.values():
             one.exchange.close()

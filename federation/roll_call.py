@@ -16,7 +16,9 @@ from federation.centres import NODE_UNAVAILABLE
 from federation.errors import StudyError, explain
 from federation.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
 
-# How long nodes that are there beside the wanted ones may take to answer before the study begins without them.
+# How long a node may take to answer, which it does in a process that it has to start first; and how long the study then
+# waits for nodes that are there beside the wanted ones.
+_ANSWER_S = 60.0
 _STRAGGLERS_S = 10.0
 _TTL_S = 600.0
 
@@ -49,6 +51,9 @@ class RollCall:
     def wait(self, timeout_s: float, poll_s: float = 0.25) -> dict[str, list[int]]:
         """The one node of each centre.
 
+        Args:
+            timeout_s: how long nodes may take to come; those that are there have time to answer.
+
         Raises:
             StudyError: a centre has no node when time is up, or two nodes say that they are the same centre.
         """
@@ -61,7 +66,7 @@ class RollCall:
             complete = None if absent else complete or now
             if complete is not None and (not self._asked or now - complete > _STRAGGLERS_S):
                 break
-            if absent and now - began > timeout_s:
+            if absent and now - began > timeout_s + (_ANSWER_S if self._asked else 0.0):
                 raise StudyError(
                     f"no node of {', '.join(absent)} came within {timeout_s:.0f} s (there: "
                     f"{', '.join(c for c in lanes if c not in absent) or 'none'}); start the SuperNode of each centre, then resume"

@@ -1,4 +1,4 @@
-"""`polycentre`: scenarios, validate, run, report, doctor.
+"""`polycentre`: scenarios, validate, data, run, report, doctor.
 
 Exit status: 0 only when every unit finished; 1 for a failed run (what failed, and how to resume); 2 for bad input,
 one line, no traceback.
@@ -53,6 +53,19 @@ def validate(file: Annotated[str, SCENARIO], set: Annotated[list[str] | None, SE
     scenario = read(file, set)
     check_files(scenario, file)
     print_plan(console, scenario)
+
+
+@cli.command()
+def data(
+    file: Annotated[str, SCENARIO],
+    set: Annotated[list[str] | None, SET] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for page and table; data-NAME when left out.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
+) -> None:
+    """Look at every centre's data before any training: tables, copies, warnings, contact sheets of real patches."""
+    from polycentre.data import look_at_data
+
+    raise typer.Exit(look_at_data(console, file, set or [], out, cache))
 
 
 @cli.command()

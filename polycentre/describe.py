@@ -9,6 +9,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from data_partitions import DealtSource
 from scenarios.federations import federations, remote_trainings
 from scenarios.messages import Expected, expected_messages, generator_bytes
 from scenarios.plan import Plan
@@ -41,8 +42,7 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     table = Table("centre", "roles", "data", title="centres", title_justify="left")
     centres = []
     for name, centre in scenario.centres.items():
-        data = centre.data.model_dump(mode="json", exclude_defaults=True)
-        centres.append((name, ", ".join(centre.roles), ", ".join(f"{k}={v}" for k, v in data.items())))
+        centres.append((name, ", ".join(centre.roles), _data_words(centre.data)))
     _add_rows(table, centres, named=1)
     console.print(table)
     table = Table("task", "label", "lesions", "patch", title="tasks", title_justify="left")
@@ -125,3 +125,14 @@ def _messages_table(rows: list[Expected]) -> Table:
 def _megabytes(sizes: list[int | None]) -> str:
     known = [size for size in sizes if size is not None]
     return f"{sum(known) / 1e6:.1f}" if len(known) == len(sizes) else "pixels"
+
+
+def _data_words(data: Any) -> str:
+    """A centre's data in a cell of a table: what is not left at its default."""
+    if isinstance(data, DealtSource):
+        own = data.partition.centres[data.centre]
+        part = ", ".join(own) if isinstance(own, tuple) else f"{own:.1%}" if isinstance(own, float) else f"{own} images"
+        if data.partition.by == "quantity":
+            part = f"Dirichlet({data.partition.alpha:g})"
+        return f"by {data.partition.by} ({part}) of: {_data_words(data.archive)}"
+    return ", ".join(f"{k}={v}" for k, v in data.model_dump(mode="json", exclude_defaults=True).items())

@@ -156,7 +156,7 @@ def _agree_to_pooling(console: Console, scenario: Scenario, yes: bool) -> None:
     """
     real = [
         name for name, arm in scenario.arms.items()
-        if isinstance(arm, PooledArm) and any(scenario.centres[c].data.source != "phantom" for c in arm.centres)
+        if isinstance(arm, PooledArm) and any(_is_real(scenario.centres[c].data) for c in arm.centres)
     ]  # fmt: skip
     if real:
         console.print(
@@ -165,6 +165,11 @@ def _agree_to_pooling(console: Console, scenario: Scenario, yes: bool) -> None:
         )  # fmt: skip
         if not yes and sys.stdin.isatty() and not Confirm.ask("go on?", console=console, default=True):
             raise StudyError("stopped before anything was done; remove the pooled arm, or answer yes", 2)
+
+
+def _is_real(data: Any) -> bool:
+    """Whether a centre's images, or those of the archive it has a part of, show patients."""
+    return getattr(data, "archive", data).source != "phantom"
 
 
 def _point_latest(folder: Path) -> None:

@@ -7,6 +7,7 @@ killed at any moment leaves whole files only:
     environment.json    versions, processor, device, digest of the code
     events.jsonl        what happened, when, and the bytes it moved; one line an event, appended
     units/<id>.json     a finished unit of work: what it is and what it found (+ <id>.safetensors, its arrays)
+    partition.csv       which centre holds how much, by split and class; counts of 1 to 4 suppressed
     results.csv         tidy: one row per cell, test centre and metric
     predictions.csv     the probabilities behind it
     convergence.csv     distance to real images over a federation's rounds, beside training alone and on pooled data
@@ -63,6 +64,7 @@ FEDERATION_KEYS = (
     "transport", "notes",
 )  # fmt: skip
 EXPECTED_KEYS = ("centre", "kind", "messages", "bytes_down", "bytes_up", "steps")
+PARTITION_COLUMNS = ("centre", "task", "split", "class", "patients", "images", "digest")
 _RESULT_NUMBERS = ("real_fraction", "repeat", "value", "n_real", "n_synthetic")
 _PREDICTION_NUMBERS = ("real_fraction", "repeat", "case", "patient", "label", "probability")
 _CONVERGENCE_NUMBERS = ("round", "images_seen", "virtual_s", "value", "floor")
@@ -86,6 +88,8 @@ class RunRecord:
         self.folder = folder
         self._events = folder / "events.jsonl"
         self._appending = False
+        self._known: list[dict[str, Any]] = []  # events of the first `_read_to` bytes
+        self._read_to = 0
 
     # -- the folder -----------------------------------------------------------------------------------------------
 
@@ -157,18 +161,19 @@ class RunRecord:
             os.close(handle)
 
     def events(self) -> list[dict[str, Any]]:
-        """All events in the order in which they were written; a line cut short by a kill is left out."""
+        """All events in the order in which they were written; a line cut short by a kill is left out.
+
+        Asked again, only what was appended since is read: progress asks four times a second.
+        """
         if not self._events.exists():
             return []
-        events = []
-        for line in self._events.read_bytes().split(b"\n"):
-            try:
-                entry = json.loads(line)
-            except ValueError:  # cut short, or (UnicodeDecodeError) cut within a character
-                continue
-            if isinstance(entry, dict) and "event" in entry and "t" in entry:
-                events.append(entry)
-        return events
+        with open(self._events, "rb") as file:
+            file.seek(self._read_to)
+            *whole, rest = file.read().split(b"\n")
+        for line in whole:
+            self._read_to += len(line) + 1
+            self._known += _entries(line)
+        return [*self._known, *_entries(rest)]
 
     # -- units ----------------------------------------------------------------------------------------------------
 
@@ -232,6 +237,10 @@ class RunRecord:
         return self.folder / "units" / f"{unit}.safetensors"
 
     # -- results --------------------------------------------------------------------------------------------------
+
+    def write_partition(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write partition.csv: what each centre holds, as it said it (counts of 1 to 4 suppressed there)."""
+        write_text(self.folder / "partition.csv", to_csv(rows, PARTITION_COLUMNS))
 
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write results.csv: the same bytes for the same rows, whatever their order."""
@@ -330,6 +339,15 @@ class RunRecord:
         from reports.html import build_report  # here, so that a server that only records does not load matplotlib
 
         return build_report(self)
+
+
+def _entries(line: bytes) -> list[dict[str, Any]]:
+    """The event in a line, if there is a whole one."""
+    try:
+        entry = json.loads(line)
+    except ValueError:  # cut short, or (UnicodeDecodeError) cut within a character
+        return []
+    return [entry] if isinstance(entry, dict) and "event" in entry and "t" in entry else []
 
 
 def _read_csv(path: Path, columns: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:

@@ -38,9 +38,14 @@ def grid(images: np.ndarray, columns: int = 16) -> np.ndarray:
     return canvas[:, :, 0] if channels == 1 else canvas
 
 
-def save_grid(path: Path, images: np.ndarray, columns: int = 16) -> None:
-    """Write `grid(images, columns)` as a PNG, in one rename. The same images give the same bytes."""
+def grid_png(images: np.ndarray, columns: int = 16) -> bytes:
+    """`grid(images, columns)` as a PNG file. The same images give the same bytes."""
     buffer = io.BytesIO()
     Image.fromarray(grid(images, columns)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def save_grid(path: Path, images: np.ndarray, columns: int = 16) -> None:
+    """Write `grid_png(images, columns)` in one rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, grid_png(images, columns))

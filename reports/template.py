@@ -91,7 +91,7 @@ footer { border-top: 1px solid var(--rule); margin-top: 46px; padding: 14px 0 30
 """
 
 # default-src 'none' forbids every request; pictures are data URIs and the styles are in the page.
-_HEAD = """<!doctype html>
+HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -103,7 +103,7 @@ _HEAD = """<!doctype html>
 </head>
 """
 
-_MACROS = """
+MACROS = """
 {%- macro picture(p, caption="") -%}
 <figure><img src="{{ p.uri }}" alt="{{ p.alt }}">
 {%- if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>
@@ -161,8 +161,8 @@ _RESULT_TABLE = """
 """
 
 PAGE = (
-    _HEAD
-    + _MACROS
+    HEAD
+    + MACROS
     + _RESULT_TABLE
     + """
 <body>
@@ -276,8 +276,8 @@ of another centre) or a control (own images again) adds in their place.</p>
 )
 
 COMPARISON = (
-    _HEAD
-    + _MACROS
+    HEAD
+    + MACROS
     + """
 <body>
 <header><div><h1>{{ title }}</h1>

@@ -180,14 +180,14 @@ def _count_remote(count: _Counter, plan: DmGANPlan) -> None:
         count.add(member.centre, "train_discriminator", jobs, down, up, jobs * settings.batches_per_job)
     if settings.swap_every:
         discriminator = sum(t.numel() * 4 for t in averaged_state(model.networks["discriminator"], copy=False).values())
-        swaps = settings.updates // settings.swap_every
+        swaps, arrivals = settings.updates // settings.swap_every, (settings.updates - 1) // settings.swap_every
         for member in plan.members:
             count.add(
                 member.centre,
                 "train_discriminator",
                 0,
                 extra_up=swaps * discriminator,
-                extra_down=swaps * discriminator,
+                extra_down=arrivals * discriminator,
             )
     _count_measurements(count, plan.fidelity, plan.spec, settings.updates, sums)
 

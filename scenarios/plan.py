@@ -431,8 +431,10 @@ def file_problems(scenario: Scenario) -> list[str]:
                 )
     for name, centre in scenario.centres.items():
         path = getattr(centre.data, "path", None)
-        if path is not None and not Path(path).is_dir():
-            problems.append(f"centres.{name}.data.path: no folder {path}; name the folder that holds metadata.csv")
+        if path is not None and not Path(path).exists():
+            dealt = scenario.partition is not None and name in scenario.partition.centres
+            key = "partition.source.path" if dealt else f"centres.{name}.data.path"
+            problems.append(f"{key}: no folder {path}; name the folder that holds the data")
     return list(dict.fromkeys(problems))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from data_partitions import SOURCES
 from scenarios.groups import GroupError, merge_alike, write_out_groups
 from scenarios.plan import file_problems, model_problems
 from scenarios.scenario import ARMS, GenerativeArm, Generator, Scenario
@@ -22,7 +23,7 @@ SHIPPED = Path(__file__).parent
 DEFAULT = "demo"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 # Keys whose values are paths, wherever they stand.
-_PATH_KEYS = {"path", "package", "pretrained"}
+_PATH_KEYS = {"path", "exclude", "package", "pretrained"}
 
 
 class ScenarioError(ValueError):
@@ -105,6 +106,8 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
         raise ScenarioError(f"{source}: is not YAML ({str(problem).splitlines()[0]}); mend it there") from None
     if not isinstance(tree, dict):
         raise ScenarioError(f"{source}: holds no settings; start from one of: {', '.join(shipped())}")
+    # What several sections share may stand under keys of its own, to be merged in with YAML's anchors.
+    tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
     for override in overrides or []:
         _override(tree, override)
     try:
@@ -147,6 +150,8 @@ def resolved_yaml(scenario: Scenario) -> str:
             tree["arms"][name]["schedule"] = arm.settings(scenario.study).schedule.model_dump(mode="json")
     for key in ("augmentation", "normalise"):  # settings of the study and its arms
         tree["study"]["training"].pop(key)
+    for name in scenario.partition.centres if scenario.partition else ():
+        tree["centres"][name].pop("data")  # follows from the partition
     if not scenario.tasks:
         tree.pop("tasks")
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
@@ -214,8 +219,7 @@ def _expand(value: Any, base: Path, source: str, key: str = "") -> Any:
 def _lines(problem: ValidationError, source: str) -> list[str]:
     lines = []
     for error in problem.errors(include_url=False):
-        # The tag of a tagged union (local, one_shot, phantom...) stands in the path; it is not a key.
-        keys = [str(k) for k in error["loc"] if k not in ("phantom", "folder", *ARMS)]
+        keys = [str(key) for place, key in enumerate(error["loc"]) if not _is_tag(error["loc"], place)]
         key = ".".join(keys)
         text = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
@@ -230,11 +234,23 @@ def _lines(problem: ValidationError, source: str) -> list[str]:
     return lines
 
 
+def _is_tag(location: tuple[Any, ...], place: int) -> bool:
+    """Whether a part of an error's path is the tag of a tagged union (phantom, local, ...), which is no key of the YAML.
+
+    Centres may have the name of a source: only what follows `data`, or an arm's name, is a tag.
+    """
+    before = location[:place]
+    if before[-1:] == ("data",):
+        return location[place] in SOURCES
+    return len(before) == 2 and before[0] == "arms" and location[place] in ARMS
+
+
 def _known_keys(location: tuple[Any, ...]) -> str:
     """The keys that may stand where an unknown one was found."""
     from scenarios import scenario as schema
 
-    sections = {
+    sections: dict[str, Any] = {
+        "partition": schema.Partition,
         "study": schema.Study,
         "compute": schema.Compute,
         "split": schema.SplitRule,
@@ -246,11 +262,11 @@ def _known_keys(location: tuple[Any, ...]) -> str:
         "fidelity": schema.FidelityChoice,
     }
     tagged = {
-        "phantom": schema.PhantomSource, "folder": schema.FolderSource, **ARMS,
+        **SOURCES, **ARMS,
     }  # fmt: skip
     owner: Any = Scenario
-    for part in location[:-1]:
-        if part in tagged:
+    for place, part in enumerate(location[:-1]):
+        if _is_tag(location, place):
             owner = tagged[part]
         elif part == "centres":
             owner = schema.Centre

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from data_partitions import FolderSource, PatchTask, PhantomSource, SplitRule
+from data_partitions import DealtSource, PartitionRule, PatchTask, Source, SplitRule
+from data_partitions.dealt import AnySource
 from federation.clock import Availability
 from federation.transport import Transport
 from metrics.feature_spaces import FEATURE_SPACES
@@ -72,9 +73,20 @@ class Centre(_Section):
     roles: tuple[Literal["provider", "receiver", "test"], ...] = Field(
         min_length=1, description="provider trains generators, receiver trains classifiers, test is only tested on"
     )
-    data: Annotated[PhantomSource | FolderSource, Field(discriminator="source")]
+    data: Annotated[Source, Field(discriminator="source")]
     gpu: float = Field(0.0, ge=0, description="share of a GPU that the centre's jobs take under Ray")
     availability: SimulatedAvailability = SimulatedAvailability()
+
+
+class Partition(PartitionRule):
+    """One archive dealt out to several of the study's centres; they have no `data` of their own."""
+
+    source: AnySource = Field(description="the archive, as a centre's `data` would name it")
+
+    @property
+    def rule(self) -> PartitionRule:
+        """The rule without the archive."""
+        return PartitionRule.model_validate(self.model_dump(mode="json", exclude={"source"}))
 
 
 class Task(PatchTask):
@@ -572,6 +584,7 @@ class Scenario(_Section):
     seed: int = Field(0, ge=0)
     repeats: int = Field(3, ge=1)
     centres: dict[str, Centre]
+    partition: Partition | None = None
     task: Task | None = None
     tasks: tuple[Task, ...] = ()
     split: SplitRule = SplitRule()
@@ -601,6 +614,33 @@ class Scenario(_Section):
                     f"({LONGEST_NAME} at most)"
                 )
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dealt(cls, tree: Any) -> Any:
+        """Give each centre of the partition its part of the archive as `data`."""
+        raw = tree.get("partition") if isinstance(tree, dict) else None
+        centres = tree.get("centres") if isinstance(tree, dict) else None
+        if not isinstance(raw, dict) or not isinstance(centres, dict):
+            return tree
+        seed = tree.get("seed", 0)
+        raw = {"seed": seed} | raw if isinstance(seed, int) else raw
+        try:
+            partition = Partition.model_validate(raw)
+        except ValidationError:
+            partition = None
+        parts = {}
+        for name, centre in centres.items():
+            # What is wrong with a partition is said once, of the partition, not again of each of its centres.
+            data: dict[str, Any] = {"source": "phantom", "patients": 1}
+            if partition is not None and name in partition.centres:
+                rule, archive = partition.rule.model_dump(mode="json"), partition.source.model_dump(mode="json")
+                data = {"source": "dealt", "archive": archive, "partition": rule, "centre": name}
+            elif partition is not None:
+                continue
+            if isinstance(centre, dict) and "data" not in centre:
+                parts[name] = centre | {"data": data}
+        return tree | {"partition": raw, "centres": centres | parts}
 
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
@@ -639,6 +679,11 @@ def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and wh
     centres, providers, receivers = listed(s.centres), set(s.providers), set(s.receivers)
     if bool(s.task) == bool(s.tasks):
         yield "task: give exactly one of `task` (one) and `tasks` (a list)"
+    for name in s.partition.centres if s.partition else ():
+        if name not in s.centres:
+            yield f"partition.centres: no centre {name!r}; centres: {centres}"
+        elif not isinstance(s.centres[name].data, DealtSource):
+            yield f"centres.{name}.data: the partition deals to {name!r}, too; remove it here or there"
     names = [t.name for t in s.all_tasks]
     if len(set(names)) != len(names):
         yield "tasks: two tasks have the same name; give each a name of its own"

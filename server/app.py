@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import psutil
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -24,7 +25,7 @@ from federation.errors import StudyError
 from federation.roll_call import RollCall
 from reports.run_record import RunRecord
 from scenarios import reader
-from scenarios.scenario import PooledArm, Scenario
+from scenarios.scenario import PooledArm, PooledGANArm, Scenario
 from server.environment import describe
 from server.study import Study
 
@@ -118,6 +119,8 @@ def conduct(grid: Grid, record: RunRecord, cache: Path, node_wait_s: float | Non
     started = time.time()
     scenario = reader.parse(record.scenario_yaml, source=str(record.folder / "scenario.yaml"), base=record.folder)
     status, text, exit_status = "failed", "", 1
+    # What the server computes (a generator's steps) must not depend on how many cores it sees.
+    torch.set_num_threads(scenario.compute.threads_per_job)
     try:
         if node_wait_s is None:
             centres = simulated_centres(grid, scenario, record)
@@ -126,7 +129,7 @@ def conduct(grid: Grid, record: RunRecord, cache: Path, node_wait_s: float | Non
             refuse_pooling(scenario)
             centres = deployed_centres(grid, scenario, record, node_wait_s)
             place = {}  # every node knows its own
-        if Study(scenario, centres, record, place).run():
+        if Study(scenario, centres, record, place, deployed=node_wait_s is not None).run():
             status, exit_status = "completed", 0
         else:
             text = "some units failed; what does not depend on them is finished"
@@ -166,7 +169,7 @@ def refuse_pooling(scenario: Scenario) -> None:
     Raises:
         StudyError: with the arms and what to do.
     """
-    pooled = [name for name, arm in scenario.arms.items() if isinstance(arm, PooledArm)]
+    pooled = [name for name, arm in scenario.arms.items() if isinstance(arm, PooledArm | PooledGANArm)]
     if pooled:
         raise StudyError(
             f"arms.{', arms.'.join(pooled)}: pooled moves real patches, which a deployed centre refuses; remove "

@@ -99,6 +99,10 @@ class Study:
             for task in reply.body["tasks"].values():
                 for note in task["notes"]:
                     self._record.event("note", centre=reply.centre, text=note)
+        self._record.write_partition(
+            {"centre": reply.centre, "task": name, **row}
+            for reply in replies for name, task in reply.body["tasks"].items() for row in task["partition"]
+        )  # fmt: skip
         compute = {
             r.centre: {"device": r.body["device"], "precision": r.body["precision"] | earlier.get(r.centre, {})}
             for r in replies

@@ -63,13 +63,26 @@ def check_aggregation(name: str, options: Mapping[str, Any], centres: int | None
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(known) or 'none'}")
-    malicious = int(options.get("num_malicious_nodes", 0))
-    least = {"Krum": malicious + 3, "MultiKrum": malicious + 3, "Bulyan": 4 * malicious + 3}.get(name, 1)
-    if centres is not None and centres < least:
+    for key, lowest in (("num_malicious_nodes", 0), ("num_nodes_to_select", 1)):
+        if key in options and (options[key] != int(options[key]) or options[key] < lowest):
+            raise ValueError(f"{key} is {options[key]}; it must be a whole number from {lowest} on")
+    if "beta" in options and not 0 <= options["beta"] < 0.5:
+        raise ValueError(f"beta is {options['beta']}; it is the share cut off on each side, from 0 to below 0.5")
+    if centres is not None and centres < least_replies(name, options):
+        malicious = options.get("num_malicious_nodes", 0)
         raise ValueError(
-            f"{name} with num_malicious_nodes {malicious} needs {least} centres and there are {centres}; "
+            f"{name} with num_malicious_nodes {malicious} needs {least_replies(name, options)} centres and there are {centres}; "
             "lower num_malicious_nodes or name another aggregation"
         )
+
+
+def least_replies(name: str, options: Mapping[str, Any]) -> int:
+    """Replies that an aggregation needs: those that tolerate f malicious centres among n are defined for large n only.
+
+    Krum and MultiKrum: n > 2 + f (Blanchard et al. 2017, whose proof needs n > 2 + 2 f). Bulyan: n >= 4 f + 3.
+    """
+    malicious = int(options.get("num_malicious_nodes", 0))
+    return {"Krum": malicious + 3, "MultiKrum": malicious + 3, "Bulyan": 4 * malicious + 3}.get(name, 1)
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,9 @@ class Aggregator:
         name: of `AGGREGATIONS`.
         options: its parameters.
         plain: names of arrays that a server optimizer must not touch (statistics, moving averages).
+
+    Attributes:
+        least: replies that a round needs at least.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any], plain: Sequence[str] = ()):
@@ -96,6 +112,7 @@ class Aggregator:
         self._plain = frozenset(plain) if self._optimizes else frozenset()
         # The lower bounds on nodes are those of Flower's loop; the quorum here is the strategy's.
         self._strategy = AGGREGATIONS[name](**dict(options))
+        self.least = least_replies(name, options)
         self._average = flower.FedAvg()
 
     def aggregate(

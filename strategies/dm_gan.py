@@ -46,7 +46,7 @@ from models.random_streams import torch_stream
 from strategies.fidelity import Fidelity, Reference
 from strategies.one_shot import preview_of
 from strategies.remote_generator import Draw, Gradients, RemoteGenerator, adversarial_phases, build_gan, combine
-from strategies.rounds import FederationFailed, Member, Summary, summary_of
+from strategies.rounds import FederationFailed, Member, Summary, sound, summary_of
 from strategies.strategy import FederationRecord, Generated, Shared, Strategy
 
 FAKE, GENERATOR, GRADIENT, DISCRIMINATOR = "fake.", "generator.", "gradient.", "discriminator."
@@ -212,8 +212,15 @@ def encode_gradients(gradients: Mapping[str, np.ndarray], how: Transport) -> Arr
 
 
 def decode_gradients(arrays: Mapping[str, np.ndarray], how: Transport) -> Arrays:
-    """Inverse of `encode_gradients`, up to rounding."""
+    """Inverse of `encode_gradients`, up to rounding.
+
+    Raises:
+        KeyError, ValueError: scales are missing, or do not belong to their arrays.
+    """
     plain = decode({n.removeprefix(GRADIENT): a for n, a in arrays.items() if n.startswith(GRADIENT)}, how)
+    for name, array in plain.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"gradient {name!r} is {array.dtype} and came without its scales")
     return {name: array if how == "fp32" else array * arrays[_SCALE + name] for name, array in plain.items()}
 
 
@@ -338,7 +345,7 @@ class DmGAN(Strategy):
     def _share(self, centres: Centres) -> Exchange[Shared]:
         plan, settings = self._plan, self._plan.settings
         reference = yield from plan.fidelity.reference(self._units)
-        self._pi = self._centre_weights(reference)
+        self.weigh(reference)
         key = self._key(reference)
         self._generator = RemoteGenerator(self._spec, plan.build_seed, settings.optimizer_steps, plan.device)
         self._done = _Progress(digest([key, "initial"]), idle=list(self._members))
@@ -385,12 +392,12 @@ class DmGAN(Strategy):
             "code": self._units.code, "clock": self._clock.identity,
         })  # fmt: skip
 
-    def _centre_weights(self, reference: Reference) -> dict[str, float]:
-        """pi_j; they sum to one over all members."""
+    def weigh(self, reference: Reference) -> None:
+        """Set the centres' weights pi_j, which sum to one, from their numbers of patches (or equal)."""
         counts = {
             name: reference.images[name] if self._plan.settings.weights == "patches" else 1 for name in self._members
         }
-        return {name: count / sum(counts.values()) for name, count in counts.items()}
+        self._pi = {name: count / sum(counts.values()) for name, count in counts.items()}
 
     # -- jobs ----------------------------------------------------------------------------------------------------
 
@@ -415,7 +422,12 @@ class DmGAN(Strategy):
             plain = {FAKE + phase: images for phase, images in self._generator.images(tag.version, draw).items()}
         else:
             plain = {GENERATOR + n: a.numpy() for n, a in averaged_state(self._generator.generator).items()}
-        arrays = encode(plain, settings.transport)
+        try:
+            if not all(np.isfinite(array).all() for array in plain.values()):
+                raise ValueError("the generator is not finite; lower learning_rate")
+            arrays = encode(plain, settings.transport)
+        except ValueError as problem:
+            raise FederationFailed(f"{self._plan.arm}: after update {tag.version}: {problem}") from None
         self._note_error(relative_error(plain, decode(arrays, settings.transport)))
         arrays |= self._done.swapping.get(name, {})
         number = tag.version
@@ -497,7 +509,7 @@ class DmGAN(Strategy):
             centre.version, centre.fresh, centre.chain = 0, done.update + 1, digest(["fresh", done.update])
             done.idle.append(name)
             return None
-        problem = reply.code if not reply.ok else "" if self._fits(reply, tag) else "wrong_shapes"
+        problem = self._trouble_with(reply, tag)
         if problem:
             text = f"{name}: {problem}"
             summary.refused[text] = summary.refused.get(text, 0) + 1
@@ -516,6 +528,7 @@ class DmGAN(Strategy):
         settings, done, name = self._plan.settings, self._done, arrival.centre
         centre.version, centre.chain, centre.refused = centre.version + 1, reply.unit, 0
         centre.step, centre.swapped_from = centre.step + tag.draw.batches, ""
+        done.swapping.pop(name, None)  # another centre's discriminator has arrived; the next job would set it back
         done.facts.setdefault(name, {k: reply.body[k] for k in _FACTS if k in reply.body})
         done.seen[name] = done.seen.get(name, 0) + tag.draw.batches * int(reply.body["images_per_step"])
         done.idle.append(name)
@@ -536,6 +549,18 @@ class DmGAN(Strategy):
         done.summary.used += 1
         self._clock.note(arrival, tag.version, _KIND, "used", staleness)
         return _Contribution(name, reply.unit, staleness, self._gradients(reply, tag))
+
+    def _trouble_with(self, reply: Reply, tag: _Tag) -> str:
+        """A code for why an answer cannot be used; empty: it can."""
+        if not reply.ok:
+            return reply.code
+        if not self._fits(reply, tag):
+            return "wrong_shapes"
+        return (
+            ""
+            if sound(reply.body, ("images_per_step",), () if reply.centre in self._done.facts else _FACTS)
+            else "bad_body"
+        )
 
     def _fits(self, reply: Reply, tag: _Tag) -> bool:
         """Whether an answer has the shapes of what was asked for; finite it is, or the envelope would have refused it."""
@@ -569,6 +594,10 @@ class DmGAN(Strategy):
             having = [c for c in contributions if number < len(c.gradients)]
             weights = [self.weight_of(c.centre, c.staleness, len(having)) for c in having]
             self._generator.step(combine(weights, [c.gradients[number] for c in having]))
+        if not self._generator.finite:
+            raise FederationFailed(
+                f"{self._plan.arm}: after update {self._done.update + 1}: the generator is not finite; lower learning_rate"
+            )
         self._generator.version += 1
         self._generator.keep_version()
         if self._plan.settings.exchange == "generator":
@@ -670,7 +699,7 @@ _KIND = "train_discriminator"
 _FACTS = ("data_card", "trained_on", "images_per_step")
 # Share of a deployed centre's time that is to be computing.
 _COMPUTING = 0.8
-_LARGEST_JOB = 64
+_LARGEST_JOB = 256
 
 
 def adapted(batches: int, computing_s: float, fate: Fate) -> int:

@@ -256,6 +256,7 @@ class FedAvgGAN(Strategy):
             aggregator=Aggregator(f.aggregation, f.options, plain), clock=self._clock, initial=initial, turns=f.turns,
             at_server=[name for name in initial if name.startswith("average.") and f.rules.ema == "rebuild"],
             correct=self._rebuild(spec), after_round=after_round,
+            introduction=("data_card", "trained_on", "images_per_step"),
         )  # fmt: skip
         done = yield from rounds.run()
         record = FederationRecord(

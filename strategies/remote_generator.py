@@ -83,6 +83,11 @@ class RemoteGenerator:
         """The present generator."""
         return self.model.networks["generator"]
 
+    @property
+    def finite(self) -> bool:
+        """Whether all weights and running statistics are numbers."""
+        return all(bool(t.isfinite().all()) for t in self.generator.state_dict().values())
+
     # -- versions ------------------------------------------------------------------------------------------------
 
     def keep_version(self) -> None:
@@ -171,7 +176,8 @@ class RemoteGenerator:
 
     def _take_over(self, phase: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         for parameter, gradient in zip(network.parameters(), self._gradients, strict=True):
-            parameter.grad = gradient.to(parameter.device)
+            # In the memory layout of its weight: the fused optimizer goes through both element by element as they lie.
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
         return torch.zeros(()), {}
 
     def draw_statistics(self, seed: int) -> None:

@@ -38,7 +38,8 @@ class RoundSettings:
     Attributes:
         rounds: number of rounds.
         local_steps: training steps of a centre in a round.
-        quorum: good answers that make a round; none: more than half of the centres.
+        quorum: good answers that make a round; none: more than half of the centres that are not gone for good. At least as
+            many as the aggregation needs.
         round_timeout_s: after this a round ends with the answers that are there, if they are a quorum; seconds of the clock.
         attempts: how often a round without a quorum asks the missing centres again.
         transport: how weights travel, both ways.
@@ -146,6 +147,7 @@ class Rounds:
         correct: (round, those before, averaged weights) -> those after the round.
         after_round: called with (outcome so far, seconds of the clock) after each round; its rows are kept in
             `Outcome.measured`.
+        introduction: what the body of a member's first reply must hold.
     """
 
     def __init__(
@@ -165,13 +167,14 @@ class Rounds:
         at_server: Sequence[str] = (),
         correct: Correction | None = None,
         after_round: AfterRound | None = None,
+        introduction: Sequence[str] = (),
     ):
         self._units, self._centres, self._key, self._kind, self._label = units, centres, key, kind, label
         self._members = {member.centre: member for member in members}
         self._settings, self._aggregator, self._clock = settings, aggregator, clock
         self._turns, self._correct, self._after_round = turns, correct, after_round
         self._local = {name: _Local() for name in self._members}
-        self._at_server = frozenset(at_server)
+        self._at_server, self._introduction = frozenset(at_server), tuple(introduction)
         self._done = Outcome(initial, digest([key, "initial"]))
 
     def run(self) -> Exchange[Outcome]:
@@ -183,11 +186,15 @@ class Rounds:
         self._resume()
         done = self._done
         while done.round < self._settings.rounds:
-            used = yield from self._round(self._turn(done.round))
+            used = yield from self._round()
             replies = [self._weights_in(reply) for reply in used]
             examples = [int(reply.body["examples"]) for reply in used]
             done.round += 1
             averaged = self._aggregator.aggregate(done.round, self._travelling, replies, examples)
+            if not all(np.isfinite(array).all() for array in averaged.values()):
+                raise FederationFailed(
+                    f"{self._label}: the weights of round {done.round} are not finite; lower learning_rate or aggregation_options"
+                )
             if self._correct is not None:
                 here = {name: done.weights[name] for name in done.weights if name in self._at_server}
                 averaged |= self._correct(done.round, here, averaged)
@@ -204,46 +211,57 @@ class Rounds:
 
     # -- one round -----------------------------------------------------------------------------------------------
 
-    def _turn(self, number: int) -> list[str]:
+    def _turn(self) -> list[str]:
+        """Whose turn it is, without those that are gone for good."""
         summary, clock = self._done.summary, self._clock
         names = [n for n in self._members if not (n in summary.gone and clock.gone(n))] or list(self._members)
         if self._turns == "all":
             return names
         names = [n for n in names if not clock.unreachable(n)] or names
-        return [names[number % len(names)]]
+        return [names[self._done.round % len(names)]]
 
-    def _round(self, names: Sequence[str]) -> Exchange[list[Reply]]:
+    def _quorum(self, asked: int) -> int:
+        """Good answers needed when so many centres are asked."""
+        return 1 if self._turns == "cyclic" else max(self._settings.quorum_of(asked), self._aggregator.least)
+
+    def _round(self) -> Exchange[list[Reply]]:
         """The good replies of one round, in the members' order."""
-        settings, clock = self._settings, self._clock
-        quorum = min(settings.quorum_of(len(self._members)), len(names))
+        settings, clock, gone = self._settings, self._clock, self._done.summary.gone
         good: dict[str, Reply] = {}
         encoded = self._encoded()
-        for attempt in range(settings.attempts):
-            for name in names:
-                if name not in good:
-                    self._send(name, attempt, encoded)
-            until = math.inf if settings.round_timeout_s is None else clock.now + settings.round_timeout_s
-            while clock.outstanding:
-                arrival = yield from clock.next(until)
-                if arrival is None:
-                    if len(good) >= quorum:
-                        break
-                    until = math.inf  # wait on: without a quorum there is nothing to average
-                    continue
-                if (reply := self._judge(arrival, attempt, encoded)) is not None:
-                    good[arrival.centre] = reply
-            for arrival in clock.drop_outstanding():
-                self._done.summary.late += 1
-                clock.note(arrival, self._done.round, self._kind, "late")
+        attempt = 0
+        while True:
+            # Asked anew before each attempt: a centre may have gone for good meanwhile.
+            names = self._turn()
+            quorum = self._quorum(len(names))
+            missing = [name for name in names if name not in good]
             if len(good) >= quorum:
-                return [good[name] for name in names if name in good]
-            if all(clock.gone(name) for name in names if name not in good):
-                break
-        missing = [name for name in names if name not in good]
-        raise FederationFailed(
-            f"{self._label}: round {self._done.round + 1} had {len(good)} good answers and the quorum is {quorum}; no answer of "
-            f"{', '.join(missing)}; bring them back and resume, or lower quorum"
-        )
+                return [good[name] for name in self._members if name in good]
+            if attempt == settings.attempts or all(name in gone and clock.gone(name) for name in missing):
+                raise FederationFailed(
+                    f"{self._label}: round {self._done.round + 1} had {len(good)} good answers and the quorum is {quorum}; "
+                    f"no answer of {', '.join(name for name in self._members if name not in good)}; "
+                    "bring them back and resume, or lower quorum"
+                )
+            for name in missing:
+                self._send(name, attempt, encoded)
+            yield from self._listen(good, attempt, encoded, quorum)
+            attempt += 1
+
+    def _listen(self, good: dict[str, Reply], attempt: int, encoded: Weights, quorum: int) -> Exchange[None]:
+        """Add good replies until all are here, or time is up and a quorum is here."""
+        settings, clock = self._settings, self._clock
+        until = math.inf if settings.round_timeout_s is None else clock.now + settings.round_timeout_s
+        time_is_up = False
+        while clock.outstanding and not (time_is_up and len(good) >= quorum):
+            arrival = yield from clock.next(until)
+            if arrival is None:
+                until, time_is_up = math.inf, True  # without a quorum there is nothing to average: wait on
+            elif (reply := self._judge(arrival, attempt, encoded)) is not None:
+                good[arrival.centre] = reply
+        for arrival in clock.drop_outstanding():
+            self._done.summary.late += 1
+            clock.note(arrival, self._done.round, self._kind, "late")
 
     @property
     def _travelling(self) -> Weights:
@@ -251,7 +269,10 @@ class Rounds:
 
     def _encoded(self) -> Weights:
         weights = self._travelling
-        encoded = encode(weights, self._settings.transport)
+        try:
+            encoded = encode(weights, self._settings.transport)
+        except ValueError as problem:  # larger than the format can hold
+            raise FederationFailed(f"{self._label}: after round {self._done.round}: {problem}") from None
         self._note_error(relative_error(weights, decode(encoded, self._settings.transport)))
         return {GLOBAL + name: array for name, array in encoded.items()}
 
@@ -294,9 +315,7 @@ class Rounds:
             local.version, local.fresh, local.chain = 0, number + 1, digest(["fresh", number])
             self._send(arrival.centre, attempt, encoded)
             return None
-        problem = "" if reply.ok else reply.code
-        if reply.ok and not fits(self._weights_in(reply), self._travelling):
-            problem = "wrong_shapes"
+        problem = self._trouble_with(reply)
         if problem:
             summary.refused[f"{arrival.centre}: {problem}"] = summary.refused.get(f"{arrival.centre}: {problem}", 0) + 1
             clock.note(arrival, number, self._kind, "refused")
@@ -306,6 +325,18 @@ class Rounds:
         self._note_error(float(reply.body.get("transport_error", 0.0)))
         clock.note(arrival, number, self._kind, "used")
         return reply
+
+    def _trouble_with(self, reply: Reply) -> str:
+        """A code for why a reply cannot be averaged; empty: it can."""
+        if not reply.ok:
+            return reply.code
+        try:
+            if not fits(self._weights_in(reply), self._travelling):
+                return "wrong_shapes"
+        except ValueError:  # scales that do not belong to their arrays
+            return "wrong_shapes"
+        introduction = () if reply.centre in self._done.facts else self._introduction
+        return "" if sound(reply.body, ("examples",), introduction) else "bad_body"
 
     def _weights_in(self, reply: Reply) -> Weights:
         arrays = {name.removeprefix(LOCAL): array for name, array in reply.arrays.items() if name.startswith(LOCAL)}
@@ -350,8 +381,23 @@ def summary_of(stored: Mapping[str, Any]) -> Summary:
     return Summary(**{**stored, "state_lost": [(c, int(n)) for c, n in stored["state_lost"]]})
 
 
+def sound(body: Mapping[str, Any], counts: Sequence[str], there: Sequence[str] = ()) -> bool:
+    """Whether a reply's body has what the server computes with: counts above 0, a rounding error, and the keys `there`."""
+    numbers = [body.get(name) for name in counts]
+    error = body.get("transport_error")
+    return (
+        all(type(number) is int and number > 0 for number in numbers)
+        and isinstance(error, int | float)
+        and error >= 0
+        and all(name in body for name in there)
+    )
+
+
 def fits(weights: Mapping[str, np.ndarray], model: Mapping[str, np.ndarray]) -> bool:
-    """Whether names and shapes are those of the model, and all values finite."""
+    """Whether names and shapes are those of the model, and all values finite; integers are int8 without its scales."""
     return set(weights) == set(model) and all(
-        weights[name].shape == model[name].shape and bool(np.isfinite(weights[name]).all()) for name in model
+        weights[name].shape == model[name].shape
+        and np.issubdtype(weights[name].dtype, np.floating)
+        and bool(np.isfinite(weights[name]).all())
+        for name in model
     )

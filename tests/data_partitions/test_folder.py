@@ -243,6 +243,15 @@ def test_what_is_missing_is_named(tmp_path):
     assert refused(tmp_path, columns={"image": "file"}).numbers == {"field": "image"}
 
 
+def test_faults_of_both_tables_are_told_at_once(tmp_path):
+    archive(tmp_path, 2)
+    (tmp_path / "metadata.csv").write_text("image,label\nimages/000.png,1\n")
+    (tmp_path / "lesions.csv").write_bytes("image,kind,x,y,radius\nimages/001.png,Tumör,1,1,1\n".encode("latin-1"))
+    error = refused(tmp_path, lesions="lesions.csv")
+    assert [problem.code for problem in error.problems] == ["bad_columns", "bad_encoding"]
+    assert "patient_id" in str(error) and "set `encoding`" in str(error)
+
+
 def test_bad_lesions_are_named(tmp_path):
     archive(tmp_path, 4)
     (tmp_path / "lesions.csv").write_text(

@@ -1,5 +1,7 @@
 """Splits are disjoint, complete, stratified, and do not depend on the order of the rows."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,3 +61,14 @@ def test_test_only_puts_everyone_into_test():
 def test_shares_that_do_not_sum_to_one_are_refused():
     with pytest.raises(ValidationError, match="must sum to 1"):
         SplitRule(train=0.7, val=0.2, test=0.2)
+
+
+def test_an_archives_own_test_patients_are_the_test_split_and_no_one_else():
+    strata = {f"p{k}": (str(k % 2), "a") for k in range(60)}
+    reserved = {f"p{k}" for k in range(0, 60, 3)} | {"not here"}
+    splits = split_patients(strata, SplitRule(), 0, reserved)
+    assert {patient for patient, split in splits.items() if split == "test"} == reserved - {"not here"}
+    counts = Counter(splits.values())
+    assert counts["val"] == pytest.approx(40 * 0.15 / 0.85, abs=1) and set(splits) == set(strata)
+    assert split_patients(strata, SplitRule(), 0) == split_patients(strata, SplitRule(), 0, ())
+    assert set(split_patients(strata, SplitRule(test_only=True), 0, reserved).values()) == {"test"}

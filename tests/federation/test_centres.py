@@ -186,7 +186,7 @@ def test_the_time_of_a_job_that_waits_at_its_node_begins_when_the_one_before_is_
 
     grid = Slow(echo_app(), 1, {})
     centres = GridCentres(grid, assign_lanes(["A"], list(grid.get_node_ids())), per_node=4, poll_s=0.001)
-    jobs = [Job("s", f"u{i}", "A", "learn", {}, timeout_s=0.35) for i in range(4)]
+    jobs = [Job("s", f"u{i}", "A", "learn", {}, timeout_s=0.25) for i in range(4)]
     assert [r.code for r in centres.gather(jobs)] == ["ok"] * 4
 
 
@@ -224,7 +224,11 @@ def test_a_cancelled_job_is_not_received_even_if_its_reply_is_here():
         """As Ray's workers do: several replies in one poll."""
 
         def pull_messages(self, message_ids):
-            return [reply for message_id in list(message_ids) for reply in super(AllAtOnce, self).pull_messages([message_id])]
+            return [
+                reply
+                for message_id in list(message_ids)
+                for reply in super(AllAtOnce, self).pull_messages([message_id])
+            ]
 
     grid = AllAtOnce(echo_app(), 2, {})
     centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), poll_s=0.001)

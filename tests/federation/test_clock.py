@@ -57,7 +57,11 @@ def test_the_share_of_lost_jobs_is_the_probability_of_dropout(dropout):
 
 
 def test_a_dropout_happens_anywhere_within_the_job():
-    noticed = [found.finished_s - NOTICE for seed in range(800) if (found := fate_of(Availability(dropout=0.5), seed=seed)).lost]
+    noticed = [
+        found.finished_s - NOTICE
+        for seed in range(800)
+        if (found := fate_of(Availability(dropout=0.5), seed=seed)).lost
+    ]
     assert min(noticed) >= 0 and max(noticed) <= 10
     assert np.histogram(noticed, bins=4, range=(0, 10))[0].min() > 60
 
@@ -89,7 +93,11 @@ def test_gone_for_good_is_noticed_through_other_outages():
 
 # -- the order of many ---------------------------------------------------------------------------------------
 
-CENTRES = {"A": Availability(speed=2, delay_s=1), "B": Availability(dropout=0.4), "C": Availability(outages=((12, 30),))}
+CENTRES = {
+    "A": Availability(speed=2, delay_s=1),
+    "B": Availability(dropout=0.4),
+    "C": Availability(outages=((12, 30),)),
+}
 
 
 def a_clock(seed=1):
@@ -122,7 +130,9 @@ def test_arrivals_are_in_simulated_order_whatever_the_order_of_workers(order, sc
 
     expected = run_together(scripted(), {0: asynchronous(a_clock(), a_job)})[0]
     centres = scripted(rank=position)
-    done = run_together(centres, {0: asynchronous(a_clock(), a_job), 1: asynchronous(a_clock(2), lambda u, c: a_job("x" + u, c))})
+    done = run_together(
+        centres, {0: asynchronous(a_clock(), a_job), 1: asynchronous(a_clock(2), lambda u, c: a_job("x" + u, c))}
+    )
     assert done[0] == expected
     times = [now for _, _, now, _ in expected]
     assert times == sorted(times) and len(expected) == 12
@@ -227,7 +237,11 @@ def test_a_restart_goes_on_with_the_same_arrivals(stop, scripted, a_job):
             more.append((arrival.unit, arrival.reply is not None, second.now, arrival.tag))
             if number[arrival.centre] < 4:
                 number[arrival.centre] += 1
-                second.send(a_job(f"{arrival.centre}{number[arrival.centre]}", arrival.centre), work_s=8, tag=number[arrival.centre])
+                second.send(
+                    a_job(f"{arrival.centre}{number[arrival.centre]}", arrival.centre),
+                    work_s=8,
+                    tag=number[arrival.centre],
+                )
         return more
 
     assert seen + run_together(scripted(), {0: rest()})[0] == expected

@@ -80,6 +80,17 @@ def test_a_node_that_comes_late_is_waited_for():
     assert RollCall(grid, ["A", "B"]).wait(5.0, poll_s=0.001) == {"A": [101], "B": [102]}
 
 
+def test_a_node_that_is_there_has_time_to_answer(monkeypatch):
+    grid = Nodes("A", "B")
+    grid.silent = {102}
+    threading.Timer(0.2, grid.silent.clear).start()
+    assert RollCall(grid, ["A", "B"]).wait(0.0, poll_s=0.001) == {"A": [101], "B": [102]}
+    monkeypatch.setattr("federation.roll_call._ANSWER_S", 0.05)
+    grid.silent = {102}
+    with pytest.raises(StudyError, match="no node of B came"):
+        RollCall(grid, ["A", "B"]).wait(0.0, poll_s=0.001)
+
+
 def test_a_centre_without_a_node_is_named_with_what_was_there_instead():
     notes = []
     roll = RollCall(Nodes("A", "Bee"), ["A", "B"], on_note=notes.append)

@@ -1,5 +1,8 @@
 """Exit statuses and one-line errors of the command line, in this process; nothing here starts Flower."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -78,6 +81,9 @@ def test_help_explains(run):
         (("run", "demo", "--set", "compute.workers=500"), "this machine has"),
         (("run", "demo", "--resume"), "--resume: no run at runs/latest"),
         (("report", "nothing-here"), "is not a run folder"),
+        (("run", "demo", "--deployment", "hospitals"), "no deployment 'hospitals'; there is: loopback"),
+        (("run", "demo", "--deployment", "loopback", "--engine", "ray"), "give one of them"),
+        (("run", "demo", "--deployment", "loopback"), "pooled moves real patches, which a deployed centre refuses"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, expected, run, tmp_path):
@@ -85,6 +91,26 @@ def test_bad_input_is_one_line_and_status_2(arguments, expected, run, tmp_path):
     assert status == 2
     assert expected in one_line(err)
     assert not (tmp_path / "runs").exists(), "nothing half-written"
+
+
+def test_more_nodes_than_this_machine_can_hold(run, scenario, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 2**30, total=2**33))
+    arguments = ("run", scenario(), "--deployment", "loopback", "--set", "arms.pooled=null")
+    status, _, err = run(*arguments)
+    assert status == 2 and "3 nodes need about 2.7 GiB, but only 2.0 GiB are free" in one_line(err)
+    # Workers are the simulation's: each centre of a deployment has its own machine.
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 2**30, total=2**33))
+    monkeypatch.setattr("polycentre.run.DEPLOYMENTS", {"loopback": lambda record, *_: record.folder})
+    assert run(*arguments, "--set", "compute.workers=500")[0] == 1
+
+
+def test_the_remedy_for_a_pooled_arm_works(run, scenario, monkeypatch):
+    """Up to the moment at which nodes would be started."""
+    monkeypatch.setattr("polycentre.run.DEPLOYMENTS", {"loopback": lambda record, *_: record.folder})
+    _, _, err = run("run", scenario(), "--deployment", "loopback")
+    (remedy,) = re.findall(r"--set \S+null", one_line(err))
+    status, out, _ = run("run", scenario(), "--deployment", "loopback", *remedy.split())
+    assert status == 1 and "--deployment loopback --out" in out, "how to resume names the deployment"
 
 
 def test_an_existing_run_folder_is_not_overwritten(run, scenario, tmp_path):
@@ -120,7 +146,7 @@ def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
     """The server learns a code; the command line, on the same box, also shows the centre's own log."""
     data = tmp_path / "images"
     data.mkdir()
-    (data / "metadata.csv").write_text("image,patient_id,malignant\na.png,p1,1\n")
+    (data / "metadata.csv").write_text("image,patient_id,malignant\n" + "".join(f"{n}.png,p1,1\n" for n in "abcde"))
     file = scenario(
         centres__A__data={"source": "folder", "path": str(data)},
         task={"label": "malignancy", "whole_image": True, "image_size": 32},
@@ -130,6 +156,10 @@ def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
     line = one_line(err)
     assert "centre 'A'" in line and "image is not there" in line and "copy the file or drop the row" in line
     assert "a.png" in out, "file and row, from the centre's own log"
+    listed = tmp_path / "out" / "centres" / "A" / "problems.csv"
+    assert f"5 problems of the data, all of them listed in {listed}" in out
+    rows = listed.read_text().splitlines()
+    assert len(rows) == 6 and rows[5].startswith("row_without_file,metadata.csv row 6: file e.png is not there")
 
 
 @pytest.mark.parametrize(

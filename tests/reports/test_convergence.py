@@ -249,8 +249,10 @@ def test_one_row_and_none():
     assert convergence_section(table(CENTRAL), STUDY, CARDS) is None
 
 
-def test_values_that_have_no_logarithm_do_not_break_the_figure():
-    assert section(CENTRAL, rows("average", "federation", "A", [0.0, -1.0]))["picture"].alt
+def test_values_that_have_no_logarithm_are_not_drawn():
+    curve = rows("average", "federation", "A", [9, 0.0, -1.0, 4])
+    assert section(CENTRAL, curve)["picture"].uri == section(CENTRAL, [curve[0], curve[3]])["picture"].uri
+    assert section(CENTRAL, rows("average", "federation", "A", [0.0]))["picture"].alt
     assert section(CENTRAL, rows("average", "federation", "A", [math.nan]))["picture"].alt
 
 

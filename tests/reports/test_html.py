@@ -215,6 +215,14 @@ def test_empty_federation_files_are_as_none(tmp_path):
     assert "Convergence" not in text and "Simulated time" not in text and "Messages" not in text
 
 
+def test_trouble_of_an_arm_that_no_table_shows_is_among_the_findings(tmp_path):
+    record = fake_run.make(tmp_path / "run", status="interrupted", federated=True)
+    record.build()
+    text = Page((record.folder / "report.html").read_text(encoding="utf-8")).text
+    findings = text[text.index("No classifier was tested yet") : text.index("What the centres hold")]
+    assert "C was gone from 310 s on" in findings
+
+
 def test_a_federation_of_many_centres(tmp_path):
     record = fake_run.many(tmp_path / "run", centres=300, jobs=900)
     record.build()

@@ -178,3 +178,52 @@ def test_a_missing_file_lists_what_is_shipped():
     with pytest.raises(ScenarioError, match="nowhere.yaml: no such file; shipped scenarios: demo"):
         read("nowhere.yaml")
     assert find("scenarios/demo.yaml") == find("demo")
+
+
+DEALT = """
+name: dealt
+seed: 3
+centres:
+  A: {roles: [receiver]}
+  B: {roles: [provider]}
+  C: {roles: [provider], data: {source: phantom, patients: 20}}
+partition: {source: {source: phantom, patients: 60}, centres: {A: 40, B: 100}}
+task: {label: lesion, image_size: 32}
+generators:
+  g: {centre: B, model: dcgan, steps: 10}
+arms:
+  none: {strategy: local}
+  shared: {strategy: one_shot, generators: [g]}
+"""
+
+
+def test_a_partition_gives_its_centres_their_part_and_survives_its_own_resolution(tmp_path):
+    scenario = read_text(DEALT, tmp_path)
+    bodies = {c: Plan(scenario).data_body(c, "lesion")["data"] for c in "ABC"}
+    assert {c: b["source"] for c, b in bodies.items()} == {"A": "dealt", "B": "dealt", "C": "phantom"}
+    assert bodies["A"] == bodies["B"] | {"centre": "A"}, "one rule, one archive, one seed"
+    assert bodies["A"]["partition"]["seed"] == 3 and bodies["A"]["archive"]["patients"] == 60
+    text = resolved_yaml(scenario)
+    assert "dealt" not in text.replace("name: dealt", "")
+    again = parse(text, source="resolved", base=tmp_path)
+    assert resolved_yaml(again) == text
+    assert {c: Plan(again).data_body(c, "lesion")["data"] for c in "ABC"} == bodies
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("partition.source.patient=3", r"x\.yaml: partition\.source: patient: unknown key; known keys: .*patients"),
+        ("partition.source.source=pacs", r"partition\.source: source is 'pacs'; known sources: phantom, folder"),
+        ("partition.by=age", r"x\.yaml: partition\.by: 'age': .*size"),
+        ("partition.centre={A: 1}", r"partition\.centre: unknown key; known keys: .*centres"),
+        ("partition.centres={A: 40}", r"x\.yaml: centres\.B\.data: is missing"),
+        ("partition.centres={A: 40, B: 30, D: 2}", r"partition\.centres: no centre 'D'; centres: A, B, C"),
+        ("partition.centres={A: 40, B: 30, C: 2}", r"centres\.C\.data: the partition deals to 'C', too"),
+        ("partition.alpha=1", r"partition: by size takes no alpha"),
+    ],
+)
+def test_a_partition_that_cannot_be_is_said_in_one_line(override, told, tmp_path):
+    with pytest.raises(ScenarioError, match=told) as error:
+        read_text(DEALT, tmp_path, override)
+    assert "\n" not in str(error.value)

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from flwr.app import Error, Message
 
@@ -59,6 +60,16 @@ def test_every_cell_is_in_the_results(finished):
         weights + 32 * 32 * 32, rel=0.1
     )
     assert finished.build().exists() and (finished.folder / "table.md").exists()
+
+
+def test_the_partition_is_recorded_without_identifiers(finished):
+    table = pd.read_csv(finished.folder / "partition.csv", dtype=str)
+    assert list(table.columns) == ["centre", "task", "split", "class", "patients", "images", "digest"]
+    assert {(c, s) for c, s in zip(table["centre"], table["split"], strict=True)} >= {
+        (centre, "train") for centre in "ABC"
+    } and set(table["class"]) == {"positive", "negative"}
+    assert not {"1", "2", "3", "4"} & {*table["patients"], *table["images"]}, "small cells are suppressed"
+    assert not table["digest"].duplicated().any()
 
 
 def test_metrics_follow_from_the_predictions(finished):

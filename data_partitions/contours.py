@@ -1,0 +1,117 @@
+"""From contours and masks to the boxes of lesions: what is connected is one lesion.
+
+The rule is that of Szafranowska et al. (2022): all outlines of one kind are painted into the image, and each connected
+area (8 neighbours) is a lesion. Departures: a hole in an area is no lesion of its own (the published code also took
+inner contours), and an outline of two points is the line between them, not two dots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from data_partitions.exams import Box
+
+NEIGHBOURS = np.ones((3, 3), dtype=bool)
+CLOSED_AT = 4  # a mask is closed at a quarter of its size ...
+CLOSING = 9  # ... with a square of this side: dots and gaps of some 30 pixels at the rim join the lesion
+
+
+class Area(NamedTuple):
+    """A connected area: its box, its number of pixels, and which of the outlines lie in it."""
+
+    box: Box
+    pixels: int
+    outlines: tuple[int, ...]
+
+
+def pixel_box(contour: np.ndarray) -> Box:
+    """Box of the pixels that hold the points (k, 2) of (y, x); a pixel reaches from its whole number to the next."""
+    low, high = np.floor(contour.min(axis=0)).astype(int), np.floor(contour.max(axis=0)).astype(int)
+    return Box(int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1)
+
+
+def painted_areas(contours: Sequence[np.ndarray], shape: tuple[int, int]) -> list[Area]:
+    """Connected areas of filled outlines, each (k, 2) of (y, x) in pixels, clipped to an image of `shape`.
+
+    An outline that lies outside the image altogether is in no area.
+    """
+    boxes = [pixel_box(contour).clipped(shape) for contour in contours]
+    inside = [number for number, box in enumerate(boxes) if box.height > 0 and box.width > 0]
+    if not inside:
+        return []
+    top, left = min(boxes[i].top for i in inside), min(boxes[i].left for i in inside)
+    bottom, right = max(boxes[i].bottom for i in inside), max(boxes[i].right for i in inside)
+    canvas = Image.new("1", (right - left, bottom - top))
+    draw = ImageDraw.Draw(canvas)
+    for number in inside:
+        points = [(int(x) - left, int(y) - top) for y, x in np.floor(contours[number])]
+        if len(points) == 1:
+            draw.point(points, fill=1)
+        elif len(points) == 2:
+            draw.line(points, fill=1)
+        else:
+            draw.polygon(points, fill=1, outline=1)
+    labels, _ = ndimage.label(np.asarray(canvas), NEIGHBOURS)
+    sizes = np.bincount(labels.ravel())
+    members: dict[int, list[int]] = {}
+    for number in inside:
+        found = _label_at(labels, contours[number], top, left)
+        if found:
+            members.setdefault(found, []).append(number)
+    return [
+        Area(
+            Box(rows.start + top, columns.start + left, rows.stop + top, columns.stop + left),
+            int(sizes[label]),
+            tuple(members.get(label, ())),
+        )
+        for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1)
+    ]
+
+
+def mask_boxes(mask: np.ndarray) -> list[Box]:
+    """Boxes of the connected areas of a mask, bool (height, width), largest area first, after a closing.
+
+    The closing joins dots and gaps at the rim to the lesion they belong to: masks of CBIS-DDSM have both. It works at a
+    quarter of the size, so an edge may move by up to 4 pixels; a box never leaves the mask.
+    """
+    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+    if not len(rows):
+        return []
+    # Only the part with something in it, and room for the closing around it.
+    room = CLOSED_AT * CLOSING
+    top, left = (
+        max(0, int(rows[0]) - room) // CLOSED_AT * CLOSED_AT,
+        max(0, int(columns[0]) - room) // CLOSED_AT * CLOSED_AT,
+    )
+    part = mask[top : int(rows[-1]) + 1 + room, left : int(columns[-1]) + 1 + room]
+    height, width = -(-part.shape[0] // CLOSED_AT), -(-part.shape[1] // CLOSED_AT)
+    padded = np.zeros((height * CLOSED_AT, width * CLOSED_AT), dtype=bool)
+    padded[: part.shape[0], : part.shape[1]] = part
+    # Any of 4 x 4 pixels, so that a lesion of one pixel is not lost between the samples.
+    small = padded.reshape(height, CLOSED_AT, width, CLOSED_AT).any(axis=(1, 3))
+    closed = ndimage.binary_closing(np.pad(small, CLOSING), np.ones((CLOSING, CLOSING)))[
+        CLOSING:-CLOSING, CLOSING:-CLOSING
+    ]
+    labels, count = ndimage.label(closed, NEIGHBOURS)
+    # The boxes are those of the mask's own pixels in each area.
+    fine = labels.repeat(CLOSED_AT, axis=0).repeat(CLOSED_AT, axis=1)[: part.shape[0], : part.shape[1]] * part
+    sizes = np.bincount(fine.ravel(), minlength=count + 1)
+    found = [
+        (int(sizes[label]), Box(place[0].start + top, place[1].start + left, place[0].stop + top, place[1].stop + left))
+        for label, place in enumerate(ndimage.find_objects(fine), start=1)
+        if place is not None
+    ]
+    return [box for _, box in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
+
+
+def _label_at(labels: np.ndarray, contour: np.ndarray, top: int, left: int) -> int:
+    """The area of an outline: that of the first of its points that lies on the canvas."""
+    rows, columns = np.floor(contour).astype(int).T
+    rows, columns = rows - top, columns - left
+    on = (rows >= 0) & (columns >= 0) & (rows < labels.shape[0]) & (columns < labels.shape[1])
+    return int(labels[rows[on][0], columns[on][0]]) if on.any() else 0

@@ -1,0 +1,68 @@
+"""Exclusion lists: what is left out, by which name, and what is said of it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_partitions import DataError, FolderSource, MedmnistSource
+from data_partitions.build import build_patches
+from data_partitions.patches import PatchTask
+from data_partitions.split import SplitRule
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    rows = ["image,patient_id,label"]
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 30), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{i:03d}.png")
+        rows.append(f"images/{i:03d}.png,p{i},{i % 2}")
+    (tmp_path / "data" / "metadata.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_images_go_by_path_file_or_stem_and_are_counted_by_reason(folder):
+    (folder / "out.csv").write_text(
+        "image,reason\nimages/001.png,clip\n002.png,implant\n003,implant\nnone.png,clip\n007,\n"
+    )
+    cohort = FolderSource(path=folder / "data", exclude=folder / "out.csv").load("A", 0)
+    assert {e.name for e in cohort.exams} == {f"images/{i:03d}.png" for i in (0, 4, 5, 6, 8, 9, 10, 11)}
+    assert cohort.report["excluded"] == {"clip": 1, "implant": 2, "no reason given": 1}
+    assert "<5 images excluded: implant" in cohort.report["notes"]
+    assert "<5 names of the exclusion list are no image here" in cohort.report["notes"]
+    assert cohort.private["excluded_unknown"] == ["none.png"]
+
+
+def test_another_list_is_another_data_set(folder):
+    (folder / "out.csv").write_text("image_id\n001\n")
+    task = PatchTask(label="malignancy", whole_image=True, image_size=16)
+
+    def count():
+        source = FolderSource(path=folder / "data", exclude=folder / "out.csv")
+        return len(build_patches(source, task, SplitRule(), centre="A", seed=0, cache=folder / "cache"))
+
+    assert count() == 11
+    (folder / "out.csv").write_text("image_id\n001\n002\n")
+    assert count() == 10
+
+
+def test_a_list_that_cannot_be_read(folder):
+    source = FolderSource(path=folder / "data", exclude=folder / "out.csv")
+    with pytest.raises(DataError, match="out.csv does not exist; mend `exclude`"):
+        source.files_digest()
+    (folder / "out.csv").write_text("name,why\n001,clip\n")
+    with pytest.raises(DataError, match="no column for image; it has name, why"):
+        source.load("A", 0)
+
+
+def test_any_source_takes_one(tmp_path):
+    arrays = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_images"][:, 0, 0] = {"train": 1, "val": 2, "test": 3}[split]
+        arrays[f"{split}_labels"] = np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "breastmnist.npz", **arrays)
+    (tmp_path / "out.csv").write_text("image\ntrain_00002\n")
+    cohort = MedmnistSource(path=tmp_path / "breastmnist.npz", exclude=tmp_path / "out.csv").load("A", 0)
+    assert len(cohort.exams) == 11 and "train_00002" not in {e.name for e in cohort.exams}

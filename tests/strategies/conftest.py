@@ -1,0 +1,187 @@
+"""A laboratory for federations: real duties of centres on invented patches, in this process, without Flower's messages."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from clients import app as client_app
+from data_partitions.patch_dataset import COLUMNS, PatchDataset
+from federation.centres import Centres
+from federation.clock import Availability, VirtualClock
+from federation.exchange import run_together
+from federation.job import EnvelopeError, Reply
+from federation.units import Units
+from models import GeneratorSpec
+from strategies.dm_gan import DmGAN, DmGANPlan
+from strategies.fedavg_gan import FedAvgGAN, Federation, LocalRules
+from strategies.fidelity import Fidelity
+from strategies.rounds import Member
+
+SIZE = 32
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """One thread promises equal bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def dataset(patients: int, seed: int) -> PatchDataset:
+    """One positive and one negative training patch of each patient, noise around another mean."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {
+            "label": label, "box": 2 * patient + label, "crop": 0, "patient": patient, "image": patient, "split": "train",
+            "lesion_type": "mass", "view": "CC", "laterality": "L", "density": "b", "age": 50.0, "birads": "4a",
+            "malignant": np.nan, "spacing_mm": 0.2, "scanner": "digital", "width": 60, "background": 0.0,
+        }
+        for patient in range(patients) for label in (0, 1)
+    ]  # fmt: skip
+    noise = rng.normal(90 + 60 * seed, 30, (len(rows), 1, SIZE, SIZE))
+    pixels = np.clip(noise, 0, 255).astype(np.uint8)
+    return PatchDataset(pixels, pd.DataFrame(rows, columns=list(COLUMNS)), np.arange(len(rows)), {})
+
+
+class LabCentres(Centres):
+    """Does jobs one after the other by the centres' real duties; keeps progress, and what was sent.
+
+    Attributes:
+        spoil: (job, reply) -> the reply that arrives, or None for the centre's own.
+        stop_after: jobs after which the server is "killed".
+    """
+
+    def __init__(self, datasets, folder, spoil=lambda job, reply: None, stop_after=None):
+        self.names = list(datasets)
+        self.place = {"out": str(folder), "cache": str(folder)}
+        self.spoil, self.stop_after = spoil, stop_after
+        self.jobs, self.replies, self.queue = [], [], []
+        self.progress = {}
+
+    def send(self, job):
+        job.to_record()  # what cannot travel is a mistake of the server
+        self.queue.append(replace(job, place=self.place))
+
+    def receive(self, timeout_s=None):
+        if not self.queue:
+            return None
+        job = self.queue.pop(0)
+        if len(self.jobs) == self.stop_after:
+            raise KeyboardInterrupt
+        self.jobs.append(job)
+        reply = client_app.answer(job, {"partition-id": 0})
+        spoilt = self.spoil(job, reply)
+        try:
+            reply = Reply.from_record((spoilt or reply).to_record(), job)
+        except EnvelopeError as problem:
+            reply = Reply.error(job, problem.code)
+        self.replies.append(reply)
+        return reply
+
+    def cancel(self, units):
+        units = set(units)
+        self.queue = [job for job in self.queue if job.unit not in units]
+
+    def save_progress(self, key, info, arrays):
+        self.progress[key] = (json.loads(json.dumps(info)), {name: np.array(array) for name, array in arrays.items()})
+
+    def load_progress(self, key):
+        return self.progress.get(key)
+
+    def sent(self, kind):
+        return [job for job in self.jobs if job.kind == kind]
+
+
+class Lab:
+    """Centres with so many patients each, and federations over them."""
+
+    def __init__(self, patients, folder, monkeypatch):
+        self.datasets = {name: dataset(n, seed) for seed, (name, n) in enumerate(patients.items())}
+        self.folder = folder
+        load = lambda node, body, label="", unit="": self.datasets[node.centre]  # noqa: E731
+        monkeypatch.setattr("clients.federation.load_patches", load)
+        self.units = Units("study", "", {}, {})
+
+    def centres(self, name="run", **options):
+        (self.folder / name).mkdir(exist_ok=True)
+        return LabCentres(self.datasets, self.folder / name, **options)
+
+    def spec(self, model="dcgan", conditional=False, **training):
+        hyper = {"widths": [32], "sampling_steps": 2} if model == "flow_matching" else {"width": 4, "latent": 8}
+        if model == "wgan_gp":
+            hyper |= {"critic_steps": 2}
+        training = {"steps": 12, "batch_size": 4, "ema": 0.9} | training
+        values = {"model": model, "image_size": SIZE, "conditional": conditional, "hyper_parameters": hyper}
+        return GeneratorSpec.model_validate(values | {"training": training})
+
+    def patches(self, centre, conditional=False):
+        from clients.provider import as_arrays
+
+        return as_arrays(self.datasets[centre] if conditional else self.datasets[centre].select(label=1))
+
+    def members(self, spec, rules=None):
+        compute = {"device": "cpu", "threads": 1, "precision": "fp32"}
+        body = {"generator": spec.model_dump(mode="json"), "build_seed": 5, "compute": compute}
+        body |= {"rules": vars(rules or LocalRules()), "pools": []}
+        return tuple(Member(c, body | {"seed": 100 + i}, "task") for i, c in enumerate(self.datasets))
+
+    def fidelity(self, spec):
+        at = next(iter(self.datasets))
+        compute = {"device": "cpu", "threads": 1, "precision": "fp32"}
+        return Fidelity(
+            every=1, images=16, spaces=(), task="task", measured_at=at,
+            bodies={c: {"conditional": spec.conditional, "seed": 1} for c in self.datasets},
+            body={"generator": spec.model_dump(mode="json"), "seed": 2, "compute": compute},
+        )  # fmt: skip
+
+    def clock(self, availability=None, seed=3):
+        centres = {c: (availability or {}).get(c, Availability()) for c in self.datasets}
+        return VirtualClock(centres, seed=seed, purpose="p", notice_s=5)
+
+    def fedavg(self, spec, settings, rules=None, aggregation="FedAvg", options=None, clock=None, **more):
+        federation = Federation(
+            arm="arm", task="task", strategy="fedavg_gan", series="federation", spec=spec.model_dump(mode="json"),
+            build_seed=5, members=self.members(spec, rules), settings=settings, rules=rules or LocalRules(),
+            aggregation=aggregation, options=options or {}, fidelity=self.fidelity(spec), **more,
+        )  # fmt: skip
+        return FedAvgGAN(self.units, federation, clock or self.clock())
+
+    def dm_gan(self, spec, settings, clock=None, strategy="dm_gan"):
+        plan = DmGANPlan(
+            arm="arm", task="task", strategy=strategy, spec=spec.model_dump(mode="json"), build_seed=5,
+            members=self.members(spec), settings=settings, fidelity=self.fidelity(spec),
+        )  # fmt: skip
+        return DmGAN(self.units, plan, clock or self.clock())
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """Function: a laboratory with so many patients at each centre."""
+    return lambda **patients: Lab(patients or {"A": 20}, tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def share():
+    """Function: run strategies side by side over centres; their `Shared` in order."""
+    return lambda centres, *strategies: list(
+        run_together(centres, {n: s.share(centres) for n, s in enumerate(strategies)}).values()
+    )
+
+
+@pytest.fixture(scope="session")
+def same_arrays():
+    """Function: assert that two sets of arrays are equal, bit for bit or within a tolerance."""
+
+    def check(a, b, within=0.0):
+        assert a.keys() == b.keys()
+        for name in a:
+            difference = np.abs(np.asarray(a[name], np.float64) - np.asarray(b[name], np.float64)).max(initial=0)
+            assert difference <= within, f"{name} differs by {difference:.3g}"
+
+    return check

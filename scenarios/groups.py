@@ -31,9 +31,10 @@ from scenarios.scenario import LONGEST_NAME, Centre, Generator
 # More is a slip of the finger: every member is at least one job with messages of its own.
 LARGEST_GROUP = 10_000
 
-# Where lists of names stand in an arm and in `study`, and which section the names are from.
+# Where lists of names stand in an arm, in `study` and in `partition`, and which section the names are from.
 _NAMES_IN_ARMS = {"centres": "centres", "receivers": "centres", "generators": "generators"}
 _NAMES_IN_STUDY = {"test_on": "centres"}
+_NAMES_IN_PARTITION = {"centres": "centres"}
 
 _Entry = dict[str, Any]
 _Groups = dict[str, list[str]]  # name of a group: its members in order
@@ -85,8 +86,9 @@ def write_out_groups(tree: _Entry) -> tuple[_Entry, dict[str, str]]:
         written["arms"] = {
             name: _with_members(f"arms.{name}", arm, _NAMES_IN_ARMS, groups) for name, arm in tree["arms"].items()
         }
-    if "study" in tree:
-        written["study"] = _with_members("study", tree["study"], _NAMES_IN_STUDY, groups)
+    for key, lists in (("study", _NAMES_IN_STUDY), ("partition", _NAMES_IN_PARTITION)):
+        if key in tree:
+            written[key] = _with_members(key, tree[key], lists, groups)
     return written, {member: name for kind in groups.values() for name, members in kind.items() for member in members}
 
 
@@ -138,7 +140,10 @@ def _write_out(section: str, entries: _Entry, groups: _Groups, member: Callable[
 
 
 def _with_members(key: str, entry: Any, lists: Mapping[str, str], groups: Mapping[str, _Groups]) -> Any:
-    """An arm or the study with members in place of groups in its lists of names."""
+    """An arm, the study or the partition with members in place of groups in its lists of names.
+
+    What is given by name (`partition.centres: {c: 200}`) is each member's: 200 images for every one.
+    """
     if not isinstance(entry, dict):
         return entry
     written = dict(entry)
@@ -148,14 +153,15 @@ def _with_members(key: str, entry: Any, lists: Mapping[str, str], groups: Mappin
             raise GroupError(
                 f"{key}.{name}: {value!r} is a group of {len(known[value])} and this is no list; write [{value}]"
             )
-        if not isinstance(value, list) or not any(isinstance(item, str) and item in known for item in value):
+        if not isinstance(value, list | dict) or not any(isinstance(item, str) and item in known for item in value):
             continue
-        written[name] = [
-            own for item in value for own in (known.get(item, [item]) if isinstance(item, str) else [item])
-        ]
-        twice = [own for own, times in Counter(map(str, written[name])).items() if times > 1]
+        members = [(own, i) for i in value for own in (known.get(i, [i]) if isinstance(i, str) else [i])]
+        twice = [own for own, times in Counter(str(own) for own, _ in members).items() if times > 1]
         if twice:
             raise GroupError(f"{key}.{name}: {twice[0]!r} is there twice, by itself or in a group; name it once")
+        written[name] = (
+            {own: value[i] for own, i in members} if isinstance(value, dict) else [own for own, _ in members]
+        )
     return written
 
 

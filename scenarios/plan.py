@@ -233,7 +233,8 @@ class Plan:
             classes = (0, 1) if settings.classes == "both" else (1,)
             # Of which some are chosen, each makes as many as all together: one may be chosen alone.
             chosen = isinstance(arm, OneShotArm) and arm.choose is not None
-            counts = (settings.synthetic,) * len(generators) if chosen else portions(settings.synthetic, generators)
+            images = settings.images(len(generators))
+            counts = (images,) * len(generators) if chosen else portions(images, generators)
             deliveries.append(Delivery(arm_name, receiver, task, generators, counts, classes, bodies))
         return deliveries
 

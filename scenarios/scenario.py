@@ -26,6 +26,8 @@ _NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_\-]{{0,{LONGEST_NAME - 1}}}")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 # A number of optimizer steps, or "100 epochs" of the stage's own training set.
 Duration = int | str
+# A number of images, or "4 per generator" of those that an arm brings to a receiver.
+Images = int | str
 
 
 class _Section(BaseModel):
@@ -189,7 +191,7 @@ class Schedule(_Section):
 class Use(_Section):
     """How a receiver uses what it was given. `study` sets it for all arms, an arm overrides it."""
 
-    synthetic: int = Field(1200, ge=1, description="synthetic (or oversampled) images per shared class")
+    synthetic: Images = Field(1200, description="synthetic images per shared class: a number, or '4 per generator'")
     classes: Literal["lesion", "both"] = Field("lesion", description="lesion: positives only (the paper's recipe)")
     use: Literal["mix", "pretrain", "pretrain_mix", "only"] = "mix"
     synthetic_share: float | Literal["by_count"] = Field(
@@ -200,12 +202,29 @@ class Use(_Section):
     normalise: Literal["none", "per_patch"] = "none"
     schedule: Schedule = Schedule()
 
+    @field_validator("synthetic", mode="before")
+    @classmethod
+    def _images(cls, value: Any) -> Images:
+        return _number_of_images(value)
+
     @field_validator("synthetic_share")
     @classmethod
     def _share(cls, value: float | str) -> float | str:
         if isinstance(value, float | int) and not 0 < value < 1:
             raise ValueError("must lie between 0 and 1 (both excluded), or be by_count")
         return value
+
+    def images(self, generators: int) -> int:
+        """Synthetic images of each shared class that so many generators make together."""
+        number, _, each = str(self.synthetic).partition(" ")
+        return int(number) * (generators if each else 1)
+
+
+def _number_of_images(value: Any) -> Images:
+    text = str(value)
+    if not re.fullmatch(r"[1-9][0-9]*( per generator)?", text):
+        raise ValueError("must be a number of images such as 600, or '4 per generator'")
+    return int(text) if text.isdigit() else text
 
 
 class ClassifierChoice(_Section):
@@ -272,13 +291,18 @@ class _Arm(_Section):
     title: str = ""
     control: bool = Field(False, description="a control that explains a result, not a candidate")
     receivers: tuple[str, ...] | None = Field(None, description="all receivers when left out")
-    synthetic: int | None = Field(None, ge=1)
+    synthetic: Images | None = None
     classes: Literal["lesion", "both"] | None = None
     use: Literal["mix", "pretrain", "pretrain_mix", "only"] | None = None
     synthetic_share: float | Literal["by_count"] | None = None
     augmentation: Literal["none", "traditional"] | None = None
     normalise: Literal["none", "per_patch"] | None = None
     schedule: Schedule | None = None
+
+    @field_validator("synthetic", mode="before")
+    @classmethod
+    def _images(cls, value: Any) -> Images | None:
+        return None if value is None else _number_of_images(value)
 
     def settings(self, study: Study) -> Use:
         """The study's settings with this arm's changes."""
@@ -726,7 +750,7 @@ def _arm_problems(s: Scenario, name: str, arm: Any, providers: set[str]):
             yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
         if arm.choose is not None and len(arm.generators) < 2:
             yield f"arms.{name}.choose: there is one generator and nothing to choose; name two, or remove choose"
-        if settings.synthetic < len(arm.generators):
+        if settings.images(len(arm.generators)) < len(arm.generators):
             yield (
                 f"arms.{name}.synthetic: {settings.synthetic} images from {len(arm.generators)} generators; "
                 f"set it or study.synthetic to {len(arm.generators)} or more"

@@ -218,7 +218,38 @@ def test_the_shipped_scenario_of_many_centres():
 
 def test_too_few_images_for_the_generators_of_a_group_names_the_remedy():
     with pytest.raises(ScenarioError, match="196 images from 999 generators; set it or study.synthetic to 999 or more"):
-        read("many_centres", ["centres.c.count=999"])
+        read("many_centres", ["centres.c.count=999", "study.synthetic=196"])
+
+
+def test_images_for_each_generator_are_as_many_as_the_same_number_for_all(tmp_path):
+    """A receiver's own generator brings it nothing, and is not counted."""
+    changes = {"centres__c__roles": ["provider", "receiver"], "generators__g__model": "dcgan"}
+    each, number = (read_tree(tree(**changes), tmp_path, f"study.synthetic={own}") for own in ("7 per generator", 42))
+    brought = {d.receiver: d.per_generator for d in Plan(each).deliveries() if d.arm == "some"}
+    assert brought["A"] == (7,) * 6 and brought["c2"] == (7,) * 5
+    assert {d.receiver: d.per_generator for d in Plan(number).deliveries() if d.arm == "some"}["A"] == (7,) * 6
+    assert resolved_yaml(each).count("synthetic: 7 per generator") == 1
+    # An arm that trains one model together brings one generator.
+    assert [d.per_generator for d in Plan(each).deliveries() if d.arm == "federated"] == [(7,)] * 6
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "4 per centre", "0 per generator", "1.5", "per generator"])
+def test_what_is_no_number_of_images(value, tmp_path):
+    for key in ("study", "arms.some"):
+        with pytest.raises(ScenarioError, match=r"synthetic: .*such as 600, or '4 per generator'"):
+            read_tree(tree(), tmp_path, f"{key}.synthetic={value}")
+
+
+def test_a_partition_deals_to_every_member(tmp_path):
+    archive = {"source": "folder", "path": "x"}
+    found = tree(partition={"source": archive, "by": "size", "centres": {"c": 200, "Z": 30}})
+    written, _ = write_out_groups(found)
+    assert written["partition"]["centres"] == {**{f"c{number}": 200 for number in range(1, 6)}, "Z": 30}
+    found["partition"]["centres"] = ["c", "Z"]
+    assert write_out_groups(found)[0]["partition"]["centres"] == ["c1", "c2", "c3", "c4", "c5", "Z"]
+    found["partition"]["centres"] = {"c": 200, "c3": 30}
+    with pytest.raises(GroupError, match="partition.centres: 'c3' is there twice"):
+        write_out_groups(found)
 
 
 def test_a_thousand_centres_are_read_and_planned_in_seconds():
@@ -228,7 +259,7 @@ def test_a_thousand_centres_are_read_and_planned_in_seconds():
     start = time.process_time()
     s = read(
         "many_centres",
-        ["centres.c.count=999", "study.synthetic=3996",
+        ["centres.c.count=999",
          "arms.together={strategy: fedavg_gan, model: dcgan, width: 8, batch_size: 4, alone: true}"],
     )  # fmt: skip
     plan = Plan(s)

@@ -64,6 +64,9 @@ class Checkpointed(Centres):
             self._keep(job, reply)
             self._finished(job, reply, cached=False)
         else:
+            lost = str(reply.numbers.get("input"))
+            if reply.code == "missing_input" and lost.isalnum():  # a resumed run sends it once more
+                self._record.forget_unit(lost)
             text = explain(reply.centre, reply.code, job.label or job.kind, reply.numbers)
             self._record.event(
                 "unit_failed", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label, code=reply.code,

@@ -179,9 +179,6 @@ class Study:
             # Each federation holds its weights: not all are begun at once.
             outcomes = run_together(self._centres, exchanges, at_once=1 + 2 * self._scenario.compute.workers)
         replies: list[Reply] = outcomes.pop(-1)
-        for reply in replies:
-            if reply.code == "missing_input":  # the receiver lost a pool: a resumed run sends it once more
-                self._record.forget_unit(str(reply.numbers["input"]))
         learned = {reply.unit: (jobs[reply.unit][0], reply) for reply in replies if reply.ok}
         for number, (cell, _) in enumerate(together):
             adopted: Adopted = outcomes[number]

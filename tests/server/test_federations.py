@@ -175,6 +175,20 @@ def test_a_centre_that_loses_its_states_within_a_run_begins_anew(federated, cond
     assert found["average"]["used"] == 8, "it took part in every round"
 
 
+def test_a_centre_that_lost_moved_patches_gets_them_again_on_resume(federated, conduct_in_process, tmp_path):
+    arm = "{strategy: pooled_gan, model: dcgan, width: 4, batch_size: 4, rounds: 3, local_steps: 1, fidelity: {images: 16}}"
+    scenario = federated(f"arms={{real: {{strategy: local}}, central: {arm}}}")
+    with pytest.raises(KeyboardInterrupt):
+        conduct_in_process(scenario, tmp_path / "run", fault=Centre(stop_at=10))
+    shutil.rmtree(tmp_path / "run" / "centres" / "B" / "pools")
+    done, record = conduct_in_process(scenario, tmp_path / "run", resume=True)
+    assert not done
+    assert any("no longer holds an input" in e.get("text", "") for e in told(record))
+    centre = Centre()
+    done, record = conduct_in_process(scenario, tmp_path / "run", resume=True, fault=centre)
+    assert done and centre.kinds["send_patches"] == 1 and entries(record)["central"]["rounds_or_updates"] == 3
+
+
 # -- answers that cannot be trusted --------------------------------------------------------------------------
 
 
@@ -258,7 +272,7 @@ def test_ray_gives_the_bytes_of_the_in_process_engine(faulty, federated, patch_c
     scenario.write_text(resolved_yaml(federated(faults=True)))
     command = [sys.executable, "-m", "polycentre", "run", str(scenario), "--out", str(tmp_path / "run")]
     done = subprocess.run(
-        [*command, "--cache", str(patch_cache)], cwd=CHECKOUT, capture_output=True, text=True, timeout=400
+        [*command, "--cache", str(patch_cache)], cwd=CHECKOUT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert bytes_of(RunRecord.open(tmp_path / "run")) == bytes_of(faulty[0])

@@ -59,9 +59,7 @@ class Node:
             if missing:
                 raise Refusal("bad_node_config", key=missing[0])
             node = Node(str(config["centre"]), Path(config["workspace"]), Path(config["cache"]), deployed=True)
-        elif (
-            "partition-id" in config and "out" in job.place
-        ):  # Flower numbers the nodes of a simulation, and only those
+        elif "partition-id" in config and "out" in job.place:  # Flower numbers a simulation's nodes, and only those
             node = Node(job.centre, Path(job.place["out"]) / "centres" / job.centre, Path(job.place["cache"]))
         else:
             raise Refusal("bad_node_config", key="centre")

@@ -22,6 +22,12 @@ def image_pairs(folder: Path, study: Study) -> tuple[list[dict[str, Any]], list[
         real = _real_grid(folder, centre, task)
         shown.add(real)
         about = f"{generator.get('model') or 'a package made elsewhere'}" + (f", trained at {centre}" if centre else "")
+        if together := generator.get("together"):
+            about += (
+                f", trained together by {', '.join(together)}"
+                if len(together) <= _OTHERS
+                else f", trained together by {len(together)} centres"
+            )
         if generator.get("conditional"):
             about += ", both classes"
         synthetic.append({

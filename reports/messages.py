@@ -81,10 +81,17 @@ def differs(measured: float, expected: float | None, allowance: float = 0) -> bo
     return measured > allowance if expected == 0 else abs(measured - expected) > TOLERANCE * expected
 
 
+# Replies that are averaged are forgotten, so a resumed session does not meet them again.
+ROUNDS = frozenset({"train_round", "train_discriminator", "train_classifier_round"})
+
+
 def traffic(events: Sequence[Event]) -> dict[tuple[str, str], Traffic]:
-    """(centre, kind) -> what was measured."""
+    """(centre, kind) -> what was measured: units of the newest session, and of a federation's rounds those of all sessions."""
     current = current_units(events)
-    units = {e["unit"]: e for e in events if e["event"] == "unit_finished" and e.get("unit") in current}
+    units = {
+        e["unit"]: e for e in events
+        if e["event"] == "unit_finished" and (e.get("unit") in current or e.get("kind") in ROUNDS)
+    }  # fmt: skip
     found: dict[tuple[str, str], Traffic] = {}
     for e in units.values():
         key = (str(e.get("centre")), str(e.get("kind")))

@@ -73,12 +73,23 @@ def read_study(scenario_yaml: str) -> Study:
         repeats=settings.get("repeats", 0),
         centres=settings.get("centres") or {},
         arms=arms,
-        generators=settings.get("generators") or {},
+        generators=(settings.get("generators") or {}) | _trained_together(settings),
         positive={
             str(t.get("name") or t.get("label")): _POSITIVE.get(t.get("label", ""), str(t.get("label"))) for t in tasks
         },
         settings=settings,
     )
+
+
+def _trained_together(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Generators that an arm trains at several centres; they have the arm's name."""
+    providers = [
+        name for name, centre in (settings.get("centres") or {}).items() if "provider" in centre.get("roles", ())
+    ]
+    return {
+        name: {"model": arm["model"], "conditional": arm.get("conditional"), "together": arm.get("centres") or providers}
+        for name, arm in (settings.get("arms") or {}).items() if arm.get("model")
+    }  # fmt: skip
 
 
 def _role(entry: dict[str, Any], has_baseline: bool) -> Role:

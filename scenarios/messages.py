@@ -156,7 +156,7 @@ def _count_reference(count: _Counter, arm: str, fidelity: Fidelity) -> int:
 def _count_measurements(count: _Counter, fidelity: Fidelity, spec: dict[str, Any], last: int, sums: int) -> None:
     measured = sum(fidelity.due(number, last) for number in range(1, last + 1))
     down = generator_bytes(spec) + sums
-    count.add(fidelity.measured_at, "measure_generator", measured, down, extra_up=preview_bytes(spec))
+    count.add(fidelity.measured_at, "measure_generator", measured, down, extra_up=preview_bytes(spec, fidelity.images))
 
 
 def _count_remote(count: _Counter, plan: DmGANPlan) -> None:
@@ -227,9 +227,13 @@ def _generator_bytes(spec: str) -> int:
     return one * (1 + (parsed.training.steps - max(1, parsed.training.snapshot_from)) // every if every else 1)
 
 
-def preview_bytes(spec: Any) -> int:
-    """Size of the synthetic images that travel with a generator, and their labels."""
-    images = PREVIEW * (2 if spec["conditional"] else 1)
+def preview_bytes(spec: Any, images: int = PREVIEW) -> int:
+    """Size of the synthetic images that travel with a generator, and their labels.
+
+    Args:
+        images: of each class that were drawn.
+    """
+    images = min(PREVIEW, images) * (2 if spec["conditional"] else 1)
     return images * (spec["channels"] * spec["image_size"] ** 2 + 8)
 
 

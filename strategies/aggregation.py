@@ -62,7 +62,9 @@ def check_aggregation(name: str, options: Mapping[str, Any], centres: int | None
     known = aggregation_options(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ValueError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"aggregation {name} has no parameter {unknown[0]!r}; its parameters: {', '.join(known) or 'none'}"
+        )
     for key, lowest in (("num_malicious_nodes", 0), ("num_nodes_to_select", 1)):
         if key in options and (options[key] != int(options[key]) or options[key] < lowest):
             raise ValueError(f"{key} is {options[key]}; it must be a whole number from {lowest} on")

@@ -343,7 +343,7 @@ class DmGAN(Strategy):
             return Shared(problems=[str(problem)])
 
     def _share(self, centres: Centres) -> Exchange[Shared]:
-        plan, settings = self._plan, self._plan.settings
+        plan, settings, self._centres = self._plan, self._plan.settings, centres
         reference = yield from plan.fidelity.reference(self._units)
         self.weigh(reference)
         key = self._key(reference)
@@ -352,7 +352,7 @@ class DmGAN(Strategy):
         for member in plan.members:
             self._done.centres[member.centre] = _Centre(batches=settings.batches_per_job)
         self._federation, self._identities = key, {0: self._done.identity}
-        self._resume(centres)
+        self._resume()
         preview = None
         while self._done.update < settings.updates:
             for name in self._take_idle():
@@ -363,7 +363,7 @@ class DmGAN(Strategy):
                 self._swap()
             if plan.fidelity.due(self._done.update, settings.updates):
                 preview = yield from self._measure(reference)
-                self._save(centres)
+                self._save()
         if preview is None:  # the run was ended after its last update
             preview = yield from self._measure(reference, again=True)
         self._clock.drop_outstanding()
@@ -514,6 +514,7 @@ class DmGAN(Strategy):
             text = f"{name}: {problem}"
             summary.refused[text] = summary.refused.get(text, 0) + 1
             clock.note(arrival, tag.version, _KIND, "refused")
+            self._centres.discard([reply.unit])  # a resumed run asks again instead of reading it once more
             centre.refused += 1
             if centre.refused >= self._plan.settings.refusals:
                 summary.gone[name] = clock.now
@@ -653,7 +654,7 @@ class DmGAN(Strategy):
 
     # -- progress ------------------------------------------------------------------------------------------------
 
-    def _save(self, centres: Centres) -> None:
+    def _save(self) -> None:
         """Record where the exchange stands: after an update, with what is under way."""
         done = self._done
         info = {
@@ -670,12 +671,12 @@ class DmGAN(Strategy):
         arrays = self._generator.state()
         for name, sent in done.swapping.items():
             arrays |= {f"swapping.{name}.{key}": array for key, array in sent.items()}
-        centres.save_progress(self._federation, info, arrays)
-        centres.discard(self._used)
+        self._centres.save_progress(self._federation, info, arrays)
+        self._centres.discard(self._used)
         self._used = []
 
-    def _resume(self, centres: Centres) -> None:
-        saved = centres.load_progress(self._federation)
+    def _resume(self) -> None:
+        saved = self._centres.load_progress(self._federation)
         if saved is None:
             return
         info, arrays = saved
@@ -699,7 +700,7 @@ _KIND = "train_discriminator"
 _FACTS = ("data_card", "trained_on", "images_per_step")
 # Share of a deployed centre's time that is to be computing.
 _COMPUTING = 0.8
-_LARGEST_JOB = 256
+LARGEST_JOB = 256
 
 
 def adapted(batches: int, computing_s: float, fate: Fate) -> int:
@@ -709,7 +710,7 @@ def adapted(batches: int, computing_s: float, fate: Fate) -> int:
     """
     around_s = max(0.0, fate.finished_s - fate.sent_s - computing_s)
     wanted = around_s * _COMPUTING / (1 - _COMPUTING) / max(computing_s / batches, 1e-6)
-    return int(min(_LARGEST_JOB, max(1, round(math.sqrt(batches * max(wanted, 1.0))))))
+    return int(min(LARGEST_JOB, max(1, round(math.sqrt(batches * max(wanted, 1.0))))))
 
 
 def job_bytes(spec: GeneratorSpec, batches: int, repeats: int, transport: Transport) -> tuple[int, int]:

@@ -319,6 +319,7 @@ class Rounds:
         if problem:
             summary.refused[f"{arrival.centre}: {problem}"] = summary.refused.get(f"{arrival.centre}: {problem}", 0) + 1
             clock.note(arrival, number, self._kind, "refused")
+            self._centres.discard([reply.unit])  # a resumed run asks again instead of reading it once more
             return None
         local.version, local.chain = local.version + 1, reply.unit
         summary.used += 1

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,42 @@ compute: {workers: 2, threads_per_job: 1, precision: fp32}
 """
 
 
+FEDERATED = """
+name: federated
+seed: 4
+repeats: 1
+centres:
+  A: {roles: [receiver], data: {source: phantom, patients: 24, scanner: digital}}
+  B: {roles: [provider], data: {source: phantom, patients: 24, scanner: film}}
+  C: {roles: [provider], data: {source: phantom, patients: 24, scanner: digital-2}}
+task: {name: lesion, label: lesion, image_size: 32, margin_mm: 4.2, crops: 2}
+arms:
+  real: {strategy: local}
+  average:
+    {strategy: fedavg_gan, model: dcgan, width: 4, batch_size: 4, rounds: 4, local_steps: 2, ema: 0.9,
+     fidelity: {images: 16, every: 2}}
+  ring:
+    {strategy: cyclic, model: wgan_gp, width: 4, critic_steps: 1, batch_size: 4, rounds: 4, local_steps: 2,
+     fidelity: {images: 16, every: 3}}
+  remote:
+    {strategy: dm_gan, model: dcgan, width: 4, batch_size: 4, updates: 10, batches_per_job: 1,
+     fidelity: {images: 16, every: 4}}
+study:
+  classifiers: [cnn_small]
+  synthetic: 8
+  minimum_positives: 2
+  schedule: {real: 2, mix: 2}
+  training: {validate_every: 2, batch_size: 8}
+clock: {step_s: 1, notice_s: 3}
+compute: {workers: 2, threads_per_job: 1, precision: fp32}
+"""
+# Three jobs of ten are lost, and one centre goes for good.
+FAULTS = (
+    "centres.B.availability={dropout: 0.3}",
+    "centres.C.availability={dropout: 0.3, delay_s: 0.5, outages: [{from_s: 9}]}",
+)
+
+
 @pytest.fixture(scope="session")
 def patch_cache(tmp_path_factory):
     """Patches are made once for the whole session."""
@@ -55,6 +92,21 @@ def tiny():
     from scenarios.reader import parse
 
     return lambda *overrides: parse(TINY, source="tiny.yaml", base=CHECKOUT, overrides=list(overrides))
+
+
+@pytest.fixture(scope="session")
+def federated():
+    """Function: a scenario with three kinds of federations over two providers, with "key=value" overrides.
+
+    With `faults` three jobs of ten are lost and centre C goes for good.
+    """
+    from scenarios.reader import parse
+
+    def scenario(*overrides, faults=False):
+        changes = [*(FAULTS if faults else ()), *overrides]
+        return parse(FEDERATED, source="federated.yaml", base=CHECKOUT, overrides=changes)
+
+    return scenario
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +136,45 @@ def real_images():
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}; set POLYCENTRE_TEST_DATA to the folder that holds them")
     return folder
+
+
+# -- what must not travel -----------------------------------------------------------------------------------
+
+
+def _patches_of(cache):
+    """All patches that the centres made, as sets of bytes."""
+    found = set()
+    for file in cache.rglob("pixels.npy"):
+        found |= {patch.tobytes() for patch in np.load(file)}
+    return found
+
+
+def _leaks(payloads, patches):
+    """Whether any array holds a centre's patch: as uint8 or as floats in [-1, 1] or [0, 1], of any shape, flipped or not."""
+    size = len(next(iter(patches)))
+    side = int(np.sqrt(size))
+    for array in payloads:
+        if array.size == 0 or array.size % size:
+            continue
+        flat = array.reshape(-1, side, side)
+        forms = [flat] if array.dtype == np.uint8 else []
+        if np.issubdtype(array.dtype, np.floating):
+            wide = flat.astype(np.float64)
+            forms = [np.clip(np.rint(f), 0, 255).astype(np.uint8) for f in ((wide + 1) * 127.5, wide * 255)]
+        for form in forms:
+            for turned in (form, form[:, ::-1], form[:, :, ::-1], form[:, ::-1, ::-1]):
+                if any(np.ascontiguousarray(image).tobytes() in patches for image in turned):
+                    return True
+    return False
+
+
+@pytest.fixture(scope="session")
+def patches_of():
+    """Function: all patches that centres made into a cache, as sets of bytes."""
+    return _patches_of
+
+
+@pytest.fixture(scope="session")
+def leaks():
+    """Function: whether any array holds one of the patches; see `_leaks`."""
+    return _leaks

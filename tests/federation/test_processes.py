@@ -52,6 +52,17 @@ def test_stop_ends_what_detached_itself_or_ignores_sigterm(processes, tmp_path):
     assert carrying(MARK, str(processes.home)) == [] and not processes.home.exists()
 
 
+def test_stop_lets_a_process_put_its_things_in_order(processes, tmp_path):
+    tidy = (
+        "import sys, signal, time; signal.signal(signal.SIGTERM, lambda *_: (print('tidied'), sys.exit())); "
+        "print('ready', flush=True); time.sleep(600)"
+    )
+    processes.start([sys.executable, "-c", tidy], tmp_path / "log")
+    wait_until(lambda: "ready" in (tmp_path / "log").read_text())
+    processes.stop()
+    assert "tidied" in (tmp_path / "log").read_text()
+
+
 def test_processes_of_another_runtime_are_left_alone(processes, tmp_path):
     other = OwnProcesses()
     other.start(["sleep", "600"], tmp_path / "log")

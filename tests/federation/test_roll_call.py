@@ -91,6 +91,19 @@ def test_a_node_that_is_there_has_time_to_answer(monkeypatch):
         RollCall(grid, ["A", "B"]).wait(0.0, poll_s=0.001)
 
 
+def test_a_node_that_goes_before_it_answers_is_asked_anew_when_it_is_back():
+    grid = Nodes("A", "B")
+    roll = RollCall(grid, ["A", "B"])
+    grid.silent = {102}
+    roll.lanes()
+    grid.offline, grid.silent = {102}, set()
+    while len(grid.asked) == 2 and grid._waiting:
+        roll.lanes()  # Flower answers for it: the node is unavailable
+    grid.offline = set()
+    assert roll.wait(0.5, poll_s=0.001) == {"A": [101], "B": [102]}
+    assert grid.asked == [101, 102, 102]
+
+
 def test_a_centre_without_a_node_is_named_with_what_was_there_instead():
     notes = []
     roll = RollCall(Nodes("A", "Bee"), ["A", "B"], on_note=notes.append)

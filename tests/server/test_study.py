@@ -165,33 +165,6 @@ def test_data_that_cannot_do_is_refused_before_any_training(override, expected, 
 # -- what never travels --------------------------------------------------------------------------------------
 
 
-def patches_of(cache):
-    """All patches that the centres made, as sets of bytes."""
-    found = set()
-    for file in cache.rglob("pixels.npy"):
-        found |= {patch.tobytes() for patch in np.load(file)}
-    return found
-
-
-def leaks(payloads, patches):
-    """Whether any array holds a centre's patch: as uint8 or as floats in [-1, 1] or [0, 1], of any shape, flipped or not."""
-    size = len(next(iter(patches)))
-    side = int(np.sqrt(size))
-    for array in payloads:
-        if array.size == 0 or array.size % size:
-            continue
-        flat = array.reshape(-1, side, side)
-        forms = [flat] if array.dtype == np.uint8 else []
-        if np.issubdtype(array.dtype, np.floating):
-            wide = flat.astype(np.float64)
-            forms = [np.clip(np.rint(f), 0, 255).astype(np.uint8) for f in ((wide + 1) * 127.5, wide * 255)]
-        for form in forms:
-            for turned in (form, form[:, ::-1], form[:, :, ::-1], form[:, ::-1, ::-1]):
-                if any(np.ascontiguousarray(image).tobytes() in patches for image in turned):
-                    return True
-    return False
-
-
 def run_and_listen(scenario, conduct_in_process, folder):
     sent = []
 
@@ -203,7 +176,9 @@ def run_and_listen(scenario, conduct_in_process, folder):
     return sent, record
 
 
-def test_no_patch_of_a_centre_is_in_any_message_unless_pooled(tiny, conduct_in_process, tmp_path, patch_cache):
+def test_no_patch_of_a_centre_is_in_any_message_unless_pooled(
+    tiny, conduct_in_process, tmp_path, patch_cache, patches_of, leaks
+):
     sent, _ = run_and_listen(tiny("arms.pooled=null"), conduct_in_process, tmp_path / "one_shot")
     patches = patches_of(patch_cache)
     assert len(patches) > 100
@@ -220,7 +195,9 @@ def test_no_patch_of_a_centre_is_in_any_message_unless_pooled(tiny, conduct_in_p
     assert leaks(sent, patches), "the detector must see what `pooled` sends"
 
 
-def test_pixels_of_a_pooled_run_are_in_no_file_of_the_server(tiny, conduct_in_process, tmp_path, patch_cache):
+def test_pixels_of_a_pooled_run_are_in_no_file_of_the_server(
+    tiny, conduct_in_process, tmp_path, patch_cache, patches_of, leaks
+):
     _, record = run_and_listen(tiny(), conduct_in_process, tmp_path / "run")
     arrays = [a for info in record.units() for a in (record.read_unit(info["unit"])[1] or {}).values()]
     assert arrays and not leaks(arrays, patches_of(patch_cache))

@@ -1,5 +1,8 @@
 """Identities and errors: what a centre knows and the server must not learn, and labels that mean nothing."""
 
+import json
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,3 +123,90 @@ def test_a_client_with_other_code_is_refused():
     with pytest.raises(client_module.Refusal) as refusal:
         client_module._accept(job)
     assert refusal.value.code == "code_mismatch"
+
+
+# -- federations ---------------------------------------------------------------------------------------------
+
+ARMS = (
+    "arms.average.transport=int8",
+    "arms.average.alone=true",
+    "arms.remote.lock_step=true",
+    "arms.weights={strategy: dm_gan, model: wgan_gp, width: 4, critic_steps: 2, batch_size: 4, updates: 3, batches_per_job: 2,"
+    " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 16, every: 3}}",
+    "arms.swapped={strategy: md_gan, model: dcgan, conditional: true, width: 4, batch_size: 4, updates: 5, batches_per_job: 1,"
+    " swap_every: 2, transport: int8, fidelity: {images: 16, every: 5}}",
+)
+
+
+@pytest.fixture(scope="module")
+def overheard(federated, conduct_in_process, tmp_path_factory):
+    """(job or reply as JSON, arrays) of every message of a run of all strategies, job of each, and the record."""
+    heard, jobs = [], {}
+
+    def listen(message):
+        envelope = json.loads(str(message.content.config_records["envelope"]["json"]))
+        arrays = {name: array.numpy() for name, array in message.content.array_records["arrays"].items()}
+        if message.metadata.reply_to_message_id:
+            heard.append(("up", jobs[envelope["unit"]], arrays))
+        else:
+            jobs[envelope["unit"]] = envelope
+            heard.append(("down", envelope, arrays))
+
+    done, record = conduct_in_process(federated(*ARMS), tmp_path_factory.mktemp("heard") / "run", on_message=listen)
+    assert done
+    return heard, record
+
+
+def of_arm(heard, arm, kind="train_discriminator"):
+    return [(way, job, a) for way, job, a in heard if job["kind"] == kind and job["label"].startswith(arm)]
+
+
+def test_no_message_of_a_federation_holds_a_patch(overheard, patch_cache, patches_of, leaks):
+    heard, _ = overheard
+    patches = patches_of(patch_cache)
+    arrays = [array for _, _, named in heard for array in named.values()]
+    assert len(arrays) > 1000 and not leaks(arrays, patches)
+    # The detector sees a patch that travels as the generated images do, among others.
+    patch = np.frombuffer(sorted(patches)[9], np.uint8).reshape(1, 32, 32).astype(np.float32) / 127.5 - 1
+    batch = next(a["fake.generator"] for way, _, a in of_arm(heard, "remote") if way == "down").copy()
+    batch[0, 2] = patch
+    assert leaks([batch], patches)
+
+
+def test_a_discriminator_never_leaves_its_centre_unless_it_changes_places(overheard, federated):
+    from models.federated_parts import averaged_state
+    from models.generator_spec import GeneratorSpec
+    from scenarios.plan import Plan
+
+    heard, _ = overheard
+    plan = Plan(federated(*ARMS))
+    for arm, exchanged in (("remote", {"fake", "gradient"}), ("weights", {"generator", "gradient", "scale"})):
+        sent = of_arm(heard, arm)
+        networks = GeneratorSpec.model_validate(plan.generator_spec(arm, "lesion")).build(0).networks
+        own = {t.shape for t in averaged_state(networks["discriminator"]).values() if t.dim() == 4}
+        assert sent and {name.split(".")[0] for _, _, arrays in sent for name in arrays} == exchanged
+        shapes = {array.shape for _, _, arrays in sent for array in arrays.values()}
+        assert not shapes & (own - {t.shape for t in networks["generator"].parameters()})
+    swapped = of_arm(heard, "swapped")
+    ways = Counter(way for way, _, arrays in swapped if any(name.startswith("discriminator.") for name in arrays))
+    assert ways == {"up": 4, "down": 4}, "after updates 2 and 4, to and from both"
+
+
+def test_messages_and_bytes_are_those_that_were_predicted(overheard):
+    heard, record = overheard
+    measured = Counter()
+    for way, job, arrays in heard:
+        measured[job["centre"], job["kind"], way] += sum(array.nbytes for array in arrays.values())
+        measured[job["centre"], job["kind"], "messages"] += way == "down"
+    checked = set()
+    for row in record.expected():
+        key = (row["centre"], row["kind"])
+        assert measured[(*key, "messages")] == row["messages"], key
+        for way in ("down", "up"):
+            expected = row[f"bytes_{way}"]
+            assert measured[(*key, way)] == pytest.approx(expected, rel=0.05, abs=64), (*key, way)
+            checked.add((row["kind"], way, bool(expected)))
+    assert {kind for kind, _, there in checked if there} >= {
+        "train_round", "train_discriminator", "feature_sums", "measure_generator", "synthesise",
+    }  # fmt: skip
+    assert {key[:2] for key in measured} == {(row["centre"], row["kind"]) for row in record.expected()}

@@ -153,8 +153,13 @@ def test_replies_that_do_not_fit_are_refused(spoil):
     ("name", "options", "centres", "expected"),
     [
         ("FedSGD", {}, None, "aggregation is 'FedSGD'; known: FedAvg, FedAvgM"),
-        ("FedAdam", {"lr": 1}, None, "FedAdam has no parameter 'lr'; its parameters: eta, beta_1, beta_2, tau"),
-        ("FedAvg", {"eta": 1}, None, "FedAvg has no parameter 'eta'; its parameters: none"),
+        (
+            "FedAdam",
+            {"lr": 1},
+            None,
+            "aggregation FedAdam has no parameter 'lr'; its parameters: eta, beta_1, beta_2, tau",
+        ),
+        ("FedAvg", {"eta": 1}, None, "aggregation FedAvg has no parameter 'eta'; its parameters: none"),
         ("Krum", {}, 2, "Krum with num_malicious_nodes 0 needs 3 centres and there are 2; lower"),
         ("Krum", {"num_malicious_nodes": 2}, 4, "needs 5 centres and there are 4"),
         ("Bulyan", {"num_malicious_nodes": 1}, 6, "needs 7 centres and there are 6"),

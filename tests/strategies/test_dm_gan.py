@@ -13,6 +13,7 @@ from federation.clock import Availability, Fate
 from models import GenerativeTrainer
 from models.federated_parts import averaged_state
 from strategies.dm_gan import (
+    LARGEST_JOB,
     DmGAN,
     DmGANPlan,
     DmGANSettings,
@@ -20,6 +21,7 @@ from strategies.dm_gan import (
     adapted,
     decode_gradients,
     encode_gradients,
+    job_bytes,
     protected,
     train_discriminator,
 )
@@ -445,9 +447,26 @@ def test_job_sizes_move_towards_four_fifths_of_the_time_computing(batches, per_b
     for _ in range(30):
         n = reached[-1]
         reached.append(adapted(n, n * per_batch_s, Fate(0, 0, n * per_batch_s + around_s)))
-    ideal = min(64, max(1, 4 * around_s / per_batch_s))
-    assert reached[-1] == reached[-2] and 1 <= reached[-1] <= 64
+    ideal = min(LARGEST_JOB, max(1, 4 * around_s / per_batch_s))
+    assert reached[-1] == reached[-2] and 1 <= reached[-1] <= LARGEST_JOB
     # Rounding stops within a few batches of the ideal, where the share is flat.
     assert share_of(reached[-1]) == pytest.approx(share_of(ideal), abs=0.12)
     first = reached[1]
     assert min(batches, ideal) - 1 <= first <= max(batches, ideal) + 1, "one message moves it half of the way"
+
+
+@pytest.mark.parametrize(("model", "transport"), [("dcgan", "fp32"), ("dcgan", "int8"), ("wgan_gp", "fp16")])
+def test_bytes_of_a_job_are_predicted_and_do_not_depend_on_the_networks(model, transport, lab, share):
+    here = lab(A=12)
+    settings, sizes = DmGANSettings(updates=1, batches_per_job=3, transport=transport), []
+    for width in (2, 6):
+        spec = here.spec(model, ema=None)
+        spec = spec.model_copy(update={"hyper_parameters": spec.hyper_parameters | {"width": width}})
+        centres = here.centres(f"{width}")
+        share(centres, here.dm_gan(spec, settings))
+        (job,) = centres.sent("train_discriminator")
+        (reply,) = [r for r in centres.replies if r.kind == "train_discriminator"]
+        sizes.append(tuple(sum(a.nbytes for a in arrays.values()) for arrays in (job.arrays, reply.arrays)))
+    assert sizes[0] == sizes[1]
+    expected = job_bytes(spec, 3, 2 if model == "wgan_gp" else 1, transport)
+    assert sizes[0] == pytest.approx(expected, rel=0.05)

@@ -1,0 +1,83 @@
+"""Arms that train together: every mistake is one line that names key, value and remedy."""
+
+import re
+
+import pytest
+
+from scenarios.federations import federations, remote_trainings
+from scenarios.plan import Plan
+from scenarios.reader import ScenarioError, parse, resolved_yaml
+
+NEW = "arms.x={strategy: %s, model: dcgan, %s}"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("arms.average.quorum=3", r"arms\.average\.quorum: 3, but the arm has 2 centres; lower quorum"),
+        ("arms.ring.quorum=0", r"arms\.ring\.quorum: 0: .*greater than or equal to 1"),
+        ("arms.remote.quorum=3", r"arms\.remote\.quorum: 3, but the arm has 2 centres; lower quorum"),
+        ("arms.average.aggregation=Krum", r"arms\.average\.aggregation: Krum .*needs 3 centres and there are 2; lower"),
+        ("arms.average.aggregation=FedSGD", r"arms\.average: .*aggregation is 'FedSGD'; known: FedAvg, "),
+        (
+            "arms.average={strategy: fedavg_gan, model: dcgan, aggregation: FedAdam, aggregation_options: {lr: 1}}",
+            r"arms\.average: .*aggregation FedAdam has no parameter 'lr'; its parameters: eta",
+        ),
+        (
+            "arms.average={strategy: fedavg_gan, model: dcgan, aggregation: FedTrimmedAvg, aggregation_options: {beta: 0.7}}",
+            r"arms\.average: .*beta is 0\.7; .*below 0\.5",
+        ),
+        ("arms.average.local_stepz=3", r"arms\.average: .*unknown key local_stepz; dcgan takes"),
+        ("arms.average.steps=3", r"arms\.average: .*steps cannot be set here: the arm's other keys say how long"),
+        ("arms.average.model=vae", r"arms\.average: .*model is 'vae'; known models: dcgan"),
+        ("arms.average.transport=fp8", r"arms\.average\.transport: 'fp8': .*fp32"),
+        ("arms.average.centres=[B, Z]", r"arms\.average\.centres: no centre 'Z'; centres: A, B, C"),
+        ("arms.average.centres=[A, B]", r"arms\.average\.centres: centre 'A' lacks the role provider"),
+        ("arms.average.classes=both", r"arms\.average\.classes: both, but its model is not conditional"),
+        ("arms.average.fidelity.spaces=[inception]", r"fidelity\.spaces: .*'inception'; known feature spaces: "),
+        (NEW % ("dm_gan", "exchange: generator, steps: each"), r"arms\.x: .*one gradient per job; set steps: mean"),
+        (NEW % ("dm_gan", "noise: 1.0"), r"arms\.x: .*noise is a multiple of clip, and clip is not set; set clip"),
+        (NEW % ("dm_gan", "lock_step: true, quorum: 2"), r"arms\.x: .*quorum has no meaning in lock-step.*remove it"),
+        (NEW % ("dm_gan", "lock_step: true, max_staleness: 2"), r"max_staleness has no meaning in lock-step"),
+        ("arms.x={strategy: dm_gan, model: flow_matching}", r"'flow_matching', which has no discriminator; name a GAN"),
+        ("arms.x={strategy: md_gan, model: flow_matching}", r"'flow_matching', which has no discriminator; name a GAN"),
+        (NEW % ("md_gan", "centres: [B]"), r"arms\.x\.centres: md_gan .*has one centre; name two"),
+        (NEW % ("md_gan", "quorum: 1"), r"arms\.x: .*unknown key quorum"),
+        ("centres.B.availability={dropout: 1.0}", r"availability\.dropout: 1\.0: .*less than 1"),
+        ("centres.B.availability={speed: 0}", r"availability\.speed: 0.*greater than 0"),
+        ("centres.B.availability={outages: [{from_s: 5, to_s: 5}]}", r"outages\.0: .*an outage ends after it began"),
+        ("clock.step_s=0", r"clock\.step_s: 0.*greater than 0"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_federated_arm_is_one_line(override, expected, federated):
+    with pytest.raises(ScenarioError) as problem:
+        federated(override)
+    text = str(problem.value)
+    assert "\n" not in text and text.startswith("federated.yaml: "), text
+    assert re.search(expected, text), text
+
+
+def test_a_federated_scenario_survives_its_own_resolution(federated, tmp_path):
+    scenario = federated(faults=True)
+    again = parse(resolved_yaml(scenario), source="resolved", base=tmp_path)
+    assert resolved_yaml(again) == resolved_yaml(scenario)
+    first, second = (
+        ([f.federation for f in federations(Plan(s))], remote_trainings(Plan(s))) for s in (scenario, again)
+    )
+    assert first == second
+
+
+def test_a_federation_has_seeds_of_its_own_for_every_arm_and_centre(federated):
+    plans = federations(Plan(federated("arms.average.alone=true")))
+    seeds = {
+        (f.federation.arm, f.federation.series, m.centre): m.body["seed"] for f in plans for m in f.federation.members
+    }
+    # A centre alone draws what it draws in the federation: the two are compared.
+    assert seeds["average", "alone", "B"] == seeds["average", "federation", "B"]
+    assert (
+        len(
+            {seeds["average", "federation", "B"], seeds["average", "federation", "C"], seeds["ring", "federation", "B"]}
+        )
+        == 3
+    )
+    assert len({f.purpose for f in plans}) == len(plans)

@@ -56,7 +56,8 @@ def test_scenarios_lists_one_line_each(run):
     status, out, _ = run("scenarios")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == [
-        "demo", "ham10000_three_centres", "iwbi2022_mammography", "many_centres", "mini_mias_simulated_centres",
+        "demo", "derm_federated_2022", "derm_federated_small", "dm_gan_2023", "dm_gan_small", "ham10000_three_centres",
+        "iwbi2022_mammography", "many_centres", "mini_mias_simulated_centres", "strategies",
     ]  # fmt: skip
 
 

@@ -54,7 +54,8 @@ class Study:
 
 def read_study(scenario_yaml: str) -> Study:
     """Read the resolved scenario."""
-    settings = yaml.safe_load(scenario_yaml) or {}
+    # libyaml where it is there: a thousand centres are a megabyte of YAML.
+    settings = yaml.load(scenario_yaml, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
     arms: dict[str, Arm] = {}
     for name, entry in (settings.get("arms") or {}).items():
         has_baseline = any(arm.role == "baseline" for arm in arms.values())

@@ -723,14 +723,14 @@ class DmGAN(Strategy):
             summary_of(info["summary"]), info["facts"], info["measured"], info["seen"],
             {n: {key: arrays[f"swapping.{n}.{key}"] for key in keys} for n, keys in info["swapping"].items()},
         )  # fmt: skip
+        self._identities = {int(version): identity for version, identity in info["identities"].items()}
+        self._generator.load_state(arrays, info["update"])
+        self._clock.load_state(info["clock"])
         for name in [name for name in self._done.summary.gone if not self._clock.gone(name)]:
             # Asked again: it may be back.
             del self._done.summary.gone[name]
             self._done.centres[name].refused = 0
             self._done.idle.append(name)
-        self._identities = {int(version): identity for version, identity in info["identities"].items()}
-        self._generator.load_state(arrays, info["update"])
-        self._clock.load_state(info["clock"])
         for entry in info["under_way"]:
             tag = _Tag(entry["tag"]["version"], Draw(**entry["tag"]["draw"]))
             job = self._job(entry["centre"], tag)

@@ -15,7 +15,7 @@ NEW = "arms.x={strategy: %s, model: dcgan, %s}"
     ("override", "expected"),
     [
         ("arms.average.quorum=3", r"arms\.average\.quorum: 3, but the arm has 2 centres; lower quorum"),
-        ("arms.ring.quorum=0", r"arms\.ring\.quorum: 0: .*greater than or equal to 1"),
+        ("arms.average.quorum=0", r"arms\.average\.quorum: 0: .*greater than or equal to 1"),
         ("arms.remote.quorum=3", r"arms\.remote\.quorum: 3, but the arm has 2 centres; lower quorum"),
         ("arms.average.aggregation=Krum", r"arms\.average\.aggregation: Krum .*needs 3 centres and there are 2; lower"),
         ("arms.average.aggregation=FedSGD", r"arms\.average: .*aggregation is 'FedSGD'; known: FedAvg, "),

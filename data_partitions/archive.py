@@ -19,7 +19,7 @@ from data_partitions.copies import groups_of_copies
 from data_partitions.errors import DataError, Problem, allowed
 from data_partitions.exams import Box, Cohort, Exam
 from data_partitions.exclusions import listed, without
-from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
+from data_partitions.image_files import FileLook, files_digest, inspect, open_image
 from data_partitions.patches import PatchTask
 from data_partitions.small_cells import cell
 from data_partitions.tables import read_records
@@ -141,7 +141,7 @@ class Account:
         """An exam of one image file, decoded when it is opened; what its header says fills what is not given."""
         return Exam(
             shape=look.shape,
-            open=partial(DecodedImage, file, dark_background=dark_background),
+            open=partial(open_image, file, dark_background=dark_background),
             spacing_mm=spacing_mm or look.spacing_mm,
             scanner=scanner or look.scanner,
             **known,

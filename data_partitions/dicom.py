@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -73,12 +73,18 @@ class DicomPixels:
 
 def read_header(path: Path) -> DicomHeader:
     """The header alone: no pixel is read. Raises BadDicom."""
-    return _header(_dataset(path, stop_before_pixels=True))
+    return _header(parsed(path, stop_before_pixels=True))
 
 
 def read_dicom(path: Path) -> DicomPixels:
     """One image at full depth and as it is shown. Raises BadDicom."""
-    dataset = _dataset(path, stop_before_pixels=False)
+    dataset = parsed(path, stop_before_pixels=False)
+    greyscale_header(dataset)
+    return shown_pixels(stored_values(dataset), dataset)
+
+
+def greyscale_header(dataset: pydicom.Dataset) -> DicomHeader:
+    """The header of one grey image whose decoder is there. Raises BadDicom."""
     header = _header(dataset)
     if header.photometric not in GREY:
         raise BadDicom(
@@ -89,13 +95,37 @@ def read_dicom(path: Path) -> DicomPixels:
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
         raise BadDicom("bad_image", f"has {frames} frames; expected one projection: export the images one by one")
-    stored = _stored(dataset)
-    values = _rescaled(stored, dataset)
-    shown = _shown(values, dataset)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise BadDicom(
+            "bad_image", f"is compressed as {syntax.name}, which is not for images; export it again"
+        ) from None
+    if not decoder.is_available:
+        raise BadDicom(
+            "missing_decoder",
+            f"is compressed as {syntax.name}; install its decoder: pip install 'polycentre[{EXTRA}]'",
+        )
+    return header
+
+
+def shown_pixels(
+    stored: np.ndarray, dataset: pydicom.Dataset, extremes: tuple[float, float] | None = None
+) -> DicomPixels:
+    """Stored values, transformed and as they are shown.
+
+    extremes: smallest and largest value of the image after the modality transform, used where the file brings no window;
+    None: those of `stored`.
+    """
+    header = _header(dataset)
+    values = rescaled(stored, dataset)
+    shown = _shown(values, dataset, extremes)
     return DicomPixels(header, values, 1 - shown if header.photometric == "MONOCHROME1" else shown)
 
 
-def _dataset(path: Path, *, stop_before_pixels: bool) -> pydicom.Dataset:
+def parsed(path: Path | BinaryIO, *, stop_before_pixels: bool) -> pydicom.Dataset:
+    """The data set of a file, which is left standing before the pixels where it stops there. Raises BadDicom."""
     try:
         # force: files from before the preamble was customary are DICOM all the same; what follows tells them apart.
         dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
@@ -116,27 +146,16 @@ def _dataset(path: Path, *, stop_before_pixels: bool) -> pydicom.Dataset:
     return dataset
 
 
-def _stored(dataset: pydicom.Dataset) -> np.ndarray:
-    """Pixel values as stored, (height, width)."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise BadDicom(
-            "bad_image", f"is compressed as {syntax.name}, which is not for images; export it again"
-        ) from None
-    if not decoder.is_available:
-        raise BadDicom(
-            "missing_decoder",
-            f"is compressed as {syntax.name}; install its decoder: pip install 'polycentre[{EXTRA}]'",
-        )
+def stored_values(dataset: pydicom.Dataset) -> np.ndarray:
+    """Pixel values as stored, (height, width). Raises BadDicom."""
     try:
         return np.asarray(dataset.pixel_array)
     except Exception as error:  # each decoder has errors of its own kind
         raise BadDicom("bad_image", f"does not decode ({error}); copy the file again or drop its row") from error
 
 
-def _rescaled(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def rescaled(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """The modality transform: values as stored where the file asks for none, else float32."""
     slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
     if dataset.get("ModalityLUTSequence"):
         return apply_modality_lut(stored, dataset).astype(np.float32)
@@ -145,7 +164,21 @@ def _rescaled(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     return stored if stored.dtype in (np.uint8, np.uint16) else stored.astype(np.float32)
 
 
-def _shown(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def is_windowed(dataset: pydicom.Dataset) -> bool:
+    """Whether the file says which values are shown; otherwise its own smallest and largest do."""
+    return bool(dataset.get("VOILUTSequence")) or _window(dataset) is not None
+
+
+def _window(dataset: pydicom.Dataset) -> tuple[str, float, float] | None:
+    """Function, centre and width; None where the file brings no window that can be used."""
+    centre, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    if centre is None or width is None or width <= (1 if function == "LINEAR" else 0):
+        return None
+    return function, centre, width
+
+
+def _shown(values: np.ndarray, dataset: pydicom.Dataset, extremes: tuple[float, float] | None = None) -> np.ndarray:
     """float32 in [0, 1]: the table or the window of the file applied, or its own range."""
     if dataset.get("VOILUTSequence"):
         table = dataset.VOILUTSequence[0]
@@ -153,17 +186,16 @@ def _shown(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
         # A table is looked up by whole numbers.
         looked_up = apply_voi(np.rint(values).astype(np.int32), dataset)
         return np.clip(looked_up.astype(np.float32) / np.float32(top), 0, 1)
-    centre, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    grey = values.astype(np.float32)
-    if centre is not None and width is not None and width > (1 if function == "LINEAR" else 0):
+    window, grey = _window(dataset), values.astype(np.float32)
+    if window is not None:
+        function, centre, width = window
         if function == "SIGMOID":
             return expit(4 * (grey - np.float32(centre)) / np.float32(width))
         if function == "LINEAR":  # its steps count whole values, from the middle of the first to that of the last
             centre, width = centre - 0.5, width - 1
         return np.clip((grey - np.float32(centre)) / np.float32(width) + np.float32(0.5), 0, 1)
-    low, high = float(grey.min()), float(grey.max())
-    return (grey - np.float32(low)) / np.float32(high - low if high > low else 1)
+    low, high = extremes or (float(grey.min()), float(grey.max()))
+    return np.clip((grey - np.float32(low)) / np.float32(high - low if high > low else 1), 0, 1)
 
 
 def _header(dataset: pydicom.Dataset) -> DicomHeader:

@@ -1,13 +1,17 @@
 """From exams to patches: which region of which image becomes a box, cut into crops of the task's size.
 
 Each image is opened once for its lesions, and healthy images once for each healthy box. Of a box one window is read
-that covers all its crops.
+that covers all its crops. While one image is cut, the next are opened on the other cores; the order stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +33,9 @@ from data_partitions.patches import (
 from data_partitions.split import SPLITS, SplitRule, split_patients
 from data_partitions.streams import rank, stream
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+WORKERS = min(4, len(os.sched_getaffinity(0)))  # that open images; each holds one, up to tens of megabytes
 NOWHERE = 3  # times that the healthy images are gone through before the boxes that found no place are given up
 
 
@@ -51,14 +58,15 @@ class Extraction:
     def run(self, rule: SplitRule) -> tuple[np.ndarray, pd.DataFrame, dict[str, int]]:
         """pixels uint8 (n, channels, size, size), table with COLUMNS, and the number given to each patient."""
         splits = patient_splits(self.cohort, self.task, rule, self.seed)
-        if self.task.whole_image:
-            self._whole_images(splits)
-        else:
-            lesions = sum(self.task.wants(lesion) for exam in self.exams for lesion in exam.lesions)
-            healthy = self.task.healthy_per_lesion if self.task.label == "lesion" else 0
-            self.expected = round(lesions * (1 + healthy))
-            for split in SPLITS:
-                self._boxes_of([exam for exam in self.exams if splits[exam.patient] == split], split)
+        with ThreadPoolExecutor(WORKERS) as self.pool:  # decoders and arithmetic release the interpreter's lock
+            if self.task.whole_image:
+                self._whole_images(splits)
+            else:
+                lesions = sum(self.task.wants(lesion) for exam in self.exams for lesion in exam.lesions)
+                healthy = self.task.healthy_per_lesion if self.task.label == "lesion" else 0
+                self.expected = round(lesions * (1 + healthy))
+                for split in SPLITS:
+                    self._boxes_of([exam for exam in self.exams if splits[exam.patient] == split], split)
         patients = sorted({exam.patient for exam in self.exams}, key=lambda patient: rank(self.seed, "code", patient))
         codes = {patient: number for number, patient in enumerate(patients)}
         table = pd.DataFrame(self.rows, columns=list(COLUMNS))
@@ -68,19 +76,18 @@ class Extraction:
 
     def _whole_images(self, splits: dict[str, str]) -> None:
         self.expected = len(self.exams)
-        for exam in self.exams:
+        for exam, image in self._ahead(lambda exam: exam.open(), self.exams):
             label = int(_is_positive(exam, self.task))
             square = central_square(exam.shape)
-            self._store(exam, exam.open(), splits[exam.patient], label, [square], square, None, float("nan"))
+            self._store(exam, image, splits[exam.patient], label, [square], square, None, float("nan"))
 
     def _boxes_of(self, exams: list[Exam], split: str) -> None:
         """Boxes of one split: around its lesions first, then as many healthy ones as they call for, made like them."""
         models: list[tuple[int, Place]] = []  # side in pixels and place of each lesion's square
-        for exam in exams:
-            lesions = [lesion for lesion in exam.lesions if self.task.wants(lesion)]
-            if lesions:
-                image, tissue = self._open(exam)
-                for lesion in lesions:
+        wanted = [exam for exam in exams if any(self.task.wants(lesion) for lesion in exam.lesions)]
+        for exam, (image, tissue) in self._ahead(self._open, wanted):
+            for lesion in exam.lesions:
+                if self.task.wants(lesion):
                     models.append(self._around(exam, image, tissue, lesion, split))
         if self.task.label == "malignancy":
             return
@@ -90,9 +97,9 @@ class Extraction:
         healthy.sort(key=lambda exam: (rank(self.seed, "healthy", exam.patient, exam.laterality), exam.name))
         before = self.boxes
         proposed = [(exam, site) for exam in healthy for site in exam.healthy_sites or () if self._of_kind(site)]
-        for exam, sites in groupby(proposed[:count], key=lambda pair: pair[0]):
-            image, tissue = self._open(exam)
-            for _, site in sites:
+        by_exam = [(exam, [site for _, site in pairs]) for exam, pairs in groupby(proposed[:count], key=lambda p: p[0])]
+        for (exam, sites), (image, tissue) in self._ahead(lambda pair: self._open(pair[0]), by_exam):
+            for site in sites:
                 self._around(exam, image, tissue, site, split, healthy=True)
         if not proposed:
             self._draw_healthy(healthy, models, count, split)
@@ -104,23 +111,27 @@ class Extraction:
         taken: dict[str, list[Box]] = {}
         visits = NOWHERE * max(1, -(-count // max(1, len(healthy))))
         for visit in range(visits):
-            for exam in healthy:
-                if not waiting:
-                    return
-                side, like = waiting.pop(0)
-                rng = stream(self.seed, "healthy place", exam.name, visit)
-                image, tissue = self._open(exam)
-                square = healthy_square(side, like, tissue, exam.shape, self.task, taken.setdefault(exam.name, []), rng)
-                if square is None:
-                    waiting.append((side, like))
-                    continue
-                taken[exam.name].append(square)
-                # Its middle is kept in every crop, as a lesion is: jitter then moves both classes alike.
-                margin = self.task.margin(exam.spacing_mm)
-                inner = Box(square.top + margin, square.left + margin, square.bottom - margin, square.right - margin)
-                keep = inner if inner.height > 0 else square
-                crops = self._crops(exam, square, keep, split, "healthy", visit)
-                self._store(exam, image, split, 0, crops, square, None, tissue.background(square))
+            left = healthy
+            while waiting and left:
+                # Each image takes one square, so that none of these is opened in vain.
+                now, left = left[: len(waiting)], left[len(waiting) :]
+                for exam, (image, tissue) in self._ahead(self._open, now):
+                    side, like = waiting.pop(0)
+                    rng = stream(self.seed, "healthy place", exam.name, visit)
+                    others = taken.setdefault(exam.name, [])
+                    square = healthy_square(side, like, tissue, exam.shape, self.task, others, rng)
+                    if square is None:
+                        waiting.append((side, like))
+                        continue
+                    others.append(square)
+                    # Its middle is kept in every crop, as a lesion is: jitter then moves both classes alike.
+                    margin = self.task.margin(exam.spacing_mm)
+                    inner = Box(
+                        square.top + margin, square.left + margin, square.bottom - margin, square.right - margin
+                    )
+                    keep = inner if inner.height > 0 else square
+                    crops = self._crops(exam, square, keep, split, "healthy", visit)
+                    self._store(exam, image, split, 0, crops, square, None, tissue.background(square))
 
     def _around(
         self, exam: Exam, image: Image, tissue: TissueMap, lesion: Lesion, split: str, *, healthy: bool = False
@@ -166,6 +177,22 @@ class Extraction:
 
     def _of_kind(self, site: Lesion) -> bool:
         return self.task.lesions in ("all", site.kind)
+
+    def _ahead(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """(item, work(item)) in order; at most WORKERS results wait."""
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        try:
+            for item in items:
+                waiting.append((item, self.pool.submit(work, item)))
+                if len(waiting) > WORKERS:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:  # after an error nothing more is opened
+            for _, future in waiting:
+                future.cancel()
 
     def _open(self, exam: Exam) -> tuple[Image, TissueMap]:
         image = exam.open()

@@ -21,7 +21,7 @@ from data_partitions.errors import DataError, Problem, allowed
 from data_partitions.exams import Cohort, Exam
 from data_partitions.exclusions import listed, without
 from data_partitions.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
-from data_partitions.image_files import DecodedImage, FileLook, files_digest, inspect
+from data_partitions.image_files import FileLook, files_digest, inspect, open_image
 from data_partitions.label_words import NEGATIVE, POSITIVE, LabelWords, plain
 from data_partitions.mask_folder import read_masks
 from data_partitions.patches import PatchTask
@@ -327,7 +327,7 @@ class FolderSource(BaseModel):
             patient=row["patient_id"],
             name=row["image"],
             shape=look.shape,
-            open=partial(DecodedImage, self.path / row["image"], dark_background=self.background == "dark"),
+            open=partial(open_image, self.path / row["image"], dark_background=self.background == "dark"),
             view=row["view"],
             laterality=row["laterality"],
             density=row["density"],

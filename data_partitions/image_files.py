@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,10 +19,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
-from scipy import ndimage
 
-from data_partitions.dicom import EXTENSIONS, BadDicom, DicomHeader, read_dicom
-from data_partitions.exams import Box
+from data_partitions.body import body_mask
+from data_partitions.dicom import EXTENSIONS, BadDicom
+from data_partitions.dicom_image import DicomImage
+from data_partitions.exams import Box, Image
 
 Look = TypeVar("Look", bound=tuple)
 ARRAYS = (".npy",)
@@ -38,7 +40,7 @@ class BadImage(ValueError):
 def read_image(path: Path) -> np.ndarray:
     """uint8 (height, width, channels), channels 1 or 3. Raises BadImage."""
     if path.suffix.lower() in EXTENSIONS:
-        return _read_dicom(path)[0]
+        return _dicom(path).whole()
     try:
         if path.suffix.lower() in ARRAYS:
             pixels = np.load(path, allow_pickle=False)
@@ -59,12 +61,18 @@ def read_image(path: Path) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else _eight_bits(pixels)
 
 
-def _read_dicom(path: Path) -> tuple[np.ndarray, DicomHeader]:
+def open_image(path: Path, *, dark_background: bool) -> Image:
+    """The image of a file: what lies outside the body on a dark ground is background, or nothing. Raises BadImage."""
+    if path.suffix.lower() in EXTENSIONS:
+        return _dicom(path, dark_background=dark_background)
+    return DecodedImage(path, dark_background=dark_background)
+
+
+def _dicom(path: Path, *, dark_background: bool = True) -> DicomImage:
     try:
-        picture = read_dicom(path)
+        return DicomImage(path, dark_background=dark_background)
     except BadDicom as error:
         raise BadImage(error.code, str(error)) from error
-    return picture.eight_bits()[..., None], picture.header
 
 
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:
@@ -77,8 +85,8 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 class FileLook(NamedTuple):
-    """What one look at an image file showed: size, digest of the decoded pixels, what is wrong ("" if nothing), and what
-    its header says of the acquisition (DICOM only)."""
+    """What one look at an image file showed: size, digest of the decoded pixels (of DICOM the values as stored), what is
+    wrong ("" if nothing), and what its header says of the acquisition (DICOM only)."""
 
     height: int
     width: int
@@ -93,9 +101,33 @@ class FileLook(NamedTuple):
         return self.height, self.width
 
 
+class WholeDigest(NamedTuple):
+    """Digest of all of an image."""
+
+    digest: str
+    code: str = ""
+
+
 def inspect(files: list[Path], cache: Path | None) -> list[FileLook]:
-    """One look at each file."""
-    return looks(files, cache, "image_files", _look, FileLook)
+    """One look at each file; equal digests mean equal images among these files.
+
+    Of a DICOM file the first digest is of some rows only. Where two agree in it, all of both is read.
+    """
+    found = looks(files, cache, "image_files", _look, FileLook)
+    times = Counter(look.digest for look in found)
+    alike = [
+        place
+        for place, look in enumerate(found)
+        if not look.code and times[look.digest] > 1 and files[place].suffix.lower() in EXTENSIONS
+    ]
+    whole = looks([files[place] for place in alike], cache, "whole_images", _whole, WholeDigest) if alike else []
+    for place, told in zip(alike, whole, strict=True):
+        found[place] = found[place]._replace(digest=told.digest)
+    return found
+
+
+def _whole(file: Path) -> WholeDigest:
+    return WholeDigest(_dicom(file).digest())
 
 
 def looks(
@@ -121,17 +153,17 @@ def looks(
 
 
 def _look(file: Path) -> FileLook:
-    spacing_mm, scanner = None, ""
     try:
         if file.suffix.lower() in EXTENSIONS:
-            pixels, header = _read_dicom(file)
-            spacing_mm, scanner = header.spacing_mm, header.scanner
-        else:
-            pixels = read_image(file)
+            image = _dicom(file)
+            header = image.header
+            height, width = image.shape
+            return FileLook(height, width, image.sample_digest(), "", "", header.spacing_mm, header.scanner)
+        pixels = read_image(file)
     except BadImage as error:
         return FileLook(0, 0, "", error.code, str(error))
     digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
-    return FileLook(pixels.shape[0], pixels.shape[1], digest, "", "", spacing_mm, scanner)
+    return FileLook(pixels.shape[0], pixels.shape[1], digest)
 
 
 def files_digest(files: Sequence[Path]) -> str:
@@ -159,29 +191,3 @@ class DecodedImage:
             return np.ones((-(-height // step), -(-width // step)), dtype=bool)
         picture = PillowImage.fromarray(self.pixels[..., 0] if self.pixels.shape[2] == 1 else self.pixels).convert("L")
         return body_mask(np.asarray(picture.reduce(step), dtype=np.float32))
-
-
-def body_mask(grey: np.ndarray) -> np.ndarray:
-    """bool, like `grey`: the largest bright area on a dark ground, its holes filled.
-
-    The threshold is Otsu's on the square root of the brightness, which spreads the dark end where skin and background
-    meet. An opening first cuts off labels and markers that touch the body by a thin bridge.
-    """
-    bright = np.sqrt(np.clip(grey, 0, None))
-    bodies = np.asarray(ndimage.binary_opening(bright > _otsu(bright), iterations=2))
-    areas, count = ndimage.label(bodies)
-    if not count:
-        return np.zeros_like(grey, dtype=bool)
-    sizes = np.bincount(areas.ravel())[1:]
-    return np.asarray(ndimage.binary_fill_holes(areas == 1 + int(sizes.argmax())))
-
-
-def _otsu(values: np.ndarray) -> float:
-    """Threshold that maximises the variance between the two classes (Otsu 1979), on 128 bins."""
-    counts, edges = np.histogram(values, bins=128)
-    middle = (edges[1:] + edges[:-1]) / 2
-    below = counts.cumsum()
-    mass = (counts * middle).cumsum()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = (mass[-1] * below / below[-1] - mass) ** 2 / (below * (below[-1] - below))
-    return float(middle[int(np.nanargmax(between[:-1]))]) if np.isfinite(between[:-1]).any() else float(edges[0])

@@ -15,11 +15,12 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_partitions.body import body_mask
 from data_partitions.copies import groups_of_copies
 from data_partitions.errors import DataError, Problem, allowed
 from data_partitions.exams import Box, Cohort, Exam
 from data_partitions.exclusions import listed, without
-from data_partitions.image_files import body_mask, files_digest
+from data_partitions.image_files import files_digest
 from data_partitions.patches import PatchTask
 from data_partitions.small_cells import cell
 from data_partitions.split import SPLITS

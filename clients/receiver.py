@@ -69,14 +69,14 @@ def learn(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
     compute = body["compute"]
     training = ClassifierTraining.model_validate(body["training"])
     spec = ClassifierSpec.model_validate(body["classifier"])
-    items = len(np.unique(train.table["box"])) + sum(len(p.rows) for p in foreign.values())
-    schedule = body["recipe"]["steps"]
-    recipe = learning.Recipe(
-        body["recipe"]["use"], _steps(schedule, items, training.batch_size), body["recipe"]["synthetic_share"]
-    )
+    boxes, schedule = len(np.unique(train.table["box"])), body["recipe"]["steps"]
     validation = as_arrays(patches.select(split="val"))
 
     def fitted(sources: Mapping[str, PatchArrays]) -> ClassifierFit:
+        items = boxes + sum(len(patches.rows) for patches in sources.values())
+        recipe = learning.Recipe(
+            body["recipe"]["use"], _steps(schedule, items, training.batch_size), body["recipe"]["synthetic_share"]
+        )
         return learning.learn(
             spec.build(body["seed"]), real, sources, validation, recipe, training, seed=body["seed"],
             device=compute["device"], precision=compute["precision"], on_progress=node.progress(job.unit, job.label),

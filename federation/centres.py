@@ -208,24 +208,26 @@ class GridCentres(Centres):
         self._ready = deque(reply for reply in self._ready if reply.unit not in dropped)
 
     def _dispatch(self) -> None:
+        if len(self._in_flight) >= self._max_in_flight:
+            return
         busy = Counter(flight.node for flight in self._in_flight.values())
         stateful = {_state_of(flight.job) for flight in self._in_flight.values()} - {None}
         waiting: deque[tuple[Job, int, float]] = deque()
         now = time.monotonic()
-        while self._queue:
+        while self._queue and len(self._in_flight) < self._max_in_flight:
             job, attempt, not_before = self._queue.popleft()
             lanes = self._lanes[job.centre] if job.centre not in self._away else []
             node = next((n for n in lanes if busy[n] < self._per_node), None)
             # Jobs that build on the same state of a centre run one after the other, however many lanes there are.
             blocked = _state_of(job) in stateful
-            if node is None or blocked or now < not_before or len(self._in_flight) >= self._max_in_flight:
+            if node is None or blocked or now < not_before:
                 waiting.append((job, attempt, not_before))
                 continue
             busy[node] += 1
             if (state := _state_of(job)) is not None:
                 stateful.add(state)
             self._push(job, node, attempt)
-        self._queue = waiting
+        self._queue.extendleft(reversed(waiting))
 
     def _push(self, job: Job, node: int, attempt: int) -> None:
         message = Message(job.to_record(), node, MESSAGE_TYPE, ttl=self._ttl_s, group_id=job.unit)

@@ -129,11 +129,13 @@ class Clock(ABC):
 
     Attributes:
         identity: what its order depends on, as JSON; part of a federation's id.
+        real: whether its order can be another one if everything is done again.
         now: seconds since the federation began.
         rows: what became of each job, for the report.
     """
 
     identity: Any = None
+    real = False
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -211,6 +213,7 @@ class VirtualClock(Clock):
         self._heap: list[tuple[float, int, str, str, Fate, Any]] = []
         self._order = 0
         self._unsent: list[Job] = []
+        self._cancelled: list[str] = []
 
     def send(self, job: Job, *, work_s: float, bytes_up: int = 0, tag: Any = None) -> None:
         centre = self._centres[job.centre]
@@ -234,12 +237,12 @@ class VirtualClock(Clock):
         if not self._heap or self._heap[0][0] > until_s:
             if math.isfinite(until_s):
                 self.now = max(self.now, until_s)
-            yield Step(self._take_unsent(until_s))
+            yield Step(self._take_unsent(until_s), cancel=self._take_cancelled())
             return None
         _, _, centre, unit, fate, tag = heapq.heappop(self._heap)
         reply = None
         if not fate.lost:
-            reply = yield Step(self._take_unsent(until_s), frozenset({unit}))
+            reply = yield Step(self._take_unsent(until_s), frozenset({unit}), cancel=self._take_cancelled())
         self.now = max(self.now, fate.finished_s)
         return Arrival(centre, unit, reply, fate, tag)
 
@@ -257,6 +260,8 @@ class VirtualClock(Clock):
     def drop_outstanding(self) -> list[Arrival]:
         left, self._heap = self.under_way, []
         dropped = {arrival.unit for arrival in left}
+        unsent = {job.unit for job in self._unsent}
+        self._cancelled += [unit for unit in dropped if unit not in unsent]
         self._unsent = [job for job in self._unsent if job.unit not in dropped]
         return left
 
@@ -272,6 +277,10 @@ class VirtualClock(Clock):
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self._sent = {centre: int(n) for centre, n in state["sent"].items()}
+
+    def _take_cancelled(self) -> Sequence[str]:
+        units, self._cancelled = self._cancelled, []
+        return units
 
     def _take_unsent(self, until_s: float) -> Sequence[Job]:
         """What is to be computed: not what would come too late to be waited for."""
@@ -293,6 +302,8 @@ class _Sent:
 
 class RealClock(Clock):
     """Seconds as they pass, for a deployment."""
+
+    real = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -322,7 +333,7 @@ class RealClock(Clock):
         if reply is None:
             return None
         sent = self._under_way.pop(reply.unit)
-        lost = reply.code in ("node_unavailable", "client_died", "timeout")
+        lost = reply.code in ("node_unavailable", "client_died")
         (self._unreachable.add if reply.code == "node_unavailable" else self._unreachable.discard)(reply.centre)
         started = max(sent.sent_s, self.now - max(0.0, reply.finished - reply.started))
         fate = Fate(sent.sent_s, started, self.now, "lost" if lost else "")

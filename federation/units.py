@@ -50,6 +50,10 @@ class Units:
     place: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
 
+    def of_centre(self, centre: str, task: str | None) -> tuple[str, str]:
+        """What a long exchange with a centre depends on beside its settings: its data for a task, and its platform."""
+        return self.data.get((centre, task), "") if task is not None else "", self.platform.get(centre, "")
+
     def job(
         self,
         kind: str,

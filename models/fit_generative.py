@@ -190,7 +190,9 @@ class GenerativeTrainer:
                 network, number, name = rest.split(".")
                 parameter = self._parameters[network][int(number)]
                 # Moments take the memory layout of their parameter, as when the optimizer made them.
-                moment = tensor.clone() if tensor.ndim == 0 else torch.empty_like(parameter).copy_(tensor)
+                # The count of steps lies beside the parameter, where a fused optimizer wants it.
+                count = tensor.ndim == 0
+                moment = tensor.clone().to(parameter.device) if count else torch.empty_like(parameter).copy_(tensor)
                 self._optimizers[network].state[parameter][name] = moment
             elif kind == "snapshot":
                 step, _, name = rest.partition(".")

@@ -21,7 +21,7 @@ from polycentre.progress import Progress
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
 from scenarios import reader
-from scenarios.scenario import PooledArm, Scenario
+from scenarios.scenario import PooledArm, PooledGANArm, Scenario
 from server.app import begin, default_cache, refuse_pooling
 from server.environment import describe, usable_cpus
 
@@ -156,7 +156,8 @@ def _agree_to_pooling(console: Console, scenario: Scenario, yes: bool) -> None:
     """
     real = [
         name for name, arm in scenario.arms.items()
-        if isinstance(arm, PooledArm) and any(_is_real(scenario.centres[c].data) for c in arm.centres)
+        if isinstance(arm, PooledArm | PooledGANArm)
+        and any(_is_real(scenario.centres[c].data) for c in scenario.members(arm))
     ]  # fmt: skip
     if real:
         console.print(

@@ -64,6 +64,16 @@ def _plan(
     seed = plan.scenario.seed
     named = {"optimizer": "optimizer", "batch_norm": "batch_norm", "proximal_mu": "proximal_mu", "ema": "average_ema"}
     rules = LocalRules(**{own: getattr(arm, key) for own, key in named.items() if hasattr(arm, key)})
+    settings, aggregation, options = (
+        round_settings(plan.scenario, arm),
+        getattr(arm, "aggregation", "FedAvg"),
+        getattr(arm, "aggregation_options", {}),
+    )
+    if series != "federation":
+        # Plain local training, to compare with: what belongs to averaging over a line is left out.
+        rules = LocalRules()
+        settings = RoundSettings(arm.rounds, arm.local_steps, step_s=plan.scenario.clock.step_s)
+        aggregation, options = "FedAvg", {}
     # Patches of a central model move to its first centre.
     working = members[:1] if series == "central" else members
     classes = [0, 1] if arm.conditional else [1]
@@ -71,8 +81,7 @@ def _plan(
         arm=name, task=task, strategy=arm.strategy, series=series, spec=spec,
         build_seed=derive_seed(seed, f"federation/{name}/{task}"),
         members=[member(plan, name, task, spec, vars(rules), centre) for centre in working],
-        settings=round_settings(plan.scenario, arm), rules=rules,
-        aggregation=getattr(arm, "aggregation", "FedAvg"), options=getattr(arm, "aggregation_options", {}),
+        settings=settings, rules=rules, aggregation=aggregation, options=options,
         fidelity=measured,
         turns="cyclic" if isinstance(arm, CyclicArm) else "all",
         pooled={c: plan.moving_body(c, task, classes, None) for c in members[1:]} if series == "central" else None,
@@ -206,6 +215,6 @@ def fidelity(plan: Plan, name: str, arm: GenerativeArm, task: str, spec: dict[st
 def round_settings(scenario: Scenario, arm: Any) -> RoundSettings:
     """How an arm's rounds are run."""
     return RoundSettings(
-        rounds=arm.rounds, local_steps=arm.local_steps, quorum=arm.quorum, round_timeout_s=arm.round_timeout_s,
-        transport=arm.transport, step_s=scenario.clock.step_s,
+        rounds=arm.rounds, local_steps=arm.local_steps, quorum=getattr(arm, "quorum", None),
+        round_timeout_s=getattr(arm, "round_timeout_s", None), transport=arm.transport, step_s=scenario.clock.step_s,
     )  # fmt: skip

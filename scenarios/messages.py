@@ -20,10 +20,10 @@ from models.shapes_only import shapes_only
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.plan import Plan
 from scenarios.scenario import FedAvgClassifierArm
-from strategies.dm_gan import DmGANPlan, job_bytes
+from strategies.dm_gan import DmGANPlan, job_bytes, repeats_of
 from strategies.fedavg_classifier import ClassifierFederation
 from strategies.fidelity import PREVIEW, Fidelity
-from strategies.remote_generator import adversarial_phases, build_gan
+from strategies.remote_generator import build_gan
 from strategies.strategy import split_evenly
 
 
@@ -166,9 +166,8 @@ def _count_remote(count: _Counter, plan: DmGANPlan) -> None:
     answers = settings.updates * (len(plan.members) if settings.lock_step else settings.quorum)
     with shapes_only():
         model = build_gan(spec, 0)
-    discriminating, _ = adversarial_phases(model)
     if settings.exchange == "images":
-        down, up = job_bytes(spec, settings.batches_per_job, sum(p.repeats for p in discriminating), settings.transport)
+        down, up = job_bytes(spec, settings.batches_per_job, repeats_of(model), settings.transport)
     else:
         shapes = {
             n: (tuple(t.shape), "float32") for n, t in averaged_state(model.networks["generator"], copy=False).items()

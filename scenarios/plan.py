@@ -15,16 +15,19 @@ from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, Generat
 from models.shapes_only import shapes_only
 from scenarios.scenario import (
     ClassifierChoice,
+    DmGANArm,
     FedAvgClassifierArm,
     GenerativeArm,
     Generator,
     LocalArm,
+    MdGANArm,
     OneShotArm,
     PooledArm,
     Scenario,
     Task,
 )
 from strategies.delivery import Delivery, portions
+from strategies.dm_gan import job_problem
 from strategies.one_shot import Order
 from strategies.pooled import Transfer
 from strategies.strategy import Generated
@@ -382,7 +385,10 @@ def model_problems(scenario: Scenario) -> list[str]:
             }  # fmt: skip
             sources |= {f"arms.{name}": arm for name, arm in scenario.arms.items() if isinstance(arm, GenerativeArm)}
             for key, source in sources.items():
-                problem = problem_of(generator_spec_of(source, task))
+                spec = generator_spec_of(source, task)
+                problem = problem_of(spec)
+                if problem is None and isinstance(source, DmGANArm | MdGANArm) and source.sends_images:
+                    problem = job_problem(spec, source.batches_per_job, source.transport)
                 if problem is not None:
                     problems.append(f"{key}: {problem} (task {task.name!r})")
             for choice in scenario.study.classifiers:

@@ -436,13 +436,18 @@ class _InRounds(_Section):
 
     rounds: int = Field(20, ge=1)
     local_steps: int = Field(100, ge=1, description="training steps of a centre in a round (paper 002: 100)")
+
+
+class _Together(_InRounds):
+    """Keys of strategies whose rounds have several answers."""
+
     quorum: int | None = Field(None, ge=1, description="answers that make a round; more than half when left out")
     round_timeout_s: float | None = Field(
         None, gt=0, description="after this a round ends with the answers that are there; none: wait for all"
     )
 
 
-class _Averaged(_InRounds):
+class _Averaged(_Together):
     """Keys of strategies that average; see `strategies.aggregation`."""
 
     aggregation: str = Field("FedAvg", description="any of Flower's, by name")
@@ -504,6 +509,15 @@ class FedAvgClassifierArm(_Averaged, _Arm):
     fine_tune: int = Field(0, ge=0, description="steps on the receiver's own patches after the last round")
     transport: Transport = Field("fp32", description="how weights travel")
 
+    @model_validator(mode="after")
+    def _no_images(self) -> FedAvgClassifierArm:
+        for key in ("synthetic", "classes", "use", "synthetic_share", "schedule"):
+            if getattr(self, key) is not None:
+                raise ValueError(
+                    f"{key} has no meaning here: no image is added, and rounds x local_steps is the schedule; remove it"
+                )
+        return self
+
 
 class _DmGAN(GenerativeArm):
     """Keys of strategies with the generator on the server; see `strategies.dm_gan.DmGANSettings`."""
@@ -524,9 +538,14 @@ class _DmGAN(GenerativeArm):
             raise ValueError("noise is a multiple of clip, and clip is not set; set clip")
 
     @property
+    def sends_images(self) -> bool:
+        """Whether jobs hold generated images."""
+        return getattr(self, "exchange", "images") == "images"
+
+    @property
     def steps_of_update(self) -> Literal["each", "mean"]:
         """`steps`, resolved."""
-        return self.steps or ("mean" if getattr(self, "exchange", "images") == "generator" else "each")
+        return self.steps or ("each" if self.sends_images else "mean")
 
     @property
     def training_steps(self) -> int:
@@ -544,7 +563,7 @@ class DmGANArm(_DmGAN):
     quorum: int = Field(1, ge=1, description="answers of an update")
     update_timeout_s: float | None = Field(None, gt=0, description="after this an update takes what is there")
     max_staleness: int | None = Field(
-        None, ge=0, description="updates after which an answer is dropped; four per centre when left out"
+        None, ge=0, description="updates after which an answer is dropped; twenty per centre when left out"
     )
     staleness_power: float = Field(0.5, ge=0, description="a in (1 + staleness)^-a")
 
@@ -762,11 +781,18 @@ def _arm_problems(s: Scenario, name: str, arm: Any, providers: set[str]):
             elif centre not in providers:
                 yield f"arms.{name}.centres: centre {centre!r} lacks the role provider; add it to its roles"
     if isinstance(arm, GenerativeArm):
+        parts = s.study.sizes != [(1.0, None)]
+        own = [centre for centre in arm.receivers or s.receivers if centre in s.members(arm)]
+        if parts and own:
+            yield (
+                f"arms.{name}.centres: {own[0]!r} trains with all its patches and also receives, while cells of real_fraction or "
+                f"real_images may use only a part of them; leave it out of centres, or use all of its patches"
+            )
         if settings.classes == "both" and not arm.conditional:
             yield f"arms.{name}.classes: both, but its model is not conditional and makes positives only; set conditional: true"
         if settings.use == "only" and settings.classes != "both":
             yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
-    if isinstance(arm, _InRounds | DmGANArm):
+    if isinstance(arm, _Together | DmGANArm):
         members = len(_members_at_least(s, arm))
         if arm.quorum is not None and arm.quorum > members:
             yield f"arms.{name}.quorum: {arm.quorum}, but the arm has {members} centres; lower quorum"

@@ -36,17 +36,19 @@ from torch import Tensor, nn
 from federation.centres import Centres
 from federation.clock import Arrival, Clock, Fate
 from federation.exchange import Exchange
-from federation.job import Job, Reply
+from federation.job import MAX_BYTES, Job, Reply
 from federation.transport import Transport, decode, encode, relative_error
 from federation.units import Units, derive_seed, digest
 from models import GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
+from models.convolutional_gan import ConvolutionalGAN
 from models.federated_parts import averaged_state, load_averaged
 from models.generative import Batch, Logs, backpropagate
+from models.precision import processor
 from models.random_streams import torch_stream
 from strategies.fidelity import Fidelity, Reference
 from strategies.one_shot import preview_of
 from strategies.remote_generator import Draw, Gradients, RemoteGenerator, adversarial_phases, build_gan, combine
-from strategies.rounds import FederationFailed, Member, Summary, sound, summary_of
+from strategies.rounds import FederationFailed, Member, Summary, fits, sound, summary_of
 from strategies.strategy import FederationRecord, Generated, Shared, Strategy
 
 FAKE, GENERATOR, GRADIENT, DISCRIMINATOR = "fake.", "generator.", "gradient.", "discriminator."
@@ -85,6 +87,7 @@ def train_discriminator(
     batches: int,
     device: str,
     precision: Precision,
+    noise_seed: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Arrays, Arrays, Arrays, dict[str, Any]]:
     """A centre's job: train its discriminator, and say in which direction the images would be better.
@@ -93,6 +96,7 @@ def train_discriminator(
         received: "fake.<phase>" images (batches * repeats, n, c, h, w) of each phase, or "generator.<name>" weights;
             "discriminator.<name>" where another centre's takes the place of this one's.
         state: discriminator and optimizer of the job before; empty in the first.
+        noise_seed: of the noise on gradients; a deployed node draws one that nobody else knows.
 
     Returns:
         gradients: "images" float32 (batches, n, c, h, w), or by name of the generator's parameters, means over batches.
@@ -125,7 +129,7 @@ def train_discriminator(
         gradients = {"images": np.stack([one["images"].numpy() for one in collected])}
     else:
         gradients = {name: torch.stack([one[name] for one in collected]).mean(0).numpy() for name in collected[0]}
-    gradients = protected(gradients, rules, seed, from_step)
+    gradients = protected(gradients, rules, seed if noise_seed is None else noise_seed, from_step)
     kept = {
         name: tensor.numpy() for name, tensor in trainer.state().items()
         if name.startswith(("step", "model.networks.discriminator.", "optimizer.discriminator."))
@@ -136,7 +140,7 @@ def train_discriminator(
 
 
 def protected(gradients: Mapping[str, np.ndarray], rules: GradientRules, seed: int, step: int) -> Arrays:
-    """Gradients as they may leave: clipped to a norm, with seeded noise (in a simulation; the card says so)."""
+    """Gradients as they may leave: clipped to a norm, with noise. Of a seed that the server knows, noise protects nothing."""
     if rules.clip is None:
         return dict(gradients)
     if "images" in gradients:
@@ -239,7 +243,7 @@ class DmGANSettings:
         lock_step: every update waits for every centre (the paper's algorithm 1).
         quorum: answers of an asynchronous update.
         update_timeout_s: after this, from its first answer, an update takes what is there.
-        max_staleness: bound on tau; none: four updates per centre.
+        max_staleness: bound on tau; none: twenty updates per centre, so that one ten times slower is still heard.
         staleness_power: a.
         weights: pi_j by number of patches, or equal.
         swap_every: updates after which discriminators change places (md_gan).
@@ -287,7 +291,11 @@ class DmGANPlan:
 
 @dataclass
 class _Centre:
-    """The server's view of a centre: version and chain of its state, local steps done, size of its next job."""
+    """The server's view of a centre.
+
+    version, made_by: of its state, and the unit that made it. chain: all that its next job builds on. step: local steps
+    done. batches: size of its next job. refused: answers in a row that were none.
+    """
 
     version: int = 0
     chain: str = ""
@@ -296,6 +304,7 @@ class _Centre:
     batches: int = 1
     refused: int = 0
     swapped_from: str = ""
+    made_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -334,13 +343,21 @@ class DmGAN(Strategy):
         self._units, self._plan, self._clock = units, plan, clock
         self._members = {member.centre: member for member in plan.members}
         self._spec = GeneratorSpec.model_validate(plan.spec)
+        self._done = _Progress("")
         self._used: list[str] = []  # units whose answers are in the generator and not yet in the recorded progress
 
     def share(self, centres: Centres) -> Exchange[Shared]:
         try:
             return (yield from self._share(centres))
         except FederationFailed as problem:
-            return Shared(problems=[str(problem)])
+            return Shared(problems=[str(problem)], federations=[self._record()])
+
+    def _record(self) -> FederationRecord:
+        plan, done = self._plan, self._done
+        return FederationRecord(
+            plan.arm, plan.task, plan.strategy, "federation", done.update, done.summary, self._clock.rows, done.measured,
+            plan.settings.transport,
+        )  # fmt: skip
 
     def _share(self, centres: Centres) -> Exchange[Shared]:
         plan, settings, self._centres = self._plan, self._plan.settings, centres
@@ -364,14 +381,13 @@ class DmGAN(Strategy):
             if plan.fidelity.due(self._done.update, settings.updates):
                 preview = yield from self._measure(reference)
                 self._save()
+            elif self._clock.real:
+                # Answers of a replay would come in another order: only what is recorded counts.
+                self._save()
         if preview is None:  # the run was ended after its last update
             preview = yield from self._measure(reference, again=True)
         self._clock.drop_outstanding()
         done = self._done
-        record = FederationRecord(
-            plan.arm, plan.task, plan.strategy, "federation", done.update, done.summary, self._clock.rows, done.measured,
-            settings.transport,
-        )  # fmt: skip
         card = {
             "data_card": {centre: facts["data_card"] for centre, facts in done.facts.items()},
             "trained_on": {centre: facts["trained_on"] for centre, facts in done.facts.items()},
@@ -380,14 +396,15 @@ class DmGAN(Strategy):
         made = Generated(
             done.identity, plan.spec, self._generator.model.shared_arrays(), tuple(done.facts), card, preview
         )
-        return Shared(generators={(plan.arm, plan.task): made}, federations=[record])
+        return Shared(generators={(plan.arm, plan.task): made}, federations=[self._record()])
 
     def _key(self, reference: Reference) -> str:
         plan, f = self._plan, self._plan.fidelity
         return digest({
             "dm_gan": [plan.arm, plan.task, plan.strategy], "spec": plan.spec, "seed": plan.build_seed,
             "settings": asdict(plan.settings), "device": plan.device,
-            "members": [[m.centre, m.body, self._units.data.get((m.centre, plan.task), "")] for m in plan.members],
+            "members": [[m.centre, m.body, *self._units.of_centre(m.centre, plan.task)] for m in plan.members],
+            "server": [torch.__version__, processor(plan.device)],
             "fidelity": [f.every, f.images, list(f.spaces), f.body, list(reference.units)],
             "code": self._units.code, "clock": self._clock.identity,
         })  # fmt: skip
@@ -421,7 +438,7 @@ class DmGAN(Strategy):
         if settings.exchange == "images":
             plain = {FAKE + phase: images for phase, images in self._generator.images(tag.version, draw).items()}
         else:
-            plain = {GENERATOR + n: a.numpy() for n, a in averaged_state(self._generator.generator).items()}
+            plain = {GENERATOR + name: array for name, array in self._generator.weights(tag.version).items()}
         try:
             if not all(np.isfinite(array).all() for array in plain.values()):
                 raise ValueError("the generator is not finite; lower learning_rate")
@@ -434,7 +451,7 @@ class DmGAN(Strategy):
         body = member.body | {
             "federation": self._federation, "version": number, "from_step": draw.from_step, "batches": draw.batches,
             "exchange": settings.exchange, "gradients": asdict(settings.gradients), "transport": settings.transport,
-            "fresh": centre.fresh, "introduce": name not in self._done.facts,
+            "fresh": centre.fresh, "state_unit": centre.made_by, "introduce": name not in self._done.facts,
             "send_discriminator": bool(settings.swap_every and (self._done.update + 1) % settings.swap_every == 0),
         }  # fmt: skip
         inputs = [self._identities[tag.version], centre.chain, centre.swapped_from]
@@ -496,7 +513,8 @@ class DmGAN(Strategy):
         if reply is None:
             summary.lost += 1
             clock.note(arrival, tag.version, _KIND, arrival.fate.lost or "lost")
-            if clock.unreachable(name):
+            # A simulated dropout is declared; real losses in a row mean that something is wrong there.
+            if clock.real or clock.unreachable(name):
                 centre.refused += 1
                 if clock.gone(name) or centre.refused >= self._plan.settings.refusals:
                     summary.gone[name] = clock.now
@@ -507,6 +525,7 @@ class DmGAN(Strategy):
             summary.state_lost.append((name, done.update))
             clock.note(arrival, tag.version, _KIND, "refused")
             centre.version, centre.fresh, centre.chain = 0, done.update + 1, digest(["fresh", done.update])
+            centre.made_by = ""
             done.idle.append(name)
             return None
         problem = self._trouble_with(reply, tag)
@@ -528,40 +547,57 @@ class DmGAN(Strategy):
     def _accept(self, arrival: Arrival, reply: Reply, tag: _Tag, centre: _Centre) -> _Contribution | None:
         settings, done, name = self._plan.settings, self._done, arrival.centre
         centre.version, centre.chain, centre.refused = centre.version + 1, reply.unit, 0
+        centre.made_by = reply.unit
         centre.step, centre.swapped_from = centre.step + tag.draw.batches, ""
         done.swapping.pop(name, None)  # another centre's discriminator has arrived; the next job would set it back
-        done.facts.setdefault(name, {k: reply.body[k] for k in _FACTS if k in reply.body})
         done.seen[name] = done.seen.get(name, 0) + tag.draw.batches * int(reply.body["images_per_step"])
         done.idle.append(name)
         self._used.append(reply.unit)
         self._note_error(float(reply.body["transport_error"]))
         if settings.adapt:
-            centre.batches = adapted(centre.batches, reply.finished - reply.started, arrival.fate)
+            centre.batches = adapted(centre.batches, reply.finished - reply.started, arrival.fate, self._largest_job())
         if settings.swap_every:
             sent = {n: a for n, a in reply.arrays.items() if n.startswith(DISCRIMINATOR)}
             if sent:
                 done.swapping[name] = sent
         staleness = self._generator.version - tag.version
-        bound = settings.max_staleness if settings.max_staleness is not None else 4 * len(self._members)
+        bound = settings.max_staleness if settings.max_staleness is not None else STALENESS * len(self._members)
         if staleness > bound:
             done.summary.stale += 1
             self._clock.note(arrival, tag.version, _KIND, "stale", staleness)
             return None
         done.summary.used += 1
+        done.facts.setdefault(name, {k: reply.body[k] for k in _FACTS if k in reply.body})
         self._clock.note(arrival, tag.version, _KIND, "used", staleness)
         return _Contribution(name, reply.unit, staleness, self._gradients(reply, tag))
+
+    def _largest_job(self) -> int:
+        """Batches of a job at most: by number, and by the bytes of their images."""
+        if self._plan.settings.exchange == "generator":
+            return LARGEST_JOB
+        down, _ = job_bytes(self._spec, 1, repeats_of(self._generator.model), self._plan.settings.transport)
+        return max(1, min(LARGEST_JOB, LARGEST_BYTES // down))
 
     def _trouble_with(self, reply: Reply, tag: _Tag) -> str:
         """A code for why an answer cannot be used; empty: it can."""
         if not reply.ok:
             return reply.code
-        if not self._fits(reply, tag):
+        if not self._fits(reply, tag) or not self._fits_swap(reply, tag):
             return "wrong_shapes"
         return (
             ""
             if sound(reply.body, ("images_per_step",), () if reply.centre in self._done.facts else _FACTS)
             else "bad_body"
         )
+
+    def _fits_swap(self, reply: Reply, tag: _Tag) -> bool:
+        """Whether a discriminator came where one was asked for, and only there, and is one of this model."""
+        every = self._plan.settings.swap_every
+        sent = {n.removeprefix(DISCRIMINATOR): a for n, a in reply.arrays.items() if n.startswith(DISCRIMINATOR)}
+        if not (every and (tag.version + 1) % every == 0):
+            return not sent
+        own = averaged_state(self._generator.model.networks["discriminator"], copy=False)
+        return fits(sent, {name: tensor.cpu().numpy() for name, tensor in own.items()})
 
     def _fits(self, reply: Reply, tag: _Tag) -> bool:
         """Whether an answer has the shapes of what was asked for; finite it is, or the envelope would have refused it."""
@@ -612,7 +648,10 @@ class DmGAN(Strategy):
 
     def weight_of(self, centre: str, staleness: int, answers: int) -> float:
         """Weight of an answer among those of an update."""
-        return self._pi[centre] * len(self._pi) * (1 + staleness) ** -self._plan.settings.staleness_power / answers
+        # Over the centres that are left: of those that are gone no weight is kept.
+        left = {name: pi for name, pi in self._pi.items() if name == centre or name not in self._done.summary.gone}
+        share = self._pi[centre] / sum(left.values())
+        return share * len(left) * (1 + staleness) ** -self._plan.settings.staleness_power / answers
 
     def _swap(self) -> None:
         """Each discriminator goes to another centre: round by an offset that is drawn anew each time."""
@@ -636,8 +675,6 @@ class DmGAN(Strategy):
             self._units, reference, done.identity, self._generator.model.shared_arrays(), preview=last,
             label=f"fidelity of {plan.arm} after update {done.update}",
         )  # fmt: skip
-        if not reply.ok:
-            raise FederationFailed(f"centre {reply.centre!r} could not measure {plan.arm} ({reply.code})")
         if not again:
             done.measured += [
                 {
@@ -686,6 +723,11 @@ class DmGAN(Strategy):
             summary_of(info["summary"]), info["facts"], info["measured"], info["seen"],
             {n: {key: arrays[f"swapping.{n}.{key}"] for key in keys} for n, keys in info["swapping"].items()},
         )  # fmt: skip
+        for name in [name for name in self._done.summary.gone if not self._clock.gone(name)]:
+            # Asked again: it may be back.
+            del self._done.summary.gone[name]
+            self._done.centres[name].refused = 0
+            self._done.idle.append(name)
         self._identities = {int(version): identity for version, identity in info["identities"].items()}
         self._generator.load_state(arrays, info["update"])
         self._clock.load_state(info["clock"])
@@ -697,20 +739,38 @@ class DmGAN(Strategy):
 
 
 _KIND = "train_discriminator"
+# Default bound on staleness, in updates per centre.
+STALENESS = 20
 _FACTS = ("data_card", "trained_on", "images_per_step")
 # Share of a deployed centre's time that is to be computing.
 _COMPUTING = 0.8
 LARGEST_JOB = 256
+# Images of a job; more would wait longer on a hospital's line than they save.
+LARGEST_BYTES = 128 * 1024**2
 
 
-def adapted(batches: int, computing_s: float, fate: Fate) -> int:
+def adapted(batches: int, computing_s: float, fate: Fate, largest: int = LARGEST_JOB) -> int:
     """Batches of a centre's next job, so that most of its round trip is computing.
 
-    Moves half of the way (in the logarithm): one slow message is no new line.
+    Moves half of the way (in the logarithm), and at most by a factor of two: one slow message is no new line.
     """
     around_s = max(0.0, fate.finished_s - fate.sent_s - computing_s)
     wanted = around_s * _COMPUTING / (1 - _COMPUTING) / max(computing_s / batches, 1e-6)
-    return int(min(LARGEST_JOB, max(1, round(math.sqrt(batches * max(wanted, 1.0))))))
+    half_way = min(2.0 * batches, max(batches / 2, math.sqrt(batches * max(wanted, 1.0))))
+    return int(min(largest, max(1, round(half_way))))
+
+
+def repeats_of(model: ConvolutionalGAN) -> int:
+    """Batches of generated images that the discriminator takes in one training step."""
+    return sum(phase.repeats for phase in adversarial_phases(model)[0])
+
+
+def job_problem(spec: GeneratorSpec, batches: int, transport: Transport) -> str | None:
+    """Why a job of so many batches cannot be sent, if it cannot; to be asked where models have shapes only."""
+    down, _ = job_bytes(spec, batches, repeats_of(build_gan(spec, 0)), transport)
+    if down <= MAX_BYTES:
+        return None
+    return f"a job of {batches} batches holds {down / 1e9:.1f} GB of images; lower batches_per_job, or set exchange: generator"
 
 
 def job_bytes(spec: GeneratorSpec, batches: int, repeats: int, transport: Transport) -> tuple[int, int]:

@@ -78,8 +78,9 @@ def train_round(
         number, name = key.split(".")
         parameter = parameters[int(number)]
         value = torch.from_numpy(np.array(array))
+        # The count of steps lies beside the parameter, where a fused optimizer wants it.
         trainer.optimizer.state[parameter][name] = (
-            value if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+            value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
         )
     loss = trainer.advance(steps)
     kept = {} if optimizer == "reset" else {
@@ -97,8 +98,9 @@ def validate(
 ) -> tuple[float, nn.Module]:  # fmt: skip
     """AUPRC of averaged weights on the receiver's validation patches, and the network as it was validated."""
     network = loaded(spec, weights, training, device)
-    chosen = np.linspace(0, len(own) - 1, min(len(own), _STATISTICS_IMAGES)).astype(int)
-    recompute_batch_norm(network, own.take(chosen), training.normalise, precision)
+    if training.batch_norm_on is not None:
+        chosen = np.linspace(0, len(own) - 1, min(len(own), _STATISTICS_IMAGES)).astype(int)
+        recompute_batch_norm(network, own.take(chosen), training.normalise, precision)
     probability = predict(network, validation, device=device, precision=precision, normalise=training.normalise)
     assert validation.labels is not None
     return average_precision(validation.labels, probability[:, 1]), network
@@ -172,23 +174,34 @@ class FedAvgClassifier:
 
     def __init__(self, units: Units, federation: ClassifierFederation, clock: Clock):
         self._units, self._federation, self._clock = units, federation, clock
+        self._rounds: Rounds | None = None
 
     def train(self, centres: Centres) -> Exchange[Adopted]:
         """The exchange; a failure is in its outcome."""
         try:
             return (yield from self._train(centres))
         except FederationFailed as problem:
-            return Adopted(None, problems=(str(problem),))
+            record = self._record(self._rounds.done) if self._rounds is not None else None
+            return Adopted(None, record, (str(problem),))
+
+    def _record(self, done: Outcome) -> FederationRecord:
+        f = self._federation
+        return FederationRecord(
+            f.arm, f.task, "fedavg_classifier", "federation", done.round, done.summary, self._clock.rows, [],
+            f.settings.transport,
+        )  # fmt: skip
 
     def _train(self, centres: Centres) -> Exchange[Adopted]:
         f = self._federation
-        receiver = f.members[0]
+        receiver, select = f.members[0], f.validation["training"]["select"]
         network = ClassifierSpec.model_validate(f.spec).build(f.seed)
         initial = {name: tensor.numpy() for name, tensor in averaged_state(network).items()}
         key = digest({
             "classifier": [f.arm, f.task, f.spec, f.seed, f.validation, f.aggregation, dict(f.options)],
             "settings": vars(f.settings), "code": self._units.code, "clock": self._clock.identity,
-            "members": [[m.centre, m.body, self._units.data.get((m.centre, f.task), "")] for m in f.members],
+            "members": [[m.centre, m.body, *self._units.of_centre(m.centre, f.task)] for m in f.members],
+            # Initial weights may come from a file whose content its name does not tell.
+            "pretrained": f.adoption["pretrained_sha256"],
         })  # fmt: skip
 
         def after_round(done: Outcome, now_s: float) -> Exchange[list[dict[str, Any]]]:
@@ -198,21 +211,21 @@ class FedAvgClassifier:
                 label=f"{f.label} · validation of round {done.round}",
             )  # fmt: skip
             (reply,) = yield from gather([job])
-            if not reply.ok:
-                raise FederationFailed("; ".join(problems_of([reply])))
-            auprc = float(reply.body["val_auprc"])
+            auprc = reply.body.get("val_auprc")
+            if not reply.ok or not isinstance(auprc, float):
+                raise FederationFailed(f"{f.label}: centre {reply.centre!r} could not validate it ({reply.code})")
             # Equal rounds: the latest, as in `fit_classifier`.
-            if all(auprc >= row["val_auprc"] for row in done.measured):
+            if select == "last" or all(auprc >= row["val_auprc"] for row in done.measured):
                 done.best = dict(done.weights)
             return [{"round": done.round, "val_auprc": auprc, "virtual_s": now_s}]
 
-        rounds = Rounds(
+        self._rounds = Rounds(
             self._units, centres, key=key, kind="train_classifier_round", label=f.label, members=f.members,
             settings=f.settings, clock=self._clock, initial=initial, after_round=after_round,
             aggregator=Aggregator(f.aggregation, f.options, [n for n, part in parts(network).items() if part == "statistic"]),
         )  # fmt: skip
-        done = yield from rounds.run()
-        best = max(done.measured, key=lambda row: (row["val_auprc"], row["round"]))
+        done = yield from self._rounds.run()
+        best = max(done.measured, key=lambda row: (select == "best" and row["val_auprc"], row["round"]))
         history = {
             "step": [row["round"] * f.settings.local_steps for row in done.measured],
             "val_auprc": [row["val_auprc"] for row in done.measured],
@@ -227,10 +240,7 @@ class FedAvgClassifier:
             arrays={f"weights.{name}": array for name, array in done.best.items()}, label=f.label,
         )  # fmt: skip
         (reply,) = yield from gather([job])
-        record = FederationRecord(
-            f.arm, f.task, "fedavg_classifier", "federation", done.round, done.summary, self._clock.rows, [],
-            f.settings.transport,
-        )  # fmt: skip
+        record = self._record(done)
         if not reply.ok:
             return Adopted(None, record, tuple(problems_of([reply])))
         return Adopted(reply, record)

@@ -201,12 +201,29 @@ class FedAvgGAN(Strategy):
 
     def __init__(self, units: Units, federation: Federation, clock: Clock):
         self._units, self._federation, self._clock = units, federation, clock
+        self._rounds: Rounds | None = None
 
     def share(self, centres: Centres) -> Exchange[Shared]:
         try:
             return (yield from self._share(centres))
         except FederationFailed as problem:
-            return Shared(problems=[str(problem)])
+            return Shared(
+                problems=[str(problem)], federations=[self._record(self._rounds.done)] if self._rounds else []
+            )
+
+    def _record(self, done: Outcome) -> FederationRecord:
+        f = self._federation
+        return FederationRecord(
+            f.arm,
+            f.task,
+            f.strategy,
+            f.series,
+            done.round,
+            done.summary,
+            self._clock.rows,
+            done.measured,
+            f.settings.transport,
+        )
 
     def _share(self, centres: Centres) -> Exchange[Shared]:
         f = self._federation
@@ -223,7 +240,7 @@ class FedAvgGAN(Strategy):
             "settings": [f.settings.rounds, f.settings.local_steps, f.settings.quorum, f.settings.round_timeout_s,
                          f.settings.attempts, f.settings.transport, f.settings.step_s],
             "rules": vars(f.rules), "aggregation": [f.aggregation, dict(f.options), f.turns],
-            "members": [[m.centre, m.body, list(m.inputs), self._units.data.get((m.centre, f.task), "")] for m in members],
+            "members": [[m.centre, m.body, list(m.inputs), *self._units.of_centre(m.centre, f.task)] for m in members],
             "fidelity": [f.fidelity.every, f.fidelity.images, list(f.fidelity.spaces), f.fidelity.body, list(reference.units)],
             "code": self._units.code, "clock": self._clock.identity,
         })  # fmt: skip
@@ -238,8 +255,6 @@ class FedAvgGAN(Strategy):
                 self._units, reference, done.identity, self._shared_arrays(spec, done.weights), preview=last,
                 label=f"fidelity of {label} after round {done.round}",
             )  # fmt: skip
-            if not reply.ok:
-                raise FederationFailed(f"centre {reply.centre!r} could not measure {label} ({reply.code})")
             if last and (images := preview_of(reply)) is not None:
                 preview.append(images)
             return [
@@ -251,25 +266,15 @@ class FedAvgGAN(Strategy):
                 for metric, value in reply.body["distances"].items() for member in members
             ]  # fmt: skip
 
-        rounds = Rounds(
+        self._rounds = Rounds(
             self._units, centres, key=key, kind="train_round", label=label, members=members, settings=f.settings,
             aggregator=Aggregator(f.aggregation, f.options, plain), clock=self._clock, initial=initial, turns=f.turns,
             at_server=[name for name in initial if name.startswith("average.") and f.rules.ema == "rebuild"],
             correct=self._rebuild(spec), after_round=after_round,
             introduction=("data_card", "trained_on", "images_per_step"),
         )  # fmt: skip
-        done = yield from rounds.run()
-        record = FederationRecord(
-            f.arm,
-            f.task,
-            f.strategy,
-            f.series,
-            done.round,
-            done.summary,
-            self._clock.rows,
-            done.measured,
-            f.settings.transport,
-        )
+        done = yield from self._rounds.run()
+        record = self._record(done)
         if f.series == "alone":
             return Shared(federations=[record])
         if not preview:  # the run was ended after its last round: what was measured then is recorded
@@ -284,7 +289,8 @@ class FedAvgGAN(Strategy):
             "history": {},
         }
         made = Generated(
-            done.identity, f.spec, self._shared_arrays(spec, done.weights), tuple(m.centre for m in members), card,
+            done.identity, f.spec, self._shared_arrays(spec, done.weights),
+            (*(member.centre for member in members), *(f.pooled or {})), card,
             preview[0] if preview else None,
         )  # fmt: skip
         return Shared(generators={(f.arm, f.task): made}, federations=[record])

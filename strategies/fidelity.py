@@ -142,6 +142,12 @@ class Fidelity:
         bad = [reply for reply in replies if not reply.ok]
         if bad:
             raise FederationFailed(f"centre {bad[0].centre!r} did not send sums of features ({bad[0].code})")
+        try:
+            return self._reference(replies)
+        except (KeyError, TypeError, ValueError) as problem:
+            raise FederationFailed(f"sums of features cannot be used: {problem}") from None
+
+    def _reference(self, replies: Sequence[Reply]) -> Reference:
         arrays: dict[str, np.ndarray] = {}
         floors: dict[str, float] = {}
         for space in self.spaces:
@@ -155,7 +161,11 @@ class Fidelity:
 
     def measurement(self, units: Units, reference: Reference, identity: str, weights: Mapping[str, np.ndarray],
                     *, preview: bool, label: str) -> Exchange[Reply]:  # fmt: skip
-        """Have a generator measured; with `preview` the reply holds some of its images."""
+        """Have a generator measured; with `preview` the reply holds some of its images.
+
+        Raises:
+            FederationFailed: it was not.
+        """
         body = self.body | {"images": self.images, "preview": preview}
         arrays = {f"weights.{k}": v for k, v in weights.items()} | {
             f"reference.{k}": v for k, v in reference.arrays.items()
@@ -170,4 +180,10 @@ class Fidelity:
             label=label,
         )
         (reply,) = yield from gather([job])
+        found = reply.body.get("distances")
+        wanted = {FEATURE_SPACES[space].distance for space in self.spaces}
+        if not reply.ok:
+            raise FederationFailed(f"{label}: centre {reply.centre!r} could not measure it ({reply.code})")
+        if not isinstance(found, dict) or set(found) != wanted or not all(isinstance(v, float) for v in found.values()):
+            raise FederationFailed(f"{label}: centre {reply.centre!r} sent no distances")
         return reply

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models import GenerativeTrainer, GeneratorSpec, Phase
 from models.convolutional_gan import ConvolutionalGAN
+from models.federated_parts import averaged_state
 from models.fit_generative import batch_labels, fresh_batches, phase_stream
 from models.generative import Batch, Logs
 
@@ -91,8 +92,13 @@ class RemoteGenerator:
     # -- versions ------------------------------------------------------------------------------------------------
 
     def keep_version(self) -> None:
-        """Put the present weights into the ring."""
-        self._ring[self.version] = {name: p.detach().clone() for name, p in self.generator.named_parameters()}
+        """Put the present weights (and batch norm's statistics) into the ring."""
+        kept = averaged_state(self.generator, copy=False)
+        self._ring[self.version] = {name: tensor.detach().clone() for name, tensor in kept.items()}
+
+    def weights(self, version: int) -> dict[str, np.ndarray]:
+        """A version as it travels: what `models.federated_parts.load_averaged` takes."""
+        return {name: tensor.cpu().contiguous().numpy() for name, tensor in self._ring[version].items()}
 
     def forget_versions(self, needed: set[int]) -> None:
         """Drop versions that no job under way was made from; the present one stays."""
@@ -190,6 +196,7 @@ class RemoteGenerator:
             noise = self.model.noise(self._batch_size, phase_stream(seed, self._generating, self.version, 0))
             scratch(noise, None if labels is None else labels.to(noise.device))
         self.follow_statistics()
+        self.keep_version()
 
     # -- state ---------------------------------------------------------------------------------------------------
 

@@ -132,6 +132,7 @@ class _Local:
     version: int = 0
     chain: str = ""
     fresh: int = 0
+    made_by: str = ""
 
 
 class Rounds:
@@ -176,6 +177,11 @@ class Rounds:
         self._local = {name: _Local() for name in self._members}
         self._at_server, self._introduction = frozenset(at_server), tuple(introduction)
         self._done = Outcome(initial, digest([key, "initial"]))
+
+    @property
+    def done(self) -> Outcome:
+        """What the federation has come to, also when it failed."""
+        return self._done
 
     def run(self) -> Exchange[Outcome]:
         """All rounds that are not recorded yet.
@@ -291,7 +297,7 @@ class Rounds:
         body = member.body | {
             "federation": self._key, "round": number, "from_step": number * steps, "steps": steps,
             "transport": self._settings.transport, "fresh": local.fresh, "attempt": attempt,
-            "introduce": name not in self._done.facts,
+            "introduce": name not in self._done.facts, "state_unit": local.made_by,
         }  # fmt: skip
         inputs = [self._done.identity, local.chain, *member.inputs]
         label = f"{self._label} · round {number + 1} of {self._settings.rounds}"
@@ -312,7 +318,7 @@ class Rounds:
         if reply.code == "state_lost" and local.version:
             summary.state_lost.append((arrival.centre, number))
             clock.note(arrival, number, self._kind, "refused")
-            local.version, local.fresh, local.chain = 0, number + 1, digest(["fresh", number])
+            local.version, local.fresh, local.chain, local.made_by = 0, number + 1, digest(["fresh", number]), ""
             self._send(arrival.centre, attempt, encoded)
             return None
         problem = self._trouble_with(reply)
@@ -321,7 +327,7 @@ class Rounds:
             clock.note(arrival, number, self._kind, "refused")
             self._centres.discard([reply.unit])  # a resumed run asks again instead of reading it once more
             return None
-        local.version, local.chain = local.version + 1, reply.unit
+        local.version, local.chain, local.made_by = local.version + 1, reply.unit, reply.unit
         summary.used += 1
         self._note_error(float(reply.body.get("transport_error", 0.0)))
         clock.note(arrival, number, self._kind, "used")

@@ -157,7 +157,9 @@ class Consortium:
         members = [self.member(centre, settings, **changes) for centre in self.here.datasets]
         common = ("size", "subset_seed", "classifier", "training", "compute")
         validation = {key: members[0].body[key] for key in common}
-        adoption = validation | {"cell": {"arm": "arm"}, "seed": 1, "fine_tune": fine_tune, "send_classifier": True}
+        adoption = validation | {
+            "cell": {"arm": "arm"}, "seed": 1, "fine_tune": fine_tune, "send_classifier": True, "pretrained_sha256": None,
+        }  # fmt: skip
         federation = ClassifierFederation(
             arm="arm", task="task", label="arm of A", spec=SPEC.model_dump(mode="json"), seed=seed, members=members,
             settings=settings, aggregation=aggregation, options={}, validation=validation, adoption=adoption,
@@ -295,19 +297,35 @@ def test_without_a_quorum_the_cell_fails_with_one_line_and_is_not_tested(consort
     clock = both.here.clock({"B": Availability(outages=((3, math.inf),))})
     centres = both.here.centres()
     adopted = both.run(centres, RoundSettings(3, 2, quorum=2), clock=clock)
-    assert adopted.reply is None and adopted.record is None
+    assert adopted.reply is None
+    assert (adopted.record.rounds, adopted.record.summary.lost) == (1, 1), "what happened is told all the same"
     (problem,) = adopted.problems
     assert problem.startswith("arm of A: round 2 had 1 good answers and the quorum is 2; no answer of B")
     assert not centres.sent("adopt_classifier")
 
 
-@pytest.mark.parametrize(("kind", "there"), [("validate_classifier", False), ("adopt_classifier", True)])
-def test_a_receiver_that_cannot_validate_or_adopt_is_named(kind, there, consortium):
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("validate_classifier", "arm of A: centre 'A' could not validate it (diverged)"),
+        ("adopt_classifier", "adopt_classifier at centre 'A': diverged"),
+    ],
+)
+def test_a_receiver_that_cannot_validate_or_adopt_is_named(kind, told, consortium):
     both = consortium(A=12, B=12)
     fail = lambda job, reply: replace(reply, code="diverged", arrays={}) if job.kind == kind else None  # noqa: E731
     adopted = both.run(both.here.centres(spoil=fail), RoundSettings(1, 1))
-    assert adopted.reply is None and adopted.problems == (f"{kind} at centre 'A': diverged",)
-    assert (adopted.record is not None) == there, "what was trained is told even if it could not be tested"
+    assert adopted.reply is None and adopted.problems == (told,)
+    assert adopted.record.summary.used == 2, "what was trained is told even if it could not be tested"
+
+
+def test_the_last_round_is_taken_where_that_was_asked_for(consortium, same_arrays):
+    both = consortium(A=12, B=12)
+    centres = both.here.centres(spoil=scripted(0.9, 0.5))
+    both.run(centres, RoundSettings(2, 1), training=training(select="last").model_dump(mode="json"))
+    (job,) = centres.sent("adopt_classifier")
+    same_arrays(job.arrays, centres.sent("validate_classifier")[1].arrays)
+    assert job.body["best"] == {"step": 2, "val_auprc": 0.5}
 
 
 @pytest.mark.parametrize("transport", ["fp16", "int8"])
@@ -336,7 +354,7 @@ def test_a_server_that_was_killed_goes_on_to_the_same_classifier(stop_after, con
         validated = {}
 
         def spoil(job, reply, validated=validated):
-                if job.kind != "validate_classifier":
+            if job.kind != "validate_classifier":
                 return None
             number = validated.setdefault(job.unit, len(validated) + 1)
             return replace(reply, body={"val_auprc": values[number]})

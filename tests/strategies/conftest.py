@@ -185,3 +185,22 @@ def same_arrays():
             assert difference <= within, f"{name} differs by {difference:.3g}"
 
     return check
+
+
+@pytest.fixture(scope="session")
+def split_patches():
+    """Function: patches of so many patients, one of each label, a third of the patients in each split.
+
+    Positives have a bright spot `contrast` grey levels above their noise, so that a classifier can learn them.
+    """
+
+    def make(patients, seed, contrast=60):
+        patches = dataset(patients, seed)
+        table = patches.full_table.assign(
+            split=[("train", "val", "test")[p % 3] for p in patches.full_table["patient"]]
+        )
+        pixels = patches.pixels.astype(np.int64)
+        pixels[patches.labels == 1, :, 8:24, 8:24] += contrast
+        return replace(patches, pixels=np.clip(pixels, 0, 255).astype(np.uint8), full_table=table)
+
+    return make

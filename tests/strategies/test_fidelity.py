@@ -1,0 +1,224 @@
+"""Fidelity: members' sums are those of their union, halves are by patient, and a measured distance is one taken by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clients.app import answer
+from federation.errors import explain
+from federation.exchange import run_together
+from federation.job import Job
+from metrics.feature_spaces import FEATURE_SPACES
+from metrics.frechet import FeatureSums, frechet_distance
+from models.generative import GenerativeModel
+from strategies import fidelity, one_shot
+from strategies.rounds import FederationFailed
+
+SPACES = ("texture",)
+COMPUTE = {"device": "cpu", "threads": 1, "precision": "fp32"}
+PLAYS = {"partition-id": 0}
+
+
+def close(a: FeatureSums, b: FeatureSums):
+    assert a.count == b.count
+    for one, other in ((a.sum, b.sum), (a.outer, b.outer)):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-9 * np.abs(other).max())
+
+
+def by_hand(images):
+    return FeatureSums.of(FEATURE_SPACES["texture"](images))
+
+
+def some_images(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 1, 16, 16)).astype(np.uint8)
+
+
+def measuring(here, spec, **changes):
+    return replace(here.fidelity(spec), spaces=SPACES, **changes)
+
+
+def ask(centres, exchange):
+    return run_together(centres, {0: exchange})[0]
+
+
+# -- sums ----------------------------------------------------------------------------------------------------
+
+
+@given(
+    cuts=st.lists(st.integers(1, 29), max_size=3, unique=True), first=st.lists(st.booleans(), min_size=30, max_size=30)
+)
+def test_sums_of_members_and_halves_add_up_to_those_of_the_union(cuts, first):
+    images, first = some_images(30), np.array(first)
+    members = zip(np.split(images, sorted(cuts)), np.split(first, sorted(cuts)), strict=True)
+    arrays = [fidelity.feature_sums(part, halves, SPACES) for part, halves in members]
+    halves = {
+        half: fidelity.sum_up([FeatureSums.from_arrays(one, f"texture.{half}") for one in arrays])
+        for half in fidelity.HALVES
+    }
+    close(halves["first"], by_hand(images[first]))
+    close(halves["second"], by_hand(images[~first]))
+    close(halves["first"] + halves["second"], by_hand(images))
+
+
+def test_sums_do_not_depend_on_the_batches_in_which_features_are_taken(monkeypatch):
+    images, first = some_images(11), np.arange(11) < 6
+    whole = fidelity.feature_sums(images, first, SPACES)
+    monkeypatch.setattr(fidelity, "_BATCH", 4)
+    parts = fidelity.feature_sums(images, first, SPACES)
+    assert whole.keys() == parts.keys() and not [n for n in whole if not n.startswith("texture.")]
+    for half in fidelity.HALVES:
+        close(*(FeatureSums.from_arrays(arrays, f"texture.{half}") for arrays in (whole, parts)))
+
+
+def test_the_reference_is_the_union_of_all_members_and_its_floor_the_distance_of_their_halves(lab):
+    here = lab(A=14, B=22)
+    centres = here.centres()
+    reference = ask(centres, measuring(here, here.spec()).reference(here.units))
+    own = {name: patches.select(label=1).uint8() for name, patches in here.datasets.items()}
+    close(FeatureSums.from_arrays(reference.arrays, "texture"), by_hand(np.concatenate([own["A"], own["B"]])))
+    assert reference.images == {"A": 14, "B": 22} and len(set(reference.units)) == 2
+    sums = [
+        fidelity.sum_up([FeatureSums.from_arrays(reply.arrays, f"texture.{half}") for reply in centres.replies])
+        for half in fidelity.HALVES
+    ]
+    assert reference.floors == {"fd_texture": pytest.approx(frechet_distance(*sums))}
+    assert reference.floors["fd_texture"] > 0
+
+
+def test_a_reference_without_a_space_still_counts_the_members_patches(lab):
+    here = lab(A=14, B=12)
+    reference = ask(here.centres(), here.fidelity(here.spec()).reference(here.units))
+    assert (reference.arrays, reference.floors, reference.images) == ({}, {}, {"A": 14, "B": 12})
+
+
+def test_a_member_that_does_not_answer_is_named_with_its_code(lab):
+    here = lab(A=14, B=12)
+    lost = here.centres(
+        spoil=lambda job, reply: replace(reply, code="diverged", arrays={}) if job.centre == "B" else None
+    )
+    with pytest.raises(FederationFailed, match=r"centre 'B' did not send sums of features \(diverged\)"):
+        ask(lost, measuring(here, here.spec()).reference(here.units))
+
+
+# -- the centre's duty ---------------------------------------------------------------------------------------
+
+
+def sums_of(here, folder, conditional=False, seed=1):
+    place = {"out": str(folder), "cache": str(folder)}
+    body = {"conditional": conditional, "seed": seed, "spaces": list(SPACES)}
+    return answer(Job("s", "u", "A", "feature_sums", body, place=place), PLAYS)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_halves_are_by_patient_and_of_the_classes_that_the_model_makes(conditional, lab, tmp_path):
+    """Every half holds whole patients: what one half sums to is a sum over patients, found among all of them."""
+    here = lab(A=11)
+    patches = here.datasets["A"]
+    reply = sums_of(here, tmp_path, conditional)
+    used = patches if conditional else patches.select(label=1)
+    assert reply.ok and reply.body == {"images": len(used)}
+    first = FeatureSums.from_arrays(reply.arrays, "texture.first")
+    features = FEATURE_SPACES["texture"](used.uint8())
+    patients = used.table["patient"].to_numpy()
+    assert first.count == 6 * (2 if conditional else 1), "the odd patient is in the first half"
+    # Which patients: least squares of the sum over the sums of each patient has 0 and 1 as its only solution.
+    per_patient = np.stack([features[patients == patient].sum(0) for patient in range(11)], 1)
+    weights, *_ = np.linalg.lstsq(per_patient, first.sum, rcond=None)
+    chosen = weights > 0.5
+    np.testing.assert_allclose(weights, chosen, atol=1e-6)
+    close(first, FeatureSums.of(features[chosen[patients]]))
+    close(FeatureSums.from_arrays(reply.arrays, "texture.second"), FeatureSums.of(features[~chosen[patients]]))
+
+
+def test_another_seed_deals_other_halves_and_the_same_seed_the_same(lab, tmp_path):
+    here = lab(A=30)
+    sums = [sums_of(here, tmp_path, seed=seed).arrays["texture.first.sum"] for seed in (1, 1, 2)]
+    assert np.array_equal(sums[0], sums[1]) and not np.allclose(sums[0], sums[2])
+
+
+def test_only_training_patches_are_summed(lab, tmp_path, monkeypatch):
+    here = lab(A=20)
+    patches = here.datasets["A"]
+    table = patches.full_table.assign(split=["train" if p < 12 else "test" for p in patches.full_table["patient"]])
+    here.datasets["A"] = replace(patches, full_table=table)
+    reply = sums_of(here, tmp_path)
+    train = by_hand(patches.select(label=1, patients=range(12)).uint8())
+    assert reply.body == {"images": 12}
+    close(fidelity.sum_up([FeatureSums.from_arrays(reply.arrays, f"texture.{h}") for h in fidelity.HALVES]), train)
+
+
+@pytest.mark.parametrize(("patients", "sent"), [(2 * fidelity.FEWEST, True), (2 * fidelity.FEWEST - 1, False)])
+def test_sums_of_a_few_images_are_not_sent(patients, sent, lab, tmp_path):
+    reply = sums_of(lab(A=patients), tmp_path)
+    assert reply.ok == sent and bool(reply.arrays) == sent
+    if not sent:
+        assert (reply.code, reply.numbers) == ("too_few_to_measure", {"have": 4, "need": 5})
+        assert "4" in explain("A", reply.code, "features of real patches", reply.numbers)
+
+
+# -- measuring -----------------------------------------------------------------------------------------------
+
+
+def test_due_after_every_so_many_rounds_and_always_after_the_last(lab):
+    here = lab(A=12)
+    three = measuring(here, here.spec(), every=3)
+    assert [number for number in range(1, 9) if three.due(number, 8)] == [3, 6, 8]
+    assert [number for number in range(1, 7) if three.due(number, 6)] == [3, 6]
+    only_pictures = replace(three, spaces=())
+    assert [number for number in range(1, 9) if only_pictures.due(number, 8)] == [8]
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_measured_distance_is_that_between_its_images_and_all_real_ones(conditional, lab):
+    here = lab(A=14, B=12)
+    spec = here.spec(conditional=conditional)
+    bodies = {c: {"conditional": conditional, "seed": 1} for c in here.datasets}
+    plan, centres = measuring(here, spec, bodies=bodies), here.centres()
+    reference = ask(centres, plan.reference(here.units))
+    model = spec.build(7)
+    assert isinstance(model, GenerativeModel)
+    weights = model.shared_arrays()
+    reply = ask(centres, plan.measurement(here.units, reference, "id", weights, preview=True, label="x"))
+    per_class = dict.fromkeys((0, 1) if conditional else (1,), plan.images)
+    drawn, labels = one_shot.synthesise(spec, weights, per_class, seed=2, device="cpu", precision="fp32")
+    real = [d if conditional else d.select(label=1) for d in here.datasets.values()]
+    expected = frechet_distance(by_hand(drawn), by_hand(np.concatenate([patches.uint8() for patches in real])))
+    assert reply.ok and reply.centre == "A"
+    assert reply.body["distances"] == {"fd_texture": pytest.approx(expected, rel=1e-6)}
+    # Fewer than PREVIEW of each class were drawn: all are shown.
+    shown = np.argsort(labels, kind="stable")
+    assert np.array_equal(reply.arrays["preview.pixels"], drawn[shown])
+    assert reply.arrays["preview.labels"].tolist() == sorted(labels.tolist())
+
+
+def test_a_measurement_sends_images_only_where_asked_and_so_many_of_each_class(lab):
+    here = lab(A=14)
+    spec = here.spec(conditional=True)
+    bodies = {"A": {"conditional": True, "seed": 1}}
+    plan, centres = measuring(here, spec, images=fidelity.PREVIEW + 3, bodies=bodies), here.centres()
+    reference = ask(centres, plan.reference(here.units))
+    weights = spec.build(7).shared_arrays()
+    with_pictures, without = (
+        ask(centres, plan.measurement(here.units, reference, "id", weights, preview=preview, label="x"))
+        for preview in (True, False)
+    )
+    assert np.bincount(with_pictures.arrays["preview.labels"]).tolist() == [fidelity.PREVIEW] * 2
+    assert not without.arrays and without.body == with_pictures.body
+    assert without.unit != with_pictures.unit
+
+
+def test_a_measurement_is_another_unit_for_another_generator_or_another_reference(lab):
+    here = lab(A=14)
+    plan, centres = measuring(here, here.spec()), here.centres()
+    reference = ask(centres, plan.reference(here.units))
+    weights = here.spec().build(7).shared_arrays()
+    units = {
+        ask(centres, plan.measurement(here.units, ref, identity, weights, preview=False, label="x")).unit
+        for ref, identity in (
+            (reference, "a"), (reference, "a"), (reference, "b"), (replace(reference, units=("other",)), "a"),
+        )
+    }  # fmt: skip
+    assert len(units) == 3

@@ -69,6 +69,16 @@ class BcdrSource(ArchiveSource):
         None, gt=0, description="of film, whose files do not say; digital images have 0.07"
     )
 
+    @property
+    def official(self) -> dict[str, int]:
+        """Counts of film and digital together on the repository's site; the sets for download are parts of it."""
+        return {"images": 3703 + 3612, "patients": 1010 + 724, "lesions": 1517 + 818}
+
+    @property
+    def in_papers(self) -> dict[str, int]:
+        """Szafranowska et al. (2022), of the sets that they used."""
+        return {"patients": 1010, "lesions": 1493, "masses": 639}
+
     def _exams(self, account: Account) -> list[Exam]:
         tables = self._tables(account)
         rows: dict[str, Row | None] = {}  # None: its row is a fault already

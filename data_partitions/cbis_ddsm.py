@@ -40,6 +40,9 @@ COLUMNS = (
     "patient_id", "breast_density", "left_or_right_breast", "image_view", "abnormality_id", "assessment", "pathology",
     IMAGE, MASK, CROP,
 )  # fmt: skip
+OFFICIAL = {
+    "mass train: rows": 1318, "mass test: rows": 378, "calcification train: rows": 1546, "calcification test: rows": 326,
+}  # fmt: skip
 PICTURES = (*EXTENSIONS, ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -74,6 +77,17 @@ class CbisDdsmSource(ArchiveSource):
     abnormalities: Literal["all", "mass", "calcification"] = Field("all", description="whose tables are read")
     official_split: bool = Field(True, description="the archive's test patients are the test split, and no one else is")
     spacing_mm: float | None = Field(None, gt=0, description="of a pixel; the files do not say")
+
+    @property
+    def official(self) -> dict[str, int]:
+        """Rows of the description tables that are read."""
+        wanted = "" if self.abnormalities == "all" else self.abnormalities
+        return {name: count for name, count in OFFICIAL.items() if name.startswith(wanted)}
+
+    @property
+    def in_papers(self) -> dict[str, int]:
+        """Masses in the study of differential privacy and conditional GANs: connected areas of masks, copies dropped."""
+        return {} if self.abnormalities == "calcification" else {"mass train: lesions": 1296, "mass test: lesions": 402}
 
     def _exams(self, account: Account) -> list[Exam]:
         rows, named = self._rows(account)

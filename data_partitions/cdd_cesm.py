@@ -53,6 +53,16 @@ class CddCesmSource(ArchiveSource):
     table: str | None = Field(None, description="the spreadsheet, .xlsx or .csv; found by its name when left out")
     spacing_mm: float | None = Field(None, gt=0, description="of a pixel; the files do not say")
 
+    @property
+    def official(self) -> dict[str, int]:
+        """Of the images of one kind: half of the archive's 2,006."""
+        return {"images": 1003, "patients": 326}
+
+    @property
+    def in_papers(self) -> dict[str, int]:
+        """A public preparation of the low-energy images; images with an outline."""
+        return {"malignant": 326} if self.images == "low_energy" else {}
+
     def _exams(self, account: Account) -> list[Exam]:
         folder = account.folder(FOLDERS[self.images], "images")
         table = self._table(folder.parent)

@@ -44,6 +44,16 @@ class InbreastSource(ArchiveSource):
     malignant: tuple[str, ...] = Field(("4", "4a", "4b", "4c", "5", "6"), description="BI-RADS that count as malignant")
     benign: tuple[str, ...] = Field(("1", "2", "3"), description="BI-RADS that count as benign; others have no label")
 
+    @property
+    def official(self) -> dict[str, int]:
+        """Counts of the whole archive as its authors give them."""
+        return {"images": 410, "patients": 115, "masses": 116}
+
+    @property
+    def in_papers(self) -> dict[str, int]:
+        """Szafranowska et al. (2022), whose rule for lesions this is."""
+        return {"images": 410, "patients": 115, "lesions": 3028, "masses": 116}
+
     def _exams(self, account: Account) -> list[Exam]:
         images = account.folder("AllDICOMs")
         rows, named = _rows(account, self._table(images.parent))

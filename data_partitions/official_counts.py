@@ -1,7 +1,9 @@
-"""What an archive says it holds, beside what was found in it.
+"""What an archive says it holds, and what papers found in it, beside what was found in it here.
 
-A source may have a property `official`: counts by name, of the whole archive, as its authors give them. Names are those
-of `counts_of`: images, patients, malignant (images), "site NAME", "split NAME".
+A source may have a property `official`: counts by name, of the whole archive, as its authors give them; and `in_papers`:
+the same from studies of it, which count by rules of their own. Names are those of `counts_of`: images, patients,
+malignant (images), lesions, masses, "site NAME", "split NAME", and "TABLE: rows" and "TABLE: lesions" of an archive
+whose tables are counted one by one.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 from data_partitions.exams import Cohort
 
-# Settings by which a source is only a part of its archive.
+# Settings by which a source is only a part of its archive; where one is None, it is the whole.
 PARTS = ("centre", "part", "images")
 
 
@@ -25,10 +27,16 @@ def counts_of(cohort: Cohort) -> dict[str, int]:
             counts[f"site {exam.site}"] += 1
         if exam.split:
             counts[f"split {exam.split}"] += 1
-    return dict(counts)
+        counts["lesions"] += len(exam.lesions)
+        counts["masses"] += sum(lesion.kind == "mass" for lesion in exam.lesions)
+    for table, steps in cohort.report.get("counts", {}).items():
+        for step in ("rows", "lesions"):
+            counts[f"{table}: {step}"] = steps[f"{step}_benign"] + steps[f"{step}_malignant"]
+    return {name: count for name, count in counts.items() if count or name not in ("lesions", "masses")}
 
 
 def whole_archive(source: Any) -> Any:
     """The source without what makes it one centre's part of its archive."""
     archive = getattr(source, "archive", source)
-    return archive.model_copy(update={name: None for name in PARTS if name in type(archive).model_fields})
+    fields = type(archive).model_fields
+    return archive.model_copy(update={name: None for name in PARTS if name in fields and fields[name].default is None})

@@ -74,6 +74,11 @@ class OmiDbSource(ArchiveSource):
         description="skip: a part of the images was obtained; those that are not there are counted and left out",
     )
 
+    @property
+    def in_papers(self) -> dict[str, int]:
+        """Szafranowska et al. (2022), in the part that their generator was trained on; the database itself grows."""
+        return {"masses": 2215}
+
     def _exams(self, account: Account) -> list[Exam]:
         data, images = account.folder("data"), account.folder("images")
         entries: dict[str, Entry] = {}

@@ -107,23 +107,25 @@ def _amounts(scenario: Scenario, held: list[Held]) -> dict[str, Any]:
 
 
 def _official(held: list[Held], cache: Path) -> list[dict[str, Any]]:
-    """Counts found in each archive beside its authors' own; nothing where no source knows any."""
+    """Counts found in each archive beside its authors' own and those of papers; nothing where no source knows any."""
     rows, seen = [], set()
     for one in held:
         archive = whole_archive(one.source)
         key = archive.model_dump_json()
         official: dict[str, int] = getattr(archive, "official", {})
-        if key in seen or not official:
+        papers: dict[str, int] = getattr(archive, "in_papers", {})
+        if key in seen or not official | papers:
             continue
         seen.add(key)
         found = counts_of(archive.load("archive", 0, cache))
         name = f"{archive.source} {getattr(archive, 'release', '')}".strip()
         rows += [
-            [name, what, found.get(what, 0), official.get(what, "")] for what in dict.fromkeys((*official, *found))
+            [name, what, found.get(what, 0), official.get(what, "-"), papers.get(what, "-")]
+            for what in dict.fromkeys((*official, *papers, *found))
         ]
-    caption = "Archives: what was found, and what their authors say they hold."
-    header = ["Archive", "Count of", "Found", "Official"]
-    return [{"caption": caption, "header": header, "text": [True, True, False, False], "rows": rows}] if rows else []
+    caption = "Archives: what was found, what their authors say they hold, and what papers found in them."
+    header = ["Archive", "Count of", "Found", "Official", "In papers"]
+    return [{"caption": caption, "header": header, "text": [True] * 2 + [False] * 3, "rows": rows}] if rows else []
 
 
 def _notes(held: list[Held]) -> list[dict[str, Any]]:

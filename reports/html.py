@@ -21,6 +21,7 @@ from reports.findings import caution, findings
 from reports.image_section import image_pairs
 from reports.learning_curves import classifier_curves, generator_curves
 from reports.message_section import message_section
+from reports.partition_section import partition_tables
 from reports.quantities import duration, listed, share_text
 from reports.result_section import result_block
 from reports.run_record import RunRecord
@@ -91,6 +92,7 @@ def build_report(record: RunRecord) -> Path:
         "caution": caution([f for (i, c), fs in judged.items() if c == found[i].setting.receiver for f in fs]),
         "unplaced_troubles": unplaced(troubles, found),
         "survey": survey_tables(data_cards, study),
+        "partition": partition_tables(record.partition(), study),
         "notes": [f"{e['centre']}: {e['text']}" if e.get("centre") else str(e.get("text")) for e in _notes(events)],
         "samples": synthetic,
         "real_samples": real,

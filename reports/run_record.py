@@ -242,6 +242,10 @@ class RunRecord:
         """Write partition.csv: what each centre holds, as it said it (counts of 1 to 4 suppressed there)."""
         write_text(self.folder / "partition.csv", to_csv(rows, PARTITION_COLUMNS))
 
+    def partition(self) -> pd.DataFrame:
+        """partition.csv, every cell as text; no rows before the survey."""
+        return _read_csv(self.folder / "partition.csv", PARTITION_COLUMNS, ())
+
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write results.csv: the same bytes for the same rows, whatever their order."""
         rows = list(rows)

@@ -217,7 +217,7 @@ of another centre) or a control (own images again) adds in their place.</p>
     + """
 
 <section id="centres"><h2>What the centres hold</h2>
-{% if survey %}{% for t in survey %}{{ plain_table(t) }}{% endfor %}
+{% if survey %}{% for t in survey + partition %}{{ plain_table(t) }}{% endfor %}
 <p class="soft">Counts of 1 to 4 are shown as &lt;5. Splits are by patient.</p>
 {% else %}<p>The record holds no survey.</p>{% endif %}
 {% if notes %}<h3>Notes</h3><ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}

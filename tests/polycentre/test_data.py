@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import yaml
+from archives import write_bcdr, write_inbreast
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -89,8 +90,8 @@ def test_three_sources_with_counts_spanning_lesions_and_both_copies(look, ham):
     amounts = {row[0]: row for row in rows_of(text, "What each centre has")}
     # One image of rosendahl's lesion came from vidir_molemax.
     assert {c: int(amounts[c][-7]) for c in SITES} == {"rosendahl": 31, "vidir_modern": 30, "vidir_molemax": 29}
-    official = {" ".join(row[2:-2]): row[-2:] for row in rows_of(text, "Archives: what was found")}
-    assert official["images"] == ["90", "10015"] and official["site vidir_modern"] == ["30", "3363"]
+    official = {" ".join(row[2:-3]): row[-3:] for row in rows_of(text, "Archives: what was found")}
+    assert official["images"] == ["90", "10015", "-"] and official["site vidir_modern"] == ["30", "3363", "-"]
     assert ["HAM_0000000", "rosendahl"] in rows_of(text, "Patients found in several centres (1)")
     copies = {(row[2], row[5]): row[0] for row in rows_of(text, "Pictures that are there twice")}
     assert copies == {("ISIC_0024366", "ISIC_0029861"): "exact", ("ISIC_0024777", "ISIC_0029938"): "exact"}
@@ -160,3 +161,18 @@ def test_the_page_loads_nothing_and_says_whose_images_it_shows(look, tiny_text):
     assert not re.search(r"(src|href)=[\"'](?!data:)", page)
     assert "drawn by the phantom" in text
     assert [row[0] for row in rows_of(text, "What each centre has")] == ["A", "B", "C"]
+
+
+def test_counts_stand_beside_those_of_authors_and_papers(look, tmp_path):
+    status, text, _ = look(
+        centres={
+            "A": {"roles": ["receiver"], "data": {"source": "inbreast", "path": str(write_inbreast(tmp_path / "in"))}},
+            "B": {"roles": ["provider"], "data": {"source": "bcdr", "path": str(write_bcdr(tmp_path / "bcdr"))}},
+        },
+        task={"label": "lesion", "image_size": 32, "margin_px": 4},
+    )
+    assert status == 0
+    counts = {(row[0], row[1]): row[2:] for row in rows_of(text, "Archives: what was found")}
+    assert counts["inbreast", "masses"] == ["8", "116", "116"]
+    assert counts["inbreast", "lesions"] == ["16", "-", "3028"] and counts["inbreast", "malignant"][1:] == ["-", "-"]
+    assert counts["bcdr", "images"] == ["72", "7315", "-"]

@@ -85,6 +85,7 @@ def make(
             "result": {"tasks": {"lesion": {"card": _card(rng)}}},
         }
         clock.unit(f"survey-{centre}", info, seconds=9, down=800, up=2_000)
+    record.write_partition(partition_rows("ABC"))
     clock.event(
         "note", centre="B", text="2 groups of patients spanned centres; each went to the centre with most of its images"
     )
@@ -346,6 +347,21 @@ def asynchronous_rows(
     return rows
 
 
+def partition_rows(centres):
+    """What the centres say of "lesion": the first class of each split is larger, and nobody has negatives to validate on."""
+    return [
+        {
+            "centre": centre, "task": "lesion", "split": split, "class": label, "patients": patients, "images": images,
+            "digest": f"{i:016x}",
+        }
+        for i, centre in enumerate(centres)
+        for split, label, patients, images in [
+            ("train", "positive", "5 or more", 40 + i), ("train", "negative", 9, 30), ("val", "positive", "<5", "<5"),
+            ("test", "negative", "", 7), ("test", "positive", 6, 12),
+        ]
+    ]  # fmt: skip
+
+
 def many(folder: Path, *, centres: int = 1000, rounds: int = 3, jobs: int = 4000) -> RunRecord:
     """A federation of many centres, and nothing else."""
     rng = np.random.default_rng(0)
@@ -366,6 +382,7 @@ def many(folder: Path, *, centres: int = 1000, rounds: int = 3, jobs: int = 4000
             current.append(
                 (f"r-{name}-{number}", {"kind": "gan_round", "centre": name, "label": "r"}, 60_000, 60_000 + i)
             )
+    record.write_partition(partition_rows(names))
     for unit, info, down, up in current:
         clock.work(unit, info, seconds=0.02, down=down, up=up)
         clock.tick(0.02)

@@ -81,7 +81,7 @@ def test_everything_is_there(page):
         "Computed phantoms, not patients: A, B, C", "film", "<5",
     ):  # fmt: skip
         assert words in page.text, words
-    assert page.tags.count("table") == 2 + 2 + 1  # results, survey, bytes
+    assert page.tags.count("table") == 2 + 3 + 1  # results, survey and partition, bytes
     # 2 comparisons, 2 synthetic grids each beside a real one, 2 more real ones, curves of both kinds, time line, bytes
     assert len(page.pictures) == 2 + 4 + 2 + 2 + 1 + 1
 
@@ -174,7 +174,7 @@ def test_many_test_centres_and_repeats(tmp_path):
     record.write_results([row for table in [rows, *more] for row in table.to_dict("records")])  # type: ignore[misc]
     record.build()
     page = Page((record.folder / "report.html").read_text(encoding="utf-8"))
-    assert page.tags.count("table") == 2 * 3 + 2 + 1  # two test centres a table
+    assert page.tags.count("table") == 2 * 3 + 3 + 1  # two test centres a table
     assert "1 repeat cannot tell" in page.text
 
 
@@ -195,7 +195,7 @@ def test_federations(federated):
     results = text[text.index('id="results"') : text.index('id="selection"')]
     assert len(trouble.findall(results)) == 2 and len(trouble.findall(text[text.index('id="simulated"') :])) == 1
     assert "Arrays travelled as fp16, with a relative error of 1.2e-4." in table and "average:" not in table
-    assert page.tags.count("table") == 5 + 1 + 1 + 3  # selection, convergence, summary and two federations
+    assert page.tags.count("table") == 6 + 1 + 1 + 3  # selection, convergence, summary and two federations
     assert len(page.pictures) == 12 + 1 + 2  # convergence, lanes of two federations
 
 
@@ -329,7 +329,7 @@ def test_a_browser_shows_it_and_asks_nobody(complete, tmp_path):
     document, asked = browse(complete.folder / "report.html", tmp_path)
     assert asked == []
     page = Page(document)
-    assert "Adding b_flow helped" in page.text and page.tags.count("table") == 5 and len(page.pictures) == 12
+    assert "Adding b_flow helped" in page.text and page.tags.count("table") == 6 and len(page.pictures) == 12
 
 
 @needs_chromium

@@ -267,6 +267,7 @@ def test_a_federation_that_cannot_go_on_takes_only_its_own_arm(federated, conduc
 
 
 @pytest.mark.runtime
+@pytest.mark.slow
 def test_ray_gives_the_bytes_of_the_in_process_engine(faulty, federated, patch_cache, tmp_path):
     scenario = tmp_path / "federated.yaml"
     scenario.write_text(resolved_yaml(federated(faults=True)))

@@ -72,7 +72,12 @@ def print_plan(console: Console, scenario: Scenario) -> None:
         classes = "both" if spec["conditional"] else "positives"
         size = f"{generator_bytes(spec) / 4e6:.2f} M"
         generators.append((name, where, str(spec["model"]), task_name, classes, size))
-    _add_rows(table, generators, named=2)
+    # Generators of one centre each may be shown together; those that an arm trains are few, and each is of its own.
+    own = [row for row in generators if row[0] in scenario.generators]
+    _add_rows(table, own, named=2)
+    for row in generators:
+        if row[0] not in scenario.generators:
+            table.add_row(*row)
     console.print(table)
     table = Table("arm", "strategy", "runs at", "learns from", title="arms", title_justify="left")
     for name, arm in scenario.arms.items():

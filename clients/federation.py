@@ -130,7 +130,7 @@ def feature_sums(node: Node, job: Job) -> Answer:
     order = sorted(set(patients.tolist()), key=lambda patient: rank(body["seed"], "half", int(patient)))
     first = np.isin(patients, order[::2])
     fewest = min(int(first.sum()), int((~first).sum()))
-    if fewest < fidelity.FEWEST:
+    if body["spaces"] and fewest < fidelity.FEWEST:
         raise DataError(
             "too_few_to_measure", f"a half of the training patches has {fewest}", have=fewest, need=fidelity.FEWEST
         )

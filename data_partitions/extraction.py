@@ -28,6 +28,7 @@ from data_partitions.patches import (
     jittered,
     resized,
     square_around,
+    square_around_body,
     union,
 )  # fmt: skip
 from data_partitions.split import SPLITS, SplitRule, split_patients
@@ -76,10 +77,14 @@ class Extraction:
 
     def _whole_images(self, splits: dict[str, str]) -> None:
         self.expected = len(self.exams)
-        for exam, image in self._ahead(lambda exam: exam.open(), self.exams):
-            label = int(_is_positive(exam, self.task))
-            square = central_square(exam.shape)
-            self._store(exam, image, splits[exam.patient], label, [square], square, None, float("nan"))
+        for exam, (image, body) in self._ahead(self._open_whole, self.exams):
+            split, label = splits[exam.patient], int(_is_positive(exam, self.task))
+            square = central_square(exam.shape) if body is None else square_around_body(body, exam.shape)
+            crops = [square]
+            if body is not None and split == "train":
+                rng = stream(self.seed, "breast", exam.name)
+                crops = [square_around_body(body, exam.shape, rng) for _ in range(self.task.crops)]
+            self._store(exam, image, split, label, crops, square, None, float("nan"))
 
     def _boxes_of(self, exams: list[Exam], split: str) -> None:
         """Boxes of one split: around its lesions first, then as many healthy ones as they call for, made like them."""
@@ -193,6 +198,16 @@ class Extraction:
         finally:  # after an error nothing more is opened
             for _, future in waiting:
                 future.cancel()
+
+    def _open_whole(self, exam: Exam) -> tuple[Image, Box | None]:
+        """The image, and where the body is if the task keeps it."""
+        if not self.task.keep_breast:
+            return exam.open(), None
+        image, tissue = self._open(exam)
+        top, left, bottom, right = tissue.box
+        # Between two samples the skin may lie up to a step further out.
+        wider = Box(top - TISSUE_STEP, left - TISSUE_STEP, bottom + TISSUE_STEP, right + TISSUE_STEP)
+        return image, wider.clipped(exam.shape)
 
     def _open(self, exam: Exam) -> tuple[Image, TissueMap]:
         image = exam.open()

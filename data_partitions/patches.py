@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image as PillowImage
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data_partitions.exams import Box, Lesion
 from data_partitions.preprocessing import Step
@@ -49,6 +49,9 @@ class PatchTask(BaseModel):
     shift: tuple[float, float] = Field((0.0, 0.25), description="mean and standard deviation, of the side")
     clip: float = Field(0.33, ge=0, lt=1, description="bound of zoom and shift, of the side")
     whole_image: bool = Field(False, description="each image is one patch: its central square")
+    keep_breast: bool = Field(
+        False, description="whole images: squares around the breast, in training `crops` random ones (paper 003)"
+    )
     minimum_px: int = Field(0, ge=0, description="smallest side of a square around a lesion (paper 001: 128)")
     preprocess: tuple[Step, ...] = Field((), description="steps on whole images, in order; see `preprocessing`")
 
@@ -61,6 +64,12 @@ class PatchTask(BaseModel):
                 "digits, - and _"
             )
         return value
+
+    @model_validator(mode="after")
+    def _breasts_are_on_whole_images(self) -> PatchTask:
+        if self.keep_breast and not self.whole_image:
+            raise ValueError("keep_breast is for whole images; set `whole_image: true` or leave it out")
+        return self
 
     def margin(self, spacing_mm: float | None) -> int:
         """Margin around a lesion in pixels of an image with this pixel size."""
@@ -86,6 +95,31 @@ def central_square(shape: tuple[int, int]) -> Box:
     """The largest centred square of an image."""
     side = min(shape)
     return _square((shape[0] - side) // 2, (shape[1] - side) // 2, side, shape)
+
+
+def square_around_body(body: Box, shape: tuple[int, int], rng: np.random.Generator | None = None) -> Box:
+    """A square that holds `body` where the image allows, and as much of it as there is room for where it does not.
+
+    Without rng the smallest, with the body in the middle. With it, a side uniform between that one's and the image's
+    smaller side, at a place uniform among those that keep the body: the random crops of paper 003.
+    """
+    least, most = min(max(body.height, body.width), *shape), min(shape)
+    if rng is None:
+        return _square((body.top + body.bottom - least) // 2, (body.left + body.right - least) // 2, least, shape)
+    side = int(rng.integers(least, most + 1))
+    top, left = (
+        int(rng.integers(first, last + 1))
+        for first, last in (
+            _starts(body.top, body.bottom, side, shape[0]), _starts(body.left, body.right, side, shape[1])
+        )
+    )  # fmt: skip
+    return Box(top, left, top + side, left + side)
+
+
+def _starts(low: int, high: int, side: int, size: int) -> tuple[int, int]:
+    """First and last start of an interval of length `side` inside 0 .. size that covers low .. high or lies within it."""
+    first, last = sorted((high - side, low))
+    return max(first, 0), min(last, size - side)
 
 
 def jittered(square: Box, keep: Box, task: PatchTask, shape: tuple[int, int], rng: np.random.Generator) -> Box:
@@ -150,6 +184,13 @@ class TissueMap:
             # The chest wall is the side on which more of the body lies.
             middle = (columns[0] + columns[-1] + 1) // 2
             self.wall_is_left = mask[:, :middle].sum() >= mask[:, middle:].sum()
+
+    @property
+    def box(self) -> Box:
+        """Around the body, up to the samples' step; the whole image's where there is none."""
+        if self.empty:
+            return Box(0, 0, self.shape[0] * self.step, self.shape[1] * self.step)
+        return Box(*map(int, (self.top, self.left, self.top + self.height, self.left + self.width)))
 
     def background(self, square: Box) -> float:
         """Share of background in [0, 1], counted from the samples at or before the square's corner."""

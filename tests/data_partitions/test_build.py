@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from data_partitions import DataError, FolderSource, PatchTask, PhantomSource, SplitRule, build_patches, extraction
+from data_partitions.build import _key
 from data_partitions.exams import Box, Cohort, Exam, Lesion
 
 TASK = PatchTask(image_size=16, margin_mm=4, crops=2)
@@ -42,7 +43,7 @@ def test_rows_and_pixels(cache):
 
 def test_no_identity_is_in_the_table_and_the_private_file_is_the_owners(cache):
     build(cache)
-    (folder,) = [f for f in (cache / "patches").iterdir() if f.is_dir()]
+    folder = cache / "patches" / _key(SMALL, TASK, SplitRule(), "A", 0)
     public = (folder / "table.csv").read_text() + (folder / "report.json").read_text()
     private = json.loads((folder / "private.json").read_text())
     assert set(private["patients"]) == {f"P{i:05d}" for i in range(8)}
@@ -65,10 +66,11 @@ def test_second_call_opens_what_the_first_made(cache, monkeypatch):
         {"seed": 1}, {"task": TASK.model_copy(update={"crops": 3})}, {"split": SplitRule(test_only=True)},
     ],
 )  # fmt: skip
-def test_each_argument_is_part_of_the_key(tmp_path, change):
-    base = build(tmp_path).digest(b"k")
-    assert build(tmp_path, **change).digest(b"k") != base
-    assert len([f for f in (tmp_path / "patches").iterdir() if f.is_dir()]) == 2
+def test_each_argument_is_part_of_the_key(cache, change):
+    base = build(cache).digest(b"k")
+    before = {f for f in (cache / "patches").iterdir() if f.is_dir()}
+    assert build(cache, **change).digest(b"k") != base
+    assert len({f for f in (cache / "patches").iterdir() if f.is_dir()} - before) == 1
 
 
 def test_another_centre_does_not_change_this_one(tmp_path):
@@ -214,3 +216,27 @@ def test_images_wait_for_whoever_cuts_them():
             time.sleep(0.002)
             assert item == done and len(started) <= done + 1 + extraction.WORKERS
     assert started == sorted(started) and len(started) == 40
+
+
+def test_random_crops_of_whole_images_keep_the_breast():
+    """White breasts on black: every crop holds all of the white there is."""
+    breast = np.zeros((120, 80, 1), np.uint8)
+    breast[30:80, :40] = 255
+
+    class Plain:
+        def window(self, box):
+            return breast[box.top : box.bottom, box.left : box.right]
+
+        def tissue(self, step):
+            return breast[::step, ::step, 0] > 0
+
+    exams = [Exam(f"p{i:02d}", f"e{i:02d}", (120, 80), Plain, malignant=i % 2 == 0) for i in range(20)]
+    task = PatchTask(label="malignancy", whole_image=True, keep_breast=True, image_size=64, crops=5)
+    pixels, table, _ = extraction.Extraction(Cohort(exams), task, 0, None).run(SplitRule())
+    training = (table["split"] == "train").to_numpy()
+    assert (table[training].groupby("box").size() == 5).all() and (table[~training].groupby("box").size() == 1).all()
+    shares = pixels[:, 0].mean(axis=(1, 2)) / 255
+    sides = np.sqrt(50 * 40 / shares)
+    # The smallest square is around the mask with a sample more on each side: rows 24 .. 88.
+    assert (sides > 63).all() and (sides < 82).all() and np.ptp(sides[training]) > 10
+    assert np.ptp(sides[~training]) < 1e-6

@@ -312,11 +312,6 @@ HAM = DATA / "dermatology_ham10000_200x150"
 MIAS = DATA / "mammography_mini_mias"
 
 
-@pytest.fixture(scope="session")
-def real_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("real")
-
-
 @pytest.mark.skipif(not HAM.is_dir(), reason=f"HAM10000 is not at {HAM}; set POLYCENTRE_TEST_DATA")
 def test_ham10000_natural_centres(real_cache):
     """7,698 images; six lesions were photographed at two centres, 6 of their images at the smaller part."""

@@ -85,7 +85,7 @@ def test_without_its_list_there_is_no_archive(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def both(real_images, tmp_path_factory):
+def both(real_images, real_cache, tmp_path_factory):
     """The developer's copy (PNG and csv), and the same films as PGM with the archive's own list."""
     copy, folder = real_images / "mammography_mini_mias", tmp_path_factory.mktemp("mias")
     for file in sorted((copy / "images").glob("*.png"))[:60]:
@@ -94,7 +94,7 @@ def both(real_images, tmp_path_factory):
     info = (real_images / "format_samples" / "mini_mias_pgm" / "Info.txt").read_text()
     lines = [line for line in info.splitlines() if not line.startswith("mdb") or line[:6] in films]
     (folder / "Info.txt").write_text("\n".join(lines))
-    there = FolderSource(path=copy, lesions="lesions.csv", spacing_mm=0.2).load("A", 0)
+    there = FolderSource(path=copy, lesions="lesions.csv", spacing_mm=0.2).load("A", 0, real_cache)
     named = [replace(e, name=e.name[7:13]) for e in there.exams if e.name[7:13] in films]
     return MiniMiasSource(path=folder).load("A", 0), Cohort(named)
 

@@ -15,6 +15,7 @@ from data_partitions.patches import (
     jittered,
     resized,
     square_around,
+    square_around_body,
     union,
 )
 
@@ -148,6 +149,44 @@ def test_healthy_square_avoids_what_is_taken_and_gives_up_where_nothing_is_left(
     assert healthy_square(40, Place(0.5, 0.3, 0), tissue, (300, 200), PatchTask(), everything, rng) is None
     nothing = TissueMap(np.zeros((30, 20), bool), 10)
     assert healthy_square(40, Place(0.5, 0.3, 0), nothing, (300, 200), PatchTask(), [], rng) is None
+
+
+@given(image_and_lesion(), st.integers(0, 2**32 - 1))
+def test_squares_keep_the_body_where_the_image_allows(drawn, seed):
+    shape, body = drawn
+    for rng in (None, np.random.default_rng(seed)):
+        square = square_around_body(body, shape, rng)
+        assert square.height == square.width and inside(square, shape)
+        for low, high, first, last in (
+            (body.top, body.bottom, square.top, square.bottom), (body.left, body.right, square.left, square.right)
+        ):  # fmt: skip
+            # All of the body along this axis, or nothing but body.
+            assert (first <= low and high <= last) or (low <= first and last <= high)
+        if max(body.height, body.width) <= min(shape):
+            assert square.contains(body)
+
+
+def test_random_squares_around_a_body_have_every_side_and_place():
+    """A body of 10 x 6 in an image of 12 x 14: sides 10 to 12 are equally frequent, and each place of a side is."""
+    body, rng = Box(1, 2, 11, 8), np.random.default_rng(0)
+    squares = [square_around_body(body, (12, 14), rng) for _ in range(6000)]
+    sides = np.bincount([square.height for square in squares])[10:]
+    assert len(sides) == 3 and (abs(sides - 2000) < 5 * np.sqrt(2000)).all()
+    lefts = np.bincount([square.left for square in squares if square.height == 12])
+    assert len(lefts) == 3 and (abs(lefts - sides[2] / 3) < 5 * np.sqrt(sides[2] / 3)).all()
+    assert square_around_body(body, (12, 14)) == Box(1, 0, 11, 10)
+
+
+def test_a_body_has_a_box():
+    mask = np.zeros((10, 8), bool)
+    mask[2:5, 3:8] = True
+    assert TissueMap(mask, 8).box == Box(16, 24, 40, 64)
+    assert TissueMap(np.zeros((10, 8), bool), 8).box == Box(0, 0, 80, 64)
+
+
+def test_breasts_are_kept_on_whole_images_only():
+    with pytest.raises(ValueError, match="keep_breast is for whole images"):
+        PatchTask(keep_breast=True)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "1st", "a b", "a.b", "ä", "a\n", "a" * 41])

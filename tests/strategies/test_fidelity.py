@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.app import answer
@@ -47,6 +47,7 @@ def ask(centres, exchange):
 # -- sums ----------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)  # the first features of a process take longer
 @given(
     cuts=st.lists(st.integers(1, 29), max_size=3, unique=True), first=st.lists(st.booleans(), min_size=30, max_size=30)
 )

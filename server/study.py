@@ -258,7 +258,15 @@ class Study:
             )
         places = [(record, {"arm": arm, "task": task}) for (arm, task), record in merged.items()]
         self._record.write_virtual_time(
-            [place | {"strategy": record.strategy} | asdict(row) for record, place in places for row in record.rows]
+            [
+                # A lost job has no end: when the server noticed is not when the centre stopped computing.
+                place
+                | {"strategy": record.strategy}
+                | asdict(row)
+                | ({"finished_s": None} if row.outcome == "lost" else {})
+                for record, place in places
+                for row in record.rows
+            ]  # fmt: skip
         )
         self._record.write_federations([place | _told(record) for record, place in places])
 

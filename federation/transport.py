@@ -94,7 +94,8 @@ def relative_error(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndar
     if before.keys() != after.keys():
         raise ValueError(f"array {sorted(before.keys() ^ after.keys())[0]!r} is on one side only")
     error = norm = 0.0
-    for name, array in before.items():
+    for name in sorted(before):  # weights read back in a resumed run come in another order, which rounds otherwise
+        array = before[name]
         if array.shape != after[name].shape:
             raise ValueError(f"array {name!r} has shape {array.shape} before and {after[name].shape} after")
         if np.issubdtype(array.dtype, np.floating):

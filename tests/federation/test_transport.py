@@ -145,3 +145,13 @@ def test_relative_error():
         relative_error(before, {"w": before["w"]})
     with pytest.raises(ValueError, match=r"'w' has shape \(2,\) before and \(3,\) after"):
         relative_error(before, before | {"w": np.zeros(3)})
+
+
+@given(order=st.permutations(range(7)))
+def test_a_rounding_error_does_not_depend_on_the_order_of_names(order):
+    """What a resumed run reads back comes in another order, and its record is to be the same to the last bit."""
+    rng = np.random.default_rng(3)
+    before = {f"w{i}": (rng.normal(size=50 + i) * 10.0**i).astype(np.float32) for i in range(7)}
+    after = {name: array + np.float32(1e-3) * rng.normal(size=array.shape) for name, array in before.items()}
+    shuffled = {f"w{i}": before[f"w{i}"] for i in order}
+    assert relative_error(shuffled, after) == relative_error(before, after)

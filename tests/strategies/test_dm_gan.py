@@ -470,3 +470,48 @@ def test_bytes_of_a_job_are_predicted_and_do_not_depend_on_the_networks(model, t
     assert sizes[0] == sizes[1]
     expected = job_bytes(spec, 3, 2 if model == "wgan_gp" else 1, transport)
     assert sizes[0] == pytest.approx(expected, rel=0.05)
+
+
+# -- restarts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_after", [20, 23, 26])
+def test_a_resumed_training_does_not_ask_again_who_is_gone_for_good(stop_after, lab, share):
+    here, faults = measured_lab(lab), {"B": Availability(outages=((2.5, math.inf),))}
+    whole, resumed = whole_and_resumed(here, share, DmGANSettings(updates=14, batches_per_job=1), faults, stop_after)
+    assert list(whole.federations[0].summary.gone) == ["B"]
+    assert resumed.federations[0] == whole.federations[0]
+
+
+@pytest.mark.parametrize("exchange", ["images", "generator"])
+@pytest.mark.parametrize("stop_after", [8, 13])
+def test_a_job_that_was_under_way_is_made_again_from_its_own_version(stop_after, exchange, lab, share):
+    """B is slow: at the kill its job is of an older version than the generator that is resumed."""
+    here, faults = measured_lab(lab), {"B": Availability(speed=0.3)}
+    settings = DmGANSettings(updates=8, batches_per_job=1, exchange=exchange, steps="mean")
+    whole, resumed = whole_and_resumed(here, share, settings, faults, stop_after)
+    (made,), (again,) = whole.generators.values(), resumed.generators.values()
+    assert made.unit == again.unit
+    assert all(np.array_equal(made.weights[name], again.weights[name]) for name in made.weights)
+    assert resumed.federations[0] == whole.federations[0]
+
+
+def measured_lab(lab):
+    """A laboratory in which progress is recorded after every update, as where fidelity is measured."""
+    here = lab(A=12, B=12)
+    plain = here.fidelity
+    here.fidelity = lambda spec: replace(plain(spec), spaces=("texture",))
+    return here
+
+
+def whole_and_resumed(here, share, settings, faults, stop_after):
+    """What a training makes undisturbed, and killed after so many jobs and resumed."""
+
+    def run(centres):
+        return share(centres, here.dm_gan(here.spec(ema=None), settings, here.clock(faults)))[0]
+
+    whole, centres = run(here.centres("whole")), here.centres("killed", stop_after=stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        run(centres)
+    centres.stop_after, centres.queue = None, []
+    return whole, run(centres)

@@ -212,6 +212,7 @@ def test_real_nodes_give_the_bytes_of_a_simulation_and_leave_nothing_behind(star
 
 
 @pytest.mark.runtime
+@pytest.mark.slow
 def test_sigkill_of_the_command_line_ends_every_process(start, tmp_path):
     def family():
         return carrying("POLYCENTRE_TEST", str(tmp_path))

@@ -130,7 +130,7 @@ def test_ray_gives_the_bytes_of_the_in_process_engine_and_leaves_nothing_behind(
     ("phase", "reached"),
     [
         ("share", lambda events: finished(events, "train_generator").total() >= 1),
-        ("learn", lambda events: finished(events, "learn").total() >= 2),
+        pytest.param("learn", lambda events: finished(events, "learn").total() >= 2, marks=pytest.mark.slow),
     ],
 )
 def test_sigkill_and_resume_gives_the_same_bytes(phase, reached, start, reference, tmp_path):

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
-from torch import nn
 
 from bench.gan_step import hand_training, random_images, spec_of
 from models.precision import processor
@@ -74,12 +73,15 @@ def plain_process(rounds: int, steps: int, shared: list, barrier, took) -> None:
             for _ in range(steps):
                 step()
             with torch.no_grad():
-                place.copy_(nn.utils.parameters_to_vector(networks.parameters()))
+                place.copy_(torch.cat([parameter.reshape(-1) for parameter in networks.parameters()]))
         barrier.wait()  # all four are there
         mean = took["all"].mean(0)
         barrier.wait()  # all have read them
-        for _, networks in centres:
-            nn.utils.vector_to_parameters(mean, networks.parameters())
+        with torch.no_grad():
+            for _, networks in centres:
+                parts = mean.split([parameter.numel() for parameter in networks.parameters()])
+                for parameter, part in zip(networks.parameters(), parts, strict=True):
+                    parameter.copy_(part.view_as(parameter))
     took["seconds"].put(time.perf_counter() - began)
 
 

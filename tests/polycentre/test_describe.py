@@ -26,8 +26,8 @@ def test_few_centres_have_a_row_each(tiny):
 def test_many_centres_that_are_alike_share_a_row():
     lines = printed(read("many_centres"))
     assert "| receiver | receiver | patients=30 |" in lines
-    assert "| c01, c04, c07, ..., c49 (17) | provider | patients=4, scanner=film |" in lines
-    assert "| c02, c05, c08, ..., c47 (16) | provider | patients=4, scanner=digital-2 |" in lines
+    assert "| c01, c04, c07, ..., c49 (17) | provider | patients=4, scanner=film, lesion_fraction=1.0 |" in lines
+    assert "| c02, c05, c08, ..., c47 (16) | provider | patients=4, scanner=digital-2, lesion_fraction=1.0 |" in lines
     (row,) = [line for line in lines if line.startswith("| g01")]
     assert row.startswith(
         "| g01, g02, g03, ..., g49 (49) | c01, c02, c03, ..., c49 (49) | dcgan | lesion | positives |"

@@ -14,7 +14,7 @@ from clients.survey import load_patches
 from data_partitions import DataError, PatchDataset
 from data_partitions.streams import rank
 from federation.job import Job
-from federation.transport import decode, encode, relative_error
+from federation.transport import decode, encode_noting_error, relative_error
 from models import GeneratorSpec, PatchArrays
 from strategies import dm_gan, fedavg_gan, fidelity
 from strategies.rounds import GLOBAL, LOCAL
@@ -45,6 +45,14 @@ def used_patches(node: Node, body: dict, conditional: bool) -> PatchDataset:
     return patches if conditional else patches.select(label=1)
 
 
+def introduction(node: Node, body: dict, own: PatchDataset) -> dict:
+    """What a centre says of itself in its first reply of a federation."""
+    if not body["introduce"]:
+        return {}
+    train = load_patches(node, body).select(split="train")
+    return {"data_card": train.data_card(), "trained_on": trained_on(own)}
+
+
 def train_round(node: Node, job: Job) -> Answer:
     """One round of a federated GAN; see `strategies.fedavg_gan`.
 
@@ -65,14 +73,8 @@ def train_round(node: Node, job: Job) -> Answer:
             build_seed=body["build_seed"], seed=body["seed"], from_step=body["from_step"], steps=body["steps"],
             device=compute["device"], precision=compute["precision"], on_progress=node.progress(job.unit, job.label),
         )  # fmt: skip
-        encoded = encode(weights, body["transport"])
-        reply = facts | {
-            "examples": len(patches),
-            "transport_error": relative_error(weights, decode(encoded, body["transport"])),
-        }
-        if body["introduce"]:
-            train = load_patches(node, body).select(split="train")
-            reply |= {"data_card": train.data_card(), "trained_on": trained_on(own)}
+        encoded, error = encode_noting_error(weights, body["transport"])
+        reply = facts | {"examples": len(patches), "transport_error": error} | introduction(node, body, own)
         return (reply, {LOCAL + name: array for name, array in encoded.items()}), kept
 
     return remembered(node, job, work)
@@ -100,10 +102,7 @@ def train_discriminator(node: Node, job: Job) -> Answer:
         )  # fmt: skip
         arrays = dm_gan.encode_gradients(gradients, body["transport"])
         back = dm_gan.decode_gradients(arrays, body["transport"])
-        reply = facts | {"transport_error": relative_error(gradients, back)}
-        if body["introduce"]:
-            train = load_patches(node, body).select(split="train")
-            reply |= {"data_card": train.data_card(), "trained_on": trained_on(own)}
+        reply = facts | {"transport_error": relative_error(gradients, back)} | introduction(node, body, own)
         if body["send_discriminator"]:
             arrays |= {dm_gan.DISCRIMINATOR + name: array for name, array in discriminator.items()}
         return (reply, arrays), kept

@@ -11,7 +11,7 @@ from clients.receiver import tested
 from clients.survey import load_patches
 from data_partitions import PatchDataset
 from federation.job import Job
-from federation.transport import decode, encode, relative_error
+from federation.transport import decode, encode_noting_error
 from models import ClassifierSpec, ClassifierTraining
 from strategies import fedavg_classifier, learning
 from strategies.rounds import GLOBAL, LOCAL
@@ -34,8 +34,7 @@ def train_classifier_round(node: Node, job: Job) -> Answer:
             proximal_mu=body["proximal_mu"], seed=body["seed"], from_step=body["from_step"], steps=body["steps"],
             of_steps=body["of_steps"], device=compute["device"], precision=compute["precision"],
         )  # fmt: skip
-        encoded = encode(weights, body["transport"])
-        error = relative_error(weights, decode(encoded, body["transport"]))
+        encoded, error = encode_noting_error(weights, body["transport"])
         reply = facts | {"examples": len(own), "transport_error": error}
         return (reply, {LOCAL + name: array for name, array in encoded.items()}), kept
 

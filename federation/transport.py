@@ -107,6 +107,16 @@ def relative_error(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndar
     return math.sqrt(error / norm)
 
 
+def encode_noting_error(arrays: Mapping[str, np.ndarray], how: Transport) -> tuple[dict[str, np.ndarray], float]:
+    """Arrays as they travel, and the relative error of what arrives; none where nothing is rounded.
+
+    Raises:
+        ValueError: see `encode`.
+    """
+    encoded = encode(arrays, how)
+    return encoded, 0.0 if how == "fp32" else relative_error(arrays, decode(encoded, how))
+
+
 def encoded_bytes(shapes: Mapping[str, tuple[tuple[int, ...], str]], how: Transport) -> int:
     """Bytes of `encode(arrays, how)`, from name: (shape, dtype before encoding)."""
     _check(how)

@@ -25,7 +25,7 @@ from metrics import METRICS
 from models import GeneratorPackage, GeneratorSpec
 from reports.run_record import RunRecord
 from scenarios.federations import federated_classifier, federations, remote_trainings
-from scenarios.messages import expected_messages
+from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Cell, Plan
 from scenarios.scenario import Scenario
 from server.checkpoint import Checkpointed
@@ -59,8 +59,10 @@ class Study:
             StudyError: nothing sensible can follow (bad input found by the survey, a poisoned runtime).
         """
         plan, units = self._survey()
-        shared = self._share(plan, units)
-        learned = self._learn(plan, units, shared)
+        expected = expected_messages(plan)
+        self._record.write_expected([asdict(row) for row in expected])
+        shared = self._share(plan, units, expected)
+        learned = self._learn(plan, units, shared, expected)
         tested, all_tested = self._test(plan, units, learned)
         self._write_results(learned, tested)
         self._write_privacy(shared)
@@ -110,7 +112,7 @@ class Study:
         data = {(r.centre, task): found["digest"] for r in replies for task, found in r.body["tasks"].items()}
         return Plan(s, compute), replace(units, data=data, platform={r.centre: r.body["platform"] for r in replies})
 
-    def _share(self, plan: Plan, units: Units) -> Shared:
+    def _share(self, plan: Plan, units: Units, expected: Sequence[Expected]) -> Shared:
         """All exchanges side by side, so that a federation's waiting fills with the others' work; then the delivery."""
         strategies: list[Strategy] = [
             OneShot(
@@ -134,8 +136,6 @@ class Study:
             for remote in remote_trainings(plan, deployed=self._deployed)
         ]
         shared = Shared(generators=plan.packages())
-        expected = expected_messages(plan)
-        self._record.write_expected([asdict(row) for row in expected])
         jobs = sum(row.messages for row in expected if row.kind not in ("survey", "test", *LEARNING))
         with self._phase("share", jobs):
             exchanges = {number: strategy.share(self._centres) for number, strategy in enumerate(strategies)}
@@ -155,7 +155,9 @@ class Study:
         centres = plan.availability(members, faults=faults)
         return VirtualClock(centres, seed=s.seed, purpose=purpose, notice_s=s.clock.notice_s)
 
-    def _learn(self, plan: Plan, units: Units, shared: Shared) -> dict[str, tuple[Cell, Reply]]:
+    def _learn(
+        self, plan: Plan, units: Units, shared: Shared, expected: Sequence[Expected]
+    ) -> dict[str, tuple[Cell, Reply]]:
         """All cells: those that one job of the receiver computes, and those that several centres train together."""
         jobs: dict[str, tuple[Cell, Job]] = {}
         together: list[tuple[Cell, FedAvgClassifier]] = []
@@ -172,8 +174,7 @@ class Study:
             inputs = [pool.unit for pool in pools or []]
             job = units.job("learn", cell.receiver, cell.task, body, inputs=inputs, label=cell.label)
             jobs[job.unit] = (cell, job)
-        rows = expected_messages(plan)
-        with self._phase("learn", sum(row.messages for row in rows if row.kind in LEARNING)):
+        with self._phase("learn", sum(row.messages for row in expected if row.kind in LEARNING)):
             exchanges: dict[int, Exchange[Any]] = {-1: gather([job for _, job in jobs.values()])}
             exchanges |= {number: one.train(self._centres) for number, (_, one) in enumerate(together)}
             # Each federation holds its weights: not all are begun at once.

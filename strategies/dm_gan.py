@@ -37,7 +37,7 @@ from federation.centres import Centres
 from federation.clock import Arrival, Clock, Fate
 from federation.exchange import Exchange
 from federation.job import MAX_BYTES, Job, Reply
-from federation.transport import Transport, decode, encode, relative_error
+from federation.transport import Transport, decode, encode, encode_noting_error
 from federation.units import Units, derive_seed, digest
 from models import GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
 from models.convolutional_gan import ConvolutionalGAN
@@ -442,10 +442,10 @@ class DmGAN(Strategy):
         try:
             if not all(np.isfinite(array).all() for array in plain.values()):
                 raise ValueError("the generator is not finite; lower learning_rate")
-            arrays = encode(plain, settings.transport)
+            arrays, error = encode_noting_error(plain, settings.transport)
         except ValueError as problem:
             raise FederationFailed(f"{self._plan.arm}: after update {tag.version}: {problem}") from None
-        self._note_error(relative_error(plain, decode(arrays, settings.transport)))
+        self._note_error(error)
         arrays |= self._done.swapping.get(name, {})
         number = tag.version
         body = member.body | {

@@ -19,7 +19,7 @@ from federation.centres import Centres
 from federation.clock import Arrival, Clock
 from federation.exchange import Exchange
 from federation.job import Job, Reply
-from federation.transport import Transport, decode, encode, relative_error
+from federation.transport import Transport, decode, encode_noting_error
 from federation.units import Units, digest
 from strategies.aggregation import Aggregator
 
@@ -276,10 +276,10 @@ class Rounds:
     def _encoded(self) -> Weights:
         weights = self._travelling
         try:
-            encoded = encode(weights, self._settings.transport)
+            encoded, error = encode_noting_error(weights, self._settings.transport)
         except ValueError as problem:  # larger than the format can hold
             raise FederationFailed(f"{self._label}: after round {self._done.round}: {problem}") from None
-        self._note_error(relative_error(weights, decode(encoded, self._settings.transport)))
+        self._note_error(error)
         return {GLOBAL + name: array for name, array in encoded.items()}
 
     def _send(self, name: str, attempt: int, encoded: Weights) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from federation.flower_command import FlowerCommand
 from federation.processes import OwnProcesses
 from federation.superlink import SuperLink
 
@@ -25,7 +26,8 @@ class SimulationRuntime:
             "RAY_TMPDIR": str(self._processes.home),
             "RAY_DISABLE_IMPORT_WARNING": "1",
         }
-        self._link = SuperLink(self._processes, log_folder / "flower.log", ["--simulation"])
+        self._link = SuperLink(self._processes, log_folder / "flower.log")
+        self._flwr = FlowerCommand(self._processes, self._link.address, None, self._link.log_file)
 
     @property
     def log_file(self) -> Path:
@@ -38,7 +40,7 @@ class SimulationRuntime:
         Raises:
             StudyError: it ended or did not answer in time; its log is named.
         """
-        self._link.start(timeout_s)
+        self._link.start_simulation(timeout_s)
 
     def submit(
         self, run_config: Mapping[str, str | bool | int | float], nodes: int, workers: int, gpus_per_worker: float = 0.0
@@ -48,11 +50,11 @@ class SimulationRuntime:
         federation += " init-args-log-to-driver=false"
         if gpus_per_worker > 0:
             federation += f" client-resources-num-gpus={gpus_per_worker}"
-        return self._link.submit(self._app, run_config, federation)
+        return self._flwr.submit(self._app, run_config, federation)
 
     def status(self, run_id: str) -> tuple[str, str]:
         """Flower's view of the run: ("running" | "finished:completed" | "finished:failed" | ..., details)."""
-        return self._link.status(run_id)
+        return self._flwr.status(run_id)
 
     @property
     def alive(self) -> bool:

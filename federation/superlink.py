@@ -1,120 +1,117 @@
-"""A Flower SuperLink of our own, and Flower's command line pointed at it.
+"""A Flower SuperLink of our own.
 
 Flower keeps one background SuperLink on fixed ports whose environment and working directory are frozen
 at its first start and which every later `flwr run`, also of other projects, uses again: with generic
 package names another project's code is executed. So each run gets a SuperLink of its own: own home, own
-free port, a neutral working directory, no installation of dependencies, telemetry off. `flwr run` ends
-with status 0 even when the run failed, so the state is asked for.
+free port, a neutral working directory, no installation of dependencies, telemetry off.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import httpx
-
+from federation.certificates import AUTHORITY, SERVER, SERVER_KEY
 from federation.errors import StudyError
 from federation.processes import OwnProcesses, free_ports
-
-# The name under which Flower's configuration file knows our SuperLink.
-_NAME = "run"
+from federation.reachable import health
 
 
 class SuperLink:
-    """One SuperLink.
+    """A SuperLink on this machine's loopback.
 
     Args:
         processes: the runtime that it belongs to.
-        log_file: where its log goes, and that of the ServerApp.
-        options: further options of `flower-superlink`.
+        log_file: where its log goes; of a simulation also that of the ServerApp.
+        port: the hospitals' door; a free one when left out. A simulation has this one only.
     """
 
-    def __init__(self, processes: OwnProcesses, log_file: Path, options: Sequence[str] = ()):
+    def __init__(self, processes: OwnProcesses, log_file: Path, port: int | None = None):
         self._processes = processes
-        self._options = list(options)
         self.log_file = log_file
-        (port,) = free_ports(1)
-        self._port = port
-        self.address = f"127.0.0.1:{port}"
+        free = free_ports(2)
+        self.port, self._operator_port = port or free[0], free[1]
         self._process: subprocess.Popen[bytes] | None = None
+        self._root_certificate: Path | None = None
 
-    def start(self, timeout_s: float = 60.0) -> None:
-        """Start it and wait until it answers.
+    @property
+    def address(self) -> str:
+        """Where nodes connect to."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def operator_address(self) -> str:
+        """Where runs are submitted and nodes registered."""
+        return self.address if self._root_certificate is None else f"127.0.0.1:{self._operator_port}"
+
+    def start_simulation(self, timeout_s: float = 60.0) -> None:
+        """Start one that simulates nodes, without TLS, and wait until it answers.
 
         Raises:
             StudyError: it ended or did not answer in time; its log is named.
         """
-        (self._processes.home / "config.toml").write_text(
-            f'[superlink]\ndefault = "{_NAME}"\n\n[superlink.{_NAME}]\naddress = "{self.address}"\ninsecure = true\n'
-        )
+        command = ["flower-superlink", "--insecure", "--simulation", *self._common()]
+        self._process = self._processes.start(command, self.log_file)
+        self._wait(timeout_s)
+
+    def start(self, certificates: Path, secret: Path, database: Path, timeout_s: float = 60.0) -> None:
+        """Start one for real nodes, with TLS, registered keys and a door for the operator, and wait until it answers.
+
+        Args:
+            certificates: folder with what `federation.certificates` makes for a SuperLink.
+            secret: file that the operator's machine has, too.
+            database: file with registered nodes and messages that are under way; made when it is not there.
+
+        Raises:
+            StudyError: it ended or did not answer in time; its log is named.
+        """
+        self._root_certificate = certificates / AUTHORITY
         command = [
-            "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self._port),
-            "--disable-runtime-dependency-installation", *self._options,
+            *superlink_command(certificates, secret, database), *self._common(),
+            "--operator-host", "127.0.0.1", "--operator-port", str(self._operator_port),
         ]  # fmt: skip
         self._process = self._processes.start(command, self.log_file)
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise StudyError(
-                    f"Flower's SuperLink ended with status {self._process.returncode}; see {self.log_file}"
-                )
-            try:
-                if httpx.get(f"http://{self.address}/health", timeout=1.0).is_success:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        raise StudyError(f"Flower's SuperLink did not answer within {timeout_s:.0f} s; see {self.log_file}")
+        self._wait(timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL, as when its machine goes down."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     @property
     def alive(self) -> bool:
         """Whether its process still runs."""
         return self._process is not None and self._process.poll() is None
 
-    def submit(self, app: Path, run_config: Mapping[str, str | bool | int | float], federation: str = "") -> str:
-        """Hand an app to the SuperLink; returns Flower's run id.
+    def _common(self) -> Sequence[str]:
+        return ["--host", "127.0.0.1", "--port", str(self.port), "--disable-runtime-dependency-installation"]
 
-        Args:
-            app: folder with the app's pyproject.toml.
-            federation: what Flower calls the federation's configuration, `key=value ...` (simulation only).
-        """
-        config = " ".join(f"{key}={json.dumps(value)}" for key, value in run_config.items())
-        arguments = ["--federation-config", federation] if federation else []
-        return str(self.flwr("run", str(app), _NAME, "--run-config", config, *arguments)["run-id"])
+    def _wait(self, timeout_s: float) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise StudyError(
+                    f"Flower's SuperLink ended with status {self._process.returncode}; see {self.log_file}"
+                )
+            if not health(self.address, self._root_certificate, timeout_s=1.0).problem:
+                return
+            time.sleep(0.1)
+        raise StudyError(f"Flower's SuperLink did not answer within {timeout_s:.0f} s; see {self.log_file}")
 
-    def status(self, run_id: str) -> tuple[str, str]:
-        """Flower's view of the run: ("running" | "finished:completed" | "finished:failed" | ..., details)."""
-        run = self.flwr("ls", _NAME, "--run-id", run_id)["runs"][0]
-        return str(run["status"]), str(run.get("status-details", ""))
 
-    def online(self) -> int:
-        """Number of SuperNodes that are online."""
-        nodes = self.flwr("supernode", "list", _NAME)["nodes"]
-        return sum(node["status"] == "online" for node in nodes)
+def superlink_command(certificates: Path, secret: Path, database: Path) -> list[str]:
+    """What starts a SuperLink with TLS, registered keys and two doors; addresses are to be added.
 
-    def flwr(self, *arguments: str) -> dict[str, Any]:
-        """The answer of a `flwr` command.
-
-        Raises:
-            StudyError: no answer, or one that says that it failed.
-        """
-        try:
-            done = subprocess.run(
-                ["flwr", *arguments, "--format", "json"],
-                env=self._processes.environment, cwd=self._processes.home, capture_output=True, text=True,
-                stdin=subprocess.DEVNULL, timeout=120,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise StudyError(f"flwr {arguments[0]} did not answer within 120 s (log: {self.log_file})") from None
-        try:
-            # Warnings may stand before the JSON document.
-            answer = json.loads(done.stdout[done.stdout.index("{") :])
-        except ValueError:
-            answer = {"success": False, "error-message": (done.stdout + done.stderr).strip()[-500:]}
-        if not answer.get("success", False):
-            raise StudyError(f"flwr {arguments[0]} failed: {answer.get('error-message', '?')} (log: {self.log_file})")
-        return answer
+    The ServerApp runs on the operator's machine (`--isolation process`) and takes its orders with the shared secret.
+    """
+    return [
+        sys.executable, "-m", "federation.superlink_server",
+        "--ssl-ca-certfile", str(certificates / AUTHORITY), "--ssl-certfile", str(certificates / SERVER),
+        "--ssl-keyfile", str(certificates / SERVER_KEY), "--enable-supernode-auth", "--isolation", "process",
+        "--superexec-auth-secret-file", str(secret), "--database", str(database),
+    ]  # fmt: skip

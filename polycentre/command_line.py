@@ -14,6 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from polycentre.deploy import commands as deploy_commands
+
 cli = typer.Typer(
     name="polycentre",
     help="Should our hospitals share data, models or generators? Simulate the question, or run it over real nodes.",
@@ -82,7 +84,9 @@ def run(
     deployment: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Instead of a simulation: real nodes. loopback starts one per centre on this machine."
+            metavar="NAME",
+            help="Instead of a simulation: real nodes. loopback starts one per centre on this machine for the run; any other name is "
+            "a file, or that of one in deployments/ (see `polycentre deploy`).",
         ),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
@@ -117,6 +121,9 @@ def doctor() -> None:
     from polycentre.doctor import diagnose
 
     raise typer.Exit(diagnose(console))
+
+
+cli.add_typer(deploy_commands)
 
 
 def main() -> None:

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from federation.deployment import LoopbackDeployment
 from federation.errors import StudyError
+from federation.operator import DeploymentFile, Operator
+from federation.processes import OwnProcesses
 from federation.simulation import SimulationRuntime
+from polycentre.deploy import trial
 from reports.run_record import RunRecord
 from scenarios.scenario import Scenario
 from server.app import conduct
@@ -44,23 +46,47 @@ def with_ray(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callab
 
 
 def on_loopback(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
-    """A SuperLink and a SuperNode per centre on this machine, whose workspaces are in the run folder as in a simulation."""
-    nodes = {
-        name: {
-            "centre": name,
-            "workspace": str(record.local(name).absolute()),
-            "cache": str(cache / "centres" / name),
-        }
-        for name in scenario.centres
+    """A deployment on this machine for this run, whose workspaces are in the run folder as in a simulation."""
+    centres = {
+        name: {"workspace": record.local(name).absolute(), "cache": cache / "centres" / name} for name in scenario.centres
     }
-    deployment = LoopbackDeployment(CHECKOUT, record.folder, nodes)
+    processes = OwnProcesses()
     try:
+        deployment = trial(processes, processes.home / "trial", centres, record.folder / "superlink.log")
         deployment.start()
-        run_id = deployment.submit(_run_config(record, scenario, cache) | {"deployed": True})
-        _follow(deployment, run_id, record, refresh)
+        _operate(Operator(CHECKOUT, record.folder, deployment.place, processes), record, scenario, cache, refresh)
     finally:
         with _undisturbed():
-            deployment.stop()
+            processes.stop()
+
+
+def over(name: str) -> Conduct:
+    """What runs a study over the nodes of a deployment that exists.
+
+    Raises:
+        StudyError: there is no such deployment, or its file is wrong; with status 2.
+    """
+    place = DeploymentFile.find(name)
+
+    def conduct(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
+        operator = Operator(CHECKOUT, record.folder, place)
+        try:
+            _operate(operator, record, scenario, cache, refresh)
+        finally:
+            with _undisturbed():
+                operator.stop()
+
+    return conduct
+
+
+def _operate(
+    operator: Operator, record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]
+) -> None:
+    """Run the ServerApp here, over whatever nodes the SuperLink has."""
+    if note := operator.start():
+        record.event("note", centre="", text=note)
+    run_id = operator.submit(_run_config(record, scenario, cache) | {"deployed": True})
+    _follow(operator, run_id, record, refresh)
 
 
 def in_process(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
@@ -87,7 +113,12 @@ def in_process(record: RunRecord, scenario: Scenario, cache: Path, refresh: Call
 
 
 ENGINES: dict[str, Conduct] = {"ray": with_ray, "inprocess": in_process}
-DEPLOYMENTS: dict[str, Conduct] = {"loopback": on_loopback}
+LOOPBACK = "loopback"
+
+
+def deployment(name: str) -> Conduct:
+    """What runs a study over real nodes: on loopback, started for the run, or a deployment by name or file."""
+    return on_loopback if name == LOOPBACK else over(name)
 
 
 def has_gpu() -> bool:
@@ -135,7 +166,7 @@ def _follow(runtime: _Runtime, run_id: str, record: RunRecord, refresh: Callable
         if last_end(record) is not None:
             return
         if not runtime.alive:
-            raise StudyError(f"Flower's SuperLink ended during the run; see {runtime.log_file}; resume with --resume")
+            raise StudyError(f"Flower's runtime ended during the run; see {runtime.log_file}; resume with --resume")
         if time.monotonic() - asked > 30.0:  # asking starts a process; the record tells of a regular end sooner
             try:
                 (status, details), unanswered = runtime.status(run_id), 0

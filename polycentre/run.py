@@ -16,7 +16,8 @@ from rich.prompt import Confirm
 
 from federation.errors import StudyError
 from polycentre.describe import expected_units
-from polycentre.engines import DEPLOYMENTS, ENGINES, Conduct, has_gpu, last_end
+from polycentre.engines import ENGINES, LOOPBACK, Conduct, has_gpu, last_end
+from polycentre.engines import deployment as over_nodes
 from polycentre.progress import Progress
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
@@ -49,7 +50,8 @@ def run_scenario(
     scenario = reader.read(file, overrides)
     if deployment is not None:
         refuse_pooling(scenario)
-    check_machine(scenario, deployed=deployment is not None)
+    if deployment in (None, LOOPBACK):  # at other nodes other machines compute
+        check_machine(scenario, deployed=deployment is not None)
     reader.check_files(scenario, file)
     _agree_to_pooling(console, scenario, yes)
     record = _resumed(scenario, out) if resume else _new(scenario, out)
@@ -91,9 +93,7 @@ def _where(engine: str | None, deployment: str | None) -> Conduct:
         return ENGINES[engine or "ray"]
     if engine is not None:
         raise StudyError("--engine chooses how a simulation runs, --deployment runs real nodes; give one of them", 2)
-    if deployment not in DEPLOYMENTS:
-        raise StudyError(f"no deployment {deployment!r}; there is: {', '.join(DEPLOYMENTS)}", 2)
-    return DEPLOYMENTS[deployment]
+    return over_nodes(deployment)
 
 
 def check_machine(scenario: Scenario, deployed: bool = False) -> None:

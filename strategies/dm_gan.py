@@ -25,6 +25,7 @@ they do leave their centre.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -344,6 +345,7 @@ class DmGAN(Strategy):
         self._members = {member.centre: member for member in plan.members}
         self._spec = GeneratorSpec.model_validate(plan.spec)
         self._done = _Progress("")
+        self._saved_at = (0.0, 0.0)  # when the last recording began and ended (monotonic)
         self._used: list[str] = []  # units whose answers are in the generator and not yet in the recorded progress
 
     def share(self, centres: Centres) -> Exchange[Shared]:
@@ -380,7 +382,13 @@ class DmGAN(Strategy):
                 self._swap()
             if plan.fidelity.due(self._done.update, settings.updates):
                 preview = yield from self._measure(reference)
-                self._save()
+                if self._done.update == settings.updates:
+                    # Answers that are still under way are nobody's any more, nor are the versions that they were made from.
+                    self._clock.drop_outstanding()
+                    self._generator.forget_versions(set())
+                    self._save()
+                elif self._clock.real or self._worth_saving():
+                    self._save()
             elif self._clock.real:
                 # Answers of a replay would come in another order: only what is recorded counts.
                 self._save()
@@ -691,9 +699,17 @@ class DmGAN(Strategy):
 
     # -- progress ------------------------------------------------------------------------------------------------
 
+    def _worth_saving(self) -> bool:
+        """Whether recording takes little of the time, or much has to be replayed without it.
+
+        Only for a simulation, where a resumed run replays recorded answers to the same result from wherever it begins.
+        """
+        began, ended = self._saved_at
+        return time.monotonic() - ended >= _SAVING * (ended - began) or len(self._used) >= _REPLAYED
+
     def _save(self) -> None:
         """Record where the exchange stands: after an update, with what is under way."""
-        done = self._done
+        done, began = self._done, time.monotonic()
         info = {
             "identity": done.identity, "update": done.update, "idle": done.idle, "summary": asdict(done.summary),
             "facts": done.facts, "measured": done.measured, "seen": done.seen, "clock": self._clock.state(),
@@ -711,6 +727,7 @@ class DmGAN(Strategy):
         self._centres.save_progress(self._federation, info, arrays)
         self._centres.discard(self._used)
         self._used = []
+        self._saved_at = (began, time.monotonic())
 
     def _resume(self) -> None:
         saved = self._centres.load_progress(self._federation)
@@ -739,6 +756,8 @@ class DmGAN(Strategy):
 
 
 _KIND = "train_discriminator"
+# In a simulation progress is recorded when this many times its duration has passed, or so many answers have come.
+_SAVING, _REPLAYED = 20, 500
 # Default bound on staleness, in updates per centre.
 STALENESS = 20
 _FACTS = ("data_card", "trained_on", "images_per_step")

@@ -1,0 +1,230 @@
+"""`polycentre deploy`: make certificates and keys, try a deployment out on this machine, let hospitals in and lock them out.
+
+What `init` writes is sorted by who gets it:
+
+    authority/     the authority's key, which only issues certificates: keep it offline
+    superlink/     for the machine of the SuperLink: certificate, key, the operator's secret
+    operator/      for the operator: the authority's certificate, the secret, deployment.yaml, the hospitals' public keys
+    centres/NAME/  for a hospital: the authority's certificate, its key, centre.yaml
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from federation.certificates import (
+    AUTHORITY,
+    SECRET,
+    SERVER,
+    create_authority,
+    create_node_key,
+    create_secret,
+    issue_server_certificate,
+    needs_renewal,
+)
+from federation.deployment import LoopbackDeployment, TrialNode
+from federation.errors import StudyError
+from federation.flower_command import FlowerCommand
+from federation.operator import DEPLOYMENTS, DeploymentFile
+from federation.processes import OwnProcesses, free_ports
+from reports.atomic import write_text
+
+commands = typer.Typer(
+    name="deploy", help="Certificates and keys, a deployment on this machine, and who may take part.", no_args_is_help=True
+)
+console = Console()
+CENTRE_FILE, CENTRE_KEY = "centre.yaml", "centre.key"
+
+NAME = typer.Argument(help="A deployment: a file, or the name of one in deployments/.")
+
+
+def prepare(
+    folder: Path,
+    centres: Mapping[str, Mapping[str, object]],
+    hosts: Sequence[str],
+    *,
+    superlink: str,
+    operator: str,
+    days: int = 90,
+) -> None:
+    """Make what is missing in a folder of certificates, keys and settings; what is there and still good is kept.
+
+    Args:
+        centres: by name, what its centre.yaml says beside its identity; an existing centre.yaml is kept.
+        hosts: names and addresses of the SuperLink, for its certificate.
+        superlink: host:port of the hospitals' door.
+        operator: host:port of the operator's door.
+        days: validity of the SuperLink's certificate.
+    """
+    authority, link, own = folder / "authority", folder / "superlink", folder / "operator"
+    create_authority(authority)
+    if needs_renewal(link / SERVER, hosts, days=min(30, days // 3)):
+        issue_server_certificate(authority, link, hosts, days)
+    create_secret(link / SECRET)
+    own.mkdir(parents=True, exist_ok=True)
+    for name in (AUTHORITY, SECRET):
+        _copy(link / name, own / name)
+    settings = {"address": operator, "root_certificate": AUTHORITY, "operator_secret": SECRET}
+    write_text(own / "deployment.yaml", yaml.safe_dump(settings, sort_keys=False))
+    for name, more in centres.items():
+        home = folder / "centres" / name
+        create_node_key(home / CENTRE_KEY)
+        _copy(authority / AUTHORITY, home / AUTHORITY)
+        _copy(home / f"{CENTRE_KEY}.pub", own / "keys" / f"{name}.pub")
+        if not (home / CENTRE_FILE).exists():
+            identity = {"centre": name, "superlink": superlink, "root_certificate": AUTHORITY, "key": CENTRE_KEY}
+            write_text(home / CENTRE_FILE, yaml.safe_dump(identity | dict(more), sort_keys=False, allow_unicode=True))
+
+
+def trial(
+    processes: OwnProcesses, folder: Path, centres: Mapping[str, Mapping[str, Path]], log_file: Path
+) -> LoopbackDeployment:
+    """A deployment on loopback whose certificates, keys and settings lie in a folder; nothing is started.
+
+    Args:
+        centres: by name, {"workspace", "cache"}.
+    """
+    link_port, *ports = free_ports(1 + len(centres))
+    address = f"127.0.0.1:{link_port}"
+    for name in centres:  # ports change from start to start
+        (folder / "centres" / name / CENTRE_FILE).unlink(missing_ok=True)
+    settings = {
+        name: {
+            "workspace": str(places["workspace"]), "cache": str(places["cache"]), "port": port,
+            # All of it is this machine's own: there is nobody to protect from its user.
+            "approve": {"bundles": "own", "studies": "any"},
+        }
+        for (name, places), port in zip(centres.items(), ports, strict=True)
+    }  # fmt: skip
+    prepare(folder, settings, ["127.0.0.1", "localhost"], superlink=address, operator=address)
+    nodes = {}
+    for name, places in centres.items():
+        places["workspace"].mkdir(parents=True, exist_ok=True)
+        home = folder / "centres" / name
+        nodes[name] = TrialNode(home / CENTRE_FILE, home / f"{CENTRE_KEY}.pub", places["workspace"] / "supernode.log")
+    return LoopbackDeployment(processes, folder / "superlink", nodes, log_file, link_port)
+
+
+@commands.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to; made when it is not there, completed when it is.")],
+    centre: Annotated[list[str], typer.Option(help="Name of a hospital, as in scenarios. Repeat for each.")],
+    host: Annotated[list[str], typer.Option(help="Name or address under which the SuperLink is reached. Repeat for each.")],
+    port: Annotated[int, typer.Option(help="The hospitals' door.")] = 8000,
+    operator: Annotated[str, typer.Option(help="host:port of the operator's door.")] = "127.0.0.1:8001",
+    days: Annotated[int, typer.Option(help="Validity of the SuperLink's certificate.")] = 90,
+    workspace: Annotated[str, typer.Option(help="Workspace that centre.yaml names.")] = "/var/lib/polycentre",
+    studies: Annotated[str, typer.Option(help="Studies that centre.yaml approves: `listed`, or `any` in a trial.")] = "listed",
+) -> None:
+    """Make an authority, the SuperLink's certificate, the operator's secret, and a key and a centre.yaml for each hospital.
+
+    For trials, and for consortia without an authority. Run again, it renews a certificate that ends within 30 days or lacks
+    a name, adds new hospitals, and keeps everything else.
+    """
+    for name in centre:
+        if not name.replace("-", "").replace("_", "").isalnum():
+            raise StudyError(f"--centre {name!r} is not a plain name; use letters, digits, - and _", 2)
+    settings = {"workspace": workspace, "approve": {"bundles": "own", "studies": studies}}
+    prepare(folder, dict.fromkeys(centre, settings), host, superlink=f"{host[0]}:{port}", operator=operator, days=days)
+    console.print(f"{folder}: for {', '.join(centre)}, reached as {', '.join(host)}", highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def local(
+    scenario: Annotated[str, typer.Argument(help="A scenario, whose centres get a node each.")] = "demo",
+    name: Annotated[str, typer.Option(help="Name for `polycentre run --deployment`.")] = "local",
+    folder: Annotated[Path | None, typer.Option(help="Keys, workspaces and logs; deployments/NAME when left out.")] = None,
+) -> None:
+    """Start a SuperLink and a node per centre on this machine, with TLS and keys, and keep them until Ctrl-C."""
+    from scenarios.reader import read
+
+    centres = list(read(scenario).centres)
+    folder = (folder or DEPLOYMENTS / name).absolute()
+    places = {c: {"workspace": folder / "workspaces" / c, "cache": folder / "caches" / c} for c in centres}
+    processes = OwnProcesses()
+    file = DEPLOYMENTS / f"{name}.yaml"
+    stopped = threading.Event()
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda *_: stopped.set())
+    try:
+        # Nodes are registered anew: the old SuperLink's database is of no use, and would know the same keys.
+        for left in (folder / "superlink").glob("superlink.db*"):
+            left.unlink()
+        (folder / "superlink").mkdir(parents=True, exist_ok=True)
+        deployment = trial(processes, folder, places, folder / "superlink.log")
+        deployment.start()
+        deployment.place.write(file)
+        console.print(f"{', '.join(centres)} are online; logs below {folder}", highlight=False, soft_wrap=True)
+        console.print(f"now: polycentre run {scenario} --deployment {name}      (Ctrl-C here ends all)", highlight=False, soft_wrap=True)
+        while not stopped.wait(1.0):
+            if not deployment.link.alive:
+                raise StudyError(f"the SuperLink ended; see {deployment.link.log_file}")
+    finally:
+        file.unlink(missing_ok=True)
+        processes.stop()
+
+
+@commands.command()
+def register(
+    deployment: Annotated[str, NAME],
+    keys: Annotated[list[Path], typer.Argument(help="Public keys (.pub) of hospitals; the file's name is taken as theirs.")],
+) -> None:
+    """Let hospitals in by their public keys. A key that is registered already is left as it is."""
+    with _flower(deployment) as flwr:
+        for key in keys:
+            try:
+                number = flwr.register(key, key.stem)
+            except StudyError as problem:
+                if "already in use" not in str(problem) and "already" not in str(problem).lower():
+                    raise
+                console.print(f"{key.stem}: registered already", highlight=False)
+                continue
+            console.print(f"{key.stem}: registered as node {number}", highlight=False)
+
+
+@commands.command()
+def revoke(deployment: Annotated[str, NAME], node: Annotated[str, typer.Argument(help="Number of the node; see `nodes`.")]) -> None:
+    """Lock a hospital out: its key is refused from now on."""
+    with _flower(deployment) as flwr:
+        flwr.unregister(node)
+    console.print(f"node {node} is locked out", highlight=False)
+
+
+@commands.command()
+def nodes(deployment: Annotated[str, NAME]) -> None:
+    """The registered nodes, and which of them are online."""
+    with _flower(deployment) as flwr:
+        for node in flwr.nodes():
+            console.print(f"{node['node-id']:>22}  {node['status']:<12} since {node['online-at'] or '-'}", highlight=False)
+
+
+class _flower:
+    """Flower's command line for a deployment, in a home of its own that is removed afterwards."""
+
+    def __init__(self, name: str):
+        self._place, self._processes = DeploymentFile.find(name), OwnProcesses()
+
+    def __enter__(self) -> FlowerCommand:
+        return FlowerCommand(self._processes, self._place.address, self._place.root_certificate, Path("Flower's own output"))
+
+    def __exit__(self, *_: object) -> None:
+        self._processes.stop()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy with the mode of the original, complete or absent; one that is the same is left alone."""
+    if target.exists() and target.read_bytes() == source.read_bytes():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.copy(source, temporary)
+    temporary.replace(target)

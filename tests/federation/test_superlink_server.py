@@ -1,0 +1,161 @@
+"""The SuperLink's two doors, over real TLS: each refusal here is one that Flower by itself does not make."""
+
+import http.client
+import socket
+import ssl
+import subprocess
+import time
+
+import httpx
+import pytest
+
+from federation.certificates import create_authority, create_node_key, create_secret, issue_server_certificate
+from federation.flower_command import FlowerCommand
+from federation.processes import OwnProcesses, free_ports
+from federation.reachable import Health, clock_problem, health
+from federation.superlink import SuperLink
+
+
+@pytest.fixture(scope="module")
+def processes():
+    own = OwnProcesses()
+    yield own
+    own.stop()
+
+
+@pytest.fixture(scope="module")
+def link(processes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("link")
+    create_authority(folder / "authority")
+    issue_server_certificate(folder / "authority", folder, ["127.0.0.1", "localhost"])
+    create_secret(folder / "secret")
+    started = SuperLink(processes, folder / "superlink.log")
+    started.start(folder, folder / "secret", folder / "state.db")
+    started.folder = folder
+    return started
+
+
+@pytest.fixture(scope="module")
+def ask(link):
+    context = ssl.create_default_context(cafile=str(link.folder / "ca.crt"))
+    return lambda address, path, **options: httpx.post(f"https://{address}{path}", verify=context, timeout=10, **options)
+
+
+def test_only_the_operators_door_serves_control_and_runtime(link, ask):
+    for path in ("/v1/control/register-node", "/v1/control/start-run", "/v1/runtime/acquire-task", "/docs", "/openapi.json",
+                 "/v1/fleet/../control/start-run", "//v1/control/list-runs", "/v1/fleet"):  # fmt: skip
+        answer = ask(link.address, path, content=b"")
+        assert answer.status_code == 403 and "this port serves nodes only" in answer.text, path
+    assert ask(link.operator_address, "/v1/control/list-runs", content=b"").status_code != 403
+
+
+def test_the_operator_registers_a_key_over_the_one_door_and_not_over_the_other(link, tmp_path):
+    own = OwnProcesses()
+    try:
+        create_node_key(tmp_path / "b.key")
+        by_hospital = FlowerCommand(own, link.address, link.folder / "ca.crt", tmp_path / "log")
+        with pytest.raises(Exception, match="flwr supernode failed"):
+            by_hospital.register(tmp_path / "b.key.pub", "B")
+        operator = FlowerCommand(own, link.operator_address, link.folder / "ca.crt", tmp_path / "log")
+        assert operator.nodes() == []
+        number = operator.register(tmp_path / "b.key.pub", "B")
+        assert [node["node-id"] for node in operator.nodes()] == [number]
+    finally:
+        own.stop()
+
+
+def test_a_request_that_declares_too_much_is_refused_before_it_is_read(link):
+    context = ssl.create_default_context(cafile=str(link.folder / "ca.crt"))
+    connection = http.client.HTTPSConnection("127.0.0.1", link.port, context=context, timeout=10)
+    connection.putrequest("POST", "/v1/fleet/push-object")
+    connection.putheader("Content-Length", str(2**40))
+    connection.endheaders(b"x" * 100)  # of a terabyte
+    answer = connection.getresponse()
+    assert answer.status == 413 and b"at most 67108864 bytes" in answer.read()
+
+
+def test_a_request_that_declares_nothing_is_cut_off(link, ask):
+    def endless():
+        for _ in range(200):
+            yield b"x" * 2**20
+
+    try:
+        answer = ask(link.address, "/v1/fleet/push-object", content=endless(), headers={"content-type": "application/protobuf"})
+    except httpx.WriteError:
+        return  # the connection was closed in the middle
+    assert answer.status_code == 413
+
+
+def test_plain_http_is_not_answered(link):
+    for address in (link.address, link.operator_address):
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"http://{address}/health", timeout=5)
+
+
+def test_old_tls_is_not_spoken(link):
+    context = ssl.create_default_context(cafile=str(link.folder / "ca.crt"))
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with socket.create_connection(("127.0.0.1", link.port), 5) as raw, pytest.raises((ssl.SSLError, OSError)):
+        context.wrap_socket(raw, server_hostname="localhost")
+
+
+def test_health_says_what_is_wrong(link, tmp_path):
+    found = health(link.address, link.folder / "ca.crt")
+    assert found.problem == "" and abs(found.clock_off_s) < 5
+    create_authority(tmp_path / "other")
+    assert "does not come from the authority" in health(link.address, tmp_path / "other" / "ca.crt").problem
+    assert "no root certificate at" in health(link.address, tmp_path / "none.crt").problem
+    assert "does not answer" in health("127.0.0.1:9", link.folder / "ca.crt").problem
+    (tmp_path / "empty.crt").write_text("")
+    assert "no TLS that works" in health(link.address, tmp_path / "empty.crt").problem
+
+
+def test_an_expired_certificate_is_named(processes, tmp_path):
+    create_authority(tmp_path / "authority")
+    issue_server_certificate(tmp_path / "authority", tmp_path, ["127.0.0.1"], days=-1)
+    create_secret(tmp_path / "secret")
+    expired = SuperLink(processes, tmp_path / "superlink.log")
+    with pytest.raises(Exception, match="did not answer within 4 s"):
+        expired.start(tmp_path, tmp_path / "secret", tmp_path / "state.db", timeout_s=4)
+    assert "has expired" in health(expired.address, tmp_path / "ca.crt").problem
+    expired.kill()
+
+
+def test_clocks():
+    assert clock_problem(None) == clock_problem(30.0) == clock_problem(-59.0) == ""
+    assert clock_problem(90.0) == "this machine's clock is 90 s ahead of the SuperLink's; set it (NTP)"
+    assert "7200 s behind the SuperLink's; the SuperLink refuses this node until it is set right" in clock_problem(-7200.0)
+    assert Health().problem == ""
+
+
+def node(link, processes, folder, key, root, log):
+    """A SuperNode with this key that trusts this authority."""
+    command = ["flower-supernode", "--superlink", link.address, "--root-certificates", str(root), "--host", "127.0.0.1",
+               "--port", str(free_ports(1)[0]), "--auth-supernode-private-key", str(key), "--max-retries", "1"]  # fmt: skip
+    return processes.start(command, log, cwd=folder, environment={"FLWR_HOME": str(folder)})
+
+
+def test_a_node_whose_key_nobody_registered_does_not_get_in(link, processes, tmp_path):
+    create_node_key(tmp_path / "stranger.key")
+    process = node(link, processes, tmp_path, tmp_path / "stranger.key", link.folder / "ca.crt", tmp_path / "log")
+    try:
+        status = process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"it went on: {(tmp_path / 'log').read_text()}") from None
+    assert status != 0 and "Failed to activate SuperNode" in (tmp_path / "log").read_text()
+    own = OwnProcesses()
+    operator = FlowerCommand(own, link.operator_address, link.folder / "ca.crt", tmp_path / "log")
+    assert all(entry["status"] != "online" for entry in operator.nodes())
+    own.stop()
+
+
+def test_a_node_does_not_talk_to_a_superlink_of_another_authority(link, processes, tmp_path):
+    create_authority(tmp_path / "other")
+    create_node_key(tmp_path / "b.key")
+    process = node(link, processes, tmp_path, tmp_path / "b.key", tmp_path / "other" / "ca.crt", tmp_path / "log")
+    deadline = time.monotonic() + 30
+    while "CERTIFICATE_VERIFY_FAILED" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.kill()
+    assert "CERTIFICATE_VERIFY_FAILED" in (tmp_path / "log").read_text()

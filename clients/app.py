@@ -19,7 +19,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import federation, provider, receiver, shared_classifier, survey
+from clients import federation, policy, provider, receiver, shared_classifier, survey
 from clients.node import Node, Refusal
 from federation.code_digest import code_digest
 from federation.errors import TEXTS
@@ -64,31 +64,35 @@ def answer(job: Job, config: Mapping[str, Any]) -> Reply:
         config: the node's own configuration; see `Node.of`.
     """
     started = time.time()
-    # What a hospital calls its machines is not the server's business.
-    worker = f"{config.get('centre') or socket.gethostname()}/{os.getpid()}"
     try:
         node = Node.of(job, config)
     except OSError:
-        return replace(Reply.error(job, "no_workspace"), started=started, finished=time.time(), worker=worker)
+        return replace(Reply.error(job, "no_workspace"), started=started, finished=time.time())
     except Refusal as refusal:
         return Reply.error(job, refusal.code, **refusal.numbers)
+    # What a hospital calls its machines is not the server's business.
+    worker = f"{node.centre if node.deployed else socket.gethostname()}/{os.getpid()}"
     if job.kind == IDENTIFY:  # whoever asks, with whatever code: the server cannot address a job before it knows
         return replace(Reply.error(job, "ok"), body={"centre": node.centre}, worker=worker)
     try:
-        node.accept(job)
-        _accept(job)
-        torch.set_num_threads(int(job.body.get("compute", {}).get("threads", 1)))
-        body, arrays = DUTIES[job.kind](node, job)
-        canonical_json(body)  # a reply that cannot travel is an error of this job, too
-        check_arrays(arrays)
-        reply = Reply(job.study, job.unit, job.centre, job.kind, body=body, arrays=arrays)
+        _check_code(job)
+        policy.accept(node, job)
+        reply = policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
     except Exception as problem:  # the one place where everything a duty can raise ends
         code, numbers = _as_code(problem, node, job)
         reply = Reply.error(job, code, **numbers)
     return replace(reply, started=started, finished=time.time(), worker=worker)
 
 
-def _accept(job: Job) -> None:
+def _done(node: Node, job: Job) -> Reply:
+    torch.set_num_threads(int(job.body.get("compute", {}).get("threads", 1)))
+    body, arrays = DUTIES[job.kind](node, job)
+    canonical_json(body)  # a reply that cannot travel is an error of this job, too
+    check_arrays(arrays)
+    return Reply(job.study, job.unit, job.centre, job.kind, body=body, arrays=arrays)
+
+
+def _check_code(job: Job) -> None:
     if job.code and job.code != code_digest():
         raise Refusal("code_mismatch", ours=job.code, theirs=code_digest())
     if job.kind not in DUTIES:
@@ -106,7 +110,8 @@ def _as_code(problem: Exception, node: Node, job: Job) -> tuple[str, dict]:
             {} if code in TEXTS else {"reference": job.unit}
         )
     reference = uuid4().hex[:8]
+    full = isinstance(problem, MemoryError) or "can't allocate memory" in str(problem)  # the second is torch's
     node.log(
         f"{job.label or job.kind} [{job.unit}]: reference {reference}\n{''.join(traceback.format_exception(problem))}"
     )
-    return "exception", {"reference": reference}
+    return "out_of_memory" if full else "exception", {"reference": reference}

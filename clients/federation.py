@@ -13,7 +13,7 @@ from clients.provider import as_arrays, trained_on
 from clients.survey import load_patches
 from data_partitions import DataError, PatchDataset
 from data_partitions.streams import rank
-from federation.job import Job
+from federation.job import Job, plain_name
 from federation.transport import decode, encode_noting_error, relative_error
 from models import GeneratorSpec, PatchArrays
 from strategies import dm_gan, fedavg_gan, fidelity
@@ -29,7 +29,7 @@ def remembered(node: Node, job: Job, work: Callable[[State], tuple[Answer, State
     Raises:
         StateLost: the state that the job expects is not here.
     """
-    state = LocalState(node.workspace / "states" / str(job.body["federation"]))
+    state = LocalState(node.workspace / "states" / plain_name(job.body["federation"], "federation"))
     known = state.answer(job.unit)
     if known is not None:
         return known

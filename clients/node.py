@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import secrets
@@ -21,10 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from federation.job import Job
+from clients.centre_file import CentreFile, CentreFileError
+from federation.job import Job, plain_name
 
-# Duties in which real patches leave a centre or come to one; in simulation only.
-REAL_PATCHES = frozenset({"send_patches", "receive_patches"})
+log = logging.getLogger("flwr")
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,35 @@ class Node:
         workspace: folder that only this centre reads and writes.
         cache: folder for what can be made again (patches); shared by processes of this machine.
         deployed: whether this is a real node, which keeps to its own rules, or plays the centre in a simulation.
+        file: a deployed node's own settings; None where its configuration names its folders only (a trial).
     """
 
     centre: str
     workspace: Path
     cache: Path
     deployed: bool = False
+    file: CentreFile | None = None
 
     @staticmethod
     def of(job: Job, config: Mapping[str, Any]) -> Node:
         """The node that a job has come to.
 
         Args:
-            config: the configuration that the node was started with. A deployed one has `centre`, `workspace` and
-                `cache` (absolute paths); in simulation Flower fills it, and the job says whom the node plays and where.
+            config: the configuration that the node was started with. A deployed one has `centre_file` (absolute path), or
+                for a trial `centre`, `workspace` and `cache` (absolute paths); in simulation Flower fills it, and the job
+                says whom the node plays and where.
 
         Raises:
             Refusal: a node that is neither: its configuration lacks something.
         """
-        if "centre" in config:
+        if "centre_file" in config:
+            try:
+                file = CentreFile.read(Path(str(config["centre_file"])))
+            except CentreFileError as problem:
+                log.error("%s", problem)  # the node's own output: where its workspace is stands in that file
+                raise Refusal("bad_centre_file") from None
+            node = Node(file.centre, file.workspace, file.cache_folder, deployed=True, file=file)
+        elif "centre" in config:
             missing = [key for key in ("workspace", "cache") if not Path(str(config.get(key, ""))).is_absolute()]
             if missing:
                 raise Refusal("bad_node_config", key=missing[0])
@@ -65,17 +76,6 @@ class Node:
             raise Refusal("bad_node_config", key="centre")
         node.workspace.mkdir(parents=True, exist_ok=True)
         return node
-
-    def accept(self, job: Job) -> None:
-        """Refuse what this centre does not do, whoever asks for it.
-
-        Raises:
-            Refusal: a job for another centre; on a deployed node also one that moves real patches.
-        """
-        if job.centre != self.centre:
-            raise Refusal("not_addressed")
-        if self.deployed and job.kind in REAL_PATCHES:
-            raise Refusal("policy", rule="real patches stay where they are")
 
     def secret(self) -> bytes:
         """Key of this centre's digests; made once, never sent."""
@@ -115,7 +115,7 @@ class Node:
 
     def pool_folder(self, unit: str) -> Path:
         """Where the pool of foreign images made by a unit lies."""
-        return self.workspace / "pools" / unit
+        return self.workspace / "pools" / plain_name(unit, "pool")
 
     def write_pool(self, unit: str, pixels: np.ndarray, labels: np.ndarray) -> None:
         """Keep foreign images (synthetic, or real ones of a pooled run) for the classifiers of this centre.

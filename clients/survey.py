@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, SplitRule, build_patches
 from data_partitions.small_cells import cell
-from federation.job import Job
+from federation.job import Job, plain_name
 from models import probe_precision
 from reports.atomic import write_text
 from reports.csv_table import to_csv
@@ -132,4 +132,4 @@ def _local_pictures(node: Node, patches: PatchDataset, task: str) -> None:
     rows = [train.select(label=label) for label in (1, 0)]
     images = [part.uint8(np.linspace(0, len(part) - 1, min(32, len(part))).astype(int)) for part in rows if len(part)]
     if images:
-        save_grid(node.workspace / "samples" / f"{task}.png", np.concatenate(images), columns=16)
+        save_grid(node.workspace / "samples" / f"{plain_name(task, 'task')}.png", np.concatenate(images), columns=16)

@@ -9,16 +9,19 @@ send paths and patient identifiers with it.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_BYTES = 2 * 1024**3
+MAX_ENVELOPE = 256 * 1024**2  # characters of JSON
 # The Message type under which every job travels; the kind of work is in the envelope.
 MESSAGE_TYPE = "query"
 # The kind of the one job that is for whoever gets it: which centre are you? See `federation.roll_call`.
@@ -41,6 +44,17 @@ class EnvelopeError(ValueError):
 def canonical_json(value: Any) -> str:
     """One spelling per value: sorted keys, no spaces, no NaN. Used for bodies and for hashing."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def plain_name(value: Any, what: str) -> str:
+    """A name that came over the wire and becomes one of a file or folder.
+
+    Raises:
+        EnvelopeError: it is none: it could be a path.
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise EnvelopeError("bad_name", f"{what} {value!r} is not a plain name")
+    return value
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray]) -> int:
@@ -82,6 +96,9 @@ class Job:
         place: in simulation, where the run folder and the cache are; a deployed node has its own and ignores it.
         expects_state: version of the centre's local state that this job builds on; None for stateless work.
         timeout_s: after this the server stops waiting; None waits until the message's TTL.
+        scenario: SHA-256 of the resolved scenario (`federation.units.scenario_digest`), by which a centre knows the study
+            that it has approved; empty in simulation.
+        strategy: of the arm that the job belongs to; empty for what is done for all arms together.
     """
 
     study: str
@@ -95,37 +112,33 @@ class Job:
     place: dict[str, str] = field(default_factory=dict)
     expects_state: int | None = None
     timeout_s: float | None = None
+    scenario: str = ""
+    strategy: str = ""
 
     @property
     def nbytes(self) -> int:
         """Size of the payload: arrays plus body."""
-        return sum(a.nbytes for a in self.arrays.values()) + len(canonical_json(self.body))
+        return _size(self.body, self.arrays)
 
     def to_record(self) -> RecordDict:
         envelope = {
             "protocol": PROTOCOL,
-            "study": self.study,
-            "unit": self.unit,
-            "centre": self.centre,
-            "kind": self.kind,
-            "label": self.label,
-            "code": self.code,
-            "place": self.place,
-            "expects_state": self.expects_state,
-            "timeout_s": self.timeout_s,
-            "body": self.body,
+            **{key: getattr(self, key) for key in _JOB_KEYS},
             "array_bytes": check_arrays(self.arrays),
         }
         return _to_record(envelope, self.arrays)
 
     @staticmethod
     def from_record(record: RecordDict) -> Job:
-        envelope, arrays = _from_record(record)
+        """Read and check a job.
+
+        Raises:
+            EnvelopeError: it is malformed, oversized, not finite, or has a name that could be a path.
+        """
+        envelope, arrays = _from_record(record, _JOB_KEYS)
         for key in ("study", "unit", "centre", "kind"):
-            if not isinstance(envelope.get(key), str) or not _NAME.fullmatch(envelope[key]):
-                raise EnvelopeError("bad_name", f"{key} {envelope.get(key)!r} is not a plain name")
-        keys = ("study", "unit", "centre", "kind", "body", "label", "code", "place", "expects_state", "timeout_s")
-        return Job(arrays=arrays, **{key: envelope[key] for key in keys})
+            plain_name(envelope[key], key)
+        return Job(arrays=arrays, **{key: envelope[key] for key in _JOB_KEYS})
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,11 @@ class Reply:
     def ok(self) -> bool:
         return self.code == "ok"
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the payload: arrays plus body."""
+        return _size(self.body, self.arrays)
+
     def to_record(self) -> RecordDict:
         envelope = {
             "protocol": PROTOCOL,
@@ -173,7 +191,7 @@ class Reply:
         Raises:
             EnvelopeError: the reply is malformed, oversized, not finite, or answers another job.
         """
-        envelope, arrays = _from_record(record)
+        envelope, arrays = _from_record(record, _REPLY_KEYS)
         if not envelope["unit"] and envelope["code"] != "ok":
             return Reply.error(job, str(envelope["code"]))  # the centre could not even read the job
         for key in ("study", "unit", "centre", "kind"):
@@ -181,11 +199,10 @@ class Reply:
                 raise EnvelopeError(
                     "foreign_reply", f"reply has {key} {envelope[key]!r}, the job has {getattr(job, key)!r}"
                 )
-        body_bytes = len(canonical_json(envelope["body"]))
         return Reply(
             arrays=arrays,
             bytes_down=job.nbytes,
-            bytes_up=sum(a.nbytes for a in arrays.values()) + body_bytes,
+            bytes_up=_size(envelope["body"], arrays),
             **{key: envelope[key] for key in _REPLY_KEYS},
         )
 
@@ -194,7 +211,15 @@ class Reply:
         return Reply(job.study, job.unit, job.centre, job.kind, code=code, numbers=numbers)
 
 
+_JOB_KEYS = (
+    "study", "unit", "centre", "kind", "body", "label", "code", "place", "expects_state", "timeout_s", "scenario", "strategy",
+)  # fmt: skip
 _REPLY_KEYS = ("study", "unit", "centre", "kind", "code", "numbers", "body", "started", "finished", "worker")
+# Of what is no text.
+_TYPES: dict[str, Any] = {
+    "body": dict, "place": dict, "numbers": dict, "expects_state": int | None, "timeout_s": int | float | None,
+    "started": int | float, "finished": int | float,
+}  # fmt: skip
 
 
 def _to_record(envelope: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> RecordDict:
@@ -203,23 +228,56 @@ def _to_record(envelope: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Re
     return RecordDict({"envelope": ConfigRecord({"json": canonical_json(envelope)}), "arrays": record})
 
 
-def _from_record(record: RecordDict) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _size(body: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int:
+    return sum(a.nbytes for a in arrays.values()) + len(canonical_json(body))
+
+
+def _from_record(record: RecordDict, keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(envelope, arrays) of a message of this protocol. Nothing in it is believed before it is checked."""
     try:
-        envelope = json.loads(str(record.config_records["envelope"]["json"]))
+        text = str(record.config_records["envelope"]["json"])
         array_record = record.array_records["arrays"]
+        if len(text) > MAX_ENVELOPE:
+            raise EnvelopeError("too_large", f"an envelope of {len(text)} characters; the limit is {MAX_ENVELOPE}")
+        envelope = json.loads(text)
         protocol = envelope["protocol"]
-    except (KeyError, TypeError, ValueError) as problem:
+    except EnvelopeError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError) as problem:
         raise EnvelopeError("malformed", f"not a polycentre message: {problem!r}") from problem
     if protocol != PROTOCOL:
-        raise EnvelopeError("protocol_mismatch", f"message speaks protocol {protocol}, this side {PROTOCOL}")
+        raise EnvelopeError("protocol_mismatch", f"message speaks protocol {protocol!r}, this side {PROTOCOL}")
+    for key in keys:
+        if key not in envelope or not isinstance(envelope[key], _TYPES.get(key, str)):
+            raise EnvelopeError("malformed", f"the envelope's {key} is {type(envelope.get(key)).__name__}")
     declared = envelope.get("array_bytes")
     if not isinstance(declared, int) or declared > MAX_BYTES:
         raise EnvelopeError("too_large", f"message declares {declared!r} bytes; the limit is {MAX_BYTES}")
-    for name, array in array_record.items():
-        # Checked on the wire's own description, before numpy allocates anything.
-        if array.dtype not in ALLOWED_DTYPES:
-            raise EnvelopeError("bad_dtype", f"array {name!r} has dtype {array.dtype!r}")
-    arrays = {name: array.numpy() for name, array in array_record.items()}
+    arrays = {name: _array(name, array) for name, array in array_record.items()}
     if check_arrays(arrays) != declared:
         raise EnvelopeError("size_mismatch", f"message declares {declared} bytes of arrays but carries another number")
     return envelope, arrays
+
+
+def _array(name: str, array: Array) -> np.ndarray:
+    """One array, after its own header was compared with its bytes: numpy allocates what a header says.
+
+    Raises:
+        EnvelopeError: another dtype than those of `ALLOWED_DTYPES`, or a header that is not that of its bytes.
+    """
+    if array.dtype not in ALLOWED_DTYPES:
+        raise EnvelopeError("bad_dtype", f"array {name!r} has dtype {array.dtype!r}")
+    try:
+        stream = BytesIO(array.data)
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = read_header(stream)
+        if str(dtype) not in ALLOWED_DTYPES:
+            raise EnvelopeError("bad_dtype", f"array {name!r} has dtype {dtype}")
+        if math.prod(shape) * dtype.itemsize != len(array.data) - stream.tell() or min(shape, default=0) < 0:
+            raise EnvelopeError("size_mismatch", f"array {name!r} says that its shape is {shape}, which its bytes are not")
+        return array.numpy()
+    except (KeyError, TypeError, ValueError, SyntaxError) as problem:
+        if isinstance(problem, EnvelopeError):
+            raise
+        raise EnvelopeError("malformed", f"array {name!r} cannot be read: {problem!r}") from problem

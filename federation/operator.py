@@ -16,10 +16,10 @@ import yaml
 from federation.errors import StudyError
 from federation.flower_command import FlowerCommand
 from federation.processes import OwnProcesses
-from federation.reachable import clock_problem, health
+from federation.superlink_health import ask, clock_problem
 
-# Below the working directory; a deployment's name is a file's there.
-DEPLOYMENTS = Path("deployments")
+# Below the working directory: a folder for each deployment, with this file in it.
+DEPLOYMENTS, FILE = Path("deployments"), "deployment.yaml"
 _KEYS = ("address", "root_certificate", "operator_secret")
 
 
@@ -39,14 +39,14 @@ class DeploymentFile:
 
     @staticmethod
     def find(name: str) -> DeploymentFile:
-        """Read `deployments/NAME.yaml`, or the file of that path. Paths in it are relative to it.
+        """Read `deployments/NAME/deployment.yaml`, or the file of that path. Paths in it are relative to it.
 
         Raises:
             StudyError: with status 2.
         """
-        file = Path(name) if name.endswith((".yaml", ".yml")) else DEPLOYMENTS / f"{name}.yaml"
+        file = Path(name) if name.endswith((".yaml", ".yml")) else DEPLOYMENTS / name / FILE
         if not file.is_file():
-            there = sorted(f.stem for f in DEPLOYMENTS.glob("*.yaml"))
+            there = sorted(f.parent.name for f in DEPLOYMENTS.glob(f"*/{FILE}"))
             raise StudyError(
                 f"no deployment {name!r}: there is no {file} (there: {', '.join(['loopback', *there])}); make one with "
                 "`polycentre deploy init`, or name the file", 2,
@@ -96,7 +96,7 @@ class Operator:
         Raises:
             StudyError: the SuperLink does not answer, or with another certificate.
         """
-        found = health(self._place.address, self._place.root_certificate)
+        found = ask(self._place.address, self._place.root_certificate)
         if found.problem:
             raise StudyError(found.problem)
         command = [
@@ -105,7 +105,7 @@ class Operator:
             "--superexec-auth-secret-file", str(self._place.operator_secret),
         ]  # fmt: skip
         self._process = self._processes.start(command, self.log_file)
-        return clock_problem(found.clock_off_s)
+        return clock_problem(found.clock_offset_s)
 
     def submit(self, run_config: Mapping[str, str | bool | int | float]) -> str:
         """Hand the app to the SuperLink; returns Flower's run id."""

@@ -26,6 +26,23 @@ _PR_SET_PDEATHSIG = 1
 _NOT_INHERITED = ("PYTHONPATH", "RAY_ADDRESS", "FLWR_LOCAL_CONTROL_API_PORT", "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT")
 
 
+def flower_environment(home: Path) -> dict[str, str]:
+    """What every process of Flower's gets: its home, no telemetry, no installation of dependencies, the mark of `home`."""
+    # Flower's own command line tools lie beside the running Python, which need not be on PATH.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {
+        **{name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
+        "PATH": path,
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        # Seconds; by default 1, which every message to a deployed node would pay. Each poll costs about 3 ms.
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        MARK: str(home),
+    }
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nothing listens on at the moment."""
     sockets = [socket.socket() for _ in range(count)]
@@ -49,19 +66,7 @@ class OwnProcesses:
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="polycentre-"))
-        # Flower's own command line tools lie beside the running Python, which need not be on PATH.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
-            "PATH": path,
-            "FLWR_HOME": str(self.home),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            # Seconds; by default 1, which every message to a deployed node would pay. Each poll costs about 3 ms.
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
-            MARK: str(self.home),
-        }
+        self.environment = flower_environment(self.home)
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(
@@ -84,23 +89,28 @@ class OwnProcesses:
                 stdin=subprocess.DEVNULL,
                 # A session of its own: Ctrl-C reaches the command line only, which then stops things in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         self._children.append(child)
         return child
 
     def stop(self) -> None:
         """End every process of this runtime and remove its home."""
-        ours = carrying(MARK, str(self.home))
-        for process in ours:
-            _quietly(process.terminate)
-        _, alive = psutil.wait_procs(ours, timeout=3)
-        for process in alive + carrying(MARK, str(self.home)):
-            _quietly(process.kill)
+        end_all(self.home)
         for child in self._children:
             child.kill()  # nothing to a child that has ended
             child.wait()
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def end_all(home: Path, patience_s: float = 3.0) -> None:
+    """End every process that carries the mark of a home: with SIGTERM, and with SIGKILL those that have not ended then."""
+    ours = carrying(MARK, str(home))
+    for process in ours:
+        _quietly(process.terminate)
+    _, alive = psutil.wait_procs(ours, timeout=patience_s)
+    for process in alive + carrying(MARK, str(home)):
+        _quietly(process.kill)
 
 
 def carrying(variable: str, value: str) -> list[psutil.Process]:
@@ -127,7 +137,7 @@ def _quietly(action: Callable[[], None]) -> None:
         action()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child, before exec: end when the command line ends, however it ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -17,7 +17,7 @@ from pathlib import Path
 from federation.certificates import AUTHORITY, SERVER, SERVER_KEY
 from federation.errors import StudyError
 from federation.processes import OwnProcesses, free_ports
-from federation.reachable import health
+from federation.superlink_health import ask
 
 
 class SuperLink:
@@ -98,7 +98,7 @@ class SuperLink:
                 raise StudyError(
                     f"Flower's SuperLink ended with status {self._process.returncode}; see {self.log_file}"
                 )
-            if not health(self.address, self._root_certificate, timeout_s=1.0).problem:
+            if not ask(self.address, self._root_certificate, timeout_s=1.0).problem:
                 return
             time.sleep(0.1)
         raise StudyError(f"Flower's SuperLink did not answer within {timeout_s:.0f} s; see {self.log_file}")

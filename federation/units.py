@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,11 @@ from federation.job import Job, canonical_json
 def digest(value: Any) -> str:
     """16 hex digits of the SHA-256 of a JSON value."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def scenario_digest(resolved: str) -> str:
+    """Identity of a study's settings: SHA-256 of its resolved scenario, which centres approve; 64 hex digits."""
+    return hashlib.sha256(resolved.encode()).hexdigest()
 
 
 def derive_seed(seed: int, purpose: str, centre: str = "", index: int = 0) -> int:
@@ -40,7 +45,8 @@ class Units:
         code: digest of the computing code.
         data: keyed digest of a centre's data for a task, by (centre, task).
         platform: what a centre computes with (versions, device, CPU), by centre.
-        place, timeout_s: passed on in every job, part of no id.
+        place, timeout_s, scenario: passed on in every job, part of no id.
+        strategy: likewise, of the arms that these jobs belong to; see `of_strategy`.
     """
 
     study: str
@@ -49,6 +55,12 @@ class Units:
     platform: Mapping[str, str]
     place: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
+    scenario: str = ""
+    strategy: str = ""
+
+    def of_strategy(self, strategy: str) -> Units:
+        """The same for the jobs of one strategy."""
+        return replace(self, strategy=strategy)
 
     def of_centre(self, centre: str, task: str | None) -> tuple[str, str]:
         """What a long exchange with a centre depends on beside its settings: its data for a task, and its platform."""
@@ -88,4 +100,6 @@ class Units:
             code=self.code,
             place=dict(self.place),
             timeout_s=self.timeout_s,
+            scenario=self.scenario,
+            strategy=self.strategy,
         )

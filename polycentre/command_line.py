@@ -1,4 +1,4 @@
-"""`polycentre`: scenarios, validate, data, run, report, doctor.
+"""`polycentre`: scenarios, validate, data, run, report, doctor, and centre for a hospital's node.
 
 Exit status: 0 only when every unit finished; 1 for a failed run (what failed, and how to resume); 2 for bad input,
 one line, no traceback.
@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from polycentre import centre
 from polycentre.deploy import commands as deploy_commands
 
 cli = typer.Typer(
@@ -23,6 +24,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cli.add_typer(centre.cli, name="centre")
 console = Console()
 errors = Console(stderr=True)
 

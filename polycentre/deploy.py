@@ -34,7 +34,7 @@ from federation.certificates import (
 from federation.deployment import LoopbackDeployment, TrialNode
 from federation.errors import StudyError
 from federation.flower_command import FlowerCommand
-from federation.operator import DEPLOYMENTS, DeploymentFile
+from federation.operator import DEPLOYMENTS, FILE, DeploymentFile
 from federation.processes import OwnProcesses, free_ports
 from reports.atomic import write_text
 
@@ -44,7 +44,7 @@ commands = typer.Typer(
 console = Console()
 CENTRE_FILE, CENTRE_KEY = "centre.yaml", "centre.key"
 
-NAME = typer.Argument(help="A deployment: a file, or the name of one in deployments/.")
+NAME = typer.Argument(help="A deployment: the name of a folder in deployments/, or its deployment.yaml.")
 
 
 def prepare(
@@ -74,7 +74,7 @@ def prepare(
     for name in (AUTHORITY, SECRET):
         _copy(link / name, own / name)
     settings = {"address": operator, "root_certificate": AUTHORITY, "operator_secret": SECRET}
-    write_text(own / "deployment.yaml", yaml.safe_dump(settings, sort_keys=False))
+    write_text(own / FILE, yaml.safe_dump(settings, sort_keys=False))
     for name, more in centres.items():
         home = folder / "centres" / name
         create_node_key(home / CENTRE_KEY)
@@ -151,7 +151,7 @@ def local(
     folder = (folder or DEPLOYMENTS / name).absolute()
     places = {c: {"workspace": folder / "workspaces" / c, "cache": folder / "caches" / c} for c in centres}
     processes = OwnProcesses()
-    file = DEPLOYMENTS / f"{name}.yaml"
+    file = DEPLOYMENTS / name / FILE
     stopped = threading.Event()
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda *_: stopped.set())
@@ -177,9 +177,10 @@ def local(
 def register(
     deployment: Annotated[str, NAME],
     keys: Annotated[list[Path], typer.Argument(help="Public keys (.pub) of hospitals; the file's name is taken as theirs.")],
+    address: Annotated[str, typer.Option(help="host:port of the operator's door, where it is another one from here.")] = "",
 ) -> None:
     """Let hospitals in by their public keys. A key that is registered already is left as it is."""
-    with _flower(deployment) as flwr:
+    with _flower(deployment, address) as flwr:
         for key in keys:
             try:
                 number = flwr.register(key, key.stem)
@@ -210,11 +211,12 @@ def nodes(deployment: Annotated[str, NAME]) -> None:
 class _flower:
     """Flower's command line for a deployment, in a home of its own that is removed afterwards."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, address: str = ""):
         self._place, self._processes = DeploymentFile.find(name), OwnProcesses()
+        self._address = address or self._place.address
 
     def __enter__(self) -> FlowerCommand:
-        return FlowerCommand(self._processes, self._place.address, self._place.root_certificate, Path("Flower's own output"))
+        return FlowerCommand(self._processes, self._address, self._place.root_certificate, Path("Flower's own output"))
 
     def __exit__(self, *_: object) -> None:
         self._processes.stop()

@@ -20,14 +20,15 @@ from federation.code_digest import code_digest
 from federation.errors import INPUT_CODES, StudyError, explain
 from federation.exchange import Exchange, gather, run_together
 from federation.job import Job, Reply
-from federation.units import Units, digest
+from federation.units import Units, digest, scenario_digest
 from metrics import METRICS
 from models import GeneratorPackage, GeneratorSpec
 from reports.run_record import RunRecord
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Cell, Plan
-from scenarios.scenario import Scenario
+from scenarios.reader import resolved_yaml
+from scenarios.scenario import Scenario, listed
 from server.checkpoint import Checkpointed
 from strategies.delivery import deliver
 from strategies.dm_gan import DmGAN
@@ -83,7 +84,9 @@ class Study:
         blank = Plan(self._scenario)
         s = self._scenario
         study = digest([s.name, s.seed, sorted(s.centres)])
-        units = Units(study, code_digest(), {}, {}, self._place, s.compute.job_timeout_s)
+        # What hospitals approve; in a simulation there is nobody to ask.
+        scenario = scenario_digest(resolved_yaml(s)) if self._deployed else ""
+        units = Units(study, code_digest(), {}, {}, self._place, s.compute.job_timeout_s, scenario)
         jobs = [
             units.job("survey", centre, None, blank.survey_body(centre), label=f"survey of {centre}")
             for centre in s.centres
@@ -116,15 +119,15 @@ class Study:
         """All exchanges side by side, so that a federation's waiting fills with the others' work; then the delivery."""
         strategies: list[Strategy] = [
             OneShot(
-                units, order, self._clock(plan, f"{order.generator}/{order.task}", [order.centre]),
+                units.of_strategy("one_shot"), order, self._clock(plan, f"{order.generator}/{order.task}", [order.centre]),
                 step_s=self._scenario.clock.step_s,
             )
             for order in plan.orders()
         ]  # fmt: skip
-        strategies += [Pooled(units, transfer) for transfer in plan.transfers()]
+        strategies += [Pooled(units.of_strategy("pooled"), transfer) for transfer in plan.transfers()]
         strategies += [
             FedAvgGAN(
-                units,
+                units.of_strategy(planned.federation.strategy),
                 planned.federation,
                 # A centre alone, and the central model, are there to compare with: nothing is sent that could be lost.
                 self._clock(plan, planned.purpose, planned.members, faults=planned.federation.series == "federation"),
@@ -132,7 +135,7 @@ class Study:
             for planned in federations(plan)
         ]
         strategies += [
-            DmGAN(units, remote.plan, self._clock(plan, remote.purpose, remote.members))
+            DmGAN(units.of_strategy(remote.plan.strategy), remote.plan, self._clock(plan, remote.purpose, remote.members))
             for remote in remote_trainings(plan, deployed=self._deployed)
         ]
         shared = Shared(generators=plan.packages())
@@ -165,14 +168,16 @@ class Study:
             if cell.strategy == "fedavg_classifier":
                 planned = federated_classifier(plan, cell)
                 clock = self._clock(plan, planned.purpose, planned.members)
-                together.append((cell, FedAvgClassifier(units, planned.federation, clock)))
+                together.append((cell, FedAvgClassifier(units.of_strategy(cell.strategy), planned.federation, clock)))
                 continue
             pools = shared.pools.get((cell.arm, cell.receiver, cell.task))
             if pools is None and cell.strategy != "local":
                 continue  # what it builds on failed; that failure is recorded
             body = plan.cell_body(cell, [_pool_body(pool) for pool in pools or []])
             inputs = [pool.unit for pool in pools or []]
-            job = units.job("learn", cell.receiver, cell.task, body, inputs=inputs, label=cell.label)
+            job = units.of_strategy(cell.strategy).job(
+                "learn", cell.receiver, cell.task, body, inputs=inputs, label=cell.label
+            )
             jobs[job.unit] = (cell, job)
         with self._phase("learn", sum(row.messages for row in expected if row.kind in LEARNING)):
             exchanges: dict[int, Exchange[Any]] = {-1: gather([job for _, job in jobs.values()])}
@@ -198,7 +203,7 @@ class Study:
         for unit, (cell, reply) in learned.items():
             for centre in plan.test_centres(cell):
                 weights = {k.removeprefix("classifier."): v for k, v in reply.arrays.items()}
-                job = units.job(
+                job = units.of_strategy(cell.strategy).job(
                     "test", centre, cell.task, plan.test_body(cell, centre), inputs=[unit], arrays=weights,
                     label=f"{cell.label} on {centre}",
                 )  # fmt: skip
@@ -306,7 +311,8 @@ class Study:
             for metric in METRICS:
                 row = {"strategy": cell.strategy, "metric": metric, "value": reply.body["metrics"][metric]}
                 results.append(shared | row | {"n_real": body["n_real"], "n_synthetic": body["n_synthetic"]})
-            table = reply.body["predictions"]
+            # A deployed centre keeps them, unless its policy lets them go.
+            table = reply.body.get("predictions", {"patient": [], "label": [], "probability": []})
             for case, (patient, label, probability) in enumerate(
                 zip(table["patient"], table["label"], table["probability"], strict=True)
             ):
@@ -315,6 +321,12 @@ class Study:
                 )
         self._record.write_results(results)
         self._record.write_predictions(predictions)
+        kept = sorted({centre for _, centre, _, reply in places if "predictions" not in reply.body})
+        if kept:
+            self._record.event(
+                "note", centre="", text=f"the predictions of single images stayed at {listed(kept)}; predictions.csv lacks them, "
+                "and intervals over test patients cannot be given there",
+            )  # fmt: skip
 
 
 def _what_left(finished: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:

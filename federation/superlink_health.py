@@ -1,4 +1,4 @@
-"""Whether a SuperLink answers, over whose certificate, and how far its clock is from this one."""
+"""Asks a SuperLink whether it is there, over whose certificate, and what time it is there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
-# Flower refuses a node whose signed time is further off than this, in seconds; from the second on it is worth a word.
-CLOCK_REFUSED_S, CLOCK_NOTED_S = 300.0, 60.0
+# A clock that is off by more is named; Flower refuses the signatures of a node that is off by more than 305 s.
+CLOCK_NOTE_S, CLOCK_LIMIT_S = 60.0, 300.0
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Health:
 
     Attributes:
         problem: empty when it answers; else one sentence that names the cause.
-        clock_off_s: seconds by which this machine's clock is ahead of the SuperLink's; None when it did not say.
+        clock_offset_s: seconds by which this machine's clock is ahead of the SuperLink's; None when it did not say.
     """
 
     problem: str = ""
-    clock_off_s: float | None = None
+    clock_offset_s: float | None = None
 
 
-def health(address: str, root_certificate: Path | None, timeout_s: float = 10.0) -> Health:
+def ask(address: str, root_certificate: Path | None, timeout_s: float = 5.0) -> Health:
     """Ask a SuperLink.
 
     Args:
@@ -36,26 +36,37 @@ def health(address: str, root_certificate: Path | None, timeout_s: float = 10.0)
         root_certificate: of the authority that its certificate must come from; None asks over plain HTTP.
     """
     try:
+        # No proxy of the environment: the address is the only one that is connected to.
+        before = time.time()
         if root_certificate is None:
             answer = httpx.get(f"http://{address}{_PATH}", timeout=timeout_s, trust_env=False)
         else:
             context = ssl.create_default_context(cafile=str(root_certificate))
+            before = time.time()
             answer = httpx.get(f"https://{address}{_PATH}", timeout=timeout_s, verify=context, trust_env=False)
+        now = (before + time.time()) / 2
     except (OSError, ssl.SSLError, httpx.HTTPError) as problem:
         return Health(_explained(address, root_certificate, problem))
     if not answer.is_success:
         return Health(f"{address} answers with status {answer.status_code}; is it a SuperLink?")
-    date = email.utils.parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else None
-    return Health("", None if date is None else time.time() - date.timestamp())
+    try:
+        theirs = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5  # the header has whole seconds
+    except (KeyError, ValueError):
+        return Health()
+    return Health(clock_offset_s=now - theirs)
 
 
-def clock_problem(clock_off_s: float | None) -> str:
+def clock_words(offset_s: float) -> str:
+    """A clock's offset for a person."""
+    return f"{abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'} the SuperLink's"
+
+
+def clock_problem(offset_s: float | None) -> str:
     """One sentence when this machine's clock is too far from the SuperLink's, else empty."""
-    if clock_off_s is None or abs(clock_off_s) < CLOCK_NOTED_S:
+    if offset_s is None or abs(offset_s) < CLOCK_NOTE_S:
         return ""
-    way = "ahead of" if clock_off_s > 0 else "behind"
-    refused = "; the SuperLink refuses this node until it is set right" if abs(clock_off_s) > CLOCK_REFUSED_S else ""
-    return f"this machine's clock is {abs(clock_off_s):.0f} s {way} the SuperLink's{refused}; set it (NTP)"
+    refused = "; the SuperLink refuses this node until it is set right" if abs(offset_s) > CLOCK_LIMIT_S else ""
+    return f"this machine's clock is {clock_words(offset_s)}{refused}; set it (NTP)"
 
 
 _PATH = "/health"
@@ -79,8 +90,8 @@ def _explained(address: str, root_certificate: Path | None, problem: Exception) 
 
 
 def main() -> None:
-    """`python -m federation.reachable ADDRESS [ROOT_CERTIFICATE]`: status 0 when it answers; for health checks."""
-    problem = health(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None, timeout_s=3.0).problem
+    """`python -m federation.superlink_health ADDRESS [ROOT_CERTIFICATE]`: status 0 when it answers; for health checks."""
+    problem = ask(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None, timeout_s=3.0).problem
     sys.exit(problem or 0)
 
 

@@ -1,0 +1,155 @@
+"""A centre's own policy: which jobs it does, on which terms, and what of the answer leaves the house.
+
+The rules are those of its `centre.yaml`. A deployed node without one (a trial, whose folders its node configuration names)
+keeps to the defaults and takes part in any study. In a simulation there is no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from clients.approval import Approvals
+from clients.centre_file import STRATEGIES, CentreFile, Release
+from clients.node import Node, Refusal
+from federation.job import Job, Reply
+from reports.atomic import write_text
+from reports.csv_table import to_csv
+
+# Duties in which real patches leave a centre or come to one; in simulation only.
+REAL_PATCHES = frozenset({"send_patches", "receive_patches"})
+_FEDERATED = frozenset({"fedavg_gan", "cyclic", "dm_gan", "md_gan"})
+# In which strategies a duty is done; those that are not here, in any.
+STRATEGIES_OF: Mapping[str, frozenset[str]] = {
+    "train_generator": frozenset({"one_shot"}),
+    "feature_sums": _FEDERATED,
+    "train_round": frozenset({"fedavg_gan", "cyclic"}),
+    "train_discriminator": frozenset({"dm_gan", "md_gan"}),
+    "measure_generator": _FEDERATED,
+    "train_classifier_round": frozenset({"fedavg_classifier"}),
+    "validate_classifier": frozenset({"fedavg_classifier"}),
+    "adopt_classifier": frozenset({"fedavg_classifier"}),
+}
+# Of no strategy: asked of every centre of a study, and for all arms together.
+SHARED_DUTIES = frozenset({"survey", "synthesise"})
+# What a trained model, or gradients of one, leaves the house in; `learn` and `adopt_classifier` only where they send theirs.
+_RELEASING = frozenset({"train_generator", "train_round", "train_discriminator", "train_classifier_round"})
+PAUSED = "paused"
+_PREDICTION = ("case", "patient", "label", "probability")
+
+
+def release_of(node: Node) -> Release:
+    """What may leave a node's house."""
+    return node.file.release if node.file is not None else Release()
+
+
+def accept(node: Node, job: Job, now: datetime | None = None) -> None:
+    """Refuse what this centre does not do, whoever asks for it.
+
+    Args:
+        now: the time, with a zone; the present one when left out.
+
+    Raises:
+        Refusal: a job for another centre; on a deployed node also one that its policy forbids.
+    """
+    if job.centre != node.centre:
+        raise Refusal("not_addressed")
+    if not node.deployed:
+        return
+    if job.kind in REAL_PATCHES:
+        raise Refusal("policy", rule="real patches stay where they are")
+    if (node.workspace / PAUSED).exists():
+        raise Refusal("paused")
+    _check_size(node, job.nbytes)
+    if node.file is not None:
+        _check_hours(node.file, now or datetime.now(UTC))
+        if node.file.approve.studies == "listed":
+            Approvals(node.workspace).check(job)
+    _check_strategy(release_of(node), job)
+    rule = unmet_release_rule(release_of(node), job.kind, job.body)
+    if rule:
+        raise Refusal("policy", rule=rule)
+
+
+def _check_hours(file: CentreFile, now: datetime) -> None:
+    if file.working_hours is not None and not file.working_hours.contain(now):
+        raise Refusal("outside_hours", hours=str(file.working_hours))
+
+
+def _check_strategy(release: Release, job: Job) -> None:
+    """The strategy that the server names must be one in which the duty is done, and one that this centre allows."""
+    if job.kind in SHARED_DUTIES:
+        return
+    if job.strategy not in STRATEGIES_OF.get(job.kind, frozenset(STRATEGIES)):
+        raise Refusal("not_in_strategy", kind=job.kind, strategy=job.strategy[:64])
+    if job.strategy not in release.strategies:
+        raise Refusal("strategy_refused", strategy=job.strategy)
+
+
+def unmet_release_rule(release: Release, kind: str, body: Mapping[str, Any]) -> str:
+    """Why the answer to a job may not leave, as a sentence; empty where it may."""
+    releases = kind in _RELEASING or (kind in ("learn", "adopt_classifier") and bool(body.get("send_classifier")))
+    if not releases:
+        return ""
+    if release.epsilon_at_most is not None:
+        return (
+            f"release.epsilon_at_most is {release.epsilon_at_most:g}, and this version trains without differential privacy, "
+            "so no model meets it"
+        )
+    if release.attacks_must_fail:
+        return (
+            f"release.attacks_must_fail names {', '.join(release.attacks_must_fail)}, and this version runs no attack, so none "
+            "is known to fail"
+        )
+    return ""
+
+
+def _check_size(node: Node, size: int) -> None:
+    limit = release_of(node).largest_message_mib
+    if size > limit * 2**20:
+        raise Refusal("message_too_large", mib=round(size / 2**20, 1), limit=limit)
+
+
+def on_own_terms(node: Node, job: Job) -> Job:
+    """The job as this centre does it: with its own data, on its own device, with no more threads than it gives."""
+    if node.file is None:
+        return job
+    body = dict(job.body)
+    if node.file.data is not None and "data" in body:
+        body["data"] = node.file.data
+    if "compute" in body:
+        threads = min(int(body["compute"]["threads"]), node.file.resources.threads)
+        device = body["compute"]["device"] if node.file.device == "auto" else node.file.device
+        body["compute"] = body["compute"] | {"threads": threads, "device": device}
+    return replace(job, body=body)
+
+
+def release(node: Node, job: Job, reply: Reply) -> Reply:
+    """The reply as it may leave: predictions of single images stay in the workspace, where the policy keeps them.
+
+    Raises:
+        Refusal: it is larger than what may leave.
+    """
+    if not node.deployed:
+        return reply
+    if "predictions" in reply.body and not release_of(node).predictions:
+        body = dict(reply.body)
+        keep_predictions(node, job, body.pop("predictions"))
+        reply = replace(reply, body=body)
+    _check_size(node, reply.nbytes)
+    return reply
+
+
+def keep_predictions(node: Node, job: Job, table: Mapping[str, list[Any]]) -> None:
+    """Write `predictions/<unit>.csv`: what a test's metrics were computed from."""
+    folder = node.workspace / "predictions"
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {"case": case, "patient": patient, "label": label, "probability": probability}
+        for case, (patient, label, probability) in enumerate(
+            zip(table["patient"], table["label"], table["probability"], strict=True)
+        )
+    ]
+    write_text(folder / f"{job.unit}.csv", to_csv(rows, _PREDICTION, numeric=("case", "patient")))

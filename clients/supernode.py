@@ -1,0 +1,128 @@
+"""The SuperNode of one centre: started with the settings of its `centre.yaml`, kept in the foreground, ended with its jobs.
+
+The launcher (`clients.launcher`) stands first on its PATH under the name of Flower's own client process, so that no app
+bundle reaches that process unchecked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from clients.centre_file import CentreFile
+from federation.errors import StudyError
+from federation.processes import die_with_parent, end_all, flower_environment
+from reports.atomic import write_text
+
+# How a launched process finds the settings before it has read any message.
+CENTRE_FILE = "POLYCENTRE_CENTRE_FILE"
+
+
+class SuperNode:
+    """One SuperNode.
+
+    Args:
+        path: its `centre.yaml`.
+        file: what stands in it.
+    """
+
+    def __init__(self, path: Path, file: CentreFile):
+        self._path, self._file = path.absolute(), file
+        self._home = file.workspace / "flwr"
+        self._bin = file.workspace / "bin"
+
+    @property
+    def command(self) -> list[str]:
+        """The command line of Flower's SuperNode."""
+        return [
+            "flower-supernode", "--superlink", self._file.superlink, "--root-certificates", str(self._file.root_certificate),
+            "--auth-supernode-private-key", str(self._file.key), "--host", "127.0.0.1", "--port", str(self._file.port),
+            "--node-config", str(self._home / "node.toml"),
+        ]  # fmt: skip
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the SuperNode and everything below it."""
+        environment = flower_environment(self._home)
+        path = os.pathsep.join([str(self._bin), environment["PATH"]])
+        return environment | {"PATH": path, CENTRE_FILE: str(self._path)}
+
+    def prepare(self) -> None:
+        """Write the launcher's script and the node's configuration into the workspace."""
+        for folder in (self._home, self._bin):
+            folder.mkdir(parents=True, exist_ok=True)
+        # A file, because Flower's inline spelling cannot hold every path. JSON's strings are TOML's, too.
+        write_text(self._home / "node.toml", f"centre_file = {json.dumps(str(self._path), ensure_ascii=False)}\n")
+        script = self._bin / "flwr-clientapp"
+        write_text(script, launcher_script())
+        script.chmod(0o755)
+
+    def run(self, say: Callable[[str], None]) -> int:
+        """Run it until it ends, or until SIGINT or SIGTERM, which end it and whatever job it does at once.
+
+        Returns:
+            Its exit status; 0 when it was told to stop.
+
+        Raises:
+            StudyError: another node works in this workspace.
+        """
+        self._file.workspace.mkdir(parents=True, exist_ok=True)
+        with open(self._file.workspace / "node.lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StudyError(f"another node works in {self._file.workspace}; stop it first, or name another workspace") from None
+            self.prepare()
+            end_all(self._home)  # jobs that a node left behind which was killed
+            return self._supervised(say)
+
+    def _supervised(self, say: Callable[[str], None]) -> int:
+        stopping = False
+
+        def stop(number: int, frame: object) -> None:
+            nonlocal stopping
+            if not stopping:
+                stopping = True
+                child.terminate()
+
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        child = subprocess.Popen(
+            self.command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, start_new_session=True,
+            preexec_fn=die_with_parent,
+        )  # fmt: skip
+        try:
+            for number in previous:
+                signal.signal(number, stop)
+            say(f"node of centre {self._file.centre} started (process {child.pid}), SuperLink {self._file.superlink}")
+            status = self._wait(child, lambda: stopping)
+        finally:
+            end_all(self._home)
+            child.kill()  # nothing to a child that has ended
+            child.wait()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        if stopping:
+            say("stopped")
+            return 0
+        return status if status >= 0 else 128 - status
+
+    def _wait(self, child: subprocess.Popen[bytes], stopping: Callable[[], bool]) -> int:
+        while True:
+            try:
+                return child.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                if stopping():
+                    end_all(self._home)
+
+
+def launcher_script() -> str:
+    """What stands in the place of Flower's client process: this installation's launcher, in this Python."""
+    # -P: no module is looked for in the working directory.
+    return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m clients.launcher "$@"\n'

@@ -1,0 +1,149 @@
+"""`polycentre centre check`: is a hospital's node ready, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from pydantic import TypeAdapter
+
+from clients.approval import Approvals
+from clients.centre_file import CentreFile
+from data_partitions import SOURCES, DataError
+from federation.superlink_health import CLOCK_LIMIT_S, CLOCK_NOTE_S, ask, clock_words
+
+_FREE_GIB = 2.0
+_EXPIRES_SOON_DAYS = 30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a check. `problem`: the node cannot work; `note`: it can, and a person should know."""
+
+    kind: Literal["ok", "note", "problem"]
+    text: str
+
+
+def ok(text: str) -> Finding:
+    return Finding("ok", text)
+
+
+def note(text: str) -> Finding:
+    return Finding("note", text)
+
+
+def problem(text: str) -> Finding:
+    return Finding("problem", text)
+
+
+def own_findings(file: CentreFile) -> Iterator[Finding]:
+    """What can be said without the network and without the data: key, certificate, workspace, approvals."""
+    yield ok(f"centre {file.centre}, SuperLink {file.superlink}")
+    yield _key(file.key)
+    yield from _certificates(file.root_certificate)
+    yield from _folders(file)
+    if file.approve.studies == "any":
+        yield note("approve.studies is any: this node does whatever study it is asked for; for trials without patients' data only")
+    else:
+        count = len(Approvals(file.workspace).digests())
+        yield ok(f"{count} approved studies") if count else note("no study is approved yet: every job will be refused")
+    if file.approve.bundles != "own":
+        yield note(f"approve.bundles: {len(file.approve.bundles)} bundles beside this installation's own may be unpacked and run")
+    if file.data is None:
+        yield note("data: left out, so a study's scenario says where this centre's data lies")
+
+
+def network_findings(file: CentreFile) -> Iterator[Finding]:
+    """Whether the SuperLink answers over TLS, and whether its clock and this one agree."""
+    health = ask(file.superlink, file.root_certificate)
+    if health.problem:
+        yield problem(f"SuperLink: {health.problem}; check the address, the root certificate, and the way through the firewall")
+        return
+    yield ok(f"SuperLink {file.superlink} answers over TLS")
+    if health.clock_offset_s is None:
+        yield note("SuperLink: its answer has no date, so the clocks cannot be compared")
+        return
+    words = f"clock: {clock_words(health.clock_offset_s)}"
+    if abs(health.clock_offset_s) > CLOCK_LIMIT_S:
+        yield problem(f"{words}; Flower refuses a node that is 305 s off: set this machine's clock (NTP)")
+    elif abs(health.clock_offset_s) > CLOCK_NOTE_S:
+        yield note(f"{words}; Flower refuses a node that is 305 s off: set this machine's clock (NTP)")
+    else:
+        yield ok(words)
+
+
+def data_findings(file: CentreFile) -> Iterator[Finding]:
+    """Whether the data section of the file can be read, and how much there is."""
+    if file.data is None:
+        return
+    source: Any = TypeAdapter(SOURCES[file.data["source"]]).validate_python(file.data)
+    file.cache_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        exams = source.load(file.centre, 0, cache=file.cache_folder).exams
+    except DataError as error:
+        for found in error.problems:
+            yield problem(f"data: {found.text}")
+        return
+    patients = len({exam.patient for exam in exams})
+    kinds = Counter(lesion.kind for exam in exams for lesion in exam.lesions)
+    words = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none"
+    yield ok(f"data: {len(exams)} images of {patients} patients; lesions: {words}")
+
+
+def _key(path: Path) -> Finding:
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError("it is of another kind")
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return problem(
+            f"key: {path} is no OpenSSH ECDSA key without passphrase ({error}); make one: ssh-keygen -t ecdsa -b 384 -N '' -f {path}"
+        )
+    return ok(f"key: {key.curve.name}, mode 0600")
+
+
+def _certificates(path: Path) -> Iterator[Finding]:
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as error:
+        yield problem(f"root_certificate: {path} holds no certificate ({error}); ask the operator of the SuperLink for it")
+        return
+    now = datetime.now(UTC)
+    for certificate in found:
+        until = certificate.not_valid_after_utc
+        name = certificate.subject.rfc4514_string() or "without a name"
+        if now < certificate.not_valid_before_utc:
+            yield problem(f"root_certificate: {name} is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only; check the clock")
+        elif now > until:
+            yield problem(f"root_certificate: {name} has expired on {until:%Y-%m-%d}; ask the operator for a new one")
+        elif (until - now).days < _EXPIRES_SOON_DAYS:
+            yield note(f"root_certificate: {name} expires on {until:%Y-%m-%d}; ask the operator for a new one")
+        else:
+            yield ok(f"root_certificate: {name}, until {until:%Y-%m-%d}")
+
+
+def _folders(file: CentreFile) -> Iterator[Finding]:
+    for key, folder in {"workspace": file.workspace, "cache": file.cache_folder}.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            yield problem(f"{key}: {folder} cannot be made ({error.strerror}); make it, or name another")
+            continue
+        if not os.access(folder, os.W_OK | os.X_OK):
+            yield problem(f"{key}: {folder} cannot be written to; mend its permissions")
+            continue
+        free = shutil.disk_usage(folder).free / 2**30
+        words = f"{key}: {folder}, {free:.1f} GiB free"
+        yield ok(words) if free >= _FREE_GIB else note(f"{words}; patches and models may need more than that")
+    yield ok(f"clock: {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}")

@@ -118,11 +118,15 @@ def report(runs: Annotated[list[Path], typer.Argument(help="One or more run fold
 
 
 @cli.command()
-def doctor() -> None:
+def doctor(
+    deployment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Look at its SuperLink, clocks and nodes, too.")
+    ] = None,
+) -> None:
     """Versions, devices, ports, clock, and what is missing."""
     from polycentre.doctor import diagnose
 
-    raise typer.Exit(diagnose(console))
+    raise typer.Exit(diagnose(console, deployment))
 
 
 cli.add_typer(deploy_commands)

@@ -180,7 +180,7 @@ def register(
     address: Annotated[str, typer.Option(help="host:port of the operator's door, where it is another one from here.")] = "",
 ) -> None:
     """Let hospitals in by their public keys. A key that is registered already is left as it is."""
-    with _flower(deployment, address) as flwr:
+    with flower(deployment, address) as flwr:
         for key in keys:
             try:
                 number = flwr.register(key, key.stem)
@@ -195,7 +195,7 @@ def register(
 @commands.command()
 def revoke(deployment: Annotated[str, NAME], node: Annotated[str, typer.Argument(help="Number of the node; see `nodes`.")]) -> None:
     """Lock a hospital out: its key is refused from now on."""
-    with _flower(deployment) as flwr:
+    with flower(deployment) as flwr:
         flwr.unregister(node)
     console.print(f"node {node} is locked out", highlight=False)
 
@@ -203,12 +203,12 @@ def revoke(deployment: Annotated[str, NAME], node: Annotated[str, typer.Argument
 @commands.command()
 def nodes(deployment: Annotated[str, NAME]) -> None:
     """The registered nodes, and which of them are online."""
-    with _flower(deployment) as flwr:
+    with flower(deployment) as flwr:
         for node in flwr.nodes():
             console.print(f"{node['node-id']:>22}  {node['status']:<12} since {node['online-at'] or '-'}", highlight=False)
 
 
-class _flower:
+class flower:
     """Flower's command line for a deployment, in a home of its own that is removed afterwards."""
 
     def __init__(self, name: str, address: str = ""):

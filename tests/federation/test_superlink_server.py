@@ -159,3 +159,57 @@ def test_a_node_does_not_talk_to_a_superlink_of_another_authority(link, processe
         time.sleep(0.2)
     process.kill()
     assert "CERTIFICATE_VERIFY_FAILED" in (tmp_path / "log").read_text()
+
+
+# -- who a request says that it is from, and when -------------------------------------------------------------------
+
+
+@pytest.fixture
+def signed(link, post, tmp_path):
+    """Function: ask to be let in as a registered node, with a signed time that is off; returns the status."""
+    from base64 import b64encode
+    from datetime import timedelta
+
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+    from flwr.common.constant import TIMESTAMP_HEADER
+    from flwr.proto.fleet_pb2 import ActivateNodeRequest
+    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+    from flwr.supercore.date import now
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+
+    create_node_key(tmp_path / "d.key")
+    own = OwnProcesses()
+    FlowerCommand(own, link.operator_address, link.folder / "ca.crt", tmp_path / "log").register(tmp_path / "d.key.pub", "D")
+    own.stop()
+    key = load_ssh_private_key((tmp_path / "d.key").read_bytes(), None)
+
+    def ask_in(off_s=0.0, claimed=None, altered=False):
+        public = public_key_to_bytes(claimed or key.public_key())
+        time_ = (now() + timedelta(seconds=off_s)).isoformat()
+        signature = sign_message(key, time_.encode())
+        if altered:
+            time_ = now().isoformat()
+        body = ActivateNodeRequest(public_key=public, heartbeat_interval=30.0).SerializeToString()
+        headers = {
+            "content-type": "application/protobuf", FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public).decode(),
+            TIMESTAMP_HEADER: time_, FLEET_HTTP_SIGNATURE_HEADER: b64encode(signature).decode(),
+            "flwr-package-name": "flwr", "flwr-package-version": "1.41.0", "flwr-component-name": "flower-supernode",
+        }  # fmt: skip
+        return post(link.address, "/v1/fleet/activate-node", content=body, headers=headers).status_code
+
+    return ask_in
+
+
+def test_a_node_whose_clock_is_wrong_by_hours_is_refused(signed):
+    assert signed() == 200
+    assert signed(off_s=-250.0) == 412, "let in before, and told so"
+    for off_s in (-7200.0, 7200.0, -400.0, 60.0):
+        assert signed(off_s=off_s) == 401, off_s
+
+
+def test_a_recorded_signature_is_of_no_use_later_nor_with_another_key(signed):
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    assert signed(off_s=-600.0) == 401, "replayed after ten minutes"
+    assert signed(off_s=-600.0, altered=True) == 401, "replayed with a new time"
+    assert signed(claimed=ec.generate_private_key(ec.SECP384R1()).public_key()) == 401, "the name of another"

@@ -82,7 +82,7 @@ def refusal(message: Message, file: CentreFile, digest: str, own: str) -> Messag
     """The reply to whatever was asked with a bundle that may not run here."""
     try:
         job = Job.from_record(message.content)
-        reply = Reply.error(job, "bundle_not_approved", bundle=digest, own=own, centre_name=file.centre)
+        reply = Reply.error(job, "bundle_not_approved", bundle=digest, own=own, at=file.centre)
     except EnvelopeError as problem:
         reply = Reply("", "", "", "", code=problem.code)
     return Message(reply.to_record(), reply_to=message)

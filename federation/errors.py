@@ -94,7 +94,9 @@ TEXTS = {
     "--node-config 'centre=\"NAME\" workspace=\"/absolute/path\" cache=\"/absolute/path\"'",
     "unknown_kind": "does not know the duty {kind!r}; server and clients run different code",
     "code_mismatch": "runs other code (digest {theirs}) than the server ({ours}); update one of them",
-    "protocol_mismatch": "speaks another version of the protocol; update server or clients",
+    "protocol_mismatch": "speaks version {theirs} of the protocol, and the server version {ours}; update the older of them",
+    "ledger_broken": "cannot go on with its record of what left the house (ledger.jsonl), so nothing leaves; look at it there with "
+    "`polycentre centre log`",
     "diverged": "could not train {label}: the loss became NaN at step {step}; lower the learning rate",
     "exception": "failed in {label}; the traceback is in the centre's own log (reference {reference})",
     "timeout": "did not answer {label} within {timeout_s} s",

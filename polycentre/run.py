@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from rich.console import Console
 from rich.prompt import Confirm
 
 from federation.errors import StudyError
+from federation.ray_cluster import find_ray_cluster
 from polycentre.describe import expected_units
-from polycentre.engines import DEPLOYMENTS, ENGINES, Conduct, has_gpu, last_end
+from polycentre.engines import DEPLOYMENTS, ENGINES, Conduct, gpu_count, last_end, share_for, with_ray
 from polycentre.progress import Progress
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
@@ -40,20 +42,29 @@ def run_scenario(
     resume: bool,
     engine: str | None,
     deployment: str | None,
+    ray: str | None,
     cache: Path | None,
     yes: bool,
 ) -> int:
     """Run and report; returns the exit status."""
     began = time.time()
-    conduct = _where(engine, deployment)
+    conduct = _where(engine, deployment, ray)
     scenario = reader.read(file, overrides)
     if deployment is not None:
         refuse_pooling(scenario)
-    check_machine(scenario, deployed=deployment is not None)
+    if ray is None:
+        check_machine(scenario, deployed=deployment is not None)
     reader.check_files(scenario, file)
     _agree_to_pooling(console, scenario, yes)
-    record = _resumed(scenario, out) if resume else _new(scenario, out)
     cache = (cache or Path(default_cache())).absolute()
+    # Before anything is written: workers that do not fit leave no run folder behind.
+    if ray is not None:
+        cluster = find_ray_cluster(ray, [(out or RUNS / "new").absolute().parent, cache])
+        share_for(scenario, cluster)
+        conduct = partial(with_ray, cluster=cluster)
+    elif conduct is with_ray:
+        share_for(scenario, None)
+    record = _resumed(scenario, out) if resume else _new(scenario, out)
     cache.mkdir(parents=True, exist_ok=True)
     # matplotlib would keep its list of fonts in the home folder.
     os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
@@ -78,15 +89,19 @@ def run_scenario(
                 record.event(
                     "run_finished", status="failed", seconds=time.time() - began, text=str(problem), exit_status=1
                 )
-    return _finish(console, record, file if deployment is None else f"{file} --deployment {deployment}", began)
+    where = f" --deployment {deployment}" if deployment is not None else f" --ray {ray}" if ray is not None else ""
+    return _finish(console, record, f"{file}{where}", began)
 
 
-def _where(engine: str | None, deployment: str | None) -> Conduct:
+def _where(engine: str | None, deployment: str | None, ray: str | None) -> Conduct:
     """What runs the study: an engine of the simulation, by default Ray, or a deployment.
 
     Raises:
         StudyError: with status 2.
     """
+    if ray is not None and (deployment is not None or engine == "inprocess"):
+        other = "--engine inprocess" if deployment is None else "--deployment"
+        raise StudyError(f"--ray simulates on a Ray cluster, which {other} does not use; give one of them", 2)
     if deployment is None:
         return ENGINES[engine or "ray"]
     if engine is not None:
@@ -123,7 +138,7 @@ def check_machine(scenario: Scenario, deployed: bool = False) -> None:
             f"compute.workers is {compute.workers}, which needs about {compute.workers * _WORKER_GIB:.1f} GiB, but only "
             f"{memory:.1f} GiB are free; lower compute.workers", 2,
         )  # fmt: skip
-    if compute.device == "cuda" and not has_gpu():
+    if compute.device == "cuda" and gpu_count() == 0:
         raise StudyError("compute.device is cuda, but this machine shows no GPU; set compute.device=cpu or auto", 2)
 
 

@@ -8,6 +8,7 @@ Ray does not make the nodes search this machine's folders for modules.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -47,7 +48,7 @@ def look(address: str, tokens: dict[str, str], answer_s: float, examine_s: float
     watchdog.daemon = True
     watchdog.start()
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         return {"error": "no Ray cluster that this machine is a node of was found; start one with `ray start --head`"}
     except Exception as problem:  # other versions of Ray or Python, in Ray's own words
@@ -63,7 +64,7 @@ def look(address: str, tokens: dict[str, str], answer_s: float, examine_s: float
             "cpus": resources["CPU"], "gpus": resources.get("GPU", 0.0),
         })  # fmt: skip
         there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(examine)
+        task = ray.remote(examine).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
         asked[node_id] = task.remote(node_id, tokens)
     done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=examine_s) if asked else ([], [])
     for described in nodes:

@@ -44,7 +44,7 @@ def with_ray(
     workers = scenario.compute.workers
     nodes = len(scenario.centres) + workers - 1
     share = share_for(scenario, cluster)
-    runtime = SimulationRuntime(CHECKOUT, record.folder, cluster and cluster.address)
+    runtime = SimulationRuntime(CHECKOUT, record.folder, cluster.address if cluster else None)
     try:
         runtime.start()
         run_id = runtime.submit(_run_config(record, scenario, cache), nodes, workers, share)

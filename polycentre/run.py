@@ -20,6 +20,7 @@ from federation.ray_cluster import find_ray_cluster
 from polycentre.describe import expected_units
 from polycentre.engines import DEPLOYMENTS, ENGINES, Conduct, gpu_count, last_end, share_for, with_ray
 from polycentre.progress import Progress
+from reports.refusals import real_failures, refusals
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
 from scenarios import reader
@@ -237,9 +238,11 @@ def _finish(console: Console, record: RunRecord, what: str, began: float) -> int
 
 
 def _print_details(console: Console, record: RunRecord, events: list[dict[str, Any]], began: float) -> None:
-    """What failed; in simulation also what the centres' own logs say of it."""
-    for event in events:
-        if event["event"] != "unit_failed" or event["t"] < began:
+    """What was refused and what failed; in simulation also what the centres' own logs say of failures."""
+    for line in refusals(events):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    for event in real_failures(events):
+        if event["t"] < began:
             continue
         console.print(f"  {event['text']}", highlight=False, markup=False, soft_wrap=True)
         log = record.folder / "centres" / event["centre"] / "node.log"

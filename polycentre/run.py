@@ -226,7 +226,9 @@ def _finish(console: Console, record: RunRecord, what: str, began: float) -> int
         highlight=False,
     )  # fmt: skip
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    if status:
+    if not status:  # a federation may have done without
+        _print_refusals(console, events)
+    else:
         console.print(
             f"the run did not finish: {end['text'] or end['status']}", style="red", highlight=False, soft_wrap=True
         )
@@ -239,8 +241,7 @@ def _finish(console: Console, record: RunRecord, what: str, began: float) -> int
 
 def _print_details(console: Console, record: RunRecord, events: list[dict[str, Any]], began: float) -> None:
     """What was refused and what failed; in simulation also what the centres' own logs say of failures."""
-    for line in refusals(events):
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    _print_refusals(console, events)
     for event in real_failures(events):
         if event["t"] < began:
             continue
@@ -254,3 +255,8 @@ def _print_details(console: Console, record: RunRecord, events: list[dict[str, A
                     markup=False,
                     soft_wrap=True,
                 )
+
+
+def _print_refusals(console: Console, events: list[dict[str, Any]]) -> None:
+    for line in refusals(events):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)

@@ -32,11 +32,12 @@ def refusals(events: Sequence[Event]) -> list[str]:
 
 def _reason(event: Event, label: str) -> str:
     """ " by its own policy (strategies)", ": it does not take part in this study": the event's text without its beginning."""
-    text = str(event.get("text") or event["code"])
-    text = text.removeprefix(f"centre {event['centre']!r} ")
-    refuses = f"refuses {label} "
-    # A label may stand elsewhere, too: reasons that differ in nothing else are one reason.
-    return f" {text.removeprefix(refuses)}" if text.startswith(refuses) else f": it {text.replace(label, 'the job')}"
+    text = str(event.get("text") or event["code"]).removeprefix(f"centre {event['centre']!r} ")
+    for beginning, instead in ((f"refuses {label} ", " "), (f"could not do {label}: ", ": ")):
+        if text.startswith(beginning):
+            return instead + text.removeprefix(beginning)
+    # The label may stand in the text: reasons that differ in nothing else are one reason.
+    return f": it {text.replace(label, 'the job')}"
 
 
 def _few(labels: Sequence[str]) -> str:

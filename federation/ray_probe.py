@@ -12,8 +12,12 @@ import logging
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
+
+# Nodes tell what they have free now and then: one that has just come, or become free, has not yet.
+_SETTLE_S = 4.0
 
 
 def examine(node: str, tokens: dict[str, str]) -> dict[str, Any]:
@@ -54,8 +58,10 @@ def look(address: str, tokens: dict[str, str], answer_s: float, examine_s: float
     except Exception as problem:  # other versions of Ray or Python, in Ray's own words
         return {"error": " ".join(str(problem).split())[:400]}
     alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    free = ray.available_resources().get("CPU", 0.0)
     watchdog.cancel()
+    cpus, until = sum(node["Resources"]["CPU"] for node in alive), time.monotonic() + _SETTLE_S
+    while (free := ray.available_resources().get("CPU", 0.0)) < cpus and time.monotonic() < until:
+        time.sleep(0.2)
     nodes, asked = [], {}
     for node in alive:
         resources, node_id = node["Resources"], node["NodeID"]

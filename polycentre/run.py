@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ def run_scenario(
     elif conduct is with_ray:
         share_for(scenario, None)
     record = _resumed(scenario, out) if resume else _new(scenario, out)
+    if ray is not None:
+        record.write_environment(record.environment | {"ray_cluster": asdict(cluster)})
     cache.mkdir(parents=True, exist_ok=True)
     # matplotlib would keep its list of fonts in the home folder.
     os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))

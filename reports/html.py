@@ -83,7 +83,7 @@ def build_report(record: RunRecord) -> Path:
     context = {
         "title": f"{study.name} (polycentre report)",
         "study": study,
-        "status": _status(record.folder, events),
+        "status": _status(record.folder, environment, events),
         "header": _header(study, environment, events),
         "metrics": [METRICS[m] for m in metrics_of(found)],
         "baseline": study.baseline.name if study.baseline else None,
@@ -136,9 +136,11 @@ def build_report(record: RunRecord) -> Path:
 # -- head ----------------------------------------------------------------------------------------------------------
 
 
-def _status(folder: Path, events: Sequence[Event]) -> dict[str, Any]:
+def _status(folder: Path, environment: dict[str, Any], events: Sequence[Event]) -> dict[str, Any]:
     kind = status(events)
     where = f" --deployment {deployment(events)}" if deployment(events) else ""
+    if cluster := environment.get("ray_cluster"):
+        where = f" --ray {cluster['address']}"
     resume = f"polycentre run {folder / 'scenario.yaml'}{where} --out {folder} --resume"
     if kind == "completed":
         return {"kind": kind, "title": "Complete: every unit of work finished.", "refusals": refusals(events), "lines": [],
@@ -164,6 +166,10 @@ def _header(study: Study, environment: dict[str, Any], events: Sequence[Event]) 
         f"{environment['memory_gib']} GiB" if environment.get("memory_gib") else None,
         environment.get("device"),
     ]
+    if cluster := environment.get("ray_cluster"):
+        machine.append(
+            f"on a Ray cluster of {len(cluster['nodes'])} nodes with {sum(n['cpus'] for n in cluster['nodes']):g} CPUs"
+        )
     found = sessions(events)
     facts = [
         ("Started", _date(found[0].start) if found else "not yet"),

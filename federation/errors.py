@@ -19,6 +19,13 @@ INPUT_CODES = frozenset(
         "unknown_centre", "unknown_label",
     }
 )  # fmt: skip
+# Codes with which a centre says that it will not do a job: it decided so, and nothing went wrong.
+REFUSAL_CODES = frozenset(
+    {
+        "bundle_not_approved", "code_mismatch", "foreign_study", "not_addressed", "not_in_study", "outside_hours", "paused",
+        "policy", "protocol_mismatch", "study_not_approved",
+    }
+)  # fmt: skip
 
 TEXTS = {
     "too_few_positives": "has {have} positive training examples in task {task!r} but {need} are needed; "

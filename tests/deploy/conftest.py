@@ -21,7 +21,9 @@ COPIED = ("Dockerfile", ".dockerignore", ".gitignore", "docker-compose.yml", "co
 def quietly(*command, timeout=60, **options):
     """(status, output) of a command; status 127 where it does not exist."""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, **options)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, **options
+        )
     except FileNotFoundError:
         return 127, f"no {command[0]}"
     return done.returncode, done.stdout
@@ -66,7 +68,12 @@ class Compose:
         command = [sys.executable, "-m", "polycentre", "run", str(scenario), "--deployment", "hospitals", "--out", str(out),
                    "--cache", str(self.folder / "cache"), *arguments]  # fmt: skip
         return subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
+            command,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
 
     def nodes_online(self):

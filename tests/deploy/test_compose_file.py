@@ -35,7 +35,9 @@ def test_a_node_is_confined(name, compose):
 
 def test_the_operators_door_is_published_on_loopback_only(compose):
     published = {name: service.get("ports", []) for name, service in compose["services"].items()}
-    assert [entry for entries in published.values() for entry in entries] == ["127.0.0.1:${POLYCENTRE_OPERATOR_PORT:-8001}:8001"]
+    assert [entry for entries in published.values() for entry in entries] == [
+        "127.0.0.1:${POLYCENTRE_OPERATOR_PORT:-8001}:8001"
+    ]
 
 
 def test_no_secret_is_in_file_or_image(compose):
@@ -53,6 +55,10 @@ def test_the_image_holds_the_packages_that_the_bundle_holds():
 
     patterns = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["fab-include"]
     packages = {pattern.split("/")[0] for pattern in patterns}
-    copied = {words[1] for line in (CHECKOUT / "Dockerfile").read_text().splitlines() if (words := line.split())[:1] == ["COPY"]}
+    copied = {
+        words[1]
+        for line in (CHECKOUT / "Dockerfile").read_text().splitlines()
+        if (words := line.split())[:1] == ["COPY"]
+    }
     copied |= {"LICENSE", "README.md"} & set((CHECKOUT / "Dockerfile").read_text().split())
     assert packages <= copied

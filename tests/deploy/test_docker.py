@@ -73,7 +73,9 @@ def at_work(centre, kind):
     """Whether a centre has been sent a job of a kind that it has not answered."""
 
     def condition(events):
-        units = {e["unit"] for e in events if e["event"] == "unit_started" and e["centre"] == centre and e["kind"] == kind}
+        units = {
+            e["unit"] for e in events if e["event"] == "unit_started" and e["centre"] == centre and e["kind"] == kind
+        }
         return bool(units - {e["unit"] for e in events if e["event"] == "unit_finished"})
 
     return condition

@@ -12,8 +12,8 @@ import pytest
 from federation.certificates import create_authority, create_node_key, create_secret, issue_server_certificate
 from federation.flower_command import FlowerCommand
 from federation.processes import OwnProcesses, free_ports
-from federation.superlink_health import Health, ask, clock_problem
 from federation.superlink import SuperLink
+from federation.superlink_health import Health, ask, clock_problem
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,9 @@ def link(processes, tmp_path_factory):
 @pytest.fixture(scope="module")
 def post(link):
     context = ssl.create_default_context(cafile=str(link.folder / "ca.crt"))
-    return lambda address, path, **options: httpx.post(f"https://{address}{path}", verify=context, timeout=10, **options)
+    return lambda address, path, **options: httpx.post(
+        f"https://{address}{path}", verify=context, timeout=10, **options
+    )
 
 
 def test_only_the_operators_door_serves_control_and_runtime(link, post):
@@ -80,7 +82,9 @@ def test_a_request_that_declares_nothing_is_cut_off(link, post):
             yield b"x" * 2**20
 
     try:
-        answer = post(link.address, "/v1/fleet/push-object", content=endless(), headers={"content-type": "application/protobuf"})
+        answer = post(
+            link.address, "/v1/fleet/push-object", content=endless(), headers={"content-type": "application/protobuf"}
+        )
     except (httpx.WriteError, httpx.RemoteProtocolError):
         return  # closed while we were still sending
     assert answer.status_code == 413
@@ -124,7 +128,9 @@ def test_an_expired_certificate_is_named(processes, tmp_path):
 def test_clocks():
     assert clock_problem(None) == clock_problem(30.0) == clock_problem(-59.0) == ""
     assert clock_problem(90.0) == "this machine's clock is 90 s ahead of the SuperLink's; set it (NTP)"
-    assert "7200 s behind the SuperLink's; the SuperLink refuses this node until it is set right" in clock_problem(-7200.0)
+    assert "7200 s behind the SuperLink's; the SuperLink refuses this node until it is set right" in clock_problem(
+        -7200.0
+    )
     assert Health().problem == ""
 
 
@@ -179,7 +185,9 @@ def signed(link, post, tmp_path):
 
     create_node_key(tmp_path / "d.key")
     own = OwnProcesses()
-    FlowerCommand(own, link.operator_address, link.folder / "ca.crt", tmp_path / "log").register(tmp_path / "d.key.pub", "D")
+    FlowerCommand(own, link.operator_address, link.folder / "ca.crt", tmp_path / "log").register(
+        tmp_path / "d.key.pub", "D"
+    )
     own.stop()
     key = load_ssh_private_key((tmp_path / "d.key").read_bytes(), None)
 

@@ -247,7 +247,13 @@ def deployment(tmp_path):
         begin(record)
         operator = Operator(CHECKOUT, tmp_path, made.place, processes)
         operator.start()
-        config = {"out": str(record.folder), "cache": str(tmp_path), "begun": True, "deployed": True, "node_wait_s": node_wait_s}
+        config = {
+            "out": str(record.folder),
+            "cache": str(tmp_path),
+            "begun": True,
+            "deployed": True,
+            "node_wait_s": node_wait_s,
+        }
         operator.submit(config)
         return made, operator, record
 

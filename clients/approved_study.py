@@ -56,7 +56,7 @@ class Asked:
                 differing += _compute_differs(wanted, body.get(key))
             elif key not in body or canonical_json(body[key]) != canonical_json(wanted):
                 differing.append(key)
-        differing += [key for key, right in self.ranges.items() if key not in body or not right(body)]
+        differing += [key for key, right in self.ranges.items() if key not in body or not _holds(right, body)]
         differing += sorted(set(body) - set(self.fixed) - set(self.ranges))
         return len(differing), differing[0] if differing else ""
 
@@ -269,6 +269,13 @@ def _alike(plan: Plan, job: Job) -> Iterator[Cell]:
         own = {"arm": cell.arm, "task": cell.task, "classifier": cell.classifier.model, "repeat": cell.repeat}
         if own.items() <= {key: value for key, value in said.items() if isinstance(value, str | int)}.items():
             yield cell
+
+
+def _holds(right: _Check, body: Mapping[str, Any]) -> bool:
+    try:
+        return right(body)
+    except (KeyError, TypeError, AttributeError):  # a body of another make
+        return False
 
 
 def _free(body: Mapping[str, Any]) -> bool:

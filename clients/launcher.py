@@ -24,6 +24,7 @@ from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as process
 
 from clients.centre_file import CentreFile
+from clients.ledger import Ledger
 from clients.supernode import CENTRE_FILE
 from federation.bundle import BundleError, differences, digest_of, own_bundle, own_checkout, own_digest, read_bundle
 from federation.errors import StudyError
@@ -83,8 +84,10 @@ def refusal(message: Message, file: CentreFile, digest: str, own: str) -> Messag
     try:
         job = Job.from_record(message.content)
         reply = Reply.error(job, "bundle_not_approved", bundle=digest, own=own, at=file.centre)
+        Ledger(file.workspace).record(job, reply, file.centre)
     except EnvelopeError as problem:
-        reply = Reply("", "", "", "", code=problem.code)
+        reply = Reply("", "", "", "", code=problem.code, numbers=problem.numbers)
+        Ledger(file.workspace).record_unreadable(reply, file.centre)
     return Message(reply.to_record(), reply_to=message)
 
 

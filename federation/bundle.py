@@ -92,6 +92,8 @@ def own_bundle(checkout: Path) -> dict[str, bytes]:
     """Files of the bundle that Flower builds from a checkout."""
     from flwr.cli.build import build_fab_from_disk
 
+    if not (checkout / "pyproject.toml").is_file():
+        raise BundleError(f"{checkout} is no checkout of this project, from which it is run; install it there with pip install -e .")
     return read_bundle(build_fab_from_disk(checkout))
 
 

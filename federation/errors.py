@@ -22,8 +22,9 @@ INPUT_CODES = frozenset(
 # Codes with which a centre says that it will not do a job: it decided so, and nothing went wrong.
 REFUSAL_CODES = frozenset(
     {
-        "bundle_not_approved", "code_mismatch", "foreign_study", "not_addressed", "not_in_study", "outside_hours", "paused",
-        "policy", "protocol_mismatch", "study_not_approved",
+        "approval_altered", "bundle_not_approved", "code_mismatch", "foreign_study", "job_altered", "message_too_large",
+        "not_addressed", "not_in_strategy", "not_in_study", "outside_hours", "paused", "policy", "protocol_mismatch",
+        "strategy_refused", "study_not_approved",
     }
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ import psutil
 MARK = "POLYCENTRE_RUNTIME"
 _PR_SET_PDEATHSIG = 1
 # Settings of a user's own Flower, Ray or Python that would leak into ours.
-NOT_INHERITED = ("PYTHONPATH", "RAY_ADDRESS", "FLWR_LOCAL_CONTROL_API_PORT", "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT")
+_NOT_INHERITED = ("PYTHONPATH", "RAY_ADDRESS", "FLWR_LOCAL_CONTROL_API_PORT", "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT")
 
 
 def flower_environment(home: Path) -> dict[str, str]:
@@ -31,7 +31,7 @@ def flower_environment(home: Path) -> dict[str, str]:
     # Flower's own command line tools lie beside the running Python, which need not be on PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
-        **{name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
+        **{name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
         "PATH": path,
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",

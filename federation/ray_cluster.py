@@ -27,12 +27,13 @@ from typing import Any
 
 from federation.code_digest import code_digest
 from federation.errors import StudyError
-from federation.processes import NOT_INHERITED
 
 _ADDRESS = re.compile(r"(auto|\[[0-9A-Fa-f:]+\]:\d{1,5}|[^\s:/\[\]]+:\d{1,5})")
 _PROBE = Path(__file__).with_name("ray_probe.py")
 # Ray counts GPUs in ten thousandths.
 _GPU_PARTS = 10_000
+# A cluster is the one that was named, and the project the one that is installed.
+_NOT_INHERITED = ("RAY_ADDRESS", "PYTHONPATH")
 _ANSWER_S = 12.0
 _EXAMINE_S = 60.0
 
@@ -171,7 +172,7 @@ def _knock(address: str) -> None:
 def _probe(address: str, tokens: dict[str, str], answer_s: float) -> dict[str, Any]:
     """What `federation.ray_probe` found, in a process of its own: Ray ends or hangs the one that it cannot serve."""
     asked = json.dumps({"address": address, "tokens": tokens, "answer_s": answer_s, "examine_s": _EXAMINE_S})
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
     try:
         done = subprocess.run(

@@ -33,7 +33,7 @@ def refusals(events: Sequence[Event]) -> list[str]:
 def _reason(event: Event, label: str) -> str:
     """ " by its own policy (strategies)", ": it does not take part in this study": the event's text without its beginning."""
     text = str(event.get("text") or event["code"]).removeprefix(f"centre {event['centre']!r} ")
-    for beginning, instead in ((f"refuses {label} ", " "), (f"could not do {label}: ", ": ")):
+    for beginning, instead in ((f"refuses {label}", ""), (f"could not do {label}: ", ": ")):
         if text.startswith(beginning):
             return instead + text.removeprefix(beginning)
     # The label may stand in the text: reasons that differ in nothing else are one reason.

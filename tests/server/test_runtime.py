@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from federation.errors import StudyError
-from federation.processes import NOT_INHERITED, carrying, free_ports, kill
+from federation.processes import carrying, free_ports, kill
 from federation.ray_cluster import find_ray_cluster
 from reports.run_record import RunRecord
 
@@ -183,7 +183,7 @@ def cluster():
     """A Ray cluster of two nodes with a CPU each, both on this machine: (its address, process ids of its raylets)."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: Ray puts sockets below it
     (port,) = free_ports(1)
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "POLYCENTRE_TEST_CLUSTER": str(folder)}
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", "--node-ip-address=127.0.0.1"]
     ray += ["--object-store-memory=100000000", "--dashboard-agent-listen-port=0"]

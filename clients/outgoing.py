@@ -131,10 +131,23 @@ ARRAYS: Mapping[str, tuple[Field, ...]] = {
         Field("*.*.sum", "vector", "sum of texture features over at least 5 images", "aggregate"),
         Field("*.*.outer", "matrix", "sum of their products over at least 5 images", "aggregate"),
     ),
-    "train_round": (Field("weights.*", "weights", f"generator and discriminator after local steps; {_MEMORY}", "model"),),
+    "train_round": (
+        Field("weights.*", "weights", f"generator and discriminator after local steps; {_MEMORY}", "model"),
+    ),
     "train_discriminator": (
-        Field("gradient.*", "gradients", "how synthetic images should change to look real to this centre's discriminator", "model"),
-        Field("discriminator.*", "weights", f"this centre's discriminator; {_MEMORY}", "model", "only where discriminators change places"),
+        Field(
+            "gradient.*",
+            "gradients",
+            "how synthetic images should change to look real to this centre's discriminator",
+            "model",
+        ),
+        Field(
+            "discriminator.*",
+            "weights",
+            f"this centre's discriminator; {_MEMORY}",
+            "model",
+            "only where discriminators change places",
+        ),
     ),
     "measure_generator": (Field("preview.*", "images", "synthetic images for the report"),),
     "learn": (_CLASSIFIER,),
@@ -156,7 +169,9 @@ def undeclared(reply: Reply) -> str:
         if not any(pattern.fullmatch(path) for pattern in body):
             return path.replace("\0", ".")
     for name, array in reply.arrays.items():
-        if not any(pattern.fullmatch(name.replace(".", "\0")) for pattern in arrays) or not isinstance(array, np.ndarray):
+        if not any(pattern.fullmatch(name.replace(".", "\0")) for pattern in arrays) or not isinstance(
+            array, np.ndarray
+        ):
             return name
     return ""
 

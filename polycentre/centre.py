@@ -38,7 +38,9 @@ def show(findings: Iterable[Finding]) -> bool:
     for finding in findings:
         fine &= finding.kind != "problem"
         style = _STYLES[finding.kind]
-        console.print(f"[{style}]{finding.kind.upper():<8}[/{style}]{escape(finding.text)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[{style}]{finding.kind.upper():<8}[/{style}]{escape(finding.text)}", highlight=False, soft_wrap=True
+        )
     return fine
 
 

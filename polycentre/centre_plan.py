@@ -45,7 +45,9 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
     """
     centre = file.centre
     if centre not in scenario.centres:
-        raise StudyError(f"scenario {scenario.name!r} has no centre {centre!r}; its centres: {', '.join(scenario.centres)}", 2)
+        raise StudyError(
+            f"scenario {scenario.name!r} has no centre {centre!r}; its centres: {', '.join(scenario.centres)}", 2
+        )
     plan = Plan(scenario)
     rows = [_ROLL_CALL, *(row for row in expected_messages(plan) if row.centre == centre)]
     refusals = list(_refused(file, plan, rows))
@@ -81,7 +83,12 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
     for row in rows:
         if row.kind in REAL_PATCHES:
             continue  # refused, whatever else is approved
-        lines += [f"### {kind_name(row.kind)}", "", *_table(("field", "type", "what it tells about patients"), _fields(file, row)), ""]
+        lines += [
+            f"### {kind_name(row.kind)}",
+            "",
+            *_table(("field", "type", "what it tells about patients"), _fields(file, row)),
+            "",
+        ]
     lines += [
         "## What would come in",
         "",

@@ -39,7 +39,9 @@ def certificate_of(key, *, days=365, since=-1):
 
 
 def pem(key):
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 @pytest.fixture
@@ -89,7 +91,9 @@ def file(centre_file, authority, tmp_path):
         path = centre_file(tmp_path / "B", "B", **settings)
         key = ec.generate_private_key(ec.SECP384R1())
         (path.parent / "node.key").write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+            )
         )
         (path.parent / "ca.crt").write_bytes(authority[0].read_bytes())
         return path
@@ -142,7 +146,8 @@ def test_a_node_that_is_ready(run, file, superlink):
 
 
 @pytest.mark.parametrize(
-    ("ahead", "kind", "words"), [(-90, "NOTE", "90 s ahead of"), (120, "NOTE", "120 s behind"), (400, "PROBLEM", "400 s behind")]
+    ("ahead", "kind", "words"),
+    [(-90, "NOTE", "90 s ahead of"), (120, "NOTE", "120 s behind"), (400, "PROBLEM", "400 s behind")],
 )
 def test_a_clock_that_is_off_is_named_with_its_size(ahead, kind, words, run, file, superlink):
     status, out, _ = run("check", file(superlink=superlink(ahead)))
@@ -175,9 +180,13 @@ def test_a_superlink_that_is_not_there_or_none(run, file, superlink):
 def test_certificates_and_their_days(days, since, kind, words, run, file):
     path = file(superlink="localhost:9")
     key = ec.generate_private_key(ec.SECP256R1())
-    (path.parent / "ca.crt").write_bytes(certificate_of(key, days=days, since=since).public_bytes(serialization.Encoding.PEM))
+    (path.parent / "ca.crt").write_bytes(
+        certificate_of(key, days=days, since=since).public_bytes(serialization.Encoding.PEM)
+    )
     _, out, _ = run("check", path)
-    assert [line for line in lines(out, kind) if words in line and line.startswith("root_certificate: CN=test authority")]
+    assert [
+        line for line in lines(out, kind) if words in line and line.startswith("root_certificate: CN=test authority")
+    ]
 
 
 def test_a_key_of_another_kind_and_a_certificate_that_is_none(run, file):
@@ -186,7 +195,11 @@ def test_a_key_of_another_kind_and_a_certificate_that_is_none(run, file):
     (path.parent / "ca.crt").write_text("nothing")
     _, out, _ = run("check", path)
     problems = "\n".join(lines(out, "PROBLEM"))
-    assert "is no OpenSSH ECDSA key" in problems and "ssh-keygen -t ecdsa" in problems and "holds no certificate" in problems
+    assert (
+        "is no OpenSSH ECDSA key" in problems
+        and "ssh-keygen -t ecdsa" in problems
+        and "holds no certificate" in problems
+    )
 
 
 def test_data_that_cannot_be_read(run, file, tmp_path):
@@ -199,7 +212,11 @@ def test_what_makes_a_node_less_careful_is_said(run, file):
     approve = {"studies": "any", "bundles": ["ab" * 32]}
     _, out, _ = run("check", file(superlink="localhost:9", approve=approve))
     notes = "\n".join(lines(out, "NOTE"))
-    assert "approve.studies is any" in notes and "1 bundles beside this installation's own" in notes and "data: left out" in notes
+    assert (
+        "approve.studies is any" in notes
+        and "1 bundles beside this installation's own" in notes
+        and "data: left out" in notes
+    )
 
 
 def test_a_file_with_faults_is_status_2_and_one_line_a_fault(run, file):
@@ -227,7 +244,10 @@ def test_the_plan_shows_what_would_leave_field_by_field(run, file, scenario, tmp
     assert status == 0 and str(tmp_path / "plan.md") in out
     assert page.startswith("# What the study 'tiny' would take out of centre B\n")
     assert "**Yes**, once the study is approved" in page
-    assert "| train a generator | 1 | " in page and "| survey of the data | 1 | none | how many there are of what |" in page
+    assert (
+        "| train a generator | 1 | " in page
+        and "| survey of the data | 1 | none | how many there are of what |" in page
+    )
     assert "`weights.*` | weights | a generator of synthetic images; a model can remember" in page
     assert "receive" not in page and "### train a classifier" not in page, "B is no receiver"
     assert scenario_digest(reader.resolved_yaml(study)) in page
@@ -239,7 +259,9 @@ def test_the_plan_shows_what_would_leave_field_by_field(run, file, scenario, tmp
 
 def test_the_plan_says_what_the_policy_would_refuse(run, file, scenario, tmp_path):
     hours = {"from": "19:00", "until": "07:00", "zone": "UTC"}
-    path = file(release={"strategies": ["local"], "epsilon_at_most": 3, "largest_message_mib": 0.001}, working_hours=hours)
+    path = file(
+        release={"strategies": ["local"], "epsilon_at_most": 3, "largest_message_mib": 0.001}, working_hours=hours
+    )
     run("plan", path, scenario, "--set", "arms.pooled={strategy: pooled, centres: [B]}", "--out", tmp_path / "plan.md")
     page = (tmp_path / "plan.md").read_text()
     assert "**No.** Its policy refuses 4 parts" in page
@@ -308,7 +330,9 @@ def test_the_log_verifies_and_sums_up(run, file):
     status, out, _ = run("log", path, "--tail", "2")
     assert status == 0 and f"head {ledger.verify().head}: write it down" in out
     assert [line.split()[0] for line in out.splitlines() if "unit u" in line] == ["2", "3"]
-    rows = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in out.splitlines() if line.startswith("│")]
+    rows = [
+        [cell.strip() for cell in line.strip("│┃ ").split("│")] for line in out.splitlines() if line.startswith("│")
+    ]
     assert [row[:4] for row in rows] == [["ab" * 8, "learn", "ok", "2"], ["ab" * 8, "learn", "paused", "1"]]
     ledger.path.write_bytes(ledger.path.read_bytes().replace(b"paused", b"paysed"))
     status, out, _ = run("log", path)

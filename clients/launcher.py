@@ -64,7 +64,9 @@ class Gate:
         if self._file.approve.bundles != "own" and digest in self._file.approve.bundles:
             self._run = None  # Flower's own way
             return Path(_flower_install(content, **options))
-        self._refuse(digest, own, f"it differs from this installation's in {differences(files, own_bundle(self._checkout))}")
+        self._refuse(
+            digest, own, f"it differs from this installation's in {differences(files, own_bundle(self._checkout))}"
+        )
         return None
 
     def get_load_client_app_fn(self, **options: Any) -> Callable[[str, str, str], Any]:

@@ -92,7 +92,9 @@ class Ledger:
         content = self.path.read_bytes() if self.path.exists() else b""
         lines = content.split(b"\n")
         if lines.pop():
-            problems.append(f"line {len(lines) + 1} was not finished: the power or the disk failed while it was written")
+            problems.append(
+                f"line {len(lines) + 1} was not finished: the power or the disk failed while it was written"
+            )
         for number, line in enumerate(lines, 1):
             entry = _parsed(line)
             if entry is None:
@@ -102,7 +104,9 @@ class Ledger:
             if _hash(entry) != entry["hash"]:
                 problems.append(f"line {number} (entry {entry['n']}) was edited: its hash is not that of its content")
             elif previous and (entry["previous"] != previous or entry["n"] != count + 1):
-                problems.append(f"line {number} (entry {entry['n']}) does not follow the line before: lines were removed, moved or replaced")
+                problems.append(
+                    f"line {number} (entry {entry['n']}) does not follow the line before: lines were removed, moved or replaced"
+                )
             previous, count = entry["hash"], entry["n"]
             entries.append(entry)
         return Verified(entries, previous if entries else START, problems)
@@ -154,7 +158,9 @@ class Ledger:
         file.seek(start)
         entry = _parsed(file.read(size - 1 - start))
         if entry is None or _hash(entry) != entry["hash"]:
-            raise LedgerError(f"the last line of {self.path} was altered; look at it, keep the file, and begin a new one")
+            raise LedgerError(
+                f"the last line of {self.path} was altered; look at it, keep the file, and begin a new one"
+            )
         return entry
 
     def _write(self, file: IO[bytes], last: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from clients import approved_study
 from clients.approval import Approvals
 from clients.centre_file import STRATEGIES, CentreFile, Release
 from clients.node import Node, Refusal
+from clients.outgoing import undeclared
 from federation.job import MAX_BYTES, Job, Reply
 from reports.atomic import write_text
 from reports.csv_table import to_csv
@@ -129,7 +130,7 @@ def release(node: Node, job: Job, reply: Reply) -> Reply:
     """The reply as it may leave: predictions of single images stay in the workspace, where the policy keeps them.
 
     Raises:
-        Refusal: it is larger than what may leave.
+        Refusal: it holds what `clients.outgoing` does not declare, or is larger than what may leave.
     """
     if not node.deployed:
         return reply
@@ -137,6 +138,9 @@ def release(node: Node, job: Job, reply: Reply) -> Reply:
         body = dict(reply.body)
         keep_predictions(node, job, body.pop("predictions"))
         reply = replace(reply, body=body)
+    field = undeclared(reply)
+    if field:
+        raise Refusal("undeclared_field", kind=job.kind, field=field[:64])
     limit = release_of(node).largest_message_mib
     if reply.nbytes > limit * 2**20:
         raise Refusal("message_too_large", mib=round(reply.nbytes / 2**20, 1), limit=limit)

@@ -1,7 +1,7 @@
 """The SuperNode of one centre: started with the settings of its `centre.yaml`, kept in the foreground, ended with its jobs.
 
-The launcher (`clients.launcher`) stands first on its PATH under the name of Flower's own client process, so that no app
-bundle reaches that process unchecked.
+The launcher (`clients.launcher`) stands first on its PATH under the name of Flower's own client process, and refusals under
+the names of its other task processes, so that no app bundle is run unchecked.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from clients.centre_file import CentreFile
 from federation.errors import StudyError
+from federation.launchers import write_launchers
 from federation.processes import die_with_parent, end_all, flower_environment
 from reports.atomic import write_text
 
@@ -56,13 +55,10 @@ class SuperNode:
 
     def prepare(self) -> None:
         """Write the launcher's script and the node's configuration into the workspace."""
-        for folder in (self._home, self._bin):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._home.mkdir(parents=True, exist_ok=True)
         # A file, because Flower's inline spelling cannot hold every path. JSON's strings are TOML's, too.
         write_text(self._home / "node.toml", f"centre_file = {json.dumps(str(self._path), ensure_ascii=False)}\n")
-        script = self._bin / "flwr-clientapp"
-        write_text(script, launcher_script())
-        script.chmod(0o755)
+        write_launchers(self._bin, {"flwr-clientapp": "clients.launcher"})
 
     def run(self, say: Callable[[str], None]) -> int:
         """Run it until it ends, or until SIGINT or SIGTERM, which end it and whatever job it does at once.
@@ -78,7 +74,9 @@ class SuperNode:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise StudyError(f"another node works in {self._file.workspace}; stop it first, or name another workspace") from None
+                raise StudyError(
+                    f"another node works in {self._file.workspace}; stop it first, or name another workspace"
+                ) from None
             self.prepare()
             end_all(self._home)  # jobs that a node left behind which was killed
             return self._supervised(say)
@@ -120,9 +118,3 @@ class SuperNode:
             except subprocess.TimeoutExpired:
                 if stopping():
                     end_all(self._home)
-
-
-def launcher_script() -> str:
-    """What stands in the place of Flower's client process: this installation's launcher, in this Python."""
-    # -P: no module is looked for in the working directory.
-    return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m clients.launcher "$@"\n'

@@ -83,6 +83,7 @@ TEXTS = {
     "not_in_strategy": "refuses {label}: {kind!r} is no duty of strategy {strategy!r}; server and clients run different code",
     "outside_hours": "works in its own hours only ({hours}); resume the run then",
     "paused": "is paused by its administrator; resume the run when it goes on",
+    "undeclared_field": "keeps the answer of {kind!r}: its field {field!r} is not among those that may leave; report it as a fault",
     "message_too_large": "refuses {label}: it takes {mib} MiB, and at most {limit} MiB may cross its wall",
     "bundle_not_approved": "runs approved app bundles only, and this one (digest {bundle}) is none; its own is {own}",
     "bad_centre_file": "cannot work: its centre.yaml has a problem, which its own output names; mend it and resume",

@@ -35,7 +35,9 @@ class RollCall:
         on_note: called with a sentence about a node that cannot take part, or whose clock is off.
     """
 
-    def __init__(self, grid: Grid, centres: Sequence[str], *, code: str, on_note: Callable[[str], None] = lambda text: None):
+    def __init__(
+        self, grid: Grid, centres: Sequence[str], *, code: str, on_note: Callable[[str], None] = lambda text: None
+    ):
         self._grid = grid
         self._centres = list(centres)
         self._code, self._on_note = code, on_note

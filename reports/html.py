@@ -215,7 +215,8 @@ def _limits(study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> list[st
     small = [f"{centre} ({s.patients} patients)" for (_, centre), s in sets.items() if s.patients < 100]
     lines = [
         "“Helped” and “hurt” are said only where at least three repeats agree, by more than their standard deviation, "
-        "and where the 95 % interval over at least ten test patients leaves out zero. Many arms and settings "
+        "and where the 95 % interval over at least ten test patients leaves out zero (where the predictions stayed at the centres "
+        "there is no such interval, and the repeats alone decide). Many arms and settings "
         "are compared, and no correction is made for that: a single “helped” among many rows may be chance.",
         "A repeat trains the classifier anew, on a new draw of the receiver's patients where fewer than all are "
         "used. Splits and generators are the same "

@@ -51,7 +51,8 @@ def test_the_strategies_that_may_be_allowed_are_all_but_those_that_move_patches(
         ({"keys": 3}, "keys: unknown key; known keys: centre, superlink"),
         ({"data": {"source": "folders"}}, "data.source: 'folders' is no source of data; sources: phantom, folder"),
         ({"data": {"source": "dealt"}}, "data.source: 'dealt' is no source of data"),
-        ({"data": {"source": "phantom", "patients": 3, "scanner": "film", "patient": 3}}, "data.patient: unknown key; known keys: source, patients"),
+        ({"data": {"source": "phantom", "patients": 3, "scanner": "film", "patient": 3}},
+         "data.patient: unknown key; known keys: source, patients"),
         ({"device": "gpu"}, "device: 'gpu' input should be 'auto', 'cpu' or 'cuda'"),
         ({"resources": {"threads": 0}}, "resources.threads: 0 input should be greater than or equal to 1"),
         ({"resources": {"memory": 2}}, "resources.memory: unknown key; known keys: threads, memory_gib"),
@@ -93,7 +94,9 @@ def test_a_key_that_others_can_read_is_refused(mode, centre_file, tmp_path):
     assert f"has mode {mode:04o}, so others can read it: chmod 600 {tmp_path / 'node.key'}" in line
 
 
-@pytest.mark.parametrize(("text", "expected"), [("[1", "is not YAML"), ("", "holds no settings"), ("- 1", "holds no settings")])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("[1", "is not YAML"), ("", "holds no settings"), ("- 1", "holds no settings")]
+)
 def test_a_file_that_is_none(text, expected, tmp_path):
     (tmp_path / "centre.yaml").write_text(text)
     (line,) = problems_of(tmp_path / "centre.yaml")

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime import run_clientapp as process
 
@@ -94,7 +95,9 @@ def launched(monkeypatch, tmp_path, home):
         monkeypatch.setattr(process, "flwr_exit", lambda code, **_: status.append(code))
         monkeypatch.setattr(process, "register_signal_handlers", lambda **_: None)
         monkeypatch.setattr(process, "event", lambda *_, **__: None)
-        monkeypatch.setattr(process, "HeartbeatSender", lambda fn: SimpleNamespace(start=lambda: None, is_running=False))
+        monkeypatch.setattr(
+            process, "HeartbeatSender", lambda fn: SimpleNamespace(start=lambda: None, is_running=False)
+        )
         for name in launcher._REPLACED:
             monkeypatch.setattr(process, name, getattr(process, name))  # put back afterwards
         launcher.guard(launcher.Gate(settings, checkout))
@@ -121,7 +124,9 @@ def test_the_same_files_packed_otherwise_are_the_same_bundle(own, file, launched
     assert launched(again, file()).ok
 
 
-@pytest.mark.parametrize("name", ["clients/app.py", "clients/__init__.py", "federation/__init__.py", "strategies/one_shot.py"])
+@pytest.mark.parametrize(
+    "name", ["clients/app.py", "clients/__init__.py", "federation/__init__.py", "strategies/one_shot.py"]
+)
 def test_a_bundle_with_changed_code_is_refused_and_nothing_of_it_runs(name, own, file, launched, home, marker):
     flag, code = marker
     with zipfile.ZipFile(io.BytesIO(own)) as archive:
@@ -240,7 +245,8 @@ def checkout(tmp_path):
     (folder / "pkg").mkdir(parents=True)
     (folder / "pkg" / "__init__.py").write_text("")
     (folder / "LICENSE").write_text("")
-    (folder / "pyproject.toml").write_text(textwrap.dedent("""
+    (folder / "pyproject.toml").write_text(
+        textwrap.dedent("""
         [project]
         name = "small"
         version = "1.0.0"
@@ -251,7 +257,8 @@ def checkout(tmp_path):
         serverapp = "pkg:a"
         clientapp = "pkg:b"
         [tool.flwr.app.config]
-    """))
+    """)
+    )
     return folder
 
 
@@ -313,9 +320,28 @@ def test_the_script_on_the_nodes_path_is_this_launcher(file, tmp_path):
     assert os.access(script, os.X_OK)
     assert node.environment["PATH"].split(os.pathsep)[0] == str(script.parent)
     environment = node.environment | {"PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run([str(script), "--help"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [str(script), "--help"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert "--runtime-api-address" in done.stdout, done.stderr
     assert "--insecure" not in node.command
+
+
+def test_no_other_kind_of_task_is_done_on_a_node(file, tmp_path):
+    """Which kind a run is comes from the server: an agent's bundle would pass by the check of the client's."""
+    settings = file()
+    node = SuperNode(settings.workspace.parent / "centre.yaml", settings)
+    node.prepare()
+    others = set(TASK_TYPE_TO_COMMAND.values()) - {"flwr-clientapp"}
+    assert {"flwr-agentapp", "flwr-serverapp"} <= others
+    for name in others:
+        done = subprocess.run(
+            [name, "--token", "x"], env=node.environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert (
+            done.returncode == 1
+            and done.stderr == f"polycentre: {name} is refused: no task of this kind is done here\n"
+        )
 
 
 def test_a_process_that_allocates_more_than_it_may_gets_a_memory_error():
@@ -323,7 +349,8 @@ def test_a_process_that_allocates_more_than_it_may_gets_a_memory_error():
         "from clients.launcher import limit_memory; import numpy as np, torch; limit_memory(1.0); torch.zeros(2**20)\n"
         "for make in (lambda: np.ones(2**28), lambda: torch.ones(2**28, dtype=torch.float64)):\n"
         "    try: make(); print('allocated')\n"
-        "    except (MemoryError, RuntimeError) as problem: print(isinstance(problem, MemoryError), \"can't allocate memory\" in str(problem))\n"
+        "    except (MemoryError, RuntimeError) as problem:\n"
+        '        print(isinstance(problem, MemoryError), "can\'t allocate memory" in str(problem))\n'
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
     assert done.stdout.split("\n")[:2] == ["True False", "False True"], done.stdout + done.stderr

@@ -75,7 +75,12 @@ def jobs(scenario, plan):
     cells = {cell.arm: cell for cell in plan.cells()}
     average = next(f.federation for f in federations(plan) if f.federation.arm == "average")
     member = next(m for m in average.members if m.centre == "B")
-    add("train_round", "B", member.body | course | {"round": 3, "from_step": 6, "steps": 2, "transport": "fp32"}, "fedavg_gan")
+    add(
+        "train_round",
+        "B",
+        member.body | course | {"round": 3, "from_step": 6, "steps": 2, "transport": "fp32"},
+        "fedavg_gan",
+    )
     spaces = {"spaces": list(average.fidelity.spaces)}
     add("feature_sums", "B", average.fidelity.bodies["B"] | spaces, "fedavg_gan")
     add("measure_generator", "A", average.fidelity.body | {"images": 16, "preview": False}, "fedavg_gan")
@@ -87,7 +92,11 @@ def jobs(scenario, plan):
         "transport": "fp32", "send_discriminator": False,
     }, "dm_gan")  # fmt: skip
     delivery = next(d for d in plan.deliveries() if d.arm == "one")
-    drawn = {"generator": plan.generator_spec("b_gan", "lesion"), "name": "b_gan", "counts": {"1": delivery.per_generator[0]}}
+    drawn = {
+        "generator": plan.generator_spec("b_gan", "lesion"),
+        "name": "b_gan",
+        "counts": {"1": delivery.per_generator[0]},
+    }
     add("synthesise", "A", delivery.bodies[0] | drawn)
     pool = {"unit": "ab12", "source": "b_gan", "negatives": 0, "positives": delivery.per_generator[0]}
     add("learn", "A", plan.cell_body(cells["one"], [pool]), "one_shot")

@@ -13,7 +13,6 @@ from federation.in_process import FIRST_NODE, InProcessGrid
 from federation.job import IDENTIFY, PROTOCOL, Job, Reply
 from federation.roll_call import RollCall
 
-
 CODE = "5a17c0de"
 
 

@@ -52,7 +52,9 @@ def texts(record, event):
     return [e["text"] for e in record.events() if e["event"] == event]
 
 
-def test_an_approved_study_runs_and_gives_the_bytes_of_a_simulation(tiny, nodes, conduct_over, conduct_in_process, tmp_path):
+def test_an_approved_study_runs_and_gives_the_bytes_of_a_simulation(
+    tiny, nodes, conduct_over, conduct_in_process, tmp_path
+):
     scenario = tiny(*SMALL)
     done, reference = conduct_in_process(scenario, tmp_path / "reference")
     assert done

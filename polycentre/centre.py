@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,15 +145,40 @@ def run(file: Annotated[Path, FILE]) -> None:
     from clients.centre_file import CentreFile
     from clients.supernode import SuperNode
     from federation.errors import StudyError
-    from polycentre.centre_check import network_findings, own_findings
 
     centre = CentreFile.read(file)
-    if not show(own_findings(centre)):
+
+    def own() -> bool:
+        from polycentre.centre_check import own_findings
+
+        return show(own_findings(centre))
+
+    def network() -> bool:
+        from polycentre.centre_check import network_findings
+
+        return show(network_findings(centre))
+
+    if not _apart(own):
         raise StudyError("the node cannot be started; mend what is marked PROBLEM", 2)
     # A SuperLink that is not there yet is waited for, and a clock may be set while the node runs.
-    if not show(network_findings(centre)):
+    if not _apart(network):
         say("the node is started all the same, and tries again and again", "yellow")
     raise typer.Exit(SuperNode(file, centre).run(say))
+
+
+def _apart(work: Callable[[], bool]) -> bool:
+    """Do something in a process of its own: what it imports (torch: 200 MiB) would stay in a node at rest for weeks."""
+    child = os.fork()
+    if child == 0:
+        status = 2
+        try:
+            status = 0 if work() else 1
+        except Exception:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @cli.command()

@@ -148,7 +148,7 @@ def test_a_centres_own_data_replaces_that_of_the_scenario(tiny, nodes, conduct_o
     done, record = conduct_over(scenario, nodes(scenario, B={"data": own}))
     assert done
     survey = next(unit for unit in record.units() if unit["kind"] == "survey" and unit["centre"] == "B")
-    assert survey["result"]["tasks"]["lesion"]["card"]["patients"] == 32
+    assert survey["result"]["tasks"]["lesion"]["card"]["patients"] > 24, "more than the scenario gives it"
 
 
 def test_a_node_that_runs_other_code_does_not_take_part_and_is_named(tiny, nodes, conduct_over, monkeypatch):

@@ -9,14 +9,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from clients.centre_file import CentreFile
+from clients.preload import SOCKET
 from federation.errors import StudyError
-from federation.launchers import write_launchers
+from federation.launchers import launcher_script, write_launchers
 from federation.processes import die_with_parent, end_all, flower_environment
 from reports.atomic import write_text
 
@@ -58,7 +61,8 @@ class SuperNode:
         self._home.mkdir(parents=True, exist_ok=True)
         # A file, because Flower's inline spelling cannot hold every path. JSON's strings are TOML's, too.
         write_text(self._home / "node.toml", f"centre_file = {json.dumps(str(self._path), ensure_ascii=False)}\n")
-        write_launchers(self._bin, {"flwr-clientapp": "clients.launcher"})
+        script = handover_script(self._home) if self._file.preload else launcher_script("clients.launcher")
+        write_launchers(self._bin, {"flwr-clientapp": script})
 
     def run(self, say: Callable[[str], None]) -> int:
         """Run it until it ends, or until SIGINT or SIGTERM, which end it and whatever job it does at once.
@@ -91,10 +95,9 @@ class SuperNode:
                 child.terminate()
 
         previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        child = subprocess.Popen(
-            self.command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=die_with_parent,
-        )  # fmt: skip
+        if self._file.preload:  # a job that comes before it is ready starts a process of its own
+            self._start([sys.executable, "-P", "-m", "clients.preload", str(self._home)])
+        child = self._start(self.command)
         try:
             for number in previous:
                 signal.signal(number, stop)
@@ -111,6 +114,12 @@ class SuperNode:
             return 0
         return status if status >= 0 else 128 - status
 
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, start_new_session=True,
+            preexec_fn=die_with_parent,
+        )  # fmt: skip
+
     def _wait(self, child: subprocess.Popen[bytes], stopping: Callable[[], bool]) -> int:
         while True:
             try:
@@ -118,3 +127,10 @@ class SuperNode:
             except subprocess.TimeoutExpired:
                 if stopping():
                     end_all(self._home)
+
+
+def handover_script(folder: Path) -> str:
+    """A script that hands a job to the resident process of a folder; see `clients.preload`."""
+    program = Path(__file__).with_name("handover.py")
+    words = [sys.executable, "-I", "-S", str(program), str(folder), SOCKET]
+    return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'

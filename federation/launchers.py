@@ -20,8 +20,8 @@ def write_launchers(folder: Path, launchers: Mapping[str, str]) -> None:
 
     Args:
         folder: to be put first on PATH.
-        launchers: by name of Flower's process, the module of this project that is run in its place; every other kind of
-            task is refused.
+        launchers: by name of Flower's process, the script that is run in its place (`launcher_script`); every other kind
+            of task is refused.
 
     Raises:
         ValueError: Flower has no process of such a name, so nothing would be checked.
@@ -34,9 +34,7 @@ def write_launchers(folder: Path, launchers: Mapping[str, str]) -> None:
     for name in sorted(names):
         script = folder / name
         temporary = folder / f".{name}.tmp"
-        temporary.write_text(
-            launcher_script(launchers[name]) if name in launchers else _refusing(name), encoding="utf-8"
-        )
+        temporary.write_text(launchers.get(name) or _refusing(name), encoding="utf-8")
         temporary.chmod(0o755)
         temporary.replace(script)
 

@@ -108,7 +108,7 @@ def test_a_version_of_flower_that_is_built_otherwise_is_refused(name, gate, monk
 
 def test_a_launcher_for_a_process_that_flower_does_not_start_is_a_fault(tmp_path):
     with pytest.raises(ValueError, match="Flower starts no flwr-nothing"):
-        write_launchers(tmp_path, {"flwr-nothing": "server.launcher"})
-    write_launchers(tmp_path, {"flwr-serverapp": "server.launcher"})
+        write_launchers(tmp_path, {"flwr-nothing": launcher_script("server.launcher")})
+    write_launchers(tmp_path, {"flwr-serverapp": launcher_script("server.launcher")})
     assert (tmp_path / "flwr-serverapp").read_text() == launcher_script("server.launcher")
     assert "is refused" in (tmp_path / "flwr-clientapp").read_text()

@@ -167,7 +167,7 @@ def undeclared(reply: Reply) -> str:
     arrays = [_pattern(field.name) for field in ARRAYS.get(reply.kind, ())]
     for path in _paths(reply.body):
         if not any(pattern.fullmatch(path) for pattern in body):
-            return path.replace("\0", ".")
+            return path.rstrip("\0").replace("\0", ".")
     for name, array in reply.arrays.items():
         if not any(pattern.fullmatch(name.replace(".", "\0")) for pattern in arrays) or not isinstance(
             array, np.ndarray
@@ -187,5 +187,7 @@ def _paths(value: Any, above: str = "") -> Iterator[str]:
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _paths(inner, f"{above}\0{key}" if above else str(key))
+    elif isinstance(value, Mapping) and above:
+        yield f"{above}\0"  # no part of what may be there
     elif above:
         yield above

@@ -48,3 +48,8 @@ def test_an_undeclared_field_is_refused_by_a_deployed_node_and_not_in_a_simulati
         policy.release(Node("B", tmp_path, tmp_path, deployed=True), job, reply)
     assert (refusal.value.code, refusal.value.numbers) == ("undeclared_field", {"kind": "survey", "field": "names"})
     assert policy.release(Node("B", tmp_path, tmp_path), job, reply) is reply
+
+
+def test_what_is_empty_is_covered_by_what_may_be_in_it():
+    assert undeclared(reply_of("measure_generator", {"distances": {}})) == ""
+    assert undeclared(reply_of("measure_generator", {"names": {}})) == "names"

@@ -78,8 +78,8 @@ class Peaks(threading.Thread):
                     words = " ".join(process.cmdline())
                 except psutil.Error:
                     continue
-                for name, mark in (("superlink", "superlink_server"), ("serverapp", "serverapp")):
-                    if mark in words and "superexec" not in words:
+                for name, mark in (("superlink", "superlink_server"), ("serverapp", "flwr-serverapp")):
+                    if mark in words:
                         self.peaks[name] = max(self.peaks[name], mib([process]))
 
 

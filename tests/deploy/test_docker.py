@@ -128,7 +128,9 @@ def test_no_secret_is_in_the_image_and_no_cuda(compose):
         "find / -xdev \\( -name '*.key' -o -name '*.secret' -o -name 'id_*' \\) -not -path '/proc/*' -not -path '*/site-packages/*' "
         "-not -path '/usr/share/*'; /opt/venv/bin/pip list 2>/dev/null | grep -i ^nvidia || true"
     )
-    found = compose.docker("run", "--rm", "--network", "none", "--entrypoint", "sh", compose.image, "-c", search)
+    found = compose.docker(
+        "run", "--rm", "--user", "root", "--network", "none", "--entrypoint", "sh", compose.image, "-c", search
+    )
     assert found.strip() == ""
 
 

@@ -265,7 +265,9 @@ def _adoptions(plan: Plan, centre: str, job: Job) -> Iterator[Asked]:
 def _alike(plan: Plan, job: Job) -> Iterator[Cell]:
     """The cells that a job's body may mean."""
     said = job.body.get("cell")
-    for cell in plan.cells() if isinstance(said, dict) else ():
+    if not isinstance(said, dict):
+        return
+    for cell in plan.cells():
         own = {"arm": cell.arm, "task": cell.task, "classifier": cell.classifier.model, "repeat": cell.repeat}
         if own.items() <= {key: value for key, value in said.items() if isinstance(value, str | int)}.items():
             yield cell

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
@@ -32,7 +32,8 @@ from data_partitions import SOURCES
 # All of `scenarios.scenario.ARMS` but those in which real patches leave a centre.
 STRATEGIES = ("local", "one_shot", "fedavg_gan", "cyclic", "dm_gan", "md_gan", "fedavg_classifier")
 POOLING = ("pooled", "pooled_gan")
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
 _HOST = r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9])?)"
 _ADDRESS = re.compile(_HOST + r":[0-9]{1,5}")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -71,7 +72,7 @@ ClockTime = Annotated[time, BeforeValidator(_clock_time)]
 class WorkingHours(_Section):
     """When jobs are done. `days` name the day on which the hours begin; they may go on over midnight."""
 
-    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(DAYS, min_length=1)
+    days: tuple[Day, ...] = Field(DAYS, min_length=1)
     begin: ClockTime = Field(alias="from")
     until: ClockTime
     zone: Annotated[str, AfterValidator(_zone)]

@@ -19,12 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import Context, Message
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as process
 
-from clients.centre_file import CentreFile
-from clients.ledger import Ledger
+from clients.centre_file import CentreFile, CentreFileError
+from clients.ledger import recorded
 from clients.supernode import CENTRE_FILE
 from federation.bundle import BundleError, differences, digest_of, own_bundle, own_checkout, own_digest, read_bundle
 from federation.errors import StudyError
@@ -41,32 +41,44 @@ class Gate:
     """The check of one message's bundle, and what is run in its place.
 
     Args:
-        file: the centre's settings.
+        file: the centre's settings; None where they cannot be read: then everything is refused.
         checkout: this installation's code.
     """
 
-    def __init__(self, file: CentreFile, checkout: Path):
+    def __init__(self, file: CentreFile | None, checkout: Path):
         self._file, self._checkout = file, checkout
         self._run: Callable[[], Any] | None = None
 
     def install_from_fab(self, content: bytes, **options: Any) -> Path | None:
         """In the place of Flower's `install_from_fab`: decide what is run; only an approved foreign bundle is unpacked."""
+        try:
+            return self._decided(content, options)
+        except Exception as problem:  # its text, with paths in it, would be sent to the server
+            log.error("a bundle could not be checked: %r", problem)
+            self._refuse("bundle_not_approved", bundle="unchecked", own="unknown")
+            return None
+
+    def _decided(self, content: bytes, options: dict[str, Any]) -> Path | None:
+        if self._file is None:
+            self._refuse("bad_centre_file")
+            return None
         own = own_digest(self._checkout, self._file.workspace / "own_bundle.json")
         try:
             files = read_bundle(content)
-            digest = digest_of(files)
         except BundleError as problem:
-            self._refuse("unreadable", own, f"it cannot be one of this project's: {problem}")
+            log.warning("a bundle was refused: %s", problem)
+            self._refuse("bundle_not_approved", bundle="unreadable", own=own)
             return None
+        digest = digest_of(files)
         if digest == own:
             self._run = _own_app
             return None
         if self._file.approve.bundles != "own" and digest in self._file.approve.bundles:
             self._run = None  # Flower's own way
             return Path(_flower_install(content, **options))
-        self._refuse(
-            digest, own, f"it differs from this installation's in {differences(files, own_bundle(self._checkout))}"
-        )
+        difference = differences(files, own_bundle(self._checkout))
+        log.warning("bundle %s refused: it differs from this installation's in %s", digest, difference)
+        self._refuse("bundle_not_approved", bundle=digest, own=own)
         return None
 
     def get_load_client_app_fn(self, **options: Any) -> Callable[[str, str, str], Any]:
@@ -76,20 +88,24 @@ class Gate:
         chosen = self._run
         return lambda fab_id, fab_version, fab_hash: chosen()
 
-    def _refuse(self, digest: str, own: str, why: str) -> None:
-        log.warning("bundle %s refused: %s", digest, why)
-        self._run = lambda: lambda message, context: refusal(message, self._file, digest, own)
+    def _refuse(self, code: str, **numbers: str) -> None:
+        def app(message: Message, context: Context) -> Message:
+            return refusal(message, self._file, code, **numbers)
+
+        self._run = lambda: app
 
 
-def refusal(message: Message, file: CentreFile, digest: str, own: str) -> Message:
-    """The reply to whatever was asked with a bundle that may not run here."""
+def refusal(message: Message, file: CentreFile | None, code: str, **numbers: str) -> Message:
+    """The reply to whatever was asked where nothing may run."""
+    job: Job | None = None
     try:
         job = Job.from_record(message.content)
-        reply = Reply.error(job, "bundle_not_approved", bundle=digest, own=own, at=file.centre)
-        Ledger(file.workspace).record(job, reply, file.centre)
+        told = numbers if file is None else numbers | {"at": file.centre}
+        reply = Reply.error(job, code, **told)
     except EnvelopeError as problem:
         reply = Reply("", "", "", "", code=problem.code, numbers=problem.numbers)
-        Ledger(file.workspace).record_unreadable(reply, file.centre)
+    if file is not None:
+        reply = recorded(file.workspace, file.centre, job, reply)
     return Message(reply.to_record(), reply_to=message)
 
 
@@ -133,8 +149,12 @@ def main() -> None:
     path = os.environ.get(CENTRE_FILE)
     if not path:
         raise SystemExit(f"{CENTRE_FILE} is not set; nodes are started with `polycentre centre run`")
-    file = CentreFile.read(Path(path))
-    limit_memory(file.resources.memory_gib)
+    file = None
+    try:
+        file = CentreFile.read(Path(path))
+        limit_memory(file.resources.memory_gib)
+    except CentreFileError as problem:
+        log.error("%s", problem)
     guard(Gate(file, own_checkout()))
     flwr_clientapp()
 

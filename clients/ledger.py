@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from typing import IO, Any
 import numpy as np
 
 from federation.job import Job, Reply, canonical_json
+
+log = logging.getLogger("flwr")
 
 START = "0" * 64
 _KEYS = frozenset({
@@ -176,6 +179,25 @@ class Ledger:
             raise OSError(f"{self.path} could not be written to the end of the line")
         os.fsync(file.fileno())
         return entry
+
+
+def recorded(workspace: Path, centre: str, job: Job | None, reply: Reply) -> Reply:
+    """The reply once it stands in the record of a centre; one that cannot be recorded stays, and a refusal leaves instead.
+
+    Args:
+        job: None for a message that was no job.
+    """
+    try:
+        ledger = Ledger(workspace)
+        if job is None:
+            ledger.record_unreadable(reply, centre)
+        else:
+            ledger.record(job, reply, centre)
+        return reply
+    except (LedgerError, OSError) as problem:
+        log.error("%s", problem)
+        code = LedgerError.code if isinstance(problem, LedgerError) else "no_workspace"
+    return Reply("", "", "", "", code=code) if job is None else Reply.error(job, code)
 
 
 def content_digest(reply: Reply) -> str:

@@ -80,7 +80,7 @@ def file(centre_file, tmp_path):
 def launched(monkeypatch, tmp_path, home):
     """Function: run Flower's client process behind the gate with a bundle; returns what it pushed as reply."""
 
-    def run(content, settings, job=None, checkout=CHECKOUT):
+    def run(content, settings, job=None, gate=None):
         pushed, status = [], []
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
         job = job or Job("roll-call", "node-1", "unknown", IDENTIFY, {}, label="the roll call")
@@ -100,7 +100,7 @@ def launched(monkeypatch, tmp_path, home):
         )
         for name in launcher._REPLACED:
             monkeypatch.setattr(process, name, getattr(process, name))  # put back afterwards
-        launcher.guard(launcher.Gate(settings, checkout))
+        launcher.guard(gate or launcher.Gate(settings, CHECKOUT))
         process.run_clientapp("127.0.0.1:1", "token", insecure=True)
         (reply,) = pushed
         return Reply.from_record(reply.content, job)
@@ -193,6 +193,25 @@ def test_a_listed_bundle_is_unpacked_and_run_as_flower_does(own, file, launched,
 
 def test_a_listed_bundle_does_not_take_the_own_one_away(own, file, launched):
     assert launched(own, file(approve={"studies": "any", "bundles": ["0" * 64]})).ok
+
+
+def test_a_centre_file_with_a_fault_is_a_refusal_too(own, file, launched):
+    settings = file()
+    (settings.workspace.parent / "centre.yaml").write_text("centre: B\n")
+    assert launched(own, settings, gate=launcher.Gate(None, CHECKOUT)).code == "bad_centre_file"
+
+
+def test_the_text_of_a_fault_in_the_check_does_not_leave(own, file, launched, monkeypatch):
+    settings = file()
+    monkeypatch.setattr(launcher, "own_digest", lambda *_: (_ for _ in ()).throw(OSError("/home/ward7/secret")))
+    reply = launched(own, settings)
+    assert (reply.code, reply.numbers) == ("bundle_not_approved", {"bundle": "unchecked", "own": "unknown", "at": "B"})
+
+
+def test_a_refusal_that_cannot_be_recorded_is_still_one(own, file, launched):
+    settings = file()
+    (settings.workspace / "ledger.jsonl").write_text("{}\n")
+    assert launched(rewritten(own, {"clients/app.py": b""}), settings).code == "ledger_broken"
 
 
 # -- bundles that are none ---------------------------------------------------------------------------------------------

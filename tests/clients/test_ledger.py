@@ -158,10 +158,16 @@ def test_nothing_is_written_after_a_last_line_that_was_altered(tmp_path):
 def test_two_processes_write_one_chain(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from clients.ledger import Ledger;"
-        "from federation.job import Job, Reply; job = Job('s', 'u', 'B', 'learn', {});"
-        "[Ledger(Path(sys.argv[1])).record(job, Reply.error(job, 'ok'), 'B') for _ in range(40)]"
+        "from federation.job import Job, Reply; job = Job('s', 'u', 'B', 'learn', {}); print('ready', flush=True); input();"
+        "[Ledger(Path(sys.argv[1])).record(job, Reply.error(job, 'ok'), 'B') for _ in range(200)]"
     )
-    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(CHECKOUT)]) for _ in range(2)]
+    command = [sys.executable, "-c", code, str(tmp_path), str(CHECKOUT)]
+    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in running:
+        assert process.stdout.readline() == "ready\n"
+    for process in running:  # both begin now
+        process.stdin.write("\n")
+        process.stdin.close()
     assert [process.wait(60) for process in running] == [0, 0]
     found = Ledger(tmp_path).verify()
-    assert found.problems == [] and len(found.entries) == 80
+    assert found.problems == [] and len(found.entries) == 400

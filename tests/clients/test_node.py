@@ -20,7 +20,7 @@ def real(tmp_path):
 
 
 def a_job(kind="test", centre="B", **fields):
-    return Job("s", "u", centre, kind, {}, **fields)
+    return Job("s", "u", centre, kind, {}, **({"code": code_digest()} | fields))
 
 
 def everything_below(folder):
@@ -70,7 +70,8 @@ def test_identify_is_answered_whoever_is_addressed_and_whatever_code_the_server_
     assert (reply.body["protocol"], reply.body["code"]) == (PROTOCOL, code_digest())
     assert set(reply.body["versions"]) == {"python", "polycentre", "flwr", "torch", "numpy"}
     assert abs(reply.body["clock"] - time.time()) < 60 and len(reply.body["bundle"]) == 64
-    assert answer(a_job("survey", code="0000"), real).code == "code_mismatch"
+    for other in ("0000", ""):
+        assert answer(a_job("survey", code=other), real).code == "code_mismatch"
 
 
 def test_replies_of_a_deployed_node_do_not_name_its_machine(real, monkeypatch):

@@ -26,9 +26,9 @@ def examine(node: str, tokens: dict[str, str]) -> dict[str, Any]:
     Of a folder whose token is there, the node leaves the token, backwards, under its own id.
     """
     try:
-        from federation.code_digest import code_digest, package_folder
+        from federation.code_digest import ALL, code_digest, package_folder
 
-        found: dict[str, Any] = {"digest": code_digest(), "folder": str(package_folder("federation").parent)}
+        found: dict[str, Any] = {"digest": code_digest(ALL), "folder": str(package_folder("federation").parent)}
     except ImportError:
         return {"error": f"has no polycentre in its Python ({sys.executable}); install it there, in the same version"}
     places = {}

@@ -78,7 +78,7 @@ def look(address: str, tokens: dict[str, str], answer_s: float, examine_s: float
         try:
             described |= ray.get(answer) if answer in done else {"error": f"did not answer within {examine_s:.0f} s"}
         except Exception as problem:
-            described["error"] = "could not run a task: " + " ".join(str(problem).split())[-200:]
+            described["error"] = "could not run a task: " + " ".join(str(problem).split())[:200]
     found = {"address": ray.get_runtime_context().gcs_address, "nodes": nodes, "free_cpus": free}
     ray.shutdown()
     return found

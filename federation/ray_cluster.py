@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from federation.code_digest import code_digest
+from federation.code_digest import ALL, code_digest
 from federation.errors import StudyError
 
 _ADDRESS = re.compile(r"(auto|\[[0-9A-Fa-f:]+\]:\d{1,5}|[^\s:/\[\]]+:\d{1,5})")
@@ -210,7 +210,7 @@ def _judged(address: str, found: dict[str, Any], reached: Callable[[str, str], b
             f"--ray {address}: {free:g} of the cluster's {cpus:g} CPUs are free, but Flower takes all of them; wait until its "
             "other jobs have ended (`ray status` shows them), or start a cluster for this run", 2,
         )  # fmt: skip
-    ours = code_digest()
+    ours = code_digest(ALL)
     for node in found["nodes"]:
         name = f"--ray {address}: node {node['name']}"
         if "error" in node:

@@ -26,9 +26,9 @@ def examine(node: str, tokens: dict[str, str]) -> dict[str, Any]:
     Of a folder whose token is there, the node leaves the token, backwards, under its own id.
     """
     try:
-        from federation.code_digest import code_digest, package_folder
+        from federation.code_digest import ALL, code_digest, package_folder
 
-        found: dict[str, Any] = {"digest": code_digest(), "folder": str(package_folder("federation").parent)}
+        found: dict[str, Any] = {"digest": code_digest(ALL), "folder": str(package_folder("federation").parent)}
     except ImportError:
         return {"error": f"has no polycentre in its Python ({sys.executable}); install it there, in the same version"}
     places = {}
@@ -78,7 +78,7 @@ def look(address: str, tokens: dict[str, str], answer_s: float, examine_s: float
         try:
             described |= ray.get(answer) if answer in done else {"error": f"did not answer within {examine_s:.0f} s"}
         except Exception as problem:
-            described["error"] = "could not run a task: " + " ".join(str(problem).split())[-200:]
+            described["error"] = "could not run a task: " + " ".join(str(problem).split())[:200]
     found = {"address": ray.get_runtime_context().gcs_address, "nodes": nodes, "free_cpus": free}
     ray.shutdown()
     return found

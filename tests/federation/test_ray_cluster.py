@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation import ray_cluster
-from federation.code_digest import code_digest
+from federation.code_digest import ALL, code_digest
 from federation.errors import StudyError
 from federation.ray_cluster import RayCluster, RayNode, WorkerShare, find_ray_cluster, worker_share, workers_that_fit
 
@@ -109,7 +109,7 @@ def probed(monkeypatch):
     def change(how):
         def probe(address, tokens, answer_s):
             found = {"address": "10.0.0.1:6379", "free_cpus": 6.0, "nodes": [
-                {"id": name, "name": name, "cpus": cpus, "gpus": gpus, "digest": code_digest(), "folder": "/opt/polycentre",
+                {"id": name, "name": name, "cpus": cpus, "gpus": gpus, "digest": code_digest(ALL), "folder": "/opt/polycentre",
                  "places": dict.fromkeys(tokens, True)}
                 for name, cpus, gpus in (("alpha", 4.0, 1.0), ("beta", 2.0, 0.0))
             ]}  # fmt: skip

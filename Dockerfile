@@ -19,11 +19,14 @@ RUN groupadd --gid 1000 polycentre \
 
 WORKDIR /opt/polycentre
 COPY constraints.txt pyproject.toml LICENSE README.md ./
-# The packages' folders have to be there for pip to read the project; the code itself comes later, so that changing it does not
-# install torch again.
+# The packages have to be there, if only by name, for pip to install the project; their code comes later, so that changing it
+# does not install torch again.
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt --extra-index-url "$TORCH_INDEX" torch torchvision \
-    && mkdir polycentre server clients strategies federation scenarios models data_partitions metrics reports \
+    # Only these two are looked for there; what they need comes with the rest.
+    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt --no-deps --extra-index-url "$TORCH_INDEX" \
+       torch torchvision \
+    && for package in polycentre server clients strategies federation scenarios models data_partitions metrics reports; do \
+           mkdir $package && touch $package/__init__.py; done \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt -e '.[dicom-codecs,spreadsheets]' \
     && { [ "$CPU_ONLY" != 1 ] || ! /opt/venv/bin/pip list 2>/dev/null | grep -i '^nvidia-'; } \
     && rm -rf /root/.cache

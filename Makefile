@@ -2,6 +2,7 @@
 #   make demo      three simulated hospitals, from data to report
 #   make test      the tests (at most 10 minutes)
 #   make test-all  and the slow ones (at most 60)
+#   make test-docker  the trial in containers, which is part of test-all (needs a Docker engine)
 #   make lint      ruff, mypy, the layer contract
 #   make bench     the figures in bench/results
 # A machine without a GPU need not fetch CUDA: name a source of CPU wheels, for example
@@ -14,10 +15,10 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint bench clean
+.PHONY: help install demo test test-all test-docker lint bench clean
 
 help:
-	@sed -n '2,9p' Makefile | sed 's/^# \{0,1\}//'
+	@sed -n '2,10p' Makefile | sed 's/^# \{0,1\}//'
 
 install: $(INSTALLED)
 
@@ -37,6 +38,9 @@ test: install
 
 test-all: install
 	$(VENV)/bin/python -m pytest
+
+test-docker: install
+	$(VENV)/bin/python -m pytest -m docker
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -1,9 +1,10 @@
 """Claim: dm_gan over real nodes, where every message is a new process and polls take seconds, spends at least 70 % of the nodes'
 time computing, with job sizes that it picked itself.
 
-`polycentre run --deployment loopback` with two nodes, a core each. A node's time runs from its first job's sending to its last
-answer; computing is the time between the moments at which its client began and ended a job, so process start, imports, polls
-and transfer count as waiting. The first `--settle` jobs of each node, in which job sizes are found, are reported apart.
+`polycentre run --deployment loopback` with two nodes, a core each. Node time and computing are those of the report
+(`reports.timeline`): from the sending of a node's first job to its last answer, and between the moments at which its client began
+and ended a job, so that process start, imports, polls and transfer count as waiting. The first `--settle` jobs of each node, in
+which job sizes are found, are reported apart.
 
     python -m bench.dm_gan_deployed [--updates 60]      # writes bench/results/dm_gan_deployed.json
 """
@@ -21,6 +22,7 @@ import torch
 
 from models.precision import processor
 from reports.run_record import RunRecord
+from reports.timeline import computing_share, node_jobs
 
 RESULTS = Path(__file__).parent / "results"
 CLAIM = 0.70
@@ -51,17 +53,10 @@ def main() -> None:
         command = [sys.executable, "-m", "polycentre", "run", str(place / "bench.yaml"), "--deployment", "loopback"]
         subprocess.run([*command, "--out", str(place / "run"), "--cache", str(place / "cache")], check=True)
         events = RunRecord.open(place / "run").events()
-    jobs = [e for e in events if e["event"] == "unit_finished" and e["kind"] == "train_discriminator"]
-    shares = {}
-    for name, chosen in (("all", 0), ("settled", given.settle)):
-        computing = waiting = 0.0
-        for centre in ("B", "C"):
-            own = sorted((job for job in jobs if job["centre"] == centre), key=lambda job: job["finished"])
-            began = min(e["t"] for e in events if e["event"] == "unit_started" and e["unit"] == own[chosen]["unit"])
-            computing += sum(job["seconds"] for job in own[chosen:])
-            waiting += own[-1]["t"] - began
-        shares[name] = computing / waiting
-    seconds = [round(job["seconds"], 2) for job in sorted(jobs, key=lambda job: job["finished"])]
+    jobs = [job for job in node_jobs(events) if job.kind == "train_discriminator"]
+    settled = [job for centre in ("B", "C") for job in [own for own in jobs if own.centre == centre][given.settle :]]
+    shares = {"all": computing_share(jobs), "settled": computing_share(settled)}
+    seconds = [round(job.seconds, 2) for job in jobs]
     print(f"computing: {shares['all']:.0%} of the nodes' time, {shares['settled']:.0%} after {given.settle} jobs each")
     print(f"seconds of the jobs in order: {seconds}")
     print(f"claim {CLAIM:.0%}: {'holds' if shares['settled'] >= CLAIM else 'does not hold'}")

@@ -6,6 +6,7 @@ paths and patient identifiers in it. The server gets a code and numbers; the tex
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -20,6 +21,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from clients import federation, policy, provider, receiver, shared_classifier, survey
+from clients.introduction import introduction
+from clients.ledger import Ledger, LedgerError
 from clients.node import Node, Refusal
 from federation.code_digest import code_digest
 from federation.errors import TEXTS
@@ -43,18 +46,24 @@ DUTIES = {
 }
 
 app = ClientApp()
+log = logging.getLogger("flwr")
 
 
 @app.query()
 def handle(message: Message, context: Context) -> Message:
     """Do one job and reply; see `federation.job` for the envelope."""
+    config = context.node_config
     try:
-        job = Job.from_record(message.content)
+        node = Node.own(config)
+    except Refusal:
+        node = None  # said in `answer`, in reply to the job
+    try:
+        job = Job.from_record(message.content, at_most=policy.largest_message(node))
     except EnvelopeError as problem:
         # Nothing of the message can be trusted, not even whom to answer; the code says why.
-        reply = Reply("", "", "", "", code=problem.code)
+        reply = _recorded(node, None, Reply("", "", "", "", code=problem.code, numbers=problem.numbers))
         return Message(reply.to_record(), reply_to=message)
-    return Message(answer(job, context.node_config).to_record(), reply_to=message)
+    return Message(answer(job, config).to_record(), reply_to=message)
 
 
 def answer(job: Job, config: Mapping[str, Any]) -> Reply:
@@ -70,18 +79,39 @@ def answer(job: Job, config: Mapping[str, Any]) -> Reply:
         return replace(Reply.error(job, "no_workspace"), started=started, finished=time.time())
     except Refusal as refusal:
         return Reply.error(job, refusal.code, **refusal.numbers)
-    # What a hospital calls its machines is not the server's business.
-    worker = f"{node.centre if node.deployed else socket.gethostname()}/{os.getpid()}"
-    if job.kind == IDENTIFY:  # whoever asks, with whatever code: the server cannot address a job before it knows
-        return replace(Reply.error(job, "ok"), body={"centre": node.centre}, worker=worker)
     try:
-        _check_code(job)
-        policy.accept(node, job)
-        reply = policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
+        if job.kind == IDENTIFY:  # whoever asks, with whatever code: the server cannot address a job before it knows
+            reply = replace(Reply.error(job, "ok"), body=introduction(node))
+        else:
+            _check_code(job)
+            policy.accept(node, job)
+            reply = policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
     except Exception as problem:  # the one place where everything a duty can raise ends
         code, numbers = _as_code(problem, node, job)
         reply = Reply.error(job, code, **numbers)
-    return replace(reply, started=started, finished=time.time(), worker=worker)
+    # What a hospital calls its machines is not the server's business.
+    worker = f"{node.centre if node.deployed else socket.gethostname()}/{os.getpid()}"
+    return replace(_recorded(node, job, reply), started=started, finished=time.time(), worker=worker)
+
+
+def _recorded(node: Node | None, job: Job | None, reply: Reply) -> Reply:
+    """The reply once it stands in a deployed node's record of what left the house; what cannot be recorded stays."""
+    if node is None or not node.deployed:
+        return reply
+    try:
+        ledger = Ledger(node.workspace)
+        if job is None:
+            ledger.record_unreadable(reply, node.centre)
+        else:
+            ledger.record(job, reply, node.centre)
+        return reply
+    except LedgerError as problem:
+        log.error("%s", problem)
+        code = problem.code
+    except OSError as problem:
+        log.error("%s", problem)
+        code = "no_workspace"
+    return Reply("", "", "", "", code=code) if job is None else Reply.error(job, code)
 
 
 def _done(node: Node, job: Job) -> Reply:

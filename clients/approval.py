@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from clients.node import Refusal
-from federation.job import Job
 from federation.units import scenario_digest
 from reports.atomic import write_text
 
@@ -55,14 +54,6 @@ class Approvals:
         if scenario_digest(text) != digest:
             raise Refusal("approval_altered", scenario=digest)
         return text
-
-    def check(self, job: Job) -> None:
-        """Refuse a job of a study that is not approved.
-
-        Raises:
-            Refusal: with the hash, so that the administrator can look the study up.
-        """
-        self.read(job.scenario)
 
     def _file(self, digest: str) -> Path:
         return self._folder / f"{digest}.yaml"

@@ -16,7 +16,16 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from data_partitions import SOURCES
 
@@ -203,7 +212,9 @@ class CentreFile(_Section):
         except yaml.YAMLError as problem:
             raise CentreFileError(f"{path}: is not YAML ({' '.join(str(problem).split())}); mend it there") from None
         if not isinstance(tree, dict):
-            raise CentreFileError(f"{path}: holds no settings; write at least centre, superlink, root_certificate, key, workspace")
+            raise CentreFileError(
+                f"{path}: holds no settings; write at least centre, superlink, root_certificate, key, workspace"
+            )
         base = path.absolute().parent
         problems = [*_file_problems(tree, base), *_data_problems(tree.get("data"), base)]
         try:
@@ -233,7 +244,11 @@ def _from_base(base: Path, value: str | Path) -> Path:
 
 def _file_problems(tree: dict[str, Any], base: Path) -> list[str]:
     """What is wrong with the files that are named."""
-    found = {key: _from_base(base, tree[key]) for key in ("root_certificate", "key", "workspace") if isinstance(tree.get(key), str)}
+    found = {
+        key: _from_base(base, tree[key])
+        for key in ("root_certificate", "key", "workspace")
+        if isinstance(tree.get(key), str)
+    }
     problems = []
     certificate, key, workspace = (found.get(name) for name in ("root_certificate", "key", "workspace"))
     if certificate is not None and not certificate.is_file():
@@ -277,7 +292,9 @@ def _lines(error: ValidationError, above: Sequence[str] = (), schema: Any = Cent
         if found["type"] == "literal_error" and isinstance(found["input"], list):
             continue  # the other member of a union was meant, whose problems follow
         # Tags of a union's members stand in the path, too, and are no keys of the file.
-        parts = [str(part) for part in found["loc"] if not re.search(r"[\[\]()]", str(part)) and part != "literal['own']"]
+        parts = [
+            str(part) for part in found["loc"] if not re.search(r"[\[\]()]", str(part)) and part != "literal['own']"
+        ]
         key = ".".join([*above, *parts])
         text = found["msg"].removeprefix("Value error, ")
         if found["type"] == "extra_forbidden":

@@ -19,11 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import Message
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as process
 
 from clients.centre_file import CentreFile
+from clients.ledger import Ledger
 from clients.supernode import CENTRE_FILE
 from federation.bundle import BundleError, differences, digest_of, own_bundle, own_checkout, own_digest, read_bundle
 from federation.errors import StudyError
@@ -63,7 +64,9 @@ class Gate:
         if self._file.approve.bundles != "own" and digest in self._file.approve.bundles:
             self._run = None  # Flower's own way
             return Path(_flower_install(content, **options))
-        self._refuse(digest, own, f"it differs from this installation's in {differences(files, own_bundle(self._checkout))}")
+        self._refuse(
+            digest, own, f"it differs from this installation's in {differences(files, own_bundle(self._checkout))}"
+        )
         return None
 
     def get_load_client_app_fn(self, **options: Any) -> Callable[[str, str, str], Any]:
@@ -82,9 +85,11 @@ def refusal(message: Message, file: CentreFile, digest: str, own: str) -> Messag
     """The reply to whatever was asked with a bundle that may not run here."""
     try:
         job = Job.from_record(message.content)
-        reply = Reply.error(job, "bundle_not_approved", bundle=digest, own=own, centre_name=file.centre)
+        reply = Reply.error(job, "bundle_not_approved", bundle=digest, own=own, at=file.centre)
+        Ledger(file.workspace).record(job, reply, file.centre)
     except EnvelopeError as problem:
-        reply = Reply("", "", "", "", code=problem.code)
+        reply = Reply("", "", "", "", code=problem.code, numbers=problem.numbers)
+        Ledger(file.workspace).record_unreadable(reply, file.centre)
     return Message(reply.to_record(), reply_to=message)
 
 

@@ -58,24 +58,34 @@ class Node:
         Raises:
             Refusal: a node that is neither: its configuration lacks something.
         """
+        node = Node.own(config)
+        if node is None and "partition-id" in config and "out" in job.place:  # Flower numbers a simulation's nodes only
+            node = Node(job.centre, Path(job.place["out"]) / "centres" / job.centre, Path(job.place["cache"]))
+        if node is None:
+            raise Refusal("bad_node_config", key="centre")
+        node.workspace.mkdir(parents=True, exist_ok=True)
+        return node
+
+    @staticmethod
+    def own(config: Mapping[str, Any]) -> Node | None:
+        """The deployed node of a configuration; None where it names no centre.
+
+        Raises:
+            Refusal: the configuration lacks something, or the centre's own file is not right.
+        """
         if "centre_file" in config:
             try:
                 file = CentreFile.read(Path(str(config["centre_file"])))
             except CentreFileError as problem:
                 log.error("%s", problem)  # the node's own output: where its workspace is stands in that file
                 raise Refusal("bad_centre_file") from None
-            node = Node(file.centre, file.workspace, file.cache_folder, deployed=True, file=file)
-        elif "centre" in config:
-            missing = [key for key in ("workspace", "cache") if not Path(str(config.get(key, ""))).is_absolute()]
-            if missing:
-                raise Refusal("bad_node_config", key=missing[0])
-            node = Node(str(config["centre"]), Path(config["workspace"]), Path(config["cache"]), deployed=True)
-        elif "partition-id" in config and "out" in job.place:  # Flower numbers a simulation's nodes, and only those
-            node = Node(job.centre, Path(job.place["out"]) / "centres" / job.centre, Path(job.place["cache"]))
-        else:
-            raise Refusal("bad_node_config", key="centre")
-        node.workspace.mkdir(parents=True, exist_ok=True)
-        return node
+            return Node(file.centre, file.workspace, file.cache_folder, deployed=True, file=file)
+        if "centre" not in config:
+            return None
+        missing = [key for key in ("workspace", "cache") if not Path(str(config.get(key, ""))).is_absolute()]
+        if missing:
+            raise Refusal("bad_node_config", key=missing[0])
+        return Node(str(config["centre"]), Path(config["workspace"]), Path(config["cache"]), deployed=True)
 
     def secret(self) -> bytes:
         """Key of this centre's digests; made once, never sent."""

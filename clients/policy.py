@@ -11,10 +11,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from clients import approved_study
 from clients.approval import Approvals
 from clients.centre_file import STRATEGIES, CentreFile, Release
 from clients.node import Node, Refusal
-from federation.job import Job, Reply
+from clients.outgoing import undeclared
+from federation.job import MAX_BYTES, Job, Reply
 from reports.atomic import write_text
 from reports.csv_table import to_csv
 
@@ -45,6 +47,11 @@ def release_of(node: Node) -> Release:
     return node.file.release if node.file is not None else Release()
 
 
+def largest_message(node: Node | None) -> int:
+    """Bytes that a node takes in one message; in a simulation whatever the protocol allows."""
+    return MAX_BYTES if node is None else int(release_of(node).largest_message_mib * 2**20)
+
+
 def accept(node: Node, job: Job, now: datetime | None = None) -> None:
     """Refuse what this centre does not do, whoever asks for it.
 
@@ -62,11 +69,10 @@ def accept(node: Node, job: Job, now: datetime | None = None) -> None:
         raise Refusal("policy", rule="real patches stay where they are")
     if (node.workspace / PAUSED).exists():
         raise Refusal("paused")
-    _check_size(node, job.nbytes)
     if node.file is not None:
         _check_hours(node.file, now or datetime.now(UTC))
         if node.file.approve.studies == "listed":
-            Approvals(node.workspace).check(job)
+            approved_study.check(Approvals(node.workspace).read(job.scenario), node.centre, job)
     _check_strategy(release_of(node), job)
     rule = unmet_release_rule(release_of(node), job.kind, job.body)
     if rule:
@@ -106,12 +112,6 @@ def unmet_release_rule(release: Release, kind: str, body: Mapping[str, Any]) -> 
     return ""
 
 
-def _check_size(node: Node, size: int) -> None:
-    limit = release_of(node).largest_message_mib
-    if size > limit * 2**20:
-        raise Refusal("message_too_large", mib=round(size / 2**20, 1), limit=limit)
-
-
 def on_own_terms(node: Node, job: Job) -> Job:
     """The job as this centre does it: with its own data, on its own device, with no more threads than it gives."""
     if node.file is None:
@@ -130,7 +130,7 @@ def release(node: Node, job: Job, reply: Reply) -> Reply:
     """The reply as it may leave: predictions of single images stay in the workspace, where the policy keeps them.
 
     Raises:
-        Refusal: it is larger than what may leave.
+        Refusal: it holds what `clients.outgoing` does not declare, or is larger than what may leave.
     """
     if not node.deployed:
         return reply
@@ -138,7 +138,12 @@ def release(node: Node, job: Job, reply: Reply) -> Reply:
         body = dict(reply.body)
         keep_predictions(node, job, body.pop("predictions"))
         reply = replace(reply, body=body)
-    _check_size(node, reply.nbytes)
+    field = undeclared(reply)
+    if field:
+        raise Refusal("undeclared_field", kind=job.kind, field=field[:64])
+    limit = release_of(node).largest_message_mib
+    if reply.nbytes > limit * 2**20:
+        raise Refusal("message_too_large", mib=round(reply.nbytes / 2**20, 1), limit=limit)
     return reply
 
 

@@ -1,7 +1,7 @@
 """The SuperNode of one centre: started with the settings of its `centre.yaml`, kept in the foreground, ended with its jobs.
 
-The launcher (`clients.launcher`) stands first on its PATH under the name of Flower's own client process, so that no app
-bundle reaches that process unchecked.
+The launcher (`clients.launcher`) stands first on its PATH under the name of Flower's own client process, and refusals under
+the names of its other task processes, so that no app bundle is run unchecked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clients.centre_file import CentreFile
+from clients.preload import SOCKET
 from federation.errors import StudyError
+from federation.launchers import launcher_script, write_launchers
 from federation.processes import die_with_parent, end_all, flower_environment
 from reports.atomic import write_text
 
@@ -56,13 +58,11 @@ class SuperNode:
 
     def prepare(self) -> None:
         """Write the launcher's script and the node's configuration into the workspace."""
-        for folder in (self._home, self._bin):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._home.mkdir(parents=True, exist_ok=True)
         # A file, because Flower's inline spelling cannot hold every path. JSON's strings are TOML's, too.
         write_text(self._home / "node.toml", f"centre_file = {json.dumps(str(self._path), ensure_ascii=False)}\n")
-        script = self._bin / "flwr-clientapp"
-        write_text(script, launcher_script())
-        script.chmod(0o755)
+        script = handover_script(self._home) if self._file.preload else launcher_script("clients.launcher")
+        write_launchers(self._bin, {"flwr-clientapp": script})
 
     def run(self, say: Callable[[str], None]) -> int:
         """Run it until it ends, or until SIGINT or SIGTERM, which end it and whatever job it does at once.
@@ -78,7 +78,9 @@ class SuperNode:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise StudyError(f"another node works in {self._file.workspace}; stop it first, or name another workspace") from None
+                raise StudyError(
+                    f"another node works in {self._file.workspace}; stop it first, or name another workspace"
+                ) from None
             self.prepare()
             end_all(self._home)  # jobs that a node left behind which was killed
             return self._supervised(say)
@@ -93,10 +95,9 @@ class SuperNode:
                 child.terminate()
 
         previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        child = subprocess.Popen(
-            self.command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=die_with_parent,
-        )  # fmt: skip
+        if self._file.preload:  # a job that comes before it is ready starts a process of its own
+            self._start([sys.executable, "-P", "-m", "clients.preload", str(self._home)])
+        child = self._start(self.command)
         try:
             for number in previous:
                 signal.signal(number, stop)
@@ -113,6 +114,12 @@ class SuperNode:
             return 0
         return status if status >= 0 else 128 - status
 
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, start_new_session=True,
+            preexec_fn=die_with_parent,
+        )  # fmt: skip
+
     def _wait(self, child: subprocess.Popen[bytes], stopping: Callable[[], bool]) -> int:
         while True:
             try:
@@ -122,7 +129,8 @@ class SuperNode:
                     end_all(self._home)
 
 
-def launcher_script() -> str:
-    """What stands in the place of Flower's client process: this installation's launcher, in this Python."""
-    # -P: no module is looked for in the working directory.
-    return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m clients.launcher "$@"\n'
+def handover_script(folder: Path) -> str:
+    """A script that hands a job to the resident process of a folder; see `clients.preload`."""
+    program = Path(__file__).with_name("handover.py")
+    words = [sys.executable, "-I", "-S", str(program), str(folder), SOCKET]
+    return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'

@@ -92,6 +92,10 @@ def own_bundle(checkout: Path) -> dict[str, bytes]:
     """Files of the bundle that Flower builds from a checkout."""
     from flwr.cli.build import build_fab_from_disk
 
+    if not (checkout / "pyproject.toml").is_file():
+        raise BundleError(
+            f"{checkout} is no checkout of this project, from which it is run; install it there with pip install -e ."
+        )
     return read_bundle(build_fab_from_disk(checkout))
 
 
@@ -123,7 +127,9 @@ def differences(theirs: Mapping[str, bytes], own: Mapping[str, bytes], at_most: 
     names = [f"+{name}" for name in sorted(set(theirs) - set(own))]
     names += [f"-{name}" for name in sorted(set(own) - set(theirs))]
     # Flower's list of hashes differs whenever another file does.
-    names += [f"~{name}" for name in sorted(set(own) & set(theirs)) if own[name] != theirs[name] and name != ".info/CONTENT"]
+    names += [
+        f"~{name}" for name in sorted(set(own) & set(theirs)) if own[name] != theirs[name] and name != ".info/CONTENT"
+    ]
     return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
 
 

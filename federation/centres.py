@@ -283,9 +283,8 @@ class GridCentres(Centres):
             )
         if code == NODE_UNAVAILABLE and self._relocate is not None and job.centre not in self._away:
             self._away[job.centre] = time.monotonic() + self._patience_s
-            self._on_event(
-                "note", centre=job.centre, text=f"its node was lost; waiting up to {self._patience_s:.0f} s for it"
-            )
+            text = f"its node was lost; waiting up to {self._patience_s:.0f} s for it"
+            self._on_event("note", centre=job.centre, text=text, node="lost")
         if code in _TRANSPORT and flight.attempt < self._retries:
             self._on_event("unit_retried", unit=job.unit, kind=job.kind, centre=job.centre, label=job.label, code=code)
             self._queue.append((job, flight.attempt + 1, time.monotonic() + _BACK_OFF_S * 2**flight.attempt))
@@ -302,7 +301,7 @@ class GridCentres(Centres):
             if found.get(centre):
                 self._lanes[centre] = list(found[centre])
                 del self._away[centre]
-                self._on_event("note", centre=centre, text="its node is back")
+                self._on_event("note", centre=centre, text="its node is back", node="back")
             elif time.monotonic() > until:
                 given_up = [job for job, _, _ in self._queue if job.centre == centre]
                 self._queue = deque(item for item in self._queue if item[0].centre != centre)

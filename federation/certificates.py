@@ -65,7 +65,9 @@ def issue_server_certificate(authority: Path, folder: Path, hosts: Sequence[str]
         issuer = x509.load_pem_x509_certificate((authority / AUTHORITY).read_bytes())
         signer = serialization.load_pem_private_key((authority / AUTHORITY_KEY).read_bytes(), None)
     except OSError as problem:
-        raise StudyError(f"no authority in {authority} ({problem.strerror}: {problem.filename}); make one first", 2) from None
+        raise StudyError(
+            f"no authority in {authority} ({problem.strerror}: {problem.filename}); make one first", 2
+        ) from None
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
@@ -161,4 +163,3 @@ def _write(file: Path, content: bytes, mode: int = 0o644) -> None:
     with os.fdopen(descriptor, "wb") as out:
         out.write(content)
     os.replace(temporary, file)
-

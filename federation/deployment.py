@@ -52,7 +52,12 @@ class LoopbackDeployment:
     """
 
     def __init__(
-        self, processes: OwnProcesses, secrets: Path, nodes: Mapping[str, TrialNode], log_file: Path, port: int | None = None
+        self,
+        processes: OwnProcesses,
+        secrets: Path,
+        nodes: Mapping[str, TrialNode],
+        log_file: Path,
+        port: int | None = None,
     ):
         self._processes, self._secrets, self._nodes = processes, secrets, dict(nodes)
         self.link = SuperLink(processes, log_file, port)
@@ -67,7 +72,9 @@ class LoopbackDeployment:
             StudyError: one ended or was not there in time; its log is named.
         """
         self.start_link(timeout_s)
-        self._flwr = FlowerCommand(self._processes, self.link.operator_address, self._secrets / AUTHORITY, self.link.log_file)
+        self._flwr = FlowerCommand(
+            self._processes, self.link.operator_address, self._secrets / AUTHORITY, self.link.log_file
+        )
         deadline = time.monotonic() + timeout_s
         # Each question to the SuperLink is a process of its own.
         with ThreadPoolExecutor(max_workers=4) as pool:

@@ -19,6 +19,14 @@ INPUT_CODES = frozenset(
         "unknown_centre", "unknown_label",
     }
 )  # fmt: skip
+# Codes with which a centre says that it will not do a job: it decided so, and nothing went wrong.
+REFUSAL_CODES = frozenset(
+    {
+        "approval_altered", "bundle_not_approved", "code_mismatch", "foreign_study", "job_altered", "message_too_large",
+        "not_addressed", "not_in_strategy", "not_in_study", "outside_hours", "paused", "policy", "protocol_mismatch",
+        "strategy_refused", "study_not_approved",
+    }
+)  # fmt: skip
 
 TEXTS = {
     "too_few_positives": "has {have} positive training examples in task {task!r} but {need} are needed; "
@@ -75,6 +83,7 @@ TEXTS = {
     "not_in_strategy": "refuses {label}: {kind!r} is no duty of strategy {strategy!r}; server and clients run different code",
     "outside_hours": "works in its own hours only ({hours}); resume the run then",
     "paused": "is paused by its administrator; resume the run when it goes on",
+    "undeclared_field": "keeps the answer of {kind!r}: its field {field!r} is not among those that may leave; report it as a fault",
     "message_too_large": "refuses {label}: it takes {mib} MiB, and at most {limit} MiB may cross its wall",
     "bundle_not_approved": "runs approved app bundles only, and this one (digest {bundle}) is none; its own is {own}",
     "bad_centre_file": "cannot work: its centre.yaml has a problem, which its own output names; mend it and resume",
@@ -94,7 +103,9 @@ TEXTS = {
     "--node-config 'centre=\"NAME\" workspace=\"/absolute/path\" cache=\"/absolute/path\"'",
     "unknown_kind": "does not know the duty {kind!r}; server and clients run different code",
     "code_mismatch": "runs other code (digest {theirs}) than the server ({ours}); update one of them",
-    "protocol_mismatch": "speaks another version of the protocol; update server or clients",
+    "protocol_mismatch": "speaks version {theirs} of the protocol, and the server version {ours}; update the older of them",
+    "ledger_broken": "cannot go on with its record of what left the house (ledger.jsonl), so nothing leaves; look at it there with "
+    "`polycentre centre log`",
     "diverged": "could not train {label}: the loss became NaN at step {step}; lower the learning rate",
     "exception": "failed in {label}; the traceback is in the centre's own log (reference {reference})",
     "timeout": "did not answer {label} within {timeout_s} s",

@@ -30,9 +30,14 @@ class FlowerCommand:
 
     def __init__(self, processes: OwnProcesses, address: str, root_certificate: Path | None, log_file: Path):
         self._processes, self._log_file = processes, log_file
-        secured = "insecure = true" if root_certificate is None else f"root-certificates = {json.dumps(str(root_certificate))}"
+        secured = (
+            "insecure = true"
+            if root_certificate is None
+            else f"root-certificates = {json.dumps(str(root_certificate))}"
+        )
         (processes.home / "config.toml").write_text(
-            f'[superlink]\ndefault = "{_NAME}"\n\n[superlink.{_NAME}]\naddress = "{address}"\n{secured}\n', encoding="utf-8"
+            f'[superlink]\ndefault = "{_NAME}"\n\n[superlink.{_NAME}]\naddress = "{address}"\n{secured}\n',
+            encoding="utf-8",
         )
 
     def submit(self, app: Path, run_config: Mapping[str, str | bool | int | float], federation: str = "") -> str:

@@ -34,11 +34,11 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 
 
 class EnvelopeError(ValueError):
-    """A job or a reply that cannot be accepted; `code` is what the other side is told."""
+    """A job or a reply that cannot be accepted; `code` and `numbers` are what the other side is told."""
 
-    def __init__(self, code: str, text: str):
+    def __init__(self, code: str, text: str, **numbers: int | float | str):
         super().__init__(text)
-        self.code = code
+        self.code, self.numbers = code, numbers
 
 
 def canonical_json(value: Any) -> str:
@@ -129,13 +129,16 @@ class Job:
         return _to_record(envelope, self.arrays)
 
     @staticmethod
-    def from_record(record: RecordDict) -> Job:
+    def from_record(record: RecordDict, at_most: int = MAX_BYTES) -> Job:
         """Read and check a job.
+
+        Args:
+            at_most: bytes that the reader takes; a larger message is refused before it becomes arrays.
 
         Raises:
             EnvelopeError: it is malformed, oversized, not finite, or has a name that could be a path.
         """
-        envelope, arrays = _from_record(record, _JOB_KEYS)
+        envelope, arrays = _from_record(record, _JOB_KEYS, at_most)
         for key in ("study", "unit", "centre", "kind"):
             plain_name(envelope[key], key)
         return Job(arrays=arrays, **{key: envelope[key] for key in _JOB_KEYS})
@@ -193,7 +196,8 @@ class Reply:
         """
         envelope, arrays = _from_record(record, _REPLY_KEYS)
         if not envelope["unit"] and envelope["code"] != "ok":
-            return Reply.error(job, str(envelope["code"]))  # the centre could not even read the job
+            numbers = {k: v for k, v in envelope["numbers"].items() if isinstance(v, int | float | str)}
+            return Reply.error(job, envelope["code"], **numbers)  # the centre could not even read the job
         for key in ("study", "unit", "centre", "kind"):
             if envelope[key] != getattr(job, key):
                 raise EnvelopeError(
@@ -232,7 +236,7 @@ def _size(body: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int:
     return sum(a.nbytes for a in arrays.values()) + len(canonical_json(body))
 
 
-def _from_record(record: RecordDict, keys: Sequence[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _from_record(record: RecordDict, keys: Sequence[str], at_most: int = MAX_BYTES) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(envelope, arrays) of a message of this protocol. Nothing in it is believed before it is checked."""
     try:
         text = str(record.config_records["envelope"]["json"])
@@ -246,13 +250,20 @@ def _from_record(record: RecordDict, keys: Sequence[str]) -> tuple[dict[str, Any
     except (KeyError, TypeError, ValueError, RecursionError) as problem:
         raise EnvelopeError("malformed", f"not a polycentre message: {problem!r}") from problem
     if protocol != PROTOCOL:
-        raise EnvelopeError("protocol_mismatch", f"message speaks protocol {protocol!r}, this side {PROTOCOL}")
+        text = f"message speaks protocol {protocol!r}, this side {PROTOCOL}"
+        raise EnvelopeError("protocol_mismatch", text, theirs=str(protocol)[:16], ours=PROTOCOL)
     for key in keys:
         if key not in envelope or not isinstance(envelope[key], _TYPES.get(key, str)):
             raise EnvelopeError("malformed", f"the envelope's {key} is {type(envelope.get(key)).__name__}")
     declared = envelope.get("array_bytes")
     if not isinstance(declared, int) or declared > MAX_BYTES:
         raise EnvelopeError("too_large", f"message declares {declared!r} bytes; the limit is {MAX_BYTES}")
+    carried = len(text) + sum(len(array.data) for array in array_record.values())
+    if max(carried, declared) > at_most:
+        mib, limit = max(carried, declared) / 2**20, at_most / 2**20
+        raise EnvelopeError(
+            "message_too_large", f"{mib:.1f} MiB; at most {limit:g}", mib=round(mib, 1), limit=round(limit, 3)
+        )
     arrays = {name: _array(name, array) for name, array in array_record.items()}
     if check_arrays(arrays) != declared:
         raise EnvelopeError("size_mismatch", f"message declares {declared} bytes of arrays but carries another number")

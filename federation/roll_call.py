@@ -21,6 +21,8 @@ from federation.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
 _ANSWER_S = 60.0
 _STRAGGLERS_S = 10.0
 _TTL_S = 600.0
+# Flower refuses the signatures of a node whose clock is off by more than 305 s.
+_CLOCK_S = 60.0
 
 
 class RollCall:
@@ -29,21 +31,24 @@ class RollCall:
     Args:
         grid: Flower's grid.
         centres: those of the scenario.
-        on_note: called with a sentence about a node that cannot take part.
+        code: digest of the server's computing code; a node that runs other code cannot take part.
+        on_note: called with a sentence about a node that cannot take part, or whose clock is off.
     """
 
-    def __init__(self, grid: Grid, centres: Sequence[str], *, on_note: Callable[[str], None] = lambda text: None):
+    def __init__(
+        self, grid: Grid, centres: Sequence[str], *, code: str, on_note: Callable[[str], None] = lambda text: None
+    ):
         self._grid = grid
         self._centres = list(centres)
-        self._on_note = on_note
-        self._asked: dict[str, tuple[int, Job]] = {}  # by message id
+        self._code, self._on_note = code, on_note
+        self._asked: dict[str, tuple[int, Job, float]] = {}  # by message id; when it was asked
         self._centre_of: dict[int, str | None] = {}  # in the order of the answers; None: cannot take part
         self._problems: list[str] = []
 
     def lanes(self) -> dict[str, list[int]]:
         """The nodes of each centre that are online, the one that answered last first. Does not wait for answers."""
         online = set(self._grid.get_node_ids())
-        self._ask(online - set(self._centre_of) - {node for node, _ in self._asked.values()})
+        self._ask(online - set(self._centre_of) - {node for node, *_ in self._asked.values()})
         self._listen()
         nodes = [node for node in reversed(self._centre_of) if node in online]
         return {centre: [node for node in nodes if self._centre_of[node] == centre] for centre in self._centres}
@@ -87,30 +92,49 @@ class RollCall:
             message = Message(job.to_record(), node, MESSAGE_TYPE, ttl=_TTL_S)
             (message_id,) = list(self._grid.push_messages([message])) or [""]
             if message_id:
-                self._asked[message_id] = (node, job)
+                self._asked[message_id] = (node, job, time.time())
 
     def _listen(self) -> None:
         for message in self._grid.pull_messages(list(self._asked)) if self._asked else []:
-            node, job = self._asked.pop(message.metadata.reply_to_message_id)
+            node, job, asked = self._asked.pop(message.metadata.reply_to_message_id)
             if message.has_error() and message.error.code == NODE_UNAVAILABLE:
                 continue  # it went offline before it answered; asked anew when it is back
-            centre, problem = self._read(node, job, message)
+            centre, problem = self._read(node, job, message, asked)
             self._centre_of[node] = centre
             if problem:
                 self._problems.append(problem)
                 self._on_note(problem)
 
-    def _read(self, node: int, job: Job, message: Message) -> tuple[str | None, str]:
+    def _read(self, node: int, job: Job, message: Message, asked: float) -> tuple[str | None, str]:
         """(centre, why it cannot take part); one of them is empty."""
         if message.has_error():
             return None, f"node {node} could not run this project's code (Flower's error {message.error.code})"
         try:
             reply = Reply.from_record(message.content, job)
         except EnvelopeError as problem:
-            reply = Reply.error(job, problem.code)
+            reply = Reply.error(job, problem.code, **problem.numbers)
         if not reply.ok:
-            return None, explain(str(node), reply.code, job.label, reply.numbers, subject="node")
+            at = f" (centre {str(reply.numbers['at'])[:64]!r})" if "at" in reply.numbers else ""
+            return None, explain(f"{node}", reply.code, job.label, reply.numbers, subject="node") + at
         centre = str(reply.body.get("centre"))[:64]
         if centre not in self._centres:
             return None, f"node {node} is centre {centre!r}, which this scenario does not have"
+        theirs = str(reply.body.get("code"))[:64]
+        if theirs != self._code:
+            return None, (
+                f"node {node} (centre {centre!r}) runs other code (digest {theirs}) than the server (digest {self._code}); update "
+                "the older of the two installations to the other's version"
+            )
+        self._compare_clocks(centre, reply.body.get("clock"), asked)
         return centre, ""
+
+    def _compare_clocks(self, centre: str, clock: object, asked: float) -> None:
+        """Note a clock that does not lie between question and answer."""
+        if not isinstance(clock, int | float):
+            return
+        behind, ahead = asked - clock, clock - time.time()
+        if max(behind, ahead) > _CLOCK_S:
+            off = f"{behind:.0f} s behind" if behind > 0 else f"{ahead:.0f} s ahead of"
+            self._on_note(
+                f"the clock of centre {centre!r} is {off} the server's; Flower refuses a node that is 305 s off: set it (NTP)"
+            )

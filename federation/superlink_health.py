@@ -50,7 +50,9 @@ def ask(address: str, root_certificate: Path | None, timeout_s: float = 5.0) -> 
     if not answer.is_success:
         return Health(f"{address} answers with status {answer.status_code}; is it a SuperLink?")
     try:
-        theirs = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5  # the header has whole seconds
+        theirs = (
+            email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5
+        )  # the header has whole seconds
     except (KeyError, ValueError):
         return Health()
     return Health(clock_offset_s=now - theirs)
@@ -74,12 +76,23 @@ _PATH = "/health"
 
 def _explained(address: str, root_certificate: Path | None, problem: Exception) -> str:
     text = str(problem)
-    if isinstance(problem, OSError) and problem.filename is None and root_certificate is not None and not root_certificate.exists():
+    if (
+        isinstance(problem, OSError)
+        and problem.filename is None
+        and root_certificate is not None
+        and not root_certificate.exists()
+    ):
         return f"no root certificate at {root_certificate}; get the authority's from the operator"
-    if isinstance(problem, ssl.SSLError) and not isinstance(problem, ssl.SSLCertVerificationError) or "NO_CERTIFICATE" in text:
+    if (
+        isinstance(problem, ssl.SSLError)
+        and not isinstance(problem, ssl.SSLCertVerificationError)
+        or "NO_CERTIFICATE" in text
+    ):
         return f"{root_certificate} or the connection to {address} is no TLS that works ({text})"
     if "certificate has expired" in text:
-        return f"the certificate of {address} has expired (or this machine's clock is wrong); the operator has to renew it"
+        return (
+            f"the certificate of {address} has expired (or this machine's clock is wrong); the operator has to renew it"
+        )
     if "not yet valid" in text:
         return f"the certificate of {address} is not valid yet: this machine's clock is behind; set it (NTP)"
     if "Hostname mismatch" in text or "IP address mismatch" in text:

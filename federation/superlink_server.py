@@ -88,16 +88,26 @@ class _TooLarge(Exception):
 
 async def _refuse(send: Any, status: int, text: str) -> None:
     body = text.encode()
-    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    headers = [
+        (b"content-type", b"text/plain"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve until a signal comes."""
-    parser = argparse.ArgumentParser(prog="python -m federation.superlink_server", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--operator-host", default="127.0.0.1", help="address of the operator's door (default: %(default)s)")
-    parser.add_argument("--operator-port", type=int, default=8001, help="port of the operator's door (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m federation.superlink_server", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--operator-host", default="127.0.0.1", help="name or address of the operator's door (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--operator-port", type=int, default=8001, help="port of the operator's door (default: %(default)s)"
+    )
     parser.add_argument("--largest-request-mib", type=int, default=LARGEST_REQUEST_MIB, help="default: %(default)s")
     own, flower = parser.parse_known_args(arguments)
 
@@ -123,11 +133,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
+        # A name stands for one of this machine's addresses: with several networks, for the one that only the operator has.
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
     except OSError as problem:
         sys.exit(f"cannot listen on {host}:{port} ({problem.strerror}); free the port, or name another one")
     return listening

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +24,8 @@ cli = typer.Typer(
 )
 console = Console()
 
+SCENARIO = typer.Argument(help="A scenario file, or the name of a shipped one.")
+SET = typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the scenario. May be repeated.")
 FILE = typer.Argument(help="The centre's own settings, centre.yaml.", metavar="CENTRE.yaml")
 _STYLES = {"ok": "green", "note": "yellow", "problem": "red"}
 
@@ -36,7 +41,9 @@ def show(findings: Iterable[Finding]) -> bool:
     for finding in findings:
         fine &= finding.kind != "problem"
         style = _STYLES[finding.kind]
-        console.print(f"[{style}]{finding.kind.upper():<8}[/{style}]{escape(finding.text)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[{style}]{finding.kind.upper():<8}[/{style}]{escape(finding.text)}", highlight=False, soft_wrap=True
+        )
     return fine
 
 
@@ -52,20 +59,126 @@ def check(file: Annotated[Path, FILE]) -> None:
 
 
 @cli.command()
+def plan(
+    file: Annotated[Path, FILE],
+    scenario: Annotated[str, SCENARIO],
+    set: Annotated[list[str] | None, SET] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the page into this file, as Markdown.")] = None,
+) -> None:
+    """What a study would take out of this house, field by field, and what the node would refuse of it."""
+    from rich.markdown import Markdown
+
+    from clients.centre_file import CentreFile
+    from polycentre.centre_plan import plan_page
+    from reports.atomic import write_text
+    from scenarios import reader
+
+    command = f"polycentre centre approve {file} {scenario}" + "".join(f" --set {change}" for change in set or [])
+    page = plan_page(CentreFile.read(file), reader.read(scenario, set), command)
+    if out is None:
+        console.print(Markdown(page))
+    else:
+        write_text(out, page)
+        say(f"written to {out}")
+
+
+@cli.command()
+def approve(
+    file: Annotated[Path, FILE], scenario: Annotated[str, SCENARIO], set: Annotated[list[str] | None, SET] = None
+) -> None:
+    """Approve a study: exactly this scenario, with every default written out. Look at it with `plan` first."""
+    from clients.approval import Approvals
+    from clients.centre_file import CentreFile
+    from federation.errors import StudyError
+    from polycentre.centre_plan import refused
+    from scenarios import reader
+
+    centre = CentreFile.read(file)
+    study = reader.read(scenario, set)
+    if centre.centre not in study.centres:
+        raise StudyError(
+            f"scenario {study.name!r} has no centre {centre.centre!r}; its centres: {', '.join(study.centres)}", 2
+        )
+    digest = Approvals(centre.workspace).add(reader.resolved_yaml(study))
+    say(f"{digest}  {study.name}: approved")
+    for part in refused(centre, study):
+        say(f"note: the policy of this centre.yaml still refuses a part of it: {part}", "yellow")
+    if centre.approve.studies == "any":
+        say("note: approve.studies is any in this centre.yaml, so every other study is done, too", "yellow")
+
+
+@cli.command()
+def revoke(file: Annotated[Path, FILE], scenario_hash: Annotated[str, typer.Argument(metavar="HASH")]) -> None:
+    """Take an approval back. Jobs of that study are refused from now on."""
+    from clients.approval import Approvals
+    from clients.centre_file import CentreFile
+    from federation.errors import StudyError
+
+    approvals = Approvals(CentreFile.read(file).workspace)
+    known = [digest for digest in approvals.digests() if digest.startswith(scenario_hash)]
+    if len(known) != 1:
+        raise StudyError(
+            f"{len(known)} approved studies have the hash {scenario_hash}; see `polycentre centre approved {file}`", 2
+        )
+    approvals.remove(known[0])
+    say(f"{known[0]}: no longer approved")
+
+
+@cli.command()
+def approved(file: Annotated[Path, FILE]) -> None:
+    """The approved studies: hash and name."""
+    import yaml
+
+    from clients.approval import Approvals
+    from clients.centre_file import CentreFile
+
+    approvals = Approvals(CentreFile.read(file).workspace)
+    for digest in approvals.digests():
+        say(f"{digest}  {yaml.safe_load(approvals.read(digest))['name']}")
+    if not approvals.digests():
+        say("no study is approved")
+
+
+@cli.command()
 def run(file: Annotated[Path, FILE]) -> None:
     """Run this centre's node in the foreground, until Ctrl-C or SIGTERM, which end it and its job at once."""
     from clients.centre_file import CentreFile
     from clients.supernode import SuperNode
     from federation.errors import StudyError
-    from polycentre.centre_check import network_findings, own_findings
 
     centre = CentreFile.read(file)
-    if not show(own_findings(centre)):
+
+    def own() -> bool:
+        from polycentre.centre_check import own_findings
+
+        return show(own_findings(centre))
+
+    def network() -> bool:
+        from polycentre.centre_check import network_findings
+
+        return show(network_findings(centre))
+
+    if not _apart(own):
         raise StudyError("the node cannot be started; mend what is marked PROBLEM", 2)
     # A SuperLink that is not there yet is waited for, and a clock may be set while the node runs.
-    if not show(network_findings(centre)):
+    if not _apart(network):
         say("the node is started all the same, and tries again and again", "yellow")
     raise typer.Exit(SuperNode(file, centre).run(say))
+
+
+def _apart(work: Callable[[], bool]) -> bool:
+    """Do something in a process of its own: what it imports (torch: 200 MiB) would stay in a node at rest for weeks."""
+    child = os.fork()
+    if child == 0:
+        status = 2
+        try:
+            status = 0 if work() else 1
+        except Exception:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @cli.command()
@@ -89,3 +202,16 @@ def resume(file: Annotated[Path, FILE]) -> None:
     centre = CentreFile.read(file)
     (centre.workspace / PAUSED).unlink(missing_ok=True)
     say(f"centre {centre.centre} does jobs again")
+
+
+@cli.command()
+def log(
+    file: Annotated[Path, FILE],
+    tail: Annotated[int, typer.Option(help="How many of the last lines are shown.", min=0)] = 20,
+) -> None:
+    """What left this house: the record is verified, summed up by study and kind, and its last lines are shown."""
+    from clients.centre_file import CentreFile
+    from clients.ledger import Ledger
+    from polycentre.centre_log import print_record
+
+    raise typer.Exit(print_record(console, Ledger(CentreFile.read(file).workspace), tail))

@@ -54,12 +54,16 @@ def own_findings(file: CentreFile) -> Iterator[Finding]:
     yield from _certificates(file.root_certificate)
     yield from _folders(file)
     if file.approve.studies == "any":
-        yield note("approve.studies is any: this node does whatever study it is asked for; for trials without patients' data only")
+        yield note(
+            "approve.studies is any: this node does whatever study it is asked for; for trials without patients' data only"
+        )
     else:
         count = len(Approvals(file.workspace).digests())
         yield ok(f"{count} approved studies") if count else note("no study is approved yet: every job will be refused")
     if file.approve.bundles != "own":
-        yield note(f"approve.bundles: {len(file.approve.bundles)} bundles beside this installation's own may be unpacked and run")
+        yield note(
+            f"approve.bundles: {len(file.approve.bundles)} bundles beside this installation's own may be unpacked and run"
+        )
     if file.data is None:
         yield note("data: left out, so a study's scenario says where this centre's data lies")
 
@@ -68,7 +72,9 @@ def network_findings(file: CentreFile) -> Iterator[Finding]:
     """Whether the SuperLink answers over TLS, and whether its clock and this one agree."""
     health = ask(file.superlink, file.root_certificate)
     if health.problem:
-        yield problem(f"SuperLink: {health.problem}; check the address, the root certificate, and the way through the firewall")
+        yield problem(
+            f"SuperLink: {health.problem}; check the address, the root certificate, and the way through the firewall"
+        )
         return
     yield ok(f"SuperLink {file.superlink} answers over TLS")
     if health.clock_offset_s is None:
@@ -117,14 +123,18 @@ def _certificates(path: Path) -> Iterator[Finding]:
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError) as error:
-        yield problem(f"root_certificate: {path} holds no certificate ({error}); ask the operator of the SuperLink for it")
+        yield problem(
+            f"root_certificate: {path} holds no certificate ({error}); ask the operator of the SuperLink for it"
+        )
         return
     now = datetime.now(UTC)
     for certificate in found:
         until = certificate.not_valid_after_utc
         name = certificate.subject.rfc4514_string() or "without a name"
         if now < certificate.not_valid_before_utc:
-            yield problem(f"root_certificate: {name} is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only; check the clock")
+            yield problem(
+                f"root_certificate: {name} is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only; check the clock"
+            )
         elif now > until:
             yield problem(f"root_certificate: {name} has expired on {until:%Y-%m-%d}; ask the operator for a new one")
         elif (until - now).days < _EXPIRES_SOON_DAYS:

@@ -91,6 +91,13 @@ def run(
             "a file, or that of one in deployments/ (see `polycentre deploy`).",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Simulate on a Ray cluster that is running: auto, or HOST:PORT of its head. This machine must be one of its nodes.",
+        ),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask before real patches of a centre are pooled (simulation).")
@@ -100,7 +107,7 @@ def run(
     from polycentre.run import run_scenario
 
     chosen = engine.value if engine else None
-    raise typer.Exit(run_scenario(console, file, set or [], out, resume, chosen, deployment, cache, yes))
+    raise typer.Exit(run_scenario(console, file, set or [], out, resume, chosen, deployment, ray, cache, yes))
 
 
 @cli.command()
@@ -118,11 +125,15 @@ def report(runs: Annotated[list[Path], typer.Argument(help="One or more run fold
 
 
 @cli.command()
-def doctor() -> None:
+def doctor(
+    deployment: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Look at its SuperLink, clocks and nodes, too.")
+    ] = None,
+) -> None:
     """Versions, devices, ports, clock, and what is missing."""
     from polycentre.doctor import diagnose
 
-    raise typer.Exit(diagnose(console))
+    raise typer.Exit(diagnose(console, deployment))
 
 
 cli.add_typer(deploy_commands)

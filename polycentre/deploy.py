@@ -39,7 +39,9 @@ from federation.processes import OwnProcesses, free_ports
 from reports.atomic import write_text
 
 commands = typer.Typer(
-    name="deploy", help="Certificates and keys, a deployment on this machine, and who may take part.", no_args_is_help=True
+    name="deploy",
+    help="Certificates and keys, a deployment on this machine, and who may take part.",
+    no_args_is_help=True,
 )
 console = Console()
 CENTRE_FILE, CENTRE_KEY = "centre.yaml", "centre.key"
@@ -118,12 +120,16 @@ def trial(
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to; made when it is not there, completed when it is.")],
     centre: Annotated[list[str], typer.Option(help="Name of a hospital, as in scenarios. Repeat for each.")],
-    host: Annotated[list[str], typer.Option(help="Name or address under which the SuperLink is reached. Repeat for each.")],
+    host: Annotated[
+        list[str], typer.Option(help="Name or address under which the SuperLink is reached. Repeat for each.")
+    ],
     port: Annotated[int, typer.Option(help="The hospitals' door.")] = 8000,
     operator: Annotated[str, typer.Option(help="host:port of the operator's door.")] = "127.0.0.1:8001",
     days: Annotated[int, typer.Option(help="Validity of the SuperLink's certificate.")] = 90,
     workspace: Annotated[str, typer.Option(help="Workspace that centre.yaml names.")] = "/var/lib/polycentre",
-    studies: Annotated[str, typer.Option(help="Studies that centre.yaml approves: `listed`, or `any` in a trial.")] = "listed",
+    studies: Annotated[
+        str, typer.Option(help="Studies that centre.yaml approves: `listed`, or `any` in a trial.")
+    ] = "listed",
 ) -> None:
     """Make an authority, the SuperLink's certificate, the operator's secret, and a key and a centre.yaml for each hospital.
 
@@ -142,7 +148,9 @@ def init(
 def local(
     scenario: Annotated[str, typer.Argument(help="A scenario, whose centres get a node each.")] = "demo",
     name: Annotated[str, typer.Option(help="Name for `polycentre run --deployment`.")] = "local",
-    folder: Annotated[Path | None, typer.Option(help="Keys, workspaces and logs; deployments/NAME when left out.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keys, workspaces and logs; deployments/NAME when left out.")
+    ] = None,
 ) -> None:
     """Start a SuperLink and a node per centre on this machine, with TLS and keys, and keep them until Ctrl-C."""
     from scenarios.reader import read
@@ -164,7 +172,11 @@ def local(
         deployment.start()
         deployment.place.write(file)
         console.print(f"{', '.join(centres)} are online; logs below {folder}", highlight=False, soft_wrap=True)
-        console.print(f"now: polycentre run {scenario} --deployment {name}      (Ctrl-C here ends all)", highlight=False, soft_wrap=True)
+        console.print(
+            f"now: polycentre run {scenario} --deployment {name}      (Ctrl-C here ends all)",
+            highlight=False,
+            soft_wrap=True,
+        )
         while not stopped.wait(1.0):
             if not deployment.link.alive:
                 raise StudyError(f"the SuperLink ended; see {deployment.link.log_file}")
@@ -176,11 +188,15 @@ def local(
 @commands.command()
 def register(
     deployment: Annotated[str, NAME],
-    keys: Annotated[list[Path], typer.Argument(help="Public keys (.pub) of hospitals; the file's name is taken as theirs.")],
-    address: Annotated[str, typer.Option(help="host:port of the operator's door, where it is another one from here.")] = "",
+    keys: Annotated[
+        list[Path], typer.Argument(help="Public keys (.pub) of hospitals; the file's name is taken as theirs.")
+    ],
+    address: Annotated[
+        str, typer.Option(help="host:port of the operator's door, where it is another one from here.")
+    ] = "",
 ) -> None:
     """Let hospitals in by their public keys. A key that is registered already is left as it is."""
-    with _flower(deployment, address) as flwr:
+    with flower(deployment, address) as flwr:
         for key in keys:
             try:
                 number = flwr.register(key, key.stem)
@@ -193,9 +209,11 @@ def register(
 
 
 @commands.command()
-def revoke(deployment: Annotated[str, NAME], node: Annotated[str, typer.Argument(help="Number of the node; see `nodes`.")]) -> None:
+def revoke(
+    deployment: Annotated[str, NAME], node: Annotated[str, typer.Argument(help="Number of the node; see `nodes`.")]
+) -> None:
     """Lock a hospital out: its key is refused from now on."""
-    with _flower(deployment) as flwr:
+    with flower(deployment) as flwr:
         flwr.unregister(node)
     console.print(f"node {node} is locked out", highlight=False)
 
@@ -203,12 +221,14 @@ def revoke(deployment: Annotated[str, NAME], node: Annotated[str, typer.Argument
 @commands.command()
 def nodes(deployment: Annotated[str, NAME]) -> None:
     """The registered nodes, and which of them are online."""
-    with _flower(deployment) as flwr:
+    with flower(deployment) as flwr:
         for node in flwr.nodes():
-            console.print(f"{node['node-id']:>22}  {node['status']:<12} since {node['online-at'] or '-'}", highlight=False)
+            console.print(
+                f"{node['node-id']:>22}  {node['status']:<12} since {node['online-at'] or '-'}", highlight=False
+            )
 
 
-class _flower:
+class flower:
     """Flower's command line for a deployment, in a home of its own that is removed afterwards."""
 
     def __init__(self, name: str, address: str = ""):

@@ -13,6 +13,9 @@ import psutil
 from rich.console import Console
 
 from federation.code_digest import ALL, code_digest, package_folder
+from federation.operator import DeploymentFile
+from federation.superlink_health import ask, clock_problem, clock_words
+from polycentre.deploy import flower
 from server.app import default_cache
 from server.environment import cpu_name, usable_cpus, versions
 
@@ -20,8 +23,12 @@ from server.environment import cpu_name, usable_cpus, versions
 _FLOWER_PORTS = (8000, 39091, 39093)
 
 
-def diagnose(console: Console) -> int:
-    """Print what was found; status 1 when something needed is missing."""
+def diagnose(console: Console, deployment: str | None = None) -> int:
+    """Print what was found; status 1 when something needed is missing.
+
+    Args:
+        deployment: whose SuperLink and nodes are to be looked at, too.
+    """
     problems: list[str] = []
     console.print(f"python {sys.version.split()[0]}  {sys.executable}", highlight=False)
     for package, found in versions().items():
@@ -58,11 +65,33 @@ def diagnose(console: Console) -> int:
         f"clock {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())} (Flower refuses nodes that are 5 minutes off)",
         highlight=False,
     )
+    if deployment is not None:
+        problems += _deployed(console, deployment)
     for problem in problems:
         console.print(f"PROBLEM {problem}", style="red", highlight=False, soft_wrap=True)
     if not problems:
         console.print("nothing is missing", style="green")
     return 1 if problems else 0
+
+
+def _deployed(console: Console, name: str) -> list[str]:
+    """Problems of a deployment, as seen from the operator's machine."""
+    place = DeploymentFile.find(name)
+    found = ask(place.address, place.root_certificate)
+    if found.problem:
+        return [found.problem]
+    off = "unknown" if found.clock_offset_s is None else clock_words(found.clock_offset_s)
+    console.print(f"SuperLink {place.address} answers over TLS; this machine's clock is {off}", highlight=False)
+    problems = [problem] if (problem := clock_problem(found.clock_offset_s)) else []
+    with flower(name) as flwr:
+        for node in flwr.nodes():
+            console.print(f"node {node['node-id']} {node['status']}", highlight=False)
+            if node["status"] != "online":
+                problems.append(
+                    f"node {node['node-id']} is {node['status']}; its administrator runs `polycentre centre check`, which names a "
+                    "stopped node, a closed port, an expired certificate and a wrong clock"
+                )
+    return problems
 
 
 def _gpu() -> str:

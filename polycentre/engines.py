@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from federation.errors import StudyError
 from federation.operator import DeploymentFile, Operator
 from federation.processes import OwnProcesses
+from federation.ray_cluster import RayCluster, RayNode, WorkerShare, worker_share
 from federation.simulation import SimulationRuntime
 from polycentre.deploy import trial
 from reports.run_record import RunRecord
@@ -27,28 +28,60 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 Conduct = Callable[[RunRecord, Scenario, Path, Callable[[], None]], None]
 
 
-def with_ray(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
-    """Flower's simulation runtime: a node per centre, and spare ones as extra lanes."""
+def with_ray(
+    record: RunRecord,
+    scenario: Scenario,
+    cache: Path,
+    refresh: Callable[[], None],
+    cluster: RayCluster | None = None,
+) -> None:
+    """Flower's simulation runtime: a node per centre, and spare ones as extra lanes.
+
+    Args:
+        cluster: a Ray cluster that exists; None: a Ray of the run's own, on this machine.
+
+    Raises:
+        StudyError: with status 2; the workers do not fit.
+    """
     workers = scenario.compute.workers
-    # Ray takes one number for all workers, and any worker may play any centre: the largest share; by default an equal one.
-    gpus = max(centre.gpu for centre in scenario.centres.values()) or 1.0 / workers
     nodes = len(scenario.centres) + workers - 1
-    runtime = SimulationRuntime(CHECKOUT, record.folder)
+    share = share_for(scenario, cluster)
+    runtime = SimulationRuntime(CHECKOUT, record.folder, cluster.address if cluster else None)
     try:
         runtime.start()
-        run_id = runtime.submit(
-            _run_config(record, scenario, cache), nodes, workers, gpus if wants_gpu(scenario) else 0.0
-        )
+        run_id = runtime.submit(_run_config(record, scenario, cache), nodes, workers, share)
         _follow(runtime, run_id, record, refresh)
     finally:
         with _undisturbed():
             runtime.stop()
 
 
+def share_for(scenario: Scenario, cluster: RayCluster | None) -> WorkerShare:
+    """What each Ray worker takes of the cluster, or of this machine, whose GPUs Ray finds itself.
+
+    Raises:
+        StudyError: with status 2; the workers do not fit.
+    """
+    compute = scenario.compute
+    gpus = gpu_count() if cluster is None else cluster.gpus
+    if cluster is not None and compute.device == "cuda" and gpus == 0:
+        raise StudyError(
+            "compute.device is cuda, but no node of the Ray cluster has a GPU; set compute.device=cpu or auto", 2
+        )
+    # Ray takes one number for all workers, and any worker may play any centre: the largest share.
+    gpu = max(centre.gpu for centre in scenario.centres.values()) if gpus and compute.device != "cpu" else None
+    if cluster is not None:
+        return worker_share(cluster.nodes, compute.workers, compute.threads_per_job, gpu)
+    # Of this machine Ray is told to have a CPU per worker; `check_machine` has compared them with those that are there.
+    here = [RayNode("this machine", compute.workers, gpus)]
+    return worker_share(here, compute.workers, 1, gpu, where="this machine")
+
+
 def on_loopback(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
     """A deployment on this machine for this run, whose workspaces are in the run folder as in a simulation."""
     centres = {
-        name: {"workspace": record.local(name).absolute(), "cache": cache / "centres" / name} for name in scenario.centres
+        name: {"workspace": record.local(name).absolute(), "cache": cache / "centres" / name}
+        for name in scenario.centres
     }
     processes = OwnProcesses()
     try:
@@ -121,16 +154,11 @@ def deployment(name: str) -> Conduct:
     return on_loopback if name == LOOPBACK else over(name)
 
 
-def has_gpu() -> bool:
-    """Whether this machine shows a GPU."""
+def gpu_count() -> int:
+    """How many GPUs this machine shows."""
     import torch
 
-    return torch.cuda.is_available()
-
-
-def wants_gpu(scenario: Scenario) -> bool:
-    """Whether the scenario would use a GPU and there is one."""
-    return scenario.compute.device != "cpu" and has_gpu()
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def last_end(record: RunRecord) -> dict[str, Any] | None:

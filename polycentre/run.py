@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from rich.console import Console
 from rich.prompt import Confirm
 
 from federation.errors import StudyError
+from federation.ray_cluster import find_ray_cluster
 from polycentre.describe import expected_units
-from polycentre.engines import ENGINES, LOOPBACK, Conduct, has_gpu, last_end
+from polycentre.engines import ENGINES, LOOPBACK, Conduct, gpu_count, last_end, share_for, with_ray
 from polycentre.engines import deployment as over_nodes
 from polycentre.progress import Progress
+from reports.refusals import real_failures, refusals
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
 from scenarios import reader
@@ -41,21 +45,31 @@ def run_scenario(
     resume: bool,
     engine: str | None,
     deployment: str | None,
+    ray: str | None,
     cache: Path | None,
     yes: bool,
 ) -> int:
     """Run and report; returns the exit status."""
     began = time.time()
-    conduct = _where(engine, deployment)
+    conduct = _where(engine, deployment, ray)
     scenario = reader.read(file, overrides)
     if deployment is not None:
         refuse_pooling(scenario)
-    if deployment in (None, LOOPBACK):  # at other nodes other machines compute
+    if deployment in (None, LOOPBACK) and ray is None:  # elsewhere other machines compute
         check_machine(scenario, deployed=deployment is not None)
     reader.check_files(scenario, file)
     _agree_to_pooling(console, scenario, yes)
-    record = _resumed(scenario, out) if resume else _new(scenario, out)
     cache = (cache or Path(default_cache())).absolute()
+    # Before anything is written: workers that do not fit leave no run folder behind.
+    if ray is not None:
+        cluster = find_ray_cluster(ray, [(out or RUNS / "new").absolute().parent, cache])
+        share_for(scenario, cluster)
+        conduct = partial(with_ray, cluster=cluster)
+    elif conduct is with_ray:
+        share_for(scenario, None)
+    record = _resumed(scenario, out) if resume else _new(scenario, out)
+    if ray is not None:
+        record.write_environment(record.environment | {"ray_cluster": asdict(cluster)})
     cache.mkdir(parents=True, exist_ok=True)
     # matplotlib would keep its list of fonts in the home folder.
     os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
@@ -80,15 +94,19 @@ def run_scenario(
                 record.event(
                     "run_finished", status="failed", seconds=time.time() - began, text=str(problem), exit_status=1
                 )
-    return _finish(console, record, file if deployment is None else f"{file} --deployment {deployment}", began)
+    where = f" --deployment {deployment}" if deployment is not None else f" --ray {ray}" if ray is not None else ""
+    return _finish(console, record, f"{file}{where}", began)
 
 
-def _where(engine: str | None, deployment: str | None) -> Conduct:
+def _where(engine: str | None, deployment: str | None, ray: str | None) -> Conduct:
     """What runs the study: an engine of the simulation, by default Ray, or a deployment.
 
     Raises:
         StudyError: with status 2.
     """
+    if ray is not None and (deployment is not None or engine == "inprocess"):
+        other = "--engine inprocess" if deployment is None else "--deployment"
+        raise StudyError(f"--ray simulates on a Ray cluster, which {other} does not use; give one of them", 2)
     if deployment is None:
         return ENGINES[engine or "ray"]
     if engine is not None:
@@ -123,7 +141,7 @@ def check_machine(scenario: Scenario, deployed: bool = False) -> None:
             f"compute.workers is {compute.workers}, which needs about {compute.workers * _WORKER_GIB:.1f} GiB, but only "
             f"{memory:.1f} GiB are free; lower compute.workers", 2,
         )  # fmt: skip
-    if compute.device == "cuda" and not has_gpu():
+    if compute.device == "cuda" and gpu_count() == 0:
         raise StudyError("compute.device is cuda, but this machine shows no GPU; set compute.device=cpu or auto", 2)
 
 
@@ -210,7 +228,9 @@ def _finish(console: Console, record: RunRecord, what: str, began: float) -> int
         highlight=False,
     )  # fmt: skip
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    if status:
+    if not status:  # a federation may have done without
+        _print_refusals(console, events)
+    else:
         console.print(
             f"the run did not finish: {end['text'] or end['status']}", style="red", highlight=False, soft_wrap=True
         )
@@ -222,9 +242,10 @@ def _finish(console: Console, record: RunRecord, what: str, began: float) -> int
 
 
 def _print_details(console: Console, record: RunRecord, events: list[dict[str, Any]], began: float) -> None:
-    """What failed; in simulation also what the centres' own logs say of it."""
-    for event in events:
-        if event["event"] != "unit_failed" or event["t"] < began:
+    """What was refused and what failed; in simulation also what the centres' own logs say of failures."""
+    _print_refusals(console, events)
+    for event in real_failures(events):
+        if event["t"] < began:
             continue
         console.print(f"  {event['text']}", highlight=False, markup=False, soft_wrap=True)
         log = record.folder / "centres" / event["centre"] / "node.log"
@@ -236,3 +257,8 @@ def _print_details(console: Console, record: RunRecord, events: list[dict[str, A
                     markup=False,
                     soft_wrap=True,
                 )
+
+
+def _print_refusals(console: Console, events: list[dict[str, Any]]) -> None:
+    for line in refusals(events):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)

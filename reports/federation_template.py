@@ -46,6 +46,22 @@ nobody waited these seconds, and they say nothing of this machine.</p>
 {% endif %}
 """
 
+DEPLOYMENT = """
+{% if deployment %}
+<section id="deployment"><h2>Deployment</h2>
+<p class="soft">Real nodes, in real time. A node's time runs, in each session of the run, from the sending of its first job to its
+last answer; computing is from the moment at which its client began a job to the one at which it ended it. The latency of a job is
+the rest of the time in which it was the node's next one: starting a process, importing, asking for work, transfer. Between its
+jobs a node also waits for those of other centres.</p>
+{% for line in deployment.refusals %}<p class="note">{{ line }}</p>{% endfor %}
+{{ facts(deployment.facts) }}
+{% if deployment.picture %}{{ picture(deployment.picture, "One lane a centre. White: the server had no job for it.") }}{% endif %}
+{{ plain_table(deployment.table) }}
+{% if deployment.nodes %}{{ plain_table(deployment.nodes) }}{% endif %}
+</section>
+{% endif %}
+"""
+
 MESSAGES = """
 {% if messages %}
 <section id="messages"><h2>Messages</h2>

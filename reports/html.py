@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from reports.atomic import write_text
 from reports.convergence_section import convergence_section
+from reports.deployment_section import deployment_section
 from reports.federations import trouble_lines
 from reports.figures import arm_colours
 from reports.findings import caution, findings
@@ -23,6 +24,7 @@ from reports.learning_curves import classifier_curves, generator_curves
 from reports.message_section import message_section
 from reports.partition_section import partition_tables
 from reports.quantities import duration, listed, share_text
+from reports.refusals import real_failures, refusals
 from reports.result_section import result_block
 from reports.run_record import RunRecord
 from reports.selection import selection_table
@@ -43,7 +45,7 @@ from reports.time_figures import time_line
 from reports.timeline import (
     Event,
     current_units,
-    failures,
+    deployment,
     sessions,
     start_up_seconds,
     status,
@@ -77,11 +79,11 @@ def build_report(record: RunRecord) -> Path:
     federations = record.federations()
     troubles = trouble_lines(federations, study)
 
-    write_text(record.folder / "table.md", markdown(found, study, sets, troubles))
+    write_text(record.folder / "table.md", markdown(found, study, sets, troubles, refusals(events)))
     context = {
         "title": f"{study.name} (polycentre report)",
         "study": study,
-        "status": _status(record.folder, events),
+        "status": _status(record.folder, environment, events),
         "header": _header(study, environment, events),
         "metrics": [METRICS[m] for m in metrics_of(found)],
         "baseline": study.baseline.name if study.baseline else None,
@@ -101,6 +103,7 @@ def build_report(record: RunRecord) -> Path:
         "selection": selection_table(units, study),
         "convergence": convergence_section(record.convergence(), study, data_cards),
         "simulated": simulated_section(record.virtual_time(), federations, troubles, study),
+        "deployment": deployment_section(events, environment, list(study.centres)),
         "time_line": time_line(events),
         "time_facts": _time_facts(events),
         "messages": message_section(events, record.expected(), list(study.centres)),
@@ -118,6 +121,7 @@ def build_report(record: RunRecord) -> Path:
         "curves": "Learning curves" if context["generator_curves"] or context["classifier_curves"] else "",
         "convergence": "Convergence" if context["convergence"] else "",
         "simulated": "Simulated time" if context["simulated"] else "",
+        "deployment": "Deployment" if context["deployment"] else "",
         "time": "Who worked when",
         "messages": "Messages" if context["messages"] else "",
         "limits": "Limits",
@@ -132,16 +136,18 @@ def build_report(record: RunRecord) -> Path:
 # -- head ----------------------------------------------------------------------------------------------------------
 
 
-def _status(folder: Path, events: Sequence[Event]) -> dict[str, Any]:
+def _status(folder: Path, environment: dict[str, Any], events: Sequence[Event]) -> dict[str, Any]:
     kind = status(events)
-    deployment = [e.get("deployment") for e in events if e["event"] == "run_started"][-1:]
-    where = f" --deployment {deployment[0]}" if any(deployment) else ""
+    where = f" --deployment {deployment(events)}" if deployment(events) else ""
+    if cluster := environment.get("ray_cluster"):
+        where = f" --ray {cluster['address']}"
     resume = f"polycentre run {folder / 'scenario.yaml'}{where} --out {folder} --resume"
     if kind == "completed":
-        return {"kind": kind, "title": "Complete: every unit of work finished.", "lines": [], "command": ""}
+        return {"kind": kind, "title": "Complete: every unit of work finished.", "refusals": refusals(events), "lines": [],
+                "command": ""}  # fmt: skip
     lines = [
         f"{e.get('label') or e.get('kind')} at {e.get('centre')}: {e.get('text') or e.get('code')}"
-        for e in failures(events)
+        for e in real_failures(events)
     ]
     if kind == "failed":
         said = [str(e["text"]) for e in sessions(events)[-1].events if e["event"] == "run_finished" and e.get("text")]
@@ -149,7 +155,7 @@ def _status(folder: Path, events: Sequence[Event]) -> dict[str, Any]:
         title = "Failed: the tables below lack what did not finish."
     else:
         title = "Incomplete: this run was interrupted, or is still going on. The tables below may lack units."
-    return {"kind": kind, "title": title, "lines": lines, "command": resume}
+    return {"kind": kind, "title": title, "refusals": refusals(events), "lines": lines, "command": resume}
 
 
 def _header(study: Study, environment: dict[str, Any], events: Sequence[Event]) -> list[tuple[str, str]]:
@@ -160,6 +166,10 @@ def _header(study: Study, environment: dict[str, Any], events: Sequence[Event]) 
         f"{environment['memory_gib']} GiB" if environment.get("memory_gib") else None,
         environment.get("device"),
     ]
+    if cluster := environment.get("ray_cluster"):
+        machine.append(
+            f"on a Ray cluster of {len(cluster['nodes'])} nodes with {sum(n['cpus'] for n in cluster['nodes']):g} CPUs"
+        )
     found = sessions(events)
     facts = [
         ("Started", _date(found[0].start) if found else "not yet"),
@@ -205,7 +215,8 @@ def _limits(study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> list[st
     small = [f"{centre} ({s.patients} patients)" for (_, centre), s in sets.items() if s.patients < 100]
     lines = [
         "“Helped” and “hurt” are said only where at least three repeats agree, by more than their standard deviation, "
-        "and where the 95 % interval over at least ten test patients leaves out zero. Many arms and settings "
+        "and where the 95 % interval over at least ten test patients leaves out zero (where the predictions stayed at the centres "
+        "there is no such interval, and the repeats alone decide). Many arms and settings "
         "are compared, and no correction is made for that: a single “helped” among many rows may be chance.",
         "A repeat trains the classifier anew, on a new draw of the receiver's patients where fewer than all are "
         "used. Splits and generators are the same "

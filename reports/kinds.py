@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _NAMES = {
+    "identify": "roll call",
     "survey": "survey of the data",
     "train_generator": "train a generator",
     "send_patches": "send real patches",

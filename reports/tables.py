@@ -230,13 +230,15 @@ def markdown(
     study: Study,
     sets: dict[tuple[str, str], EvaluationSet],
     troubles: Troubles = MappingProxyType({}),
+    refusals: Sequence[str] = (),
 ) -> str:
     """The main table as Markdown, one part for each test centre, padded so that it reads well in a terminal too.
 
-    troubles: what to say under each table that has the arm, and at the end of those that no table has.
+    troubles: what to say under each table that has the arm, and at the end of those that no table has. refusals: what centres
+    would not do, said at the end.
     """
     lines = [f"# {study.name}", ""]
-    homeless = [line for trouble in unplaced(troubles, found) for line in (trouble, "")]
+    homeless = [line for said in (*unplaced(troubles, found), *refusals) for line in (said, "")]
     if not found:
         return "\n".join([*lines, "No classifier was tested yet.", "", *homeless])
     metrics = metrics_of(found)

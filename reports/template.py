@@ -4,7 +4,7 @@ It is a Python file because Flower's app bundle leaves .html files behind. The p
 forbids it), runs no script, and prints.
 """
 
-from reports.federation_template import CONVERGENCE, MESSAGES, SELECTION, SIMULATED_TIME
+from reports.federation_template import CONVERGENCE, DEPLOYMENT, MESSAGES, SELECTION, SIMULATED_TIME
 
 CSS = """
 :root { --ink: #1f2933; --soft: #5b6670; --rule: #d9dde3; --tint: #f5f7f9; --accent: #0b5c8f;
@@ -171,6 +171,7 @@ PAGE = (
 {% if study.description %}<p class="lead">{{ study.description }}</p>{% endif %}
 <div class="status {{ status.kind }}" role="status">
 <p><strong>{{ status.title }}</strong></p>
+{% for line in status.refusals %}<p><strong>Refused:</strong> {{ line }}</p>{% endfor %}
 {% for line in status.lines %}<p>{{ line }}</p>{% endfor %}
 {% if status.command %}<p>To go on: <code>{{ status.command }}</code></p>{% endif %}
 </div>
@@ -249,6 +250,7 @@ of another centre) or a control (own images again) adds in their place.</p>
 """
     + CONVERGENCE
     + SIMULATED_TIME
+    + DEPLOYMENT
     + """
 <section id="time"><h2>Who worked when</h2>
 {% if time_line %}

@@ -109,4 +109,4 @@ def _colour(w: Work, colours: dict[str, str]) -> str:
 
 
 def _name(w: Work) -> str:
-    return "failed" if w.failed else kind_name(w.kind)
+    return "refused or failed" if w.failed else kind_name(w.kind)

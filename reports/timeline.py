@@ -30,6 +30,62 @@ class Session:
 
 
 @dataclass(frozen=True)
+class NodeJob:
+    """One job of a deployed centre, until it was answered or given up. Times in seconds of running time, on the server's clock.
+
+    A job waits at its node while another one of the same centre is done; so its turn comes when it was sent or, if that is
+    later, when the one before it was answered.
+
+    Attributes:
+        session: number of the session, from 0.
+        sent: when it left the server, for the first time if its node was lost meanwhile.
+        turn: when nothing of this node stood before it.
+        start, end: when it was computed. The node's clock says how long that took; a clock that disagrees with the server's
+            cannot move it out of the time between sending and answer. Both are the answer for a job that failed.
+        answered: when its answer, or its failure, was known.
+        code: why it was refused or failed; "" for a job that was done.
+    """
+
+    centre: str
+    unit: str
+    kind: str
+    session: int
+    sent: float
+    turn: float
+    start: float
+    end: float
+    answered: float
+    bytes_down: int
+    bytes_up: int
+    code: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether it was neither refused nor failed."""
+        return not self.code
+
+    @property
+    def seconds(self) -> float:
+        """How long it computed; 0 for a job that failed, whose work came to nothing."""
+        return self.end - self.start
+
+    @property
+    def latency(self) -> float:
+        """What the job cost beyond its computing, in seconds: process start, imports, polls, transfer."""
+        return self.answered - self.turn - self.seconds
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A time in which a centre had no node, in seconds of running time. `end`: found again, or the end of the session."""
+
+    centre: str
+    start: float
+    end: float
+    found_again: bool
+
+
+@dataclass(frozen=True)
 class Work:
     """One unit computed in a centre. `start` and `end` in seconds of running time, summed over the sessions before."""
 
@@ -72,7 +128,7 @@ def work(events: Sequence[Event]) -> list[Work]:
     """Every unit that was computed, in order of its end; what came out of the record (`cached`) took no time.
 
     A unit that failed counts from the moment it was sent to the moment the failure was known. Times that a centre's own
-    clock puts outside the session are clipped to it.
+    clock puts before its sending or after its answer are moved between them, others outside the session clipped to it.
     """
     found, elapsed = [], 0.0
     for session in sessions(events):
@@ -80,6 +136,10 @@ def work(events: Sequence[Event]) -> list[Work]:
         for e in session.events:
             if e["event"] == "unit_finished" and not e.get("cached") and e.get("started") is not None:
                 start, end, failed = e["started"], e.get("finished") or e["started"] + (e.get("seconds") or 0), False
+                if e.get("unit") in sent:
+                    seconds = end - start
+                    start = _placed(start, seconds, sent[e["unit"]], e["t"])
+                    end = start + seconds
             elif e["event"] == "unit_failed" and e.get("unit") in sent:
                 start, end, failed = sent[e["unit"]], e["t"], True
             else:
@@ -97,6 +157,76 @@ def working_share(events: Sequence[Event]) -> float:
     """
     wall = wall_seconds(events)
     return union_seconds([(w.start, w.end) for w in work(events) if not w.failed]) / wall if wall > 0 else math.nan
+
+
+def _placed(started: Any, seconds: float, earliest: float, latest: float) -> float:
+    """When a job of `seconds` began that ran between two moments, by a clock that may disagree with theirs."""
+    return min(max(float(earliest if started is None else started), earliest), latest - seconds)
+
+
+def node_jobs(events: Sequence[Event]) -> list[NodeJob]:
+    """Every job that was sent to a centre and came to an end, in that order; what came out of the record is no job."""
+    found, elapsed = [], 0.0
+    for number, session in enumerate(sessions(events)):
+        sent: dict[Any, float] = {}
+        before: dict[str, float] = {}  # when the centre's last answer came
+        for e in session.events:
+            if e["event"] == "unit_started":
+                sent.setdefault(e.get("unit"), e["t"])
+            if e["event"] not in ("unit_finished", "unit_failed") or e.get("cached") or e.get("unit") not in sent:
+                continue
+            centre, left, answered = str(e.get("centre")), sent[e["unit"]], e["t"]
+            code = str(e.get("code") or "failed") if e["event"] == "unit_failed" else ""
+            turn = min(max(left, before.get(centre, left)), answered)
+            seconds = 0.0 if code else min(max(float(e.get("seconds") or 0.0), 0.0), answered - left)
+            start = answered if code else _placed(e.get("started"), seconds, turn, answered)
+            before[centre] = answered
+            left, turn, start, answered = (t - session.start + elapsed for t in (left, turn, start, answered))
+            found.append(NodeJob(
+                centre, str(e["unit"]), str(e.get("kind")), number, left, turn, start, start + seconds, answered,
+                int(e.get("bytes_down") or 0), int(e.get("bytes_up") or 0), code,
+            ))  # fmt: skip
+        elapsed += session.seconds
+    return found
+
+
+def node_seconds(jobs: Iterable[NodeJob]) -> float:
+    """The nodes' time: for each centre, in each session, from the sending of its first job to its last answer."""
+    spans: dict[tuple[str, int], tuple[float, float]] = {}
+    for job in jobs:
+        first, last = spans.get((job.centre, job.session), (job.sent, job.answered))
+        spans[job.centre, job.session] = (min(first, job.sent), max(last, job.answered))
+    return math.fsum(last - first for first, last in spans.values())
+
+
+def computing_share(jobs: Sequence[NodeJob]) -> float:
+    """Share of the nodes' time in which they computed what was answered, 0 to 1; NaN without jobs.
+
+    The rest is process start, imports, polls, transfer, waiting for other centres, and work that failed.
+    """
+    time = node_seconds(jobs)
+    return math.fsum(job.seconds for job in jobs) / time if time > 0 else math.nan
+
+
+def absences(events: Sequence[Event]) -> list[Absence]:
+    """When centres had no node: from the note that it was lost to the one that it is back."""
+    found, elapsed = [], 0.0
+    for session in sessions(events):
+        away: dict[str, float] = {}
+        for e in session.events:
+            moment, centre = e["t"] - session.start + elapsed, str(e.get("centre"))
+            if e["event"] == "note" and e.get("node") == "lost":
+                away.setdefault(centre, moment)
+            elif e["event"] == "note" and e.get("node") == "back" and centre in away:
+                found.append(Absence(centre, away.pop(centre), moment, True))
+        elapsed += session.seconds
+        found += [Absence(centre, start, elapsed, False) for centre, start in away.items()]
+    return found
+
+
+def deployment(events: Sequence[Event]) -> str:
+    """The name of the deployment over which the newest session ran; "" for a simulation."""
+    return next((str(e.get("deployment") or "") for e in reversed(events) if e["event"] == "run_started"), "")
 
 
 def start_up_seconds(events: Sequence[Event]) -> float:

@@ -66,19 +66,27 @@ class Plan:
         scenario: the study.
         compute: by centre, what the survey found: {"device", "threads", "precision": {model name: "fp32" | "bf16"}};
             empty before the survey (then settings are shown as written).
+        files: False where the files that the scenario names (packages, pretrained weights) are not at hand, as at a centre
+            that looks at what it is asked: what follows from their content is then empty.
     """
 
-    def __init__(self, scenario: Scenario, compute: Mapping[str, Mapping[str, Any]] | None = None):
+    def __init__(
+        self, scenario: Scenario, compute: Mapping[str, Mapping[str, Any]] | None = None, *, files: bool = True
+    ):
         self.scenario = scenario
-        self._compute = compute or {}
+        self._compute, self._files = compute or {}, files
         self._packages = {
-            name: read_package(name, g.package) for name, g in scenario.generators.items() if g.package is not None
-        }
+            name: read_package(name, g.package)
+            for name, g in scenario.generators.items() if g.package is not None and files
+        }  # fmt: skip
 
     @cached_property
     def _pretrained_digests(self) -> dict[str, str | None]:
         """SHA-256 of each classifier's weights file; read once, not once a cell."""
-        return {choice.model: file_digest(choice.pretrained) for choice in self.scenario.study.classifiers}
+        return {
+            choice.model: file_digest(choice.pretrained) if self._files else None
+            for choice in self.scenario.study.classifiers
+        }
 
     @cached_property
     def _trained_at(self) -> dict[str, list[str]]:
@@ -126,6 +134,8 @@ class Plan:
         if name in self._packages:
             return self._packages[name].spec.model_dump(mode="json")
         source = self.scenario.generators.get(name) or self.scenario.arms[name]
+        if isinstance(source, Generator) and source.package is not None:
+            return {}  # its file is not at hand
         assert isinstance(source, Generator | GenerativeArm)
         return generator_spec_of(source, self.task(task)).model_dump(mode="json")
 

@@ -178,3 +178,30 @@ def patches_of():
 def leaks():
     """Function: whether any array holds one of the patches; see `_leaks`."""
     return _leaks
+
+
+# -- nodes with a centre.yaml -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def centre_file():
+    """Function: write a centre.yaml with a key and a certificate beside it; returns its path.
+
+    Settings are given as a mapping, which is merged into what every file needs.
+    """
+    import yaml
+
+    def write(folder, centre="B", **settings):
+        folder.mkdir(parents=True, exist_ok=True)
+        key = folder / "node.key"
+        key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+        key.chmod(0o600)
+        (folder / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+        tree = {
+            "centre": centre, "superlink": "localhost:8000", "root_certificate": "ca.crt", "key": "node.key",
+            "workspace": "workspace",
+        }  # fmt: skip
+        (folder / "centre.yaml").write_text(yaml.safe_dump(tree | settings, sort_keys=False))
+        return folder / "centre.yaml"
+
+    return write

@@ -1,11 +1,14 @@
 """Who a node is: a real one is the centre that its own configuration names, any other plays whom a job names."""
 
+import time
+
 import pytest
 
 from clients.app import answer
 from clients.node import Node, Refusal
+from federation.code_digest import code_digest
 from federation.errors import explain
-from federation.job import IDENTIFY, Job
+from federation.job import IDENTIFY, PROTOCOL, Job
 
 PLAYS = {"partition-id": 0, "num-partitions": 2}
 
@@ -45,7 +48,7 @@ def test_a_job_for_another_centre_is_refused_and_logged(real, tmp_path):
     assert (reply.code, reply.body) == ("not_addressed", {})
     assert "another centre" in explain("C", reply.code, "survey of C", reply.numbers)
     assert "not_addressed" in (tmp_path / "hospital" / "node.log").read_text()
-    assert everything_below(tmp_path) == ["hospital", "hospital/node.log"]
+    assert everything_below(tmp_path) == ["hospital", "hospital/ledger.jsonl", "hospital/node.log"]
 
 
 @pytest.mark.parametrize("kind", ["send_patches", "receive_patches"])
@@ -54,7 +57,7 @@ def test_a_deployed_node_moves_no_real_patches(kind, real, tmp_path):
     assert reply.code == "policy" and not reply.arrays
     text = explain("B", reply.code, "real patches", reply.numbers)
     assert text == "centre 'B' refuses real patches by its own policy (real patches stay where they are)"
-    assert everything_below(tmp_path) == ["hospital", "hospital/node.log"]
+    assert everything_below(tmp_path) == ["hospital", "hospital/ledger.jsonl", "hospital/node.log"]
     # The same job is not refused by a node that plays the centre; it fails later, for want of a body.
     place = {"out": str(tmp_path / "run"), "cache": str(tmp_path / "run")}
     assert answer(a_job(kind, place=place), PLAYS).code == "exception"
@@ -63,7 +66,10 @@ def test_a_deployed_node_moves_no_real_patches(kind, real, tmp_path):
 @pytest.mark.parametrize("code", ["", "0000"])
 def test_identify_is_answered_whoever_is_addressed_and_whatever_code_the_server_runs(code, real):
     reply = answer(a_job(IDENTIFY, "unknown", code=code), real)
-    assert reply.ok and reply.body == {"centre": "B"}
+    assert reply.ok and reply.body["centre"] == "B"
+    assert (reply.body["protocol"], reply.body["code"]) == (PROTOCOL, code_digest())
+    assert set(reply.body["versions"]) == {"python", "polycentre", "flwr", "torch", "numpy"}
+    assert abs(reply.body["clock"] - time.time()) < 60 and len(reply.body["bundle"]) == 64
     assert answer(a_job("survey", code="0000"), real).code == "code_mismatch"
 
 

@@ -79,7 +79,13 @@ def test_keys_and_secrets_are_readable_by_their_owner_only(authority, tmp_path):
 def test_what_exists_is_kept(authority, tmp_path):
     create_node_key(tmp_path / "b.key")
     create_secret(tmp_path / "secret")
-    files = [authority / "ca.key", authority / "ca.crt", tmp_path / "b.key", tmp_path / "b.key.pub", tmp_path / "secret"]
+    files = [
+        authority / "ca.key",
+        authority / "ca.crt",
+        tmp_path / "b.key",
+        tmp_path / "b.key.pub",
+        tmp_path / "secret",
+    ]
     before = [file.read_bytes() for file in files]
     create_authority(authority)
     create_node_key(tmp_path / "b.key")
@@ -90,12 +96,19 @@ def test_what_exists_is_kept(authority, tmp_path):
 def test_a_node_key_is_what_ssh_keygen_calls_ecdsa_384(tmp_path):
     create_node_key(tmp_path / "b.key")
     kind, _, *_ = (tmp_path / "b.key.pub").read_text().split()
-    assert kind == "ecdsa-sha2-nistp384" and (tmp_path / "b.key").read_text().startswith("-----BEGIN OPENSSH PRIVATE KEY")
+    assert kind == "ecdsa-sha2-nistp384" and (tmp_path / "b.key").read_text().startswith(
+        "-----BEGIN OPENSSH PRIVATE KEY"
+    )
 
 
 @pytest.mark.parametrize(
     ("days", "hosts", "renewed"),
-    [(90, ["localhost"], False), (20, ["localhost"], True), (90, ["localhost", "new"], True), (-1, ["localhost"], True)],
+    [
+        (90, ["localhost"], False),
+        (20, ["localhost"], True),
+        (90, ["localhost", "new"], True),
+        (-1, ["localhost"], True),
+    ],
 )
 def test_a_certificate_is_renewed_in_time_and_for_new_names(days, hosts, renewed, authority, tmp_path):
     assert needs_renewal(tmp_path / "link" / "superlink.crt", hosts)
@@ -113,7 +126,14 @@ def test_without_authority_or_names(tmp_path, authority):
 
 def test_openssl_agrees(authority, tmp_path):
     issue_server_certificate(authority, tmp_path / "link", ["localhost"])
-    command = ["openssl", "verify", "-x509_strict", "-CAfile", str(authority / "ca.crt"), str(tmp_path / "link" / "superlink.crt")]
+    command = [
+        "openssl",
+        "verify",
+        "-x509_strict",
+        "-CAfile",
+        str(authority / "ca.crt"),
+        str(tmp_path / "link" / "superlink.crt"),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:

@@ -1,6 +1,7 @@
 """Nodes say which centre they are; what cannot be, and a node that is lost and comes back. Over the in-process grid."""
 
 import threading
+import time
 
 import pytest
 from flwr.app import Error, Message
@@ -9,8 +10,10 @@ from flwr.clientapp import ClientApp
 from federation.centres import NODE_UNAVAILABLE, GridCentres
 from federation.errors import StudyError
 from federation.in_process import FIRST_NODE, InProcessGrid
-from federation.job import IDENTIFY, Job, Reply
+from federation.job import IDENTIFY, PROTOCOL, Job, Reply
 from federation.roll_call import RollCall
+
+CODE = "5a17c0de"
 
 
 def honest_app():
@@ -25,11 +28,16 @@ def honest_app():
         if "centre" not in context.node_config:
             reply = Reply.error(job, "bad_node_config", key="centre")
         else:
-            body = {"centre": context.node_config["centre"], "node": str(context.node_id)}
+            own = {"code": CODE, "clock": time.time()} | context.node_config
+            body = {key: own[key] for key in ("centre", "code", "clock")} | {"node": str(context.node_id)}
             reply = Reply(job.study, job.unit, job.centre, job.kind, body=body)
         return Message(reply.to_record(), reply_to=message)
 
     return app
+
+
+def roll_call(grid, centres, **options):
+    return RollCall(grid, centres, code=CODE, **options)
 
 
 class Nodes(InProcessGrid):
@@ -67,7 +75,7 @@ class Nodes(InProcessGrid):
 
 def test_every_centre_gets_its_node_in_whatever_order_they_are():
     grid = Nodes("C", "A", "B")
-    lanes = RollCall(grid, ["A", "B", "C"]).wait(5.0, poll_s=0.001)
+    lanes = roll_call(grid, ["A", "B", "C"]).wait(5.0, poll_s=0.001)
     assert lanes == {"A": [102], "B": [103], "C": [101]}
     assert sorted(grid.asked) == [101, 102, 103], "each node is asked once"
 
@@ -77,23 +85,23 @@ def test_a_node_that_comes_late_is_waited_for():
     grid.offline = {102}
     timer = threading.Timer(0.1, grid.offline.clear)
     timer.start()
-    assert RollCall(grid, ["A", "B"]).wait(5.0, poll_s=0.001) == {"A": [101], "B": [102]}
+    assert roll_call(grid, ["A", "B"]).wait(5.0, poll_s=0.001) == {"A": [101], "B": [102]}
 
 
 def test_a_node_that_is_there_has_time_to_answer(monkeypatch):
     grid = Nodes("A", "B")
     grid.silent = {102}
     threading.Timer(0.2, grid.silent.clear).start()
-    assert RollCall(grid, ["A", "B"]).wait(0.0, poll_s=0.001) == {"A": [101], "B": [102]}
+    assert roll_call(grid, ["A", "B"]).wait(0.0, poll_s=0.001) == {"A": [101], "B": [102]}
     monkeypatch.setattr("federation.roll_call._ANSWER_S", 0.05)
     grid.silent = {102}
     with pytest.raises(StudyError, match="no node of B came"):
-        RollCall(grid, ["A", "B"]).wait(0.0, poll_s=0.001)
+        roll_call(grid, ["A", "B"]).wait(0.0, poll_s=0.001)
 
 
 def test_a_node_that_goes_before_it_answers_is_asked_anew_when_it_is_back():
     grid = Nodes("A", "B")
-    roll = RollCall(grid, ["A", "B"])
+    roll = roll_call(grid, ["A", "B"])
     grid.silent = {102}
     roll.lanes()
     grid.offline, grid.silent = {102}, set()
@@ -106,7 +114,7 @@ def test_a_node_that_goes_before_it_answers_is_asked_anew_when_it_is_back():
 
 def test_a_centre_without_a_node_is_named_with_what_was_there_instead():
     notes = []
-    roll = RollCall(Nodes("A", "Bee"), ["A", "B"], on_note=notes.append)
+    roll = roll_call(Nodes("A", "Bee"), ["A", "B"], on_note=notes.append)
     with pytest.raises(StudyError) as end:
         roll.wait(0.05, poll_s=0.001)
     text = str(end.value)
@@ -117,13 +125,13 @@ def test_a_centre_without_a_node_is_named_with_what_was_there_instead():
 
 def test_two_nodes_of_one_centre_are_refused():
     with pytest.raises(StudyError, match=r"nodes 10[13] and 10[13] both say that they are centre 'A'; stop one") as end:
-        RollCall(Nodes("A", "B", "A"), ["A", "B"]).wait(5.0, poll_s=0.001)
+        roll_call(Nodes("A", "B", "A"), ["A", "B"]).wait(5.0, poll_s=0.001)
     assert end.value.exit_status == 2
 
 
 def test_a_node_of_another_study_is_left_alone_with_a_note():
     notes = []
-    lanes = RollCall(Nodes("A", "Z"), ["A"], on_note=notes.append).wait(5.0, poll_s=0.001)
+    lanes = roll_call(Nodes("A", "Z"), ["A"], on_note=notes.append).wait(5.0, poll_s=0.001)
     assert lanes == {"A": [101]}
     assert notes == ["node 102 is centre 'Z', which this scenario does not have"]
 
@@ -135,7 +143,7 @@ def test_a_node_of_another_study_is_left_alone_with_a_note():
 def test_a_node_that_cannot_say_who_it_is(config, expected):
     notes = []
     with pytest.raises(StudyError, match="no node of B came"):
-        RollCall(Nodes("A", config), ["A", "B"], on_note=notes.append).wait(0.05, poll_s=0.001)
+        roll_call(Nodes("A", config), ["A", "B"], on_note=notes.append).wait(0.05, poll_s=0.001)
     (note,) = notes
     assert expected in note and "102" in note
 
@@ -144,14 +152,75 @@ def test_a_dead_node_that_still_counts_as_online_does_not_hold_up_the_start(monk
     monkeypatch.setattr("federation.roll_call._STRAGGLERS_S", 0.05)
     grid = Nodes("A", "B", "B")
     grid.silent = {103}
-    assert RollCall(grid, ["A", "B"]).wait(60.0, poll_s=0.001) == {"A": [101], "B": [102]}
+    assert roll_call(grid, ["A", "B"]).wait(60.0, poll_s=0.001) == {"A": [101], "B": [102]}
+
+
+def test_a_node_with_other_code_is_named_with_both_digests_and_what_to_update():
+    notes = []
+    grid = Nodes("A", {"centre": "B", "code": "0ther"})
+    with pytest.raises(StudyError, match="no node of B came") as end:
+        roll_call(grid, ["A", "B"], on_note=notes.append).wait(0.05, poll_s=0.001)
+    (note,) = notes
+    assert note.startswith("node 102 (centre 'B') runs other code (digest 0ther) than the server (digest 5a17c0de); update")
+    assert note in str(end.value) and grid.pushed == [], "named, and not run"
+
+
+def test_a_node_of_another_protocol_is_named_with_both_versions(monkeypatch):
+    notes = []
+    grid = Nodes("A")
+
+    def older(message):
+        reply = Reply.error(Job.from_record(message.content), "ok").to_record()
+        text = reply.config_records["envelope"]["json"]
+        reply.config_records["envelope"]["json"] = text.replace(f'"protocol":{PROTOCOL}', '"protocol":1')
+        return Message(reply, reply_to=message)
+
+    grid._fault = older
+    with pytest.raises(StudyError):
+        roll_call(grid, ["A"], on_note=notes.append).wait(0.05, poll_s=0.001)
+    assert notes == [
+        f"node '101' speaks version 1 of the protocol, and the server version {PROTOCOL}; update the older of them"
+    ]
+
+
+@pytest.mark.parametrize(("off", "expected"), [(-90.0, "90 s behind the server's"), (400.0, "400 s ahead of the server's")])
+def test_a_clock_that_is_off_is_named_with_its_centre_and_by_how_much(off, expected):
+    notes = []
+    grid = Nodes("A", {"centre": "B", "clock": time.time() + off})
+    assert roll_call(grid, ["A", "B"], on_note=notes.append).wait(5.0, poll_s=0.001) == {"A": [101], "B": [102]}
+    (note,) = notes
+    assert note.startswith(f"the clock of centre 'B' is {expected}; ") and "set it (NTP)" in note
+
+
+@pytest.mark.parametrize("off", [-50.0, 50.0])
+def test_a_clock_that_is_a_little_off_is_not_worth_a_word(off):
+    notes = []
+    roll_call(Nodes({"centre": "B", "clock": time.time() + off}), ["B"], on_note=notes.append).wait(5.0, poll_s=0.001)
+    assert notes == []
+
+
+def test_a_refused_bundle_is_told_as_a_refusal_of_its_centre():
+    notes = []
+    grid = Nodes("A")
+
+    def refusing(message):
+        job = Job.from_record(message.content)
+        reply = Reply.error(job, "bundle_not_approved", bundle="ab" * 32, own="cd" * 32, at="A")
+        return Message(reply.to_record(), reply_to=message)
+
+    grid._fault = refusing
+    with pytest.raises(StudyError):
+        roll_call(grid, ["A"], on_note=notes.append).wait(0.05, poll_s=0.001)
+    (note,) = notes
+    assert note.startswith("node '101' runs approved app bundles only") and note.endswith("(centre 'A')")
+    assert "ab" * 32 in note and "cd" * 32 in note
 
 
 # -- a node is lost ------------------------------------------------------------------------------------------------
 
 
 def centres_over(grid, names=("A", "B"), **options):
-    roll = RollCall(grid, names)
+    roll = roll_call(grid, names)
     events = []
     centres = GridCentres(
         grid, roll.wait(5.0, poll_s=0.001), simulated=False, relocate=roll.lanes, poll_s=0.001,

@@ -12,8 +12,8 @@ import pytest
 from federation.certificates import create_authority, create_node_key, create_secret, issue_server_certificate
 from federation.flower_command import FlowerCommand
 from federation.processes import OwnProcesses, free_ports
-from federation.superlink_health import Health, ask, clock_problem
 from federation.superlink import SuperLink
+from federation.superlink_health import Health, ask, clock_problem
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,9 @@ def link(processes, tmp_path_factory):
 @pytest.fixture(scope="module")
 def post(link):
     context = ssl.create_default_context(cafile=str(link.folder / "ca.crt"))
-    return lambda address, path, **options: httpx.post(f"https://{address}{path}", verify=context, timeout=10, **options)
+    return lambda address, path, **options: httpx.post(
+        f"https://{address}{path}", verify=context, timeout=10, **options
+    )
 
 
 def test_only_the_operators_door_serves_control_and_runtime(link, post):
@@ -80,7 +82,9 @@ def test_a_request_that_declares_nothing_is_cut_off(link, post):
             yield b"x" * 2**20
 
     try:
-        answer = post(link.address, "/v1/fleet/push-object", content=endless(), headers={"content-type": "application/protobuf"})
+        answer = post(
+            link.address, "/v1/fleet/push-object", content=endless(), headers={"content-type": "application/protobuf"}
+        )
     except (httpx.WriteError, httpx.RemoteProtocolError):
         return  # closed while we were still sending
     assert answer.status_code == 413
@@ -124,7 +128,9 @@ def test_an_expired_certificate_is_named(processes, tmp_path):
 def test_clocks():
     assert clock_problem(None) == clock_problem(30.0) == clock_problem(-59.0) == ""
     assert clock_problem(90.0) == "this machine's clock is 90 s ahead of the SuperLink's; set it (NTP)"
-    assert "7200 s behind the SuperLink's; the SuperLink refuses this node until it is set right" in clock_problem(-7200.0)
+    assert "7200 s behind the SuperLink's; the SuperLink refuses this node until it is set right" in clock_problem(
+        -7200.0
+    )
     assert Health().problem == ""
 
 
@@ -159,3 +165,59 @@ def test_a_node_does_not_talk_to_a_superlink_of_another_authority(link, processe
         time.sleep(0.2)
     process.kill()
     assert "CERTIFICATE_VERIFY_FAILED" in (tmp_path / "log").read_text()
+
+
+# -- who a request says that it is from, and when -------------------------------------------------------------------
+
+
+@pytest.fixture
+def signed(link, post, tmp_path):
+    """Function: ask to be let in as a registered node, with a signed time that is off; returns the status."""
+    from base64 import b64encode
+    from datetime import timedelta
+
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+    from flwr.common.constant import TIMESTAMP_HEADER
+    from flwr.proto.fleet_pb2 import ActivateNodeRequest
+    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+    from flwr.supercore.date import now
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+
+    create_node_key(tmp_path / "d.key")
+    own = OwnProcesses()
+    FlowerCommand(own, link.operator_address, link.folder / "ca.crt", tmp_path / "log").register(
+        tmp_path / "d.key.pub", "D"
+    )
+    own.stop()
+    key = load_ssh_private_key((tmp_path / "d.key").read_bytes(), None)
+
+    def ask_in(off_s=0.0, claimed=None, altered=False):
+        public = public_key_to_bytes(claimed or key.public_key())
+        time_ = (now() + timedelta(seconds=off_s)).isoformat()
+        signature = sign_message(key, time_.encode())
+        if altered:
+            time_ = now().isoformat()
+        body = ActivateNodeRequest(public_key=public, heartbeat_interval=30.0).SerializeToString()
+        headers = {
+            "content-type": "application/protobuf", FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public).decode(),
+            TIMESTAMP_HEADER: time_, FLEET_HTTP_SIGNATURE_HEADER: b64encode(signature).decode(),
+            "flwr-package-name": "flwr", "flwr-package-version": "1.41.0", "flwr-component-name": "flower-supernode",
+        }  # fmt: skip
+        return post(link.address, "/v1/fleet/activate-node", content=body, headers=headers).status_code
+
+    return ask_in
+
+
+def test_a_node_whose_clock_is_wrong_by_hours_is_refused(signed):
+    assert signed() == 200
+    assert signed(off_s=-250.0) == 412, "let in before, and told so"
+    for off_s in (-7200.0, 7200.0, -400.0, 60.0):
+        assert signed(off_s=off_s) == 401, off_s
+
+
+def test_a_recorded_signature_is_of_no_use_later_nor_with_another_key(signed):
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    assert signed(off_s=-600.0) == 401, "replayed after ten minutes"
+    assert signed(off_s=-600.0, altered=True) == 401, "replayed with a new time"
+    assert signed(claimed=ec.generate_private_key(ec.SECP384R1()).public_key()) == 401, "the name of another"

@@ -87,6 +87,15 @@ def test_help_explains(run):
         (("report", "nothing-here"), "is not a run folder"),
         (("run", "demo", "--deployment", "hospitals"), "no deployment 'hospitals'; there is: loopback"),
         (("run", "demo", "--deployment", "loopback", "--engine", "ray"), "give one of them"),
+        (
+            ("run", "demo", "--ray", "auto", "--engine", "inprocess"),
+            "which --engine inprocess does not use; give one of them",
+        ),
+        (
+            ("run", "demo", "--ray", "auto", "--deployment", "loopback"),
+            "which --deployment does not use; give one of them",
+        ),
+        (("run", "demo", "--ray", "127.0.0.1:1"), "--ray 127.0.0.1:1: nothing answers there"),
         (("run", "demo", "--deployment", "loopback"), "pooled moves real patches, which a deployed centre refuses"),
     ],
 )

@@ -1,6 +1,6 @@
 """A run folder full of random numbers, shaped as a real one: what the report is looked at and tested with.
 
-`python tests/reports/fake_run.py FOLDER [completed|failed|interrupted|federated|many]` writes one and builds its report.
+`python tests/reports/fake_run.py FOLDER [completed|failed|interrupted|federated|many|deployed]` writes one and builds its report.
 """
 
 from __future__ import annotations
@@ -404,6 +404,60 @@ def many(folder: Path, *, centres: int = 1000, rounds: int = 3, jobs: int = 4000
     return record
 
 
+def deployed(folder: Path) -> RunRecord:
+    """Rounds over three nodes: B slow, lost once and found again, C gone for good in the end; C refuses, A's clock is off."""
+    record = RunRecord.create(folder, SCENARIO, {
+        "python": "3.11.9", "versions": {"torch": "2.13.0", "numpy": "2.3.0"}, "code": {"digest": "0123456789abcdef"},
+    })  # fmt: skip
+    clock = _Clock(record, resumed=False)
+    clock.event("run_started", run_id=folder.name, resumed=False, deployment="hospitals")
+    clock.tick(8)
+    theirs = {"A": {"clock_off_s": 97.4}, "B": {"versions": {"python": "3.11.9", "torch": "2.12.1", "numpy": "2.3.0"}}}
+    for centre in "ABC":
+        said = {"code": "0123456789abcdef", "versions": {"python": "3.11.9", "torch": "2.13.0"}, "clock_off_s": -0.2}
+        clock.event("node", centre=centre, **(said | theirs.get(centre, {})))
+    computing, start = {"A": 9.0, "B": 26.0, "C": 12.0}, clock.t
+    events = []
+    for centre, seconds in computing.items():
+        answered = start
+        for number in range(14 if centre != "B" else 8):
+            who = {"unit": f"r-{centre}-{number}", "kind": "train_round", "centre": centre, "label": f"round {number}"}
+            turn = answered
+            if centre == "B" and number == 3:
+                events.append(
+                    (turn + 20, "note", {"centre": "B", "text": "its node was lost; waiting", "node": "lost"})
+                )
+                events.append((turn + 95, "note", {"centre": "B", "text": "its node is back", "node": "back"}))
+                turn += 95
+            began = turn + 2.5 + number % 3
+            answered = began + seconds + 1.5
+            # Two on their way at once: each was sent when the one before the last was answered.
+            events.append((max(start, turn - seconds - 5 if number > 1 else start), "unit_started", who))
+            clock_off = 97.4 if centre == "A" else 0.0
+            times = {"started": began + clock_off, "finished": began + seconds + clock_off, "seconds": seconds}
+            events.append((answered, "unit_finished", who | times | {"bytes_down": 1_700_000, "bytes_up": 1_650_000,
+                                                                     "cached": False, "worker": f"{centre}/1"}))  # fmt: skip
+        if centre == "C":
+            for number, (code, text) in enumerate((
+                ("policy", "centre 'C' refuses train b_flow by its own policy (strategies)"),
+                ("outside_hours", "centre 'C' does not work on round 15 now: its hours are 19:00 to 07:00"),
+                ("outside_hours", "centre 'C' does not work on round 16 now: its hours are 19:00 to 07:00"),
+                ("diverged", "centre 'C' could not train b_gan: the loss became NaN at step 4; lower the learning rate"),
+            )):  # fmt: skip
+                label = ("train b_flow", "round 15", "round 16", "train b_gan")[number]
+                who = {"unit": f"x-{number}", "kind": "train_generator", "centre": "C", "label": label}
+                events.append((answered + 3 * number, "unit_started", who))
+                events.append((answered + 3 * number + 2.5, "unit_failed", who | {"code": code, "text": text}))
+            events.append(
+                (answered + 40, "note", {"centre": "C", "text": "its node was lost; waiting", "node": "lost"})
+            )
+    for t, event, fields in sorted(events, key=lambda e: e[0]):
+        clock.event(event, **fields, t=t)
+    clock.t = max(t for t, *_ in events) + 9
+    clock.event("run_finished", status="failed", seconds=clock.t, text="some units failed")
+    return record
+
+
 def _card(rng: np.random.Generator) -> dict[str, Any]:
     n = int(rng.integers(80, 300))
     return {
@@ -452,8 +506,8 @@ def _metrics(labels: np.ndarray, probability: np.ndarray) -> dict[str, float]:
 
 if __name__ == "__main__":
     out, shape = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "completed"
-    if shape == "many":
-        print(many(out).build())
+    if shape in ("many", "deployed"):
+        print((many if shape == "many" else deployed)(out).build())
     else:
         federated = shape == "federated"
         print(make(out, status="completed" if federated else shape, federated=federated).build())

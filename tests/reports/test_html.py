@@ -142,6 +142,15 @@ def test_interrupted_run_has_a_report_too(tmp_path):
     assert "No classifier was tested yet" in (record.folder / "table.md").read_text(encoding="utf-8")
 
 
+def test_a_run_on_a_ray_cluster_names_it_and_goes_on_there(tmp_path):
+    record = fake_run.make(tmp_path / "run", status="interrupted", resumed=False)
+    nodes = [{"name": name, "cpus": 16.0, "gpus": 0.0} for name in ("alpha", "beta")]
+    record.write_environment(record.environment | {"ray_cluster": {"address": "10.0.0.1:6379", "nodes": nodes}})
+    record.build()
+    text = Page((record.folder / "report.html").read_text(encoding="utf-8")).text
+    assert "on a Ray cluster of 2 nodes with 32 CPUs" in text and "--ray 10.0.0.1:6379 --out" in text
+
+
 def test_units_of_settings_that_were_changed_since_are_left_out(tmp_path):
     record = fake_run.make(tmp_path / "run", resumed=False)
     stale = {"kind": "survey", "centre": "Z", "result": {"tasks": {"lesion": {"card": {"patients": 5}}}}}

@@ -9,9 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.timeline import (
+    absences,
+    computing_share,
     current_units,
+    deployment,
     failures,
     lanes,
+    node_jobs,
+    node_seconds,
     resumptions,
     sessions,
     start_up_seconds,
@@ -100,6 +105,101 @@ def test_a_clock_that_is_wrong_cannot_make_more_than_all_of_the_time():
         {"t": 10.0, "event": "run_finished"},
     ]
     assert working_share(events) == 1
+
+
+def test_a_clock_that_is_wrong_cannot_move_a_job_away_from_its_sending_and_its_answer():
+    sent = {"t": 4.0, "event": "unit_started", "unit": "u", "kind": "learn", "centre": "B"}
+    for off, start in ((-500.0, 4), (0.0, 6), (500.0, 11)):
+        events = [{"t": 0.0, "event": "run_started"}, sent, finished(16.0, 6.0 + off, finished=11.0 + off)]
+        (w,) = work(events)
+        assert (w.start, w.end) == (start, start + 5)
+
+
+# -- nodes -----------------------------------------------------------------------------------------------------------
+
+
+def sent(t, unit, centre="B"):
+    return {"t": t, "event": "unit_started", "unit": unit, "kind": "train_round", "centre": centre, "label": unit}
+
+
+def answered(t, unit, started, seconds, centre="B", **fields):
+    return finished(t, started, centre, "train_round", unit, seconds=seconds, **fields)
+
+
+DEPLOYED = [
+    {"t": 100.0, "event": "run_started", "deployment": "hospitals"},
+    sent(110.0, "a"),
+    sent(110.0, "b"),  # waits at the node until a is done
+    answered(125.0, "a", 114.0, 10.0),
+    sent(125.0, "c"),
+    answered(140.0, "b", 128.0, 11.0),
+    {"t": 141.0, "event": "note", "centre": "B", "text": "its node was lost", "node": "lost"},
+    sent(150.0, "x", centre="C"),
+    {"t": 161.0, "event": "note", "centre": "B", "text": "its node is back", "node": "back"},
+    sent(161.0, "c"),  # once more
+    answered(180.0, "c", 164.0, 14.0),
+    {
+        "t": 182.0,
+        "event": "unit_failed",
+        "unit": "x",
+        "kind": "train_round",
+        "centre": "C",
+        "code": "policy",
+        "text": "",
+    },
+    {"t": 183.0, "event": "note", "centre": "C", "text": "its node was lost", "node": "lost"},
+    {"t": 200.0, "event": "run_finished", "status": "failed"},
+]
+
+
+def test_a_nodes_time_and_what_of_it_is_computing():
+    jobs = node_jobs(DEPLOYED)
+    assert [(j.unit, j.sent, j.turn, j.start, j.end, j.answered, j.code) for j in jobs] == [
+        ("a", 10, 10, 14, 24, 25, ""),
+        ("b", 10, 25, 28, 39, 40, ""),  # its turn came when a was answered
+        ("c", 25, 40, 64, 78, 80, ""),  # sent for the first time at 25
+        ("x", 50, 50, 82, 82, 82, "policy"),
+    ]
+    assert [j.latency for j in jobs] == [5, 4, 26, 32]
+    own = [j for j in jobs if j.centre == "B"]
+    assert node_seconds(own) == 70 and computing_share(own) == pytest.approx((10 + 11 + 14) / 70)
+    # Nodes are added up: C's 32 seconds came to nothing.
+    assert node_seconds(jobs) == 102 and computing_share(jobs) == pytest.approx(35 / 102)
+    assert computing_share(jobs[3:]) == 0 and math.isnan(computing_share([]))
+
+
+def test_the_night_between_two_sessions_is_no_nodes_time():
+    resumed = [
+        *DEPLOYED,
+        {"t": 90_000.0, "event": "run_started", "deployment": "hospitals"},
+        answered(90_001.0, "a", None, None, cached=True),
+        sent(90_010.0, "y"),
+        answered(90_030.0, "y", 90_012.0, 15.0),
+        {"t": 90_040.0, "event": "run_finished"},
+    ]
+    jobs = node_jobs(resumed)
+    assert len(jobs) == 5 and (jobs[-1].sent, jobs[-1].answered) == (110, 130), "cached units are no jobs"
+    assert node_seconds([j for j in jobs if j.centre == "B"]) == 70 + 20
+    assert deployment(resumed) == "hospitals" and deployment(ONE) == "" and deployment([]) == ""
+    simulated_since = [*resumed, {"t": 95_000.0, "event": "run_started", "deployment": ""}]
+    assert deployment(simulated_since) == ""
+
+
+def test_a_nodes_clock_does_not_count():
+    """An hour ahead or behind: the same shares, and every job between its turn and its answer."""
+    for off in (-3600.0, 3600.0):
+        events = [e | {"started": e["started"] + off} if "started" in e else e for e in DEPLOYED]
+        jobs = node_jobs(events)
+        assert computing_share(jobs) == computing_share(node_jobs(DEPLOYED))
+        assert all(j.turn <= j.start <= j.end <= j.answered for j in jobs)
+        assert [j.latency for j in jobs] == [5, 4, 26, 32]
+
+
+def test_times_without_a_node():
+    assert [(a.centre, a.start, a.end, a.found_again) for a in absences(DEPLOYED)] == [
+        ("B", 41, 61, True),
+        ("C", 83, 100, False),
+    ]
 
 
 intervals = st.lists(

@@ -1,11 +1,13 @@
 """The real thing: Flower's simulation runtime with Ray, kills, resumption, and another project's SuperLink beside it."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,7 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from federation.processes import free_ports
+from federation.errors import StudyError
+from federation.processes import carrying, free_ports, kill
+from federation.ray_cluster import find_ray_cluster
 from reports.run_record import RunRecord
 
 pytestmark = pytest.mark.runtime
@@ -169,6 +173,93 @@ def test_ctrl_c_leaves_a_resumable_run(start, tmp_path):
     assert process.returncode == 1, out
     assert "--resume" in out and "Traceback" not in out
     assert RunRecord.open(tmp_path / "run").events()[-1]["status"] == "interrupted"
+
+
+# -- a Ray cluster that exists ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster():
+    """A Ray cluster of two nodes with a CPU each, both on this machine: (its address, process ids of its raylets)."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: Ray puts sockets below it
+    (port,) = free_ports(1)
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "POLYCENTRE_TEST_CLUSTER": str(folder)}
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", "--node-ip-address=127.0.0.1"]
+    ray += ["--object-store-memory=100000000", "--dashboard-agent-listen-port=0"]
+    head = ["--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false"]
+    second = [f"--address=127.0.0.1:{port}", "--min-worker-port=20002", "--max-worker-port=29999"]
+    try:
+        for options in (head, second):
+            subprocess.run(
+                [*ray, *options],
+                env=environment,
+                check=True,
+                timeout=120,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+            )
+        ours = carrying("POLYCENTRE_TEST_CLUSTER", str(folder))
+        yield f"127.0.0.1:{port}", sorted(process.pid for process in ours if process.name() == "raylet")
+    finally:
+        kill(carrying("POLYCENTRE_TEST_CLUSTER", str(folder)))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_until_free(address, folder, timeout_s=30):
+    """Until nothing is in use on a cluster any more, which `find_ray_cluster` asks for."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return find_ray_cluster(address, [folder])
+        except StudyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_nodes_gives_the_same_bytes_and_stays(cluster, start, reference, tmp_path):
+    address, raylets = cluster
+    assert len(raylets) == 2
+    before = marked()
+    process = start("--ray", address, "--out", tmp_path / "run")
+    worked = set()
+
+    def look(events):
+        """A worker of Ray is a child of the raylet of its node."""
+        for event in events:
+            if event["event"] == "unit_finished" and event["worker"]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worked.add(psutil.Process(int(event["worker"].rpartition("/")[2])).ppid())
+        return len(worked) == 2
+
+    wait_for(tmp_path / "run", look, process)
+    with pytest.raises(StudyError, match="0 of the cluster's 2 CPUs are free, but Flower takes all of them"):
+        find_ray_cluster(address, [tmp_path])
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, out
+    assert sorted(worked) == raylets, "both nodes worked, and nobody else"
+    assert (tmp_path / "run" / "results.csv").read_bytes() == reference
+    assert marked() <= before, "a process of the run is left"
+    assert wait_until_free(address, tmp_path).cpus == 2
+    assert all(psutil.pid_exists(raylet) for raylet in raylets)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_run_and_leaves_the_ray_cluster(cluster, start, tmp_path):
+    address, raylets = cluster
+    process = start("--ray", address, "--out", tmp_path / "run")
+    wait_for(tmp_path / "run", lambda events: any(e["event"] == "unit_started" for e in events), process)
+    os.kill(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and f"--ray {address} --out {tmp_path / 'run'} --resume" in out, out
+    assert wait_until_free(address, tmp_path).cpus == 2
+    assert all(psutil.pid_exists(raylet) for raylet in raylets)
+    crowded = start("--ray", address, "--set", "compute.workers=3", "--out", tmp_path / "crowded")
+    out, _ = crowded.communicate(timeout=60)
+    assert crowded.returncode == 2 and "the Ray cluster has room for 2 (2 nodes with 1 CPU)" in out, out
+    assert not (tmp_path / "crowded").exists()
 
 
 # -- flwr run ------------------------------------------------------------------------------------------------

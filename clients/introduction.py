@@ -1,0 +1,35 @@
+"""What a node says of itself before a study: who it is, with which code and versions, and what time it is there."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from clients.node import Node
+from federation.bundle import own_checkout, own_digest
+from federation.code_digest import code_digest
+from federation.job import PROTOCOL
+
+_PACKAGES = ("polycentre", "flwr", "torch", "numpy")
+
+
+def introduction(node: Node) -> dict[str, Any]:
+    """The answer to the roll call. `bundle` is the digest of the app bundle that this installation's own code makes."""
+    return {
+        "centre": node.centre,
+        "protocol": PROTOCOL,
+        "code": code_digest(),
+        "bundle": own_digest(own_checkout(), node.workspace / "own_bundle.json"),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "clock": time.time(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,356 @@
+"""The check in front of Flower's client process: nothing of a bundle that is not approved is unpacked or imported.
+
+The bundles are real ones, made by Flower from this checkout; Flower's own process function runs, with its network replaced.
+"""
+
+import io
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.cli.build import build_fab_from_disk
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.runtime import run_clientapp as process
+
+from clients import launcher
+from clients.centre_file import CentreFile
+from clients.ledger import Ledger
+from clients.supernode import CENTRE_FILE, SuperNode
+from federation import bundle
+from federation.errors import StudyError
+from federation.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def own():
+    """The bundle that Flower makes from this checkout."""
+    return build_fab_from_disk(CHECKOUT)
+
+
+def rewritten(content, changes=None, *, add=(), compression=zipfile.ZIP_STORED, reverse=False):
+    """A bundle with some files changed (None: left out), and its list of hashes as it was."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w", compression) as new:
+        names = sorted(old.namelist(), reverse=reverse)
+        for name in names:
+            data = (changes or {}).get(name, old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+        for name, data in add:
+            new.writestr(name, data)
+    return out.getvalue()
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """(a file, Python code that makes it): whether a bundle's code was run."""
+    file = tmp_path / "was-run"
+    return file, f"open({str(file)!r}, 'w').close()\n".encode()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Flower's home, where bundles would be unpacked."""
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def file(centre_file, tmp_path):
+    """Function: settings of centre B."""
+
+    def make(**settings):
+        made = CentreFile.read(centre_file(tmp_path / "B", "B", **({"approve": {"studies": "any"}} | settings)))
+        made.workspace.mkdir(exist_ok=True)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path, home):
+    """Function: run Flower's client process behind the gate with a bundle; returns what it pushed as reply."""
+
+    def run(content, settings, job=None, checkout=CHECKOUT):
+        pushed, status = [], []
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+        job = job or Job("roll-call", "node-1", "unknown", IDENTIFY, {}, label="the roll call")
+        message = Message(job.to_record(), 1, MESSAGE_TYPE)
+        message.metadata.__dict__.update(_message_id="1", _run_id=1)
+        config = {"centre_file": str(settings.workspace.parent / "centre.yaml")}
+        context = Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
+        fab = SimpleNamespace(content=content, hash_str=bundle.hashlib.sha256(content).hexdigest())
+        flwr_run = SimpleNamespace(run_id=1, fab_id="polycentre/polycentre", fab_version="0.1.0")
+        monkeypatch.setattr(process, "pull_task_input", lambda client: (message, context, flwr_run, fab))
+        monkeypatch.setattr(process, "push_message", lambda client, reply, context: pushed.append(reply))
+        monkeypatch.setattr(process, "flwr_exit", lambda code, **_: status.append(code))
+        monkeypatch.setattr(process, "register_signal_handlers", lambda **_: None)
+        monkeypatch.setattr(process, "event", lambda *_, **__: None)
+        monkeypatch.setattr(
+            process, "HeartbeatSender", lambda fn: SimpleNamespace(start=lambda: None, is_running=False)
+        )
+        for name in launcher._REPLACED:
+            monkeypatch.setattr(process, name, getattr(process, name))  # put back afterwards
+        launcher.guard(launcher.Gate(settings, checkout))
+        process.run_clientapp("127.0.0.1:1", "token", insecure=True)
+        (reply,) = pushed
+        return Reply.from_record(reply.content, job)
+
+    return run
+
+
+def unpacked(home):
+    return [path for path in home.rglob("*") if path.is_file()] if home.exists() else []
+
+
+def test_the_own_bundle_is_answered_by_this_installations_code_and_not_unpacked(own, file, launched, home):
+    reply = launched(own, file())
+    assert reply.ok and reply.body["centre"] == "B" and reply.body["bundle"] == bundle.bundle_digest(own)
+    assert unpacked(home) == []
+
+
+def test_the_same_files_packed_otherwise_are_the_same_bundle(own, file, launched):
+    again = rewritten(own, compression=zipfile.ZIP_DEFLATED, reverse=True)
+    assert again != own and bundle.bundle_digest(again) == bundle.bundle_digest(own)
+    assert launched(again, file()).ok
+
+
+@pytest.mark.parametrize(
+    "name", ["clients/app.py", "clients/__init__.py", "federation/__init__.py", "strategies/one_shot.py"]
+)
+def test_a_bundle_with_changed_code_is_refused_and_nothing_of_it_runs(name, own, file, launched, home, marker):
+    flag, code = marker
+    with zipfile.ZipFile(io.BytesIO(own)) as archive:
+        assert name in archive.namelist()
+        changed = rewritten(own, {name: code + archive.read(name)})
+    settings = file()
+    reply = launched(changed, settings)
+    assert reply.code == "bundle_not_approved"
+    assert reply.numbers == {"bundle": bundle.bundle_digest(changed), "own": bundle.bundle_digest(own), "at": "B"}
+    assert not flag.exists() and unpacked(home) == []
+    (entry,) = Ledger(settings.workspace).verify().entries
+    assert (entry["kind"], entry["code"]) == (IDENTIFY, "bundle_not_approved")
+
+
+def test_a_job_with_changed_code_is_refused_before_its_policy_or_its_data_are_asked(own, file, launched):
+    job = Job("s", "u", "B", "survey", {}, label="survey of B")
+    reply = launched(rewritten(own, {"clients/app.py": b""}), file(), job)
+    assert (reply.code, reply.unit) == ("bundle_not_approved", "u")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"add": [("clients/more.py", b"")]},  # Flower's list of hashes does not name it, and Flower does not mind
+        {"add": [("sitecustomize.py", b"")]},
+        {"changes": {"clients/provider.py": None}},
+        {"changes": {".info/CONTENT": b""}},
+        {"changes": {"pyproject.toml": b"[project]\n"}},
+    ],
+)
+def test_a_bundle_with_a_file_more_or_less_is_refused(changes, own, file, launched, home):
+    assert launched(rewritten(own, **changes), file()).code == "bundle_not_approved"
+    assert unpacked(home) == []
+
+
+def test_a_listed_bundle_is_unpacked_and_run_as_flower_does(own, file, launched, home, marker):
+    """A foreign version that the administrator has approved by its digest."""
+    flag, code = marker
+    app = textwrap.dedent("""
+        from flwr.app import Message
+        from flwr.clientapp import ClientApp
+        app = ClientApp()
+        @app.query()
+        def handle(message, context):
+            return Message(message.content, reply_to=message)
+    """)
+    names = zipfile.ZipFile(io.BytesIO(own)).namelist()
+    other = {name: None for name in names if name.endswith(".py") or name == ".info/CONTENT"}
+    with zipfile.ZipFile(io.BytesIO(own)) as archive:
+        toml = archive.read("pyproject.toml").replace(b"clients.app:app", b"foreign_app.app:app")
+    import hashlib
+
+    listed = f"pyproject.toml,{hashlib.sha256(toml).hexdigest()},1\n"
+    foreign = rewritten(own, other | {"pyproject.toml": toml}, add=[
+        ("foreign_app/__init__.py", code), ("foreign_app/app.py", app), (".info/CONTENT", listed),
+    ])  # fmt: skip
+    assert launched(foreign, file()).code == "bundle_not_approved" and not flag.exists()
+    job = Job("s", "u", "B", "survey", {})
+    settings = file(approve={"studies": "any", "bundles": [bundle.bundle_digest(foreign)]})
+    with pytest.raises(EnvelopeError):  # it answers with the job itself, which is no reply of ours
+        launched(foreign, settings, job)
+    assert flag.exists() and unpacked(home)
+
+
+def test_a_listed_bundle_does_not_take_the_own_one_away(own, file, launched):
+    assert launched(own, file(approve={"studies": "any", "bundles": ["0" * 64]})).ok
+
+
+# -- bundles that are none ---------------------------------------------------------------------------------------------
+
+
+def zipped(*entries):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def link():
+    entry = zipfile.ZipInfo("clients")
+    entry.external_attr = 0o120777 << 16
+    return entry
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "no zip file"),
+        (b"PK\x03\x04nothing", "no zip file"),
+        (zipped(("a.py", b"1"), ("a.py", b"2")), "is there twice"),
+        (zipped(("a.py", b"1"), ("A.py", b"2")), "is there twice"),
+        (zipped(("/etc/passwd", b"")), "no plain path"),
+        (zipped(("a/../../b.py", b"")), "no plain path"),
+        (zipped(("a//b.py", b"")), "no plain path"),
+        (zipped(("./b.py", b"")), "no plain path"),
+        (zipped(("a\\b.py", b"")), "no plain path"),
+        (zipped((link(), b"/etc")), "no plain file"),
+        (zipped(("a.py", b"\0" * (65 * 2**20))), "more than any bundle"),
+    ],
+)
+def test_what_cannot_be_a_bundle_is_refused(content, expected, file, launched, home):
+    with pytest.raises(bundle.BundleError, match=expected):
+        bundle.read_bundle(content)
+    reply = launched(content, file())
+    assert (reply.code, reply.numbers["bundle"]) == ("bundle_not_approved", "unreadable") and unpacked(home) == []
+
+
+# -- the digest of the own bundle --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    folder = tmp_path / "checkout"
+    (folder / "pkg").mkdir(parents=True)
+    (folder / "pkg" / "__init__.py").write_text("")
+    (folder / "LICENSE").write_text("")
+    (folder / "pyproject.toml").write_text(
+        textwrap.dedent("""
+        [project]
+        name = "small"
+        version = "1.0.0"
+        license = {file = "LICENSE"}
+        [tool.flwr.app]
+        publisher = "p"
+        [tool.flwr.app.components]
+        serverapp = "pkg:a"
+        clientapp = "pkg:b"
+        [tool.flwr.app.config]
+    """)
+    )
+    return folder
+
+
+def test_the_own_digest_is_remembered_until_a_file_changes(checkout, tmp_path, monkeypatch):
+    memory = tmp_path / "memory.json"
+    first = bundle.own_digest(checkout, memory)
+    assert first == bundle.bundle_digest(build_fab_from_disk(checkout)) == bundle.own_digest(checkout)
+    monkeypatch.setattr(bundle, "own_bundle", lambda folder: pytest.fail("computed again"))
+    assert bundle.own_digest(checkout, memory) == first
+    monkeypatch.undo()
+    (checkout / "pkg" / "__init__.py").write_text("#")
+    assert bundle.own_digest(checkout, memory) != first
+    memory.write_text("{")
+    assert bundle.own_digest(checkout, memory) == bundle.own_digest(checkout)
+
+
+def test_what_differs_is_named_for_the_log():
+    assert bundle.differences({"a": b"1", "b": b"2", "n": b""}, {"a": b"1", "b": b"3", "o": b""}) == "+n, -o, ~b"
+    many = {f"{i:02d}": b"" for i in range(30)}
+    assert bundle.differences(many, {}).endswith("and 20 more")
+
+
+# -- around it -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", launcher._REPLACED)
+def test_a_version_of_flower_that_is_built_otherwise_is_refused_and_not_run_unchecked(name, file, monkeypatch):
+    for replaced in launcher._REPLACED:
+        monkeypatch.setattr(process, replaced, getattr(process, replaced))
+    monkeypatch.delattr(process, name)
+    with pytest.raises(StudyError, match=f"has no {name} any more, so its bundles cannot be checked"):
+        launcher.guard(launcher.Gate(file(), CHECKOUT))
+
+
+def test_the_launcher_does_not_start_without_the_centres_settings():
+    environment = {name: value for name, value in os.environ.items() if name != CENTRE_FILE}
+    done = subprocess.run([sys.executable, "-m", "clients.launcher"], cwd=CHECKOUT, env=environment, capture_output=True,
+                          text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 1 and "polycentre centre run" in done.stderr
+
+
+def test_dependencies_of_a_bundle_are_never_installed(file, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["flwr-clientapp", "--token", "x", launcher._INSTALLING, "--insecure"])
+    settings = file()
+    monkeypatch.setenv(CENTRE_FILE, str(settings.workspace.parent / "centre.yaml"))
+    for name in launcher._REPLACED:
+        monkeypatch.setattr(process, name, getattr(process, name))
+    monkeypatch.setattr(launcher, "flwr_clientapp", lambda: seen.append(sys.argv[1:]))
+    launcher.main()
+    assert seen == [["--token", "x", "--insecure"]]
+
+
+def test_the_script_on_the_nodes_path_is_this_launcher(file, tmp_path):
+    settings = file()
+    node = SuperNode(settings.workspace.parent / "centre.yaml", settings)
+    node.prepare()
+    script = settings.workspace / "bin" / "flwr-clientapp"
+    assert os.access(script, os.X_OK)
+    assert node.environment["PATH"].split(os.pathsep)[0] == str(script.parent)
+    environment = node.environment | {"PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(
+        [str(script), "--help"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert "--runtime-api-address" in done.stdout, done.stderr
+    assert "--insecure" not in node.command
+
+
+def test_no_other_kind_of_task_is_done_on_a_node(file, tmp_path):
+    """Which kind a run is comes from the server: an agent's bundle would pass by the check of the client's."""
+    settings = file()
+    node = SuperNode(settings.workspace.parent / "centre.yaml", settings)
+    node.prepare()
+    others = set(TASK_TYPE_TO_COMMAND.values()) - {"flwr-clientapp"}
+    assert {"flwr-agentapp", "flwr-serverapp"} <= others
+    for name in others:
+        done = subprocess.run(
+            [name, "--token", "x"], env=node.environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert (
+            done.returncode == 1
+            and done.stderr == f"polycentre: {name} is refused: no task of this kind is done here\n"
+        )
+
+
+def test_a_process_that_allocates_more_than_it_may_gets_a_memory_error():
+    code = (
+        "from clients.launcher import limit_memory; import numpy as np, torch; limit_memory(1.0); torch.zeros(2**20)\n"
+        "for make in (lambda: np.ones(2**28), lambda: torch.ones(2**28, dtype=torch.float64)):\n"
+        "    try: make(); print('allocated')\n"
+        "    except (MemoryError, RuntimeError) as problem:\n"
+        '        print(isinstance(problem, MemoryError), "can\'t allocate memory" in str(problem))\n'
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split("\n")[:2] == ["True False", "False True"], done.stdout + done.stderr

@@ -1,0 +1,64 @@
+"""What docker-compose.yml and Dockerfile promise, read from the files: these need no engine."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+NODES = ("node-a", "node-b", "node-c")
+
+
+@pytest.fixture(scope="module")
+def compose():
+    return yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
+
+
+def test_hospitals_share_no_network_and_no_volume(compose):
+    for kind in ("networks", "volumes"):
+        held = [{str(entry).split(":")[0] for entry in compose["services"][name][kind]} for name in NODES]
+        if kind == "volumes":  # the data's default is an empty folder of the checkout
+            held = [{entry for entry in entries if not entry.startswith("${")} for entries in held]
+        assert all(not a & b for i, a in enumerate(held) for b in held[i + 1 :]), kind
+    assert all(compose["networks"][name]["internal"] for name in "abc")
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_is_confined(name, compose):
+    node = compose["services"][name]
+    assert node["read_only"] and node["cap_drop"] == ["ALL"] and node["security_opt"] == ["no-new-privileges:true"]
+    assert node["mem_limit"] and node["restart"] == "unless-stopped" and node["healthcheck"]["test"]
+    assert "ports" not in node and node.get("user", "") != "root" and not node.get("privileged")
+    mounts = {entry.rsplit(":", 2 if entry.endswith(":ro") else 1)[1]: entry for entry in node["volumes"]}
+    assert all(mounts[place].endswith(":ro") for place in ("/data", "/etc/polycentre"))
+
+
+def test_the_operators_door_is_published_on_loopback_only(compose):
+    published = {name: service.get("ports", []) for name, service in compose["services"].items()}
+    assert [entry for entries in published.values() for entry in entries] == [
+        "127.0.0.1:${POLYCENTRE_OPERATOR_PORT:-8001}:8001"
+    ]
+
+
+def test_no_secret_is_in_file_or_image(compose):
+    for service in compose["services"].values():
+        words = str(service.get("environment", {})).lower()
+        assert not any(word in words for word in ("secret", "password", "token", "key"))
+    ignored = (CHECKOUT / ".dockerignore").read_text().split()
+    assert ignored[ignored.index("*") :][0] == "*" and "!deployments" not in ignored and "!runs" not in ignored
+    assert "USER polycentre" in (CHECKOUT / "Dockerfile").read_text()
+
+
+def test_the_image_holds_the_packages_that_the_bundle_holds():
+    """Else a node's own bundle would not be the one that the operator's checkout makes, and no study would be approved."""
+    import tomllib
+
+    patterns = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["fab-include"]
+    packages = {pattern.split("/")[0] for pattern in patterns}
+    copied = {
+        words[1]
+        for line in (CHECKOUT / "Dockerfile").read_text().splitlines()
+        if (words := line.split())[:1] == ["COPY"]
+    }
+    copied |= {"LICENSE", "README.md"} & set((CHECKOUT / "Dockerfile").read_text().split())
+    assert packages <= copied

@@ -18,7 +18,7 @@ RUN groupadd --gid 1000 polycentre \
     && chown polycentre:polycentre /var/lib/polycentre /etc/polycentre
 
 WORKDIR /opt/polycentre
-COPY constraints.txt pyproject.toml LICENSE README.md ./
+COPY constraints.txt pyproject.toml ./
 # The packages have to be there, if only by name, for pip to install the project; their code comes later, so that changing it
 # does not install torch again.
 RUN python -m venv /opt/venv \
@@ -27,11 +27,12 @@ RUN python -m venv /opt/venv \
        torch torchvision \
     && for package in polycentre server clients strategies federation scenarios models data_partitions metrics reports; do \
            mkdir $package && touch $package/__init__.py; done \
+    && touch LICENSE README.md \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt -e '.[dicom-codecs,spreadsheets]' \
     && { [ "$CPU_ONLY" != 1 ] || ! /opt/venv/bin/pip list 2>/dev/null | grep -i '^nvidia-'; } \
     && rm -rf /root/.cache
 
-COPY .gitignore ./
+COPY .gitignore LICENSE README.md ./
 COPY polycentre polycentre
 COPY server server
 COPY clients clients

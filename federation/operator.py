@@ -113,7 +113,14 @@ class Operator:
         return self._run_id
 
     def status(self, run_id: str) -> tuple[str, str]:
-        """Flower's view of the run: ("running" | "finished:completed" | "finished:failed" | ..., details)."""
+        """Flower's view of the run: ("running" | "finished:completed" | "finished:failed" | ..., details).
+
+        Raises:
+            StudyError: the SuperLink does not answer.
+        """
+        # `flwr` would try again for minutes.
+        if problem := ask(self._place.address, self._place.root_certificate).problem:
+            raise StudyError(problem)
         return self.flwr.status(run_id)
 
     @property

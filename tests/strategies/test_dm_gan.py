@@ -476,8 +476,8 @@ def test_bytes_of_a_job_are_predicted_and_do_not_depend_on_the_networks(model, t
 
 
 @pytest.mark.parametrize("stop_after", [20, 23, 26])
-def test_a_resumed_training_does_not_ask_again_who_is_gone_for_good(stop_after, lab, share):
-    here, faults = measured_lab(lab), {"B": Availability(outages=((2.5, math.inf),))}
+def test_a_resumed_training_does_not_ask_again_who_is_gone_for_good(stop_after, measured_lab, share):
+    here, faults = measured_lab, {"B": Availability(outages=((2.5, math.inf),))}
     whole, resumed = whole_and_resumed(here, share, DmGANSettings(updates=14, batches_per_job=1), faults, stop_after)
     assert list(whole.federations[0].summary.gone) == ["B"]
     assert resumed.federations[0] == whole.federations[0]
@@ -485,9 +485,9 @@ def test_a_resumed_training_does_not_ask_again_who_is_gone_for_good(stop_after, 
 
 @pytest.mark.parametrize("exchange", ["images", "generator"])
 @pytest.mark.parametrize("stop_after", [8, 13])
-def test_a_job_that_was_under_way_is_made_again_from_its_own_version(stop_after, exchange, lab, share):
+def test_a_job_that_was_under_way_is_made_again_from_its_own_version(stop_after, exchange, measured_lab, share):
     """B is slow: at the kill its job is of an older version than the generator that is resumed."""
-    here, faults = measured_lab(lab), {"B": Availability(speed=0.3)}
+    here, faults = measured_lab, {"B": Availability(speed=0.3)}
     settings = DmGANSettings(updates=8, batches_per_job=1, exchange=exchange, steps="mean")
     whole, resumed = whole_and_resumed(here, share, settings, faults, stop_after)
     (made,), (again,) = whole.generators.values(), resumed.generators.values()
@@ -496,8 +496,10 @@ def test_a_job_that_was_under_way_is_made_again_from_its_own_version(stop_after,
     assert resumed.federations[0] == whole.federations[0]
 
 
-def measured_lab(lab):
-    """A laboratory in which progress is recorded after every update, as where fidelity is measured."""
+@pytest.fixture
+def measured_lab(lab, monkeypatch):
+    """A laboratory in which progress is recorded after every update: single answers are not recorded here, as a run's are."""
+    monkeypatch.setattr("strategies.dm_gan._SAVING", 0)
     here = lab(A=12, B=12)
     plain = here.fidelity
     here.fidelity = lambda spec: replace(plain(spec), spaces=("texture",))

@@ -243,7 +243,7 @@ def _from_record(record: RecordDict, keys: Sequence[str], at_most: int = MAX_BYT
         array_record = record.array_records["arrays"]
         if len(text) > MAX_ENVELOPE:
             raise EnvelopeError("too_large", f"an envelope of {len(text)} characters; the limit is {MAX_ENVELOPE}")
-        envelope = json.loads(text)
+        envelope = _parsed(text)
         protocol = envelope["protocol"]
     except EnvelopeError:
         raise
@@ -268,6 +268,27 @@ def _from_record(record: RecordDict, keys: Sequence[str], at_most: int = MAX_BYT
     if check_arrays(arrays) != declared:
         raise EnvelopeError("size_mismatch", f"message declares {declared} bytes of arrays but carries another number")
     return envelope, arrays
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text, if it is one that can be written again.
+
+    Python reads more than JSON holds. What was read here goes into hashes, records and tables, and what cannot be written
+    there would end the whole run instead of one answer.
+
+    Raises:
+        ValueError: NaN, infinity, half a character, or a whole number that 64 bits do not hold.
+    """
+    value = json.loads(text, parse_int=_whole)
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    return value
+
+
+def _whole(digits: str) -> int:
+    value = int(digits)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("a whole number of more than 64 bits")
+    return value
 
 
 def _array(name: str, array: Array) -> np.ndarray:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from federation import job as job_module
 from federation.job import EnvelopeError, Job, Reply, canonical_json
 
 
@@ -111,3 +112,88 @@ def test_canonical_json_has_one_spelling():
     assert canonical_json({"b": 1, "a": [1, 2]}) == canonical_json(dict([("a", [1, 2]), ("b", 1)]))
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"x": float("nan")})
+
+
+# -- answers of a centre that lies: written by hand, past the checks that a sender makes ----------------------------
+
+ZEROS = np.zeros(4, np.float32)
+
+
+def reply_with(arrays=None, text=None, **changes):
+    record = Reply("s", "u", "A", "learn").to_record()
+    envelope = json.loads(str(record.config_records["envelope"]["json"])) | changes
+    arrays = {name: array if isinstance(array, Array) else Array(array) for name, array in (arrays or {}).items()}
+    return RecordDict({
+        "envelope": ConfigRecord({"json": json.dumps(envelope) if text is None else text(json.dumps(envelope))}),
+        "arrays": ArrayRecord(arrays),
+    })  # fmt: skip
+
+
+def lying(old, new, **attributes):
+    """An array whose own header says something else than its bytes."""
+    array = Array(ZEROS)
+    assert old in array.data
+    array.data = array.data.replace(old, new)
+    for name, value in attributes.items():
+        setattr(array, name, value)
+    return array
+
+
+SHAPE = b"(4,), }             "
+
+
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [
+        (reply_with(body=[]), "malformed"),
+        (reply_with(numbers=[1]), "malformed"),
+        (reply_with(code=0), "malformed"),
+        (reply_with(started="now"), "malformed"),
+        (reply_with(text=lambda good: good[:-1]), "malformed"),
+        (reply_with(text=lambda good: "[" * 100_000), "malformed"),
+        (reply_with(body={"metrics": {"auroc": float("nan")}}), "malformed"),
+        (reply_with(text=lambda good: good.replace('"body": {}', '"body": {"m": 1e999}')), "malformed"),
+        (reply_with(numbers={"have": float("inf")}), "malformed"),
+        (reply_with(started=float("nan")), "malformed"),
+        (reply_with(worker="\ud800"), "malformed"),
+        (reply_with(body={"examples": 2**63}), "malformed"),
+        (reply_with(array_bytes=10**12), "too_large"),
+        (reply_with({"weights.x": ZEROS}, array_bytes=8), "size_mismatch"),
+        (reply_with({"weights.x": ZEROS}, array_bytes=-16), "size_mismatch"),
+        (reply_with({"../x": ZEROS}, array_bytes=16), "bad_array_name"),
+        (reply_with({"weights./etc/x": ZEROS}, array_bytes=16), "bad_array_name"),
+        (reply_with({"weights.x": ZEROS * np.nan}, array_bytes=16), "not_finite"),
+        (reply_with({"weights.x": ZEROS + np.inf}, array_bytes=16), "not_finite"),
+        (reply_with({"weights.x": np.zeros(2, np.complex64)}, array_bytes=16), "bad_dtype"),
+        (reply_with({"weights.x": lying(b"<f4", b"|O8")}, array_bytes=16), "bad_dtype"),
+        (reply_with({"weights.x": lying(b"(4,)", b"(9,)")}, array_bytes=36), "size_mismatch"),
+        (reply_with({"weights.x": lying(b"(4,)", b"(-4)")}, array_bytes=16), "malformed"),
+        (reply_with({"weights.x": lying(b"NUMPY", b"PICKL")}, array_bytes=16), "malformed"),
+        (reply_with({"weights.x": lying(b"(4,)", b"(4,)", dtype="object")}, array_bytes=16), "bad_dtype"),
+    ],
+)  # fmt: skip
+def test_a_malicious_answer_is_refused_by_its_code(record, code):
+    with pytest.raises(EnvelopeError) as problem:
+        Reply.from_record(record, a_job())
+    assert problem.value.code == code
+
+
+def test_what_a_header_says_is_not_allocated(monkeypatch):
+    monkeypatch.setattr(Array, "numpy", lambda self: pytest.fail("numpy was asked for a terabyte"))
+    record = reply_with({"weights.x": lying(SHAPE, b"(999999999999,), }  ")}, array_bytes=16)
+    with pytest.raises(EnvelopeError) as problem:
+        Reply.from_record(record, a_job())
+    assert problem.value.code == "size_mismatch"
+
+
+def test_an_answer_with_an_endless_envelope_is_refused_before_it_is_parsed(monkeypatch):
+    monkeypatch.setattr(job_module, "MAX_ENVELOPE", 1000)
+    monkeypatch.setattr(job_module, "_parsed", lambda text: pytest.fail("it was parsed"))
+    with pytest.raises(EnvelopeError) as problem:
+        Reply.from_record(reply_with(body={"x": "y" * 1000}), a_job())
+    assert problem.value.code == "too_large"
+
+
+def test_numbers_at_the_edges_still_travel():
+    edges = {"whole": [2**63 - 1, -(2**63)], "real": [1e308, 5e-324, -0.0], "text": "µ — 中 \U0001f600"}
+    assert Reply.from_record(reply_with(body=edges), a_job()).body == edges

@@ -6,6 +6,7 @@ paths and patient identifiers in it. The server gets a code and numbers; the tex
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -127,4 +128,6 @@ def _as_code(problem: Exception, node: Node, job: Job) -> tuple[str, dict]:
     node.log(
         f"{job.label or job.kind} [{job.unit}]: reference {reference}\n{''.join(traceback.format_exception(problem))}"
     )
+    if getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(problem):
+        return "no_workspace", {}  # the second is safetensors'
     return "out_of_memory" if full else "exception", {"reference": reference}

@@ -101,8 +101,11 @@ class Node:
 
     def log(self, text: str) -> None:
         """Append to the centre's own log, which is where the text of an error stays."""
-        with open(self.workspace / "node.log", "a", encoding="utf-8") as out:
-            out.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text.rstrip()}\n")
+        try:
+            with open(self.workspace / "node.log", "a", encoding="utf-8") as out:
+                out.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text.rstrip()}\n")
+        except OSError as problem:  # a full disk: the text is on the console then, and the job still gets its answer
+            logging.getLogger("flwr").error("node.log cannot be written (%s): %s", problem, text.rstrip())
 
     def progress(self, unit: str, label: str) -> Callable[[int, int], None]:
         """A callback (done, total) that leaves the state of a job where the command line can see it."""

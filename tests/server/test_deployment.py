@@ -126,6 +126,42 @@ def test_deployed_nodes_over_which_real_patches_should_move(tiny, tmp_path):
     assert not (tmp_path / "A").exists(), "refused before any node was asked"
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 600 KiB at B's workspace: enough for its patches' record, too small for a generator and its progress."""
+    place = tmp_path / "B" / "work"
+    place.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("only root can make a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_node_whose_disk_is_full_says_so_and_the_run_goes_on_when_there_is_space(
+    small, reference, small_disk, tmp_path
+):
+    filler = small_disk / "other-files"
+    record = new_record(small(), tmp_path / "run")
+
+    def go_on():
+        begin(record)
+        grid = InProcessGrid(
+            client_app, 3, {}, node_configs={FIRST_NODE + i: c for i, c in enumerate(nodes_below(tmp_path, "ABC"))}
+        )
+        return conduct(grid, record, tmp_path / "not-used", node_wait_s=0.3)
+
+    with contextlib.suppress(OSError), open(filler, "wb") as out:
+        while True:
+            out.write(bytes(4096))
+            out.flush()
+    assert not go_on()
+    (text,) = {e["text"] for e in record.events() if e["event"] == "run_finished"}
+    assert "no node of B came" in text and "cannot write to its workspace; free space there" in text, text
+    filler.unlink()
+    assert go_on(), texts(record, "run_finished")
+    assert (record.folder / "results.csv").read_bytes() == reference
+
+
 # -- real processes ------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +331,35 @@ def test_a_node_killed_while_it_trains_and_started_again(deployment, long_refere
     assert "its node is back" in texts(record, "note")
     assert [e["centre"] for e in record.events() if e["event"] == "unit_retried"] == ["B"]
     assert (record.folder / "results.csv").read_bytes() == expected
+
+
+@pytest.mark.runtime
+@pytest.mark.slow
+def test_the_superlink_is_killed_and_the_run_resumed_over_the_same_nodes(deployment, long_reference, tmp_path):
+    scenario, expected = long_reference
+    running, operator, record = deployment(scenario, 60.0)
+    wait_until(lambda: training_at_b(record), None, "B was training")
+    before = {e["unit"] for e in record.events() if e["event"] == "unit_finished"}
+    running.link.kill()
+    time.sleep(3)
+    running.start_link()
+    wait_until(lambda: ended(record), None, "the ServerApp gave up", 200.0)
+    assert record.events()[-1]["status"] == "failed"
+    # The nodes were never touched: they come back by themselves, and nothing of the first session is under way there.
+    wait_until(lambda: not running.offline(), None, "all nodes were back", 120.0)
+    begin(record)
+    operator.submit(
+        {"out": str(record.folder), "cache": str(tmp_path), "begun": True, "deployed": True, "node_wait_s": 60.0}
+    )
+    wait_until(lambda: ended(record), None, "the run ended", 400.0)
+    assert record.events()[-1]["status"] == "completed", record.events()[-1]
+    assert (record.folder / "results.csv").read_bytes() == expected
+    done = [
+        e["unit"]
+        for e in record.events()
+        if e["event"] == "unit_finished" and not e["cached"] and e["kind"] != "survey"
+    ]
+    assert len(done) == len(set(done)) and before, "what was finished is not done again"
 
 
 @pytest.mark.runtime

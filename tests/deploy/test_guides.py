@@ -1,0 +1,75 @@
+"""The guides name what is there: no key, kind, command, file or test is missing or made up."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from clients.app import DUTIES
+from clients.centre_file import Approval, CentreFile, Release, Resources
+from federation.errors import TEXTS
+from federation.job import IDENTIFY
+from polycentre.command_line import cli
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+GUIDES = ("deploy/README.md", "deploy/operator.md", "docs/threat-model.md", "docs/decisions/0009-deployment.md")
+
+
+def text_of(guide):
+    return (CHECKOUT / guide).read_text(encoding="utf-8")
+
+
+def section(text, title):
+    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text):
+    """Names in backticks in the first column of the tables."""
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_key_of_a_centres_file_is_explained():
+    keys = set(CentreFile.model_fields) - {"resources", "approve", "release"}
+    for name, part in (("resources", Resources), ("approve", Approval), ("release", Release)):
+        keys |= {f"{name}.{key}" for key in part.model_fields}
+    assert first_cells(section(text_of("deploy/README.md"), "centre.yaml")) == keys
+
+
+def test_every_kind_of_answer_is_explained():
+    text = section(text_of("deploy/README.md"), "What goes out")
+    kinds = {name for name in first_cells(text.partition("The data card:")[0])}
+    assert kinds == (set(DUTIES) - {"send_patches", "receive_patches"}) | {IDENTIFY}
+
+
+def test_every_code_that_is_named_exists():
+    text = section(text_of("deploy/README.md"), "When something is wrong")
+    codes = {name for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text)}
+    assert len(codes) > 8 and codes <= set(TEXTS)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_command_exists(guide):
+    commands = typer.main.get_command(cli).commands
+    for name, inner in re.findall(r"(?:^|`)polycentre ([a-z]+)(?: ([a-z]+))?", text_of(guide), re.MULTILINE):
+        assert name in commands, name
+        if name in ("centre", "deploy"):
+            assert inner == "" or inner in commands[name].commands, f"{name} {inner}"
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_link_and_every_file_of_this_project_that_is_named_is_there(guide):
+    text = text_of(guide)
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert ((CHECKOUT / guide).parent / link).exists(), link
+    packages = "clients|federation|strategies|server|models|reports|polycentre|deploy|docs"
+    for name in re.findall(rf"`((?:{packages})/[a-z_/\-.]+\.[a-z]+)`", text):
+        assert (CHECKOUT / name).exists(), name
+
+
+def test_every_test_that_is_named_exists():
+    named = re.findall(r"`([a-z_]+/test_[a-z_]+\.py)::(test_[a-z_0-9]+)`", text_of("docs/threat-model.md"))
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in (CHECKOUT / "tests" / file).read_text(encoding="utf-8"), f"{file}::{test}"

@@ -32,7 +32,8 @@ arms:
   average:
     {strategy: fedavg_gan, model: dcgan, width: 8, batch_size: 8, rounds: 2, local_steps: LOCAL, quorum: 2, fidelity: {spaces: []}}
 study:
-  {classifiers: [cnn_small], synthetic: 16, minimum_positives: 2, schedule: {real: 2, mix: 2}, training: {validate_every: 2}, test_on: [A, C]}
+  {classifiers: [cnn_small], synthetic: 16, minimum_positives: 2, schedule: {real: 2, mix: 2}, test_on: [A, C],
+   training: {validate_every: 2}}
 compute: {workers: 2, threads_per_job: 1, precision: fp32}
 """
 
@@ -114,11 +115,13 @@ def test_a_node_reaches_the_superlinks_node_door_and_nothing_else(compose):
 def test_between_nodes_and_superlink_there_is_tls_only(compose):
     code = ("import socket; s = socket.create_connection(('superlink', 8000), 4); s.sendall(b'GET /health HTTP/1.0\\r\\n\\r\\n'); "
             "s.settimeout(4); print(s.recv(100))")  # fmt: skip
-    assert b"200".decode() not in compose.inside("node-a", "python", "-c", code)[1]
+    assert "200" not in compose.inside("node-a", "python", "-c", code)[1]
     context = ssl.create_default_context(cafile=str(compose.folder / "deployments/hospitals/ca.crt"))
-    with socket.create_connection(("127.0.0.1", compose.operator_port), 5) as raw:
-        with context.wrap_socket(raw, server_hostname="localhost") as secured:
-            assert secured.version() == "TLSv1.3"
+    with (
+        socket.create_connection(("127.0.0.1", compose.operator_port), 5) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as secured,
+    ):
+        assert secured.version() == "TLSv1.3"
 
 
 def test_no_secret_is_in_the_image_and_no_cuda(compose):

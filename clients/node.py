@@ -92,7 +92,8 @@ class Node:
         file = self.workspace / "secret"
         if not file.exists():
             temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_bytes(secrets.token_bytes(32))
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as out:
+                out.write(secrets.token_bytes(32))
             # Of two lanes of this centre that start together the first makes it, and both read that one.
             with contextlib.suppress(FileExistsError):
                 os.link(temporary, file)

@@ -6,6 +6,8 @@ that results never lie on a machine between the hospitals, and a run folder is w
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +17,14 @@ import yaml
 
 from federation.errors import StudyError
 from federation.flower_command import FlowerCommand
+from federation.launchers import launcher_script, write_launchers
 from federation.processes import OwnProcesses
 from federation.superlink_health import ask, clock_problem
 
 # Below the working directory: a folder for each deployment, with this file in it.
 DEPLOYMENTS, FILE = Path("deployments"), "deployment.yaml"
+# Started by name, in a process of its own: it stands above this layer.
+_SERVER_LAUNCHER = "server.launcher"
 _KEYS = ("address", "root_certificate", "operator_secret")
 
 
@@ -99,12 +104,16 @@ class Operator:
         found = ask(self._place.address, self._place.root_certificate)
         if found.problem:
             raise StudyError(found.problem)
+        # Whoever can submit to the SuperLink could otherwise have any code run here.
+        launchers = self._processes.home / "bin"
+        write_launchers(launchers, {"flwr-serverapp": launcher_script(_SERVER_LAUNCHER)})
+        path = os.pathsep.join([str(launchers), self._processes.environment["PATH"]])
         command = [
             "flower-superexec", "--runtime-api-address", self._place.address,
             "--root-certificates", str(self._place.root_certificate),
             "--superexec-auth-secret-file", str(self._place.operator_secret),
         ]  # fmt: skip
-        self._process = self._processes.start(command, self.log_file)
+        self._process = self._processes.start(command, self.log_file, environment={"PATH": path})
         return clock_problem(found.clock_offset_s)
 
     def submit(self, run_config: Mapping[str, str | bool | int | float]) -> str:
@@ -129,5 +138,8 @@ class Operator:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """End every process of this runtime. A run that has not ended is ended at the nodes, too, if they can be told."""
+        """End the run, if it has not ended, so that no node goes on with it; then every process of this runtime."""
+        with contextlib.suppress(StudyError):  # the SuperLink may be gone, and with it the run
+            if self._run_id and not self.status(self._run_id)[0].startswith("finished"):
+                self.flwr.stop_run(self._run_id)
         self._processes.stop()

@@ -21,7 +21,7 @@ from federation.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
 _ANSWER_S = 60.0
 _STRAGGLERS_S = 10.0
 _TTL_S = 600.0
-# Flower refuses the signatures of a node whose clock is off by more than 305 s.
+# Flower refuses the signatures of a node whose clock is more than 5 s ahead of the SuperLink's or 305 s behind.
 _CLOCK_S = 60.0
 
 
@@ -136,5 +136,6 @@ class RollCall:
         if max(behind, ahead) > _CLOCK_S:
             off = f"{behind:.0f} s behind" if behind > 0 else f"{ahead:.0f} s ahead of"
             self._on_note(
-                f"the clock of centre {centre!r} is {off} the server's; Flower refuses a node that is 305 s off: set it (NTP)"
+                f"the clock of centre {centre!r} is {off} the server's; Flower refuses a node 5 s ahead of the "
+                "SuperLink or 305 s behind it: set it (NTP)"
             )

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import httpx
 
-# A clock that is off by more is named; Flower refuses the signatures of a node that is off by more than 305 s.
-CLOCK_NOTE_S, CLOCK_LIMIT_S = 60.0, 300.0
+# Seconds by which a node's clock may be ahead of the SuperLink's and behind it before Flower refuses the node's signatures; and
+# from which on it is worth a word. The answer's date has whole seconds.
+_REFUSED_AHEAD_S, _REFUSED_BEHIND_S = 5.0, 305.0
+_NOTED_AHEAD_S, _NOTED_BEHIND_S = 3.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,16 @@ def clock_words(offset_s: float) -> str:
     return f"{abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'} the SuperLink's"
 
 
+def clock_refused(offset_s: float) -> bool:
+    """Whether Flower refuses a node whose clock is so far ahead (or, negative, behind)."""
+    return not -_REFUSED_BEHIND_S < offset_s < _REFUSED_AHEAD_S
+
+
 def clock_problem(offset_s: float | None) -> str:
     """One sentence when this machine's clock is too far from the SuperLink's, else empty."""
-    if offset_s is None or abs(offset_s) < CLOCK_NOTE_S:
+    if offset_s is None or -_NOTED_BEHIND_S < offset_s < _NOTED_AHEAD_S:
         return ""
-    refused = "; the SuperLink refuses this node until it is set right" if abs(offset_s) > CLOCK_LIMIT_S else ""
+    refused = "; the SuperLink refuses this node until it is set right" if clock_refused(offset_s) else ""
     return f"this machine's clock is {clock_words(offset_s)}{refused}; set it (NTP)"
 
 

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from clients.approval import Approvals
 from clients.centre_file import CentreFile
 from data_partitions import SOURCES, DataError
-from federation.superlink_health import CLOCK_LIMIT_S, CLOCK_NOTE_S, ask, clock_words
+from federation.superlink_health import ask, clock_problem, clock_refused, clock_words
 
 _FREE_GIB = 2.0
 _EXPIRES_SOON_DAYS = 30
@@ -80,13 +80,11 @@ def network_findings(file: CentreFile) -> Iterator[Finding]:
     if health.clock_offset_s is None:
         yield note("SuperLink: its answer has no date, so the clocks cannot be compared")
         return
-    words = f"clock: {clock_words(health.clock_offset_s)}"
-    if abs(health.clock_offset_s) > CLOCK_LIMIT_S:
-        yield problem(f"{words}; Flower refuses a node that is 305 s off: set this machine's clock (NTP)")
-    elif abs(health.clock_offset_s) > CLOCK_NOTE_S:
-        yield note(f"{words}; Flower refuses a node that is 305 s off: set this machine's clock (NTP)")
+    wrong = clock_problem(health.clock_offset_s)
+    if not wrong:
+        yield ok(f"clock: {clock_words(health.clock_offset_s)}")
     else:
-        yield ok(words)
+        yield (problem if clock_refused(health.clock_offset_s) else note)(wrong)
 
 
 def data_findings(file: CentreFile) -> Iterator[Finding]:

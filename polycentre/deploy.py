@@ -81,7 +81,8 @@ def prepare(
         home = folder / "centres" / name
         create_node_key(home / CENTRE_KEY)
         _copy(authority / AUTHORITY, home / AUTHORITY)
-        _copy(home / f"{CENTRE_KEY}.pub", own / "keys" / f"{name}.pub")
+        if not (own / "keys" / f"{name}.pub").exists():  # a hospital may have sent its own
+            _copy(home / f"{CENTRE_KEY}.pub", own / "keys" / f"{name}.pub")
         if not (home / CENTRE_FILE).exists():
             identity = {"centre": name, "superlink": superlink, "root_certificate": AUTHORITY, "key": CENTRE_KEY}
             write_text(home / CENTRE_FILE, yaml.safe_dump(identity | dict(more), sort_keys=False, allow_unicode=True))
@@ -199,11 +200,15 @@ def register(
     with flower(deployment, address) as flwr:
         for key in keys:
             try:
-                number = flwr.register(key, key.stem)
+                number = flwr.register(key.absolute(), key.stem)
             except StudyError as problem:
                 if "already in use" not in str(problem) and "already" not in str(problem).lower():
                     raise
-                console.print(f"{key.stem}: registered already", highlight=False)
+                console.print(
+                    f"{key.stem}: known already; if it was locked out by `revoke`, it stays so, and the hospital needs a new key",
+                    highlight=False,
+                    soft_wrap=True,
+                )
                 continue
             console.print(f"{key.stem}: registered as node {number}", highlight=False)
 

@@ -83,7 +83,7 @@ def on_loopback(record: RunRecord, scenario: Scenario, cache: Path, refresh: Cal
         name: {"workspace": record.local(name).absolute(), "cache": cache / "centres" / name}
         for name in scenario.centres
     }
-    processes = OwnProcesses()
+    processes = OwnProcesses()  # all of it ends together: there is nobody to tell that the run has ended
     try:
         deployment = trial(processes, processes.home / "trial", centres, record.folder / "superlink.log")
         deployment.start()

@@ -126,11 +126,11 @@ def test_an_expired_certificate_is_named(processes, tmp_path):
 
 
 def test_clocks():
-    assert clock_problem(None) == clock_problem(30.0) == clock_problem(-59.0) == ""
-    assert clock_problem(90.0) == "this machine's clock is 90 s ahead of the SuperLink's; set it (NTP)"
-    assert "7200 s behind the SuperLink's; the SuperLink refuses this node until it is set right" in clock_problem(
-        -7200.0
-    )
+    assert clock_problem(None) == clock_problem(2.0) == clock_problem(-59.0) == ""
+    assert clock_problem(4.0) == "this machine's clock is 4 s ahead of the SuperLink's; set it (NTP)"
+    assert clock_problem(-90.0) == "this machine's clock is 90 s behind the SuperLink's; set it (NTP)"
+    for off_s in (6.0, 7200.0, -306.0, -7200.0):
+        assert "the SuperLink refuses this node until it is set right" in clock_problem(off_s), off_s
     assert Health().problem == ""
 
 

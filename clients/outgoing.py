@@ -141,6 +141,7 @@ ARRAYS: Mapping[str, tuple[Field, ...]] = {
             "how synthetic images should change to look real to this centre's discriminator",
             "model",
         ),
+        Field("scale.*", "numbers", "factors of those gradients", "model", "where they travel rounded"),
         Field(
             "discriminator.*",
             "weights",

@@ -118,11 +118,9 @@ def test_a_lost_pool_is_sent_again_on_resume(tiny, conduct_in_process, tmp_path)
     assert done and (record.folder / "results.csv").read_bytes() == before
 
 
-def test_a_client_with_other_code_is_refused():
-    job = Job("s", "u", "A", "survey", {}, code="0000", place={"out": "/nonexistent", "cache": "/nonexistent"})
-    with pytest.raises(client_module.Refusal) as refusal:
-        client_module._accept(job)
-    assert refusal.value.code == "code_mismatch"
+def test_a_client_with_other_code_is_refused(tmp_path):
+    job = Job("s", "u", "A", "survey", {}, code="0000", place={"out": str(tmp_path), "cache": str(tmp_path)})
+    assert client_module.answer(job, {"partition-id": 0}).code == "code_mismatch"
 
 
 # -- federations ---------------------------------------------------------------------------------------------

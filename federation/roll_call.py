@@ -33,14 +33,21 @@ class RollCall:
         centres: those of the scenario.
         code: digest of the server's computing code; a node that runs other code cannot take part.
         on_note: called with a sentence about a node that cannot take part, or whose clock is off.
+        on_node: called with what a node says of itself: centre, code, versions, clock_off_s (positive: ahead of the server).
     """
 
     def __init__(
-        self, grid: Grid, centres: Sequence[str], *, code: str, on_note: Callable[[str], None] = lambda text: None
+        self,
+        grid: Grid,
+        centres: Sequence[str],
+        *,
+        code: str,
+        on_note: Callable[[str], None] = lambda text: None,
+        on_node: Callable[..., None] = lambda **what: None,
     ):
         self._grid = grid
         self._centres = list(centres)
-        self._code, self._on_note = code, on_note
+        self._code, self._on_note, self._on_node = code, on_note, on_node
         self._asked: dict[str, tuple[int, Job, float]] = {}  # by message id; when it was asked
         self._centre_of: dict[int, str | None] = {}  # in the order of the answers; None: cannot take part
         self._problems: list[str] = []
@@ -125,13 +132,16 @@ class RollCall:
                 f"node {node} (centre {centre!r}) runs other code (digest {theirs}) than the server (digest {self._code}); update "
                 "the older of the two installations to the other's version"
             )
-        self._compare_clocks(centre, reply.body.get("clock"), asked)
+        off_s = self._compare_clocks(centre, reply.body.get("clock"), asked)
+        said = reply.body.get("versions")
+        versions = {str(k)[:32]: str(v)[:32] for k, v in said.items()} if isinstance(said, dict) else {}
+        self._on_node(centre=centre, code=theirs, versions=versions, clock_off_s=off_s)
         return centre, ""
 
-    def _compare_clocks(self, centre: str, clock: object, asked: float) -> None:
-        """Note a clock that does not lie between question and answer."""
+    def _compare_clocks(self, centre: str, clock: object, asked: float) -> float | None:
+        """Seconds by which a clock lies outside of the time between question and answer, which is noted when it is much."""
         if not isinstance(clock, int | float):
-            return
+            return None
         behind, ahead = asked - clock, clock - time.time()
         if max(behind, ahead) > _CLOCK_S:
             off = f"{behind:.0f} s behind" if behind > 0 else f"{ahead:.0f} s ahead of"
@@ -139,3 +149,4 @@ class RollCall:
                 f"the clock of centre {centre!r} is {off} the server's; Flower refuses a node 5 s ahead of the "
                 "SuperLink or 305 s behind it: set it (NTP)"
             )
+        return round(ahead if ahead > 0 else min(0.0, -behind), 1)

@@ -161,6 +161,7 @@ def deployed_centres(grid: Grid, scenario: Scenario, record: RunRecord, node_wai
         list(scenario.centres),
         code=code_digest(),
         on_note=lambda text: record.event("note", centre="", text=text),
+        on_node=lambda **what: record.event("node", **what),
     )
     return GridCentres(
         grid, roll.wait(node_wait_s), simulated=False, per_node=2, poll_s=_DEPLOYED_POLL_S, relocate=roll.lanes, patience_s=node_wait_s,

@@ -285,3 +285,12 @@ def test_a_node_that_is_lost_again_and_again_is_given_up_after_the_retries():
     centres, _ = centres_over(grid, patience_s=5.0, retries=2)
     (reply,) = centres.gather([a_job("u", "B")])
     assert reply.code == "node_unavailable" and grid.pushed.count(102) == 3
+
+
+def test_what_a_node_says_of_itself_is_passed_on():
+    told = []
+    grid = Nodes({"centre": "A"}, {"centre": "B", "clock": time.time() - 90.0})
+    roll_call(grid, ["A", "B"], on_node=lambda **what: told.append(what)).wait(5.0, poll_s=0.001)
+    assert {what["centre"]: what["code"] for what in told} == {"A": CODE, "B": CODE}
+    (off,) = [what["clock_off_s"] for what in told if what["centre"] == "B"]
+    assert -92 < off < -88 and [what["clock_off_s"] for what in told if what["centre"] == "A"] == [0.0]

@@ -1,4 +1,3 @@
-
 """`polycentre centre`: what an administrator sees, and exit statuses; a small TLS server plays the SuperLink."""
 
 import http.server

@@ -60,6 +60,10 @@ class Compose:
         """(status, output) of a command in a service's container."""
         return quietly("docker", "exec", self.container(service), *command)
 
+    def host(self, *command):
+        """(status, output) of a command on the machine that the engine runs on."""
+        return quietly(*command)
+
     def health(self, service):
         return json.loads(self.docker("inspect", self.container(service)))[0]["State"].get("Health", {}).get("Status")
 

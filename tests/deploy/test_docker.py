@@ -242,6 +242,23 @@ def test_a_hospitals_line_is_cut_and_healed(compose, scenario, simulated, tmp_pa
     assert (tmp_path / "run" / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
 
 
+def test_a_slow_and_lossy_line_only_takes_longer(compose, scenario, simulated, tmp_path):
+    """Half a second there and back, 2 Mbit/s, 1 % of the packets lost, at B."""
+    index = compose.inside("node-b", "cat", "/sys/class/net/eth0/iflink")[1].strip()
+    links = [f.parent.name for f in Path("/sys/class/net").glob("*/ifindex") if f.read_text().strip() == index]
+    slow = ["tc", "qdisc", "add", "dev", *links, "root", "netem", "delay", "250ms", "rate", "2mbit", "loss", "1%"]
+    status, out = compose.host(*slow)
+    if status:
+        pytest.skip(f"this machine cannot slow a line down ({out.strip()[:100]})")
+    try:
+        file = scenario()
+        status, out = finish(compose.run(file, tmp_path / "run"))
+        assert status == 0, out[-3000:]
+        assert (tmp_path / "run" / "results.csv").read_bytes() == (simulated(file) / "results.csv").read_bytes()
+    finally:
+        compose.host("tc", "qdisc", "del", "dev", *links, "root")
+
+
 def test_a_node_that_stays_away_leaves_the_others_their_quorum(compose, scenario, tmp_path):
     file = scenario(local=150)
     tree = yaml.safe_load(file.read_text())

@@ -236,7 +236,9 @@ def _size(body: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int:
     return sum(a.nbytes for a in arrays.values()) + len(canonical_json(body))
 
 
-def _from_record(record: RecordDict, keys: Sequence[str], at_most: int = MAX_BYTES) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _from_record(
+    record: RecordDict, keys: Sequence[str], at_most: int = MAX_BYTES
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(envelope, arrays) of a message of this protocol. Nothing in it is believed before it is checked."""
     try:
         text = str(record.config_records["envelope"]["json"])
@@ -281,12 +283,16 @@ def _array(name: str, array: Array) -> np.ndarray:
     try:
         stream = BytesIO(array.data)
         version = np.lib.format.read_magic(stream)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
+            version
+        ]
         shape, _, dtype = read_header(stream)
         if str(dtype) not in ALLOWED_DTYPES:
             raise EnvelopeError("bad_dtype", f"array {name!r} has dtype {dtype}")
         if math.prod(shape) * dtype.itemsize != len(array.data) - stream.tell() or min(shape, default=0) < 0:
-            raise EnvelopeError("size_mismatch", f"array {name!r} says that its shape is {shape}, which its bytes are not")
+            raise EnvelopeError(
+                "size_mismatch", f"array {name!r} says that its shape is {shape}, which its bytes are not"
+            )
         return array.numpy()
     except (KeyError, TypeError, ValueError, SyntaxError) as problem:
         if isinstance(problem, EnvelopeError):

@@ -156,7 +156,12 @@ def deployed_centres(grid: Grid, scenario: Scenario, record: RunRecord, node_wai
     Raises:
         StudyError: a centre without a node, or with two.
     """
-    roll = RollCall(grid, list(scenario.centres), code=code_digest(), on_note=lambda text: record.event("note", centre="", text=text))
+    roll = RollCall(
+        grid,
+        list(scenario.centres),
+        code=code_digest(),
+        on_note=lambda text: record.event("note", centre="", text=text),
+    )
     return GridCentres(
         grid, roll.wait(node_wait_s), simulated=False, per_node=2, poll_s=_DEPLOYED_POLL_S, relocate=roll.lanes, patience_s=node_wait_s,
         on_event=record.event,

@@ -135,7 +135,9 @@ class Study:
             for planned in federations(plan)
         ]
         strategies += [
-            DmGAN(units.of_strategy(remote.plan.strategy), remote.plan, self._clock(plan, remote.purpose, remote.members))
+            DmGAN(
+                units.of_strategy(remote.plan.strategy), remote.plan, self._clock(plan, remote.purpose, remote.members)
+            )
             for remote in remote_trainings(plan, deployed=self._deployed)
         ]
         shared = Shared(generators=plan.packages())

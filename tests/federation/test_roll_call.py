@@ -161,7 +161,9 @@ def test_a_node_with_other_code_is_named_with_both_digests_and_what_to_update():
     with pytest.raises(StudyError, match="no node of B came") as end:
         roll_call(grid, ["A", "B"], on_note=notes.append).wait(0.05, poll_s=0.001)
     (note,) = notes
-    assert note.startswith("node 102 (centre 'B') runs other code (digest 0ther) than the server (digest 5a17c0de); update")
+    assert note.startswith(
+        "node 102 (centre 'B') runs other code (digest 0ther) than the server (digest 5a17c0de); update"
+    )
     assert note in str(end.value) and grid.pushed == [], "named, and not run"
 
 
@@ -183,7 +185,9 @@ def test_a_node_of_another_protocol_is_named_with_both_versions(monkeypatch):
     ]
 
 
-@pytest.mark.parametrize(("off", "expected"), [(-90.0, "90 s behind the server's"), (400.0, "400 s ahead of the server's")])
+@pytest.mark.parametrize(
+    ("off", "expected"), [(-90.0, "90 s behind the server's"), (400.0, "400 s ahead of the server's")]
+)
 def test_a_clock_that_is_off_is_named_with_its_centre_and_by_how_much(off, expected):
     notes = []
     grid = Nodes("A", {"centre": "B", "clock": time.time() + off})

@@ -104,7 +104,7 @@ def trial(
         name: {
             "workspace": str(places["workspace"]), "cache": str(places["cache"]), "port": port,
             # All of it is this machine's own: there is nobody to protect from its user.
-            "approve": {"bundles": "own", "studies": "any"},
+            "approve": {"bundles": "own", "studies": "any"}, "release": {"predictions": True},
         }
         for (name, places), port in zip(centres.items(), ports, strict=True)
     }  # fmt: skip

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from data_partitions import DealtSource
+from federation.units import scenario_digest
 from scenarios.federations import federations, remote_trainings
 from scenarios.messages import Expected, expected_messages, generator_bytes
 from scenarios.plan import Plan
-from scenarios.reader import shipped
+from scenarios.reader import resolved_yaml, shipped
 from scenarios.scenario import GenerativeArm, LocalArm, Scenario, listed
 
 # More centres (or generators) than this are shown together where they are alike.
@@ -96,6 +97,8 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     console.print(table)
     rows = expected_messages(plan)
     console.print(_messages_table(rows))
+    digest = scenario_digest(resolved_yaml(scenario))
+    console.print(f"scenario {digest} (what centres approve)", highlight=False, soft_wrap=True)
     console.print(f"{sum(row.messages for row in rows)} units of work; run it with: polycentre run", highlight=False)
 
 

@@ -57,7 +57,8 @@ def run_scenario(
         refuse_pooling(scenario)
     if deployment in (None, LOOPBACK) and ray is None:  # elsewhere other machines compute
         check_machine(scenario, deployed=deployment is not None)
-    reader.check_files(scenario, file)
+    # At other nodes the images are theirs; whether they are there, each node's survey says.
+    reader.check_files(scenario, file, data_here=deployment in (None, LOOPBACK))
     _agree_to_pooling(console, scenario, yes)
     cache = (cache or Path(default_cache())).absolute()
     # Before anything is written: workers that do not fit leave no run folder behind.

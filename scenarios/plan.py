@@ -409,8 +409,12 @@ def model_problems(scenario: Scenario) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
-def file_problems(scenario: Scenario) -> list[str]:
-    """What is wrong with the files that a scenario names, each as "key: what is wrong and what would be right"."""
+def file_problems(scenario: Scenario, data_here: bool = True) -> list[str]:
+    """What is wrong with the files that a scenario names, each as "key: what is wrong and what would be right".
+
+    Args:
+        data_here: whether the centres' folders are to be on this machine; in a deployment they are in the hospitals.
+    """
     problems = []
     shares_both = {
         name
@@ -446,7 +450,7 @@ def file_problems(scenario: Scenario) -> list[str]:
                 problems.append(
                     f"study.classifiers: {choice.model}: {problem}; name another file in pretrained, or leave it out"
                 )
-    for name, centre in scenario.centres.items():
+    for name, centre in scenario.centres.items() if data_here else ():
         path = getattr(centre.data, "path", None)
         if path is not None and not Path(path).exists():
             dealt = scenario.partition is not None and name in scenario.partition.centres

@@ -124,13 +124,16 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
     return scenario
 
 
-def check_files(scenario: Scenario, source: str) -> None:
+def check_files(scenario: Scenario, source: str, data_here: bool = True) -> None:
     """Files that a scenario names: packages that fit their tasks, weights, folders of images. Needs them at hand.
+
+    Args:
+        data_here: whether the folders of images are to be on this machine, too.
 
     Raises:
         ScenarioError: with one line per file that is missing or does not fit.
     """
-    problems = [f"{source}: {problem}" for problem in file_problems(scenario)]
+    problems = [f"{source}: {problem}" for problem in file_problems(scenario, data_here)]
     if problems:
         raise ScenarioError("\n".join(problems))
 

@@ -54,3 +54,10 @@ def test_errors_name_the_key_even_where_a_centre_has_the_name_of_a_source(tmp_pa
         scenario(tmp_path, "inbreast", ", max_bad_fraction: 2", name)
     with pytest.raises(ScenarioError, match=f"no folder {tmp_path}/nowhere"):
         check_files(scenario(tmp_path / "nowhere", "inbreast", name=name), "archives.yaml")
+
+
+def test_images_of_hospitals_need_not_be_on_the_operators_machine(tmp_path):
+    elsewhere = scenario(tmp_path / "nowhere", "inbreast")
+    with pytest.raises(ScenarioError, match="no folder"):
+        check_files(elsewhere, "archives.yaml")
+    check_files(elsewhere, "archives.yaml", data_here=False)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from federation.flower_command import FlowerCommand
 from federation.ray_cluster import WorkerShare
 from federation.simulation import SimulationRuntime
-from federation.superlink import SuperLink
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def told(monkeypatch, tmp_path):
     def submit(address, share):
         asked = []
         monkeypatch.setattr(
-            SuperLink, "submit", lambda self, app, run_config, federation: asked.append(federation) or "1"
+            FlowerCommand, "submit", lambda self, app, run_config, federation: asked.append(federation) or "1"
         )
         runtime = SimulationRuntime(tmp_path, tmp_path, address)
         try:

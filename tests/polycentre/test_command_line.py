@@ -85,7 +85,10 @@ def test_help_explains(run):
         (("run", "demo", "--set", "compute.workers=500"), "this machine has"),
         (("run", "demo", "--resume"), "--resume: no run at runs/latest"),
         (("report", "nothing-here"), "is not a run folder"),
-        (("run", "demo", "--deployment", "hospitals"), "no deployment 'hospitals'; there is: loopback"),
+        (
+            ("run", "demo", "--deployment", "hospitals"),
+            "no deployment 'hospitals': there is no deployments/hospitals/deployment.yaml (there: loopback",
+        ),
         (("run", "demo", "--deployment", "loopback", "--engine", "ray"), "give one of them"),
         (
             ("run", "demo", "--ray", "auto", "--engine", "inprocess"),
@@ -113,13 +116,13 @@ def test_more_nodes_than_this_machine_can_hold(run, scenario, monkeypatch):
     assert status == 2 and "3 nodes need about 2.7 GiB, but only 2.0 GiB are free" in one_line(err)
     # Workers are the simulation's: each centre of a deployment has its own machine.
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 2**30, total=2**33))
-    monkeypatch.setattr("polycentre.run.DEPLOYMENTS", {"loopback": lambda record, *_: record.folder})
+    monkeypatch.setattr("polycentre.run.over_nodes", lambda name: lambda record, *_: record.folder)
     assert run(*arguments, "--set", "compute.workers=500")[0] == 1
 
 
 def test_the_remedy_for_a_pooled_arm_works(run, scenario, monkeypatch):
     """Up to the moment at which nodes would be started."""
-    monkeypatch.setattr("polycentre.run.DEPLOYMENTS", {"loopback": lambda record, *_: record.folder})
+    monkeypatch.setattr("polycentre.run.over_nodes", lambda name: lambda record, *_: record.folder)
     _, _, err = run("run", scenario(), "--deployment", "loopback")
     (remedy,) = re.findall(r"--set \S+null", one_line(err))
     status, out, _ = run("run", scenario(), "--deployment", "loopback", *remedy.split())

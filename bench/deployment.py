@@ -19,11 +19,12 @@ import json
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from federation.operator import Operator
 from federation.processes import MARK, OwnProcesses, carrying
@@ -53,6 +54,15 @@ compute: {workers: 1, threads_per_job: 1, precision: fp32}
 """
 
 
+@dataclass(frozen=True)
+class Started:
+    """Nodes that are online: home of the runtime, their workspaces, and seconds from the start of the SuperLink."""
+
+    home: Path
+    workspaces: list[Path]
+    online_s: float
+
+
 def mib(processes: list[psutil.Process]) -> float:
     """Proportional set size of processes together, MiB; one that has ended counts nothing."""
     total = 0
@@ -78,7 +88,7 @@ class Peaks(threading.Thread):
                     words = " ".join(process.cmdline())
                 except psutil.Error:
                     continue
-                for name, mark in (("superlink", "superlink_server"), ("serverapp", "flwr-serverapp")):
+                for name, mark in (("superlink", "superlink_server"), ("serverapp", "server.launcher")):
                     if mark in words:
                         self.peaks[name] = max(self.peaks[name], mib([process]))
 
@@ -90,42 +100,56 @@ def at_rest(workspace: Path) -> float:
     return mib([*below, *(p for p in parents if "centre" in p.cmdline())])
 
 
-def one(place: Path, preload: bool, study: bool) -> dict[str, Any]:
-    """Start nodes, measure them at rest, and (`study`) let the large generator pass."""
+@contextlib.contextmanager
+def deployed(
+    place: Path, scenario: str, preload: bool = False
+) -> Iterator[tuple[Started, Callable[[], list[dict[str, Any]]]]]:
+    """Nodes on loopback that are online, and a function that runs the scenario over them and returns the run's events."""
+    parsed = parse(scenario, source="bench", base=place)
+    record = RunRecord.create(place / "run", resolved_yaml(parsed), {})
+    places = {c: {"workspace": place / c / "work", "cache": place / c / "cache"} for c in parsed.centres}
     processes = OwnProcesses()
-    record = RunRecord.create(place / "run", resolved_yaml(parse(SCENARIO, source="bench", base=place)), {})
-    places = {c: {"workspace": place / c / "work", "cache": place / c / "cache"} for c in "ABC"}
-    found: dict[str, Any] = {}
-    try:
-        deployment = trial(processes, processes.home / "trial", places, place / "superlink.log")
-        if preload:
-            for centre in "ABC":
-                file = processes.home / "trial" / "centres" / centre / "centre.yaml"
-                file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"preload": True}))
-        began = time.monotonic()
-        deployment.start()
-        found["online_s"] = round(time.monotonic() - began, 1)
-        time.sleep(15)  # the resident process has imported what it holds
-        found["node_at_rest_mib"] = round(max(at_rest(p["workspace"]) for p in places.values()))
-        if not study:
-            return found
-        peaks = Peaks(processes.home)
-        peaks.start()
+
+    def run() -> list[dict[str, Any]]:
         begin(record)
         operator = Operator(CHECKOUT, place, deployment.place, processes)
         operator.start()
         operator.submit({"out": str(record.folder), "cache": str(place), "begun": True, "deployed": True})
         while record.events()[-1]["event"] != "run_finished":
+            if not deployment.link.alive or not operator.alive:
+                raise SystemExit(f"the runtime ended; see the logs in {place}")
             time.sleep(0.5)
-        peaks.ended.set()
         end = record.events()[-1]
         if end["status"] != "completed":
             raise SystemExit(end["text"])
-        large = [e for e in record.events() if e["event"] == "unit_finished" and e["kind"] == "train_generator"]
-        found["model_mb"] = round(large[0]["bytes_up"] / 1e6, 1)
-        return found | {f"{name}_peak_mib": round(value) for name, value in peaks.peaks.items()}
+        return record.events()
+
+    try:
+        deployment = trial(processes, processes.home / "trial", places, place / "superlink.log", preload)
+        began = time.monotonic()
+        deployment.start()
+        yield Started(processes.home, [p["workspace"] for p in places.values()], time.monotonic() - began), run
     finally:
         processes.stop()
+
+
+def one(place: Path, preload: bool, study: bool) -> dict[str, Any]:
+    """Start nodes, measure them at rest, and (`study`) let the large generator pass."""
+    with deployed(place, SCENARIO, preload) as (started, run):
+        time.sleep(15)  # a resident process has imported what it holds
+        found: dict[str, Any] = {
+            "online_s": round(started.online_s, 1),
+            "node_at_rest_mib": round(max(at_rest(workspace) for workspace in started.workspaces)),
+        }
+        if not study:
+            return found
+        peaks = Peaks(started.home)
+        peaks.start()
+        events = run()
+        peaks.ended.set()
+    (large,) = [e for e in events if e["event"] == "unit_finished" and e["kind"] == "train_generator"]
+    found["model_mb"] = round(large["bytes_up"] / 1e6, 1)
+    return found | {f"{name}_peak_mib": round(value) for name, value in peaks.peaks.items()}
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Claim: dm_gan over real nodes, where every message is a new process and polls take seconds, spends at least 70 % of the nodes'
 time computing, with job sizes that it picked itself.
 
-`polycentre run --deployment loopback` with two nodes, a core each. Node time and computing are those of the report
+Three nodes on loopback, as `polycentre deploy local` starts them: two that train, a core each; nothing is kept imported between
+jobs (`preload: false`). Node time and computing are those of the report
 (`reports.timeline`): from the sending of a node's first job to its last answer, and between the moments at which its client began
 and ended a job, so that process start, imports, polls and transfer count as waiting. The first `--settle` jobs of each node, in
 which job sizes are found, are reported apart.
@@ -13,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
+from bench.deployment import deployed
 from models.precision import processor
-from reports.run_record import RunRecord
 from reports.timeline import computing_share, node_jobs
 
 RESULTS = Path(__file__).parent / "results"
@@ -49,10 +48,8 @@ def main() -> None:
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        (place / "bench.yaml").write_text(SCENARIO.format(updates=given.updates))
-        command = [sys.executable, "-m", "polycentre", "run", str(place / "bench.yaml"), "--deployment", "loopback"]
-        subprocess.run([*command, "--out", str(place / "run"), "--cache", str(place / "cache")], check=True)
-        events = RunRecord.open(place / "run").events()
+        with deployed(place, SCENARIO.format(updates=given.updates)) as (_, run):
+            events = run()
     jobs = [job for job in node_jobs(events) if job.kind == "train_discriminator"]
     settled = [job for centre in ("B", "C") for job in [own for own in jobs if own.centre == centre][given.settle :]]
     shares = {"all": computing_share(jobs), "settled": computing_share(settled)}

@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import importlib
 import socket
 import sys
 from typing import Any
 
+# Of mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 # Flower cuts arrays into pieces of 5 MiB and sends each in a request of its own.
 LARGEST_REQUEST_MIB = 64
 # A request of the operator's may hold a bundle (10 MiB) or such a piece.
@@ -111,6 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--largest-request-mib", type=int, default=LARGEST_REQUEST_MIB, help="default: %(default)s")
     own, flower = parser.parse_known_args(arguments)
 
+    _spare_memory()
     import uvicorn
 
     # The package offers a function of the module's name.
@@ -130,6 +135,20 @@ def main(arguments: list[str] | None = None) -> None:
     flower_superlink.uvicorn.run = serve
     sys.argv = ["flower-superlink", *flower]
     flower_superlink.flower_superlink()
+
+
+def _spare_memory() -> None:
+    """Keep the process small while models pass, in pieces of 5 MiB and on many threads.
+
+    Flower lets each of its connections to the database hold 64 MB of it, and maps 256 MB more. By default each thread of a
+    process also keeps freed blocks of that size for itself (glibc).
+    """
+    sql: Any = importlib.import_module("flwr.supercore.sql_mixin")
+    sql.SQLITE_PRAGMAS = (*sql.SQLITE_PRAGMAS, ("cache_size", "-4000"), ("mmap_size", "0"))  # the last word counts
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for parameter, value in ((_M_MMAP_THRESHOLD, 2**18), (_M_TRIM_THRESHOLD, 2**18), (_M_ARENA_MAX, 2)):
+            library.mallopt(parameter, value)
 
 
 def _listen(host: str, port: int) -> socket.socket:

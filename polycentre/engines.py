@@ -85,7 +85,7 @@ def on_loopback(record: RunRecord, scenario: Scenario, cache: Path, refresh: Cal
     }
     processes = OwnProcesses()  # all of it ends together: there is nobody to tell that the run has ended
     try:
-        deployment = trial(processes, processes.home / "trial", centres, record.folder / "superlink.log")
+        deployment = trial(processes, processes.home / "trial", centres, record.folder / "superlink.log", preload=True)
         deployment.start()
         _operate(Operator(CHECKOUT, record.folder, deployment.place, processes), record, scenario, cache, refresh)
     finally:

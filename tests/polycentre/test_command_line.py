@@ -113,7 +113,7 @@ def test_more_nodes_than_this_machine_can_hold(run, scenario, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 2**30, total=2**33))
     arguments = ("run", scenario(), "--deployment", "loopback", "--set", "arms.pooled=null")
     status, _, err = run(*arguments)
-    assert status == 2 and "3 nodes need about 2.7 GiB, but only 2.0 GiB are free" in one_line(err)
+    assert status == 2 and "3 nodes need about 3.3 GiB, but only 2.0 GiB are free" in one_line(err)
     # Workers are the simulation's: each centre of a deployment has its own machine.
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 2**30, total=2**33))
     monkeypatch.setattr("polycentre.run.over_nodes", lambda name: lambda record, *_: record.folder)

@@ -130,11 +130,12 @@ def test_ray_gives_the_bytes_of_the_in_process_engine_and_leaves_nothing_behind(
     assert len(workers) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "reached"),
     [
         ("share", lambda events: finished(events, "train_generator").total() >= 1),
-        pytest.param("learn", lambda events: finished(events, "learn").total() >= 2, marks=pytest.mark.slow),
+        ("learn", lambda events: finished(events, "learn").total() >= 2),
     ],
 )
 def test_sigkill_and_resume_gives_the_same_bytes(phase, reached, start, reference, tmp_path):
@@ -338,6 +339,7 @@ def test_flwr_run_completes_on_flowers_default_of_two_nodes(flower, tiny_text, p
         shutil.rmtree(patch_cache / "runs", ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_another_projects_superlink_is_named_and_does_not_disturb_polycentre_run(
     flower, another_project, start, tiny_text, patch_cache, reference, tmp_path
 ):

@@ -60,6 +60,7 @@ def test_every_strategy_has_its_results(reference):
     assert arms == set(parse(SCENARIO, source="everywhere.yaml", base=CHECKOUT).arms)
 
 
+@pytest.mark.slow
 @pytest.mark.runtime
 def test_under_ray(reference, patch_cache, tmp_path):
     record = run(tmp_path, patch_cache)

@@ -1,0 +1,95 @@
+"""`polycentre deploy`: who gets which file, and what is kept when it is run again."""
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from clients.centre_file import CentreFile
+from federation.certificates import SERVER
+from federation.errors import StudyError
+from federation.operator import DeploymentFile
+from polycentre.command_line import cli
+
+
+def init(folder, *arguments):
+    return CliRunner().invoke(
+        cli, ["deploy", "init", str(folder), "--centre", "A", "--centre", "B", "--host", "link.example", *arguments]
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    done = init(tmp_path / "site")
+    assert done.exit_code == 0, done.output
+    return tmp_path / "site"
+
+
+def test_everyone_gets_what_is_theirs_and_no_more(folder):
+    found = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
+    assert found == {
+        "authority/ca.crt", "authority/ca.key",
+        "superlink/ca.crt", "superlink/superlink.crt", "superlink/superlink.key", "superlink/operator.secret",
+        "operator/ca.crt", "operator/operator.secret", "operator/deployment.yaml", "operator/keys/A.pub", "operator/keys/B.pub",
+        "centres/A/ca.crt", "centres/A/centre.key", "centres/A/centre.key.pub", "centres/A/centre.yaml",
+        "centres/B/ca.crt", "centres/B/centre.key", "centres/B/centre.key.pub", "centres/B/centre.yaml",
+    }  # fmt: skip
+    private = {f.name for f in folder.rglob("*") if f.is_file() and f.stat().st_mode & 0o077 == 0}
+    assert private == {"ca.key", "superlink.key", "operator.secret", "centre.key"}
+
+
+def test_a_hospitals_file_is_one_that_its_node_reads_and_approves_nothing_by_itself(folder):
+    read = CentreFile.read(folder / "centres" / "B" / "centre.yaml")
+    assert (read.centre, read.superlink, read.approve.studies, read.approve.bundles) == (
+        "B",
+        "link.example:8000",
+        "listed",
+        "own",
+    )
+
+
+def test_run_again_it_keeps_what_is_there_and_adds_what_is_new(folder):
+    (folder / "centres" / "A" / "centre.yaml").write_text("mine: true\n")
+    (folder / "operator" / "keys" / "B.pub").write_text("sent by hospital B\n")
+    before = {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    assert init(folder, "--centre", "C").exit_code == 0
+    after = {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    assert {f: after[f] for f in before} == before
+    assert {f.parent.name for f in set(after) - set(before)} == {"C", "keys"}
+
+
+def test_a_new_name_renews_the_certificate_and_nothing_else(folder):
+    before = {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    assert init(folder, "--host", "other.example").exit_code == 0
+    changed = {f.name for f in before if f.read_bytes() != before[f]}
+    assert changed == {SERVER, "superlink.key"}
+
+
+def test_a_name_that_is_no_name(tmp_path):
+    done = CliRunner().invoke(cli, ["deploy", "init", str(tmp_path), "--centre", "../A", "--host", "x"])
+    assert isinstance(done.exception, StudyError) and "--centre '../A' is not a plain name" in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_operators_file_is_found_by_name_and_by_path(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deployments").mkdir()
+    (folder / "operator").rename(tmp_path / "deployments" / "hospitals")
+    found = DeploymentFile.find("hospitals")
+    assert found == DeploymentFile.find("deployments/hospitals/deployment.yaml")
+    assert found.address == "127.0.0.1:8001" and found.root_certificate.is_file() and found.operator_secret.is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"adress": "x"}, "exactly address, root_certificate, operator_secret are wanted"),
+        ({"address": 8001}, "each a text"),
+        ({"operator_secret": "nowhere"}, "operator_secret: no file"),
+    ],
+)
+def test_an_operators_file_with_a_mistake_is_one_line(change, expected, folder):
+    file = folder / "operator" / "deployment.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | change))
+    with pytest.raises(StudyError) as problem:
+        DeploymentFile.find(str(file))
+    assert problem.value.exit_status == 2 and expected in str(problem.value) and "\n" not in str(problem.value)

@@ -19,6 +19,7 @@ from federation.errors import StudyError
 from federation.processes import carrying, free_ports, kill
 from federation.ray_cluster import find_ray_cluster
 from reports.run_record import RunRecord
+from scenarios.reader import resolved_yaml
 
 pytestmark = pytest.mark.runtime
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -156,6 +157,25 @@ def test_sigkill_and_resume_gives_the_same_bytes(phase, reached, start, referenc
     after = RunRecord.open(tmp_path / "run").events()[len(before) :]
     again = {e["unit"] for e in after if e["event"] == "unit_finished" and not e["cached"]}
     assert kept and not kept & again, "a finished unit was computed again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["train_round", "train_discriminator"])
+def test_sigkill_of_a_run_with_federations_and_faults(kind, start, federated, conduct_in_process, tmp_path):
+    """Three jobs of ten are lost, one centre goes for good, and everything is killed in the middle, twice."""
+    scenario = federated(faults=True)
+    done, record = conduct_in_process(scenario, tmp_path / "reference")
+    assert done
+    (tmp_path / "tiny.yaml").write_text(resolved_yaml(scenario))
+    for wanted in (2, 4):
+        process = start("--out", tmp_path / "run", *(["--resume"] if wanted > 2 else []))
+        wait_for(tmp_path / "run", lambda events, n=wanted: finished(events, kind).total() >= n, process)
+        kill_tree(process)
+    process = start("--out", tmp_path / "run", "--resume")
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, out
+    for name in ("results.csv", "convergence.csv", "virtual_time.csv", "federations.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (record.folder / name).read_bytes(), name
 
 
 @pytest.mark.slow

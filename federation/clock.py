@@ -339,6 +339,11 @@ class RealClock(Clock):
         fate = Fate(sent.sent_s, started, self.now, "lost" if lost else "")
         return Arrival(reply.centre, reply.unit, None if lost else reply, fate, sent.tag)
 
+    def flush(self) -> Exchange[None]:
+        """Hand over what was sent, at once, and wait for nothing."""
+        jobs, self._unsent = self._unsent, []
+        yield Step(jobs)
+
     def send_again(self, job: Job, known: Fate, tag: Any) -> None:
         self.send(job, work_s=0.0, tag=tag)
 

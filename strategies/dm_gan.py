@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from federation.centres import Centres
-from federation.clock import Arrival, Clock, Fate
+from federation.clock import Arrival, Clock, Fate, RealClock
 from federation.exchange import Exchange
 from federation.job import MAX_BYTES, Job, Reply
 from federation.transport import Transport, decode, encode, encode_noting_error
@@ -321,7 +321,7 @@ class _Contribution:
     centre: str
     unit: str
     staleness: int
-    gradients: list[Gradients]
+    gradients: list[Gradients] = field(default_factory=list)
 
 
 @dataclass
@@ -345,6 +345,7 @@ class DmGAN(Strategy):
         self._members = {member.centre: member for member in plan.members}
         self._spec = GeneratorSpec.model_validate(plan.spec)
         self._done = _Progress("")
+        self._prepared: dict[str, tuple[_Tag, Arrays]] = {}  # by centre, its next job's images
         self._saved_at = (0.0, 0.0)  # when the last recording began and ended (monotonic)
         self._used: list[str] = []  # units whose answers are in the generator and not yet in the recorded progress
 
@@ -376,6 +377,9 @@ class DmGAN(Strategy):
         while self._done.update < settings.updates:
             for name in self._take_idle():
                 self._send(name)
+            if isinstance(self._clock, RealClock) and not settings.lock_step and settings.exchange == "images":
+                yield from self._clock.flush()
+                self._prepare()
             contributions = yield from self._collect()
             self._apply(contributions)
             if settings.swap_every and self._done.update % settings.swap_every == 0:
@@ -432,19 +436,51 @@ class DmGAN(Strategy):
 
     def _send(self, name: str) -> None:
         """Send a centre its next job, made from the present generator."""
-        centre = self._done.centres[name]
-        tag = _Tag(self._generator.version, Draw(int(self._members[name].body["seed"]), centre.step, centre.batches))
-        job = self._job(name, tag)
-        if self._plan.settings.exchange == "images":
+        centre, prepared = self._done.centres[name], self._prepared.pop(name, None)
+        if prepared is not None and self._suits(prepared[0].draw, centre):
+            tag, made = prepared
+        else:
+            seed = int(self._members[name].body["seed"])
+            tag, made = _Tag(self._generator.version, Draw(seed, centre.step, centre.batches)), None
+        job = self._job(name, tag, made)
+        if self._plan.settings.exchange == "images" and made is None:
             self._generator.follow_statistics()
         self._done.summary.jobs += 1
         up = sum(array.nbytes for n, array in job.arrays.items() if n.endswith("generator")) or job.nbytes
-        self._clock.send(job, work_s=centre.batches * self._plan.settings.step_s, bytes_up=up, tag=tag)
+        self._clock.send(job, work_s=tag.draw.batches * self._plan.settings.step_s, bytes_up=up, tag=tag)
 
-    def _job(self, name: str, tag: _Tag) -> Job:
-        settings, member, centre, draw = self._plan.settings, self._members[name], self._done.centres[name], tag.draw
+    def _can_go_on(self, name: str) -> bool:
+        """Whether an idle centre's next job is at hand."""
+        ahead = self._prepared.get(name)
+        return name in self._done.idle and ahead is not None and self._suits(ahead[0].draw, self._done.centres[name])
+
+    def _suits(self, draw: Draw, centre: _Centre) -> bool:
+        """Whether images that were made ahead are those of a centre's next job, and about as many as it is to get by now."""
+        return draw.from_step == centre.step and 0.8 <= draw.batches / centre.batches <= 1.25
+
+    def _prepare(self) -> None:
+        """Make the images of each centre's next job while it works on the present one.
+
+        In a deployment, where making them would keep its node waiting; the answer will be as much staler as updates come in between.
+        """
+        for arrival in self._clock.under_way:
+            name, under_way = arrival.centre, arrival.tag.draw
+            if name not in self._prepared:
+                batches = self._done.centres[name].batches
+                draw = Draw(under_way.seed, under_way.from_step + under_way.batches, batches)
+                tag = _Tag(self._generator.version, draw)
+                self._prepared[name] = (tag, self._made(tag))
+                self._generator.follow_statistics()
+
+    def _made(self, tag: _Tag) -> Arrays:
+        """What a job brings, as it travels.
+
+        Raises:
+            FederationFailed: it is not finite.
+        """
+        settings = self._plan.settings
         if settings.exchange == "images":
-            plain = {FAKE + phase: images for phase, images in self._generator.images(tag.version, draw).items()}
+            plain = {FAKE + phase: images for phase, images in self._generator.images(tag.version, tag.draw).items()}
         else:
             plain = {GENERATOR + name: array for name, array in self._generator.weights(tag.version).items()}
         try:
@@ -454,7 +490,11 @@ class DmGAN(Strategy):
         except ValueError as problem:
             raise FederationFailed(f"{self._plan.arm}: after update {tag.version}: {problem}") from None
         self._note_error(error)
-        arrays |= self._done.swapping.get(name, {})
+        return arrays
+
+    def _job(self, name: str, tag: _Tag, made: Arrays | None = None) -> Job:
+        settings, member, centre, draw = self._plan.settings, self._members[name], self._done.centres[name], tag.draw
+        arrays = (self._made(tag) if made is None else made) | self._done.swapping.get(name, {})
         number = tag.version
         body = member.body | {
             "federation": self._federation, "version": number, "from_step": draw.from_step, "batches": draw.batches,
@@ -497,7 +537,13 @@ class DmGAN(Strategy):
                 until = math.inf
                 continue
             contribution = self._judge(arrival)
+            if isinstance(clock, RealClock) and self._can_go_on(arrival.centre):
+                self._done.idle.remove(arrival.centre)
+                self._send(arrival.centre)
+                yield from clock.flush()  # before its answer is worked into the generator
             if contribution is not None:
+                assert arrival.reply is not None, "or there would be no contribution"
+                contribution.gradients = self._gradients(arrival.reply, arrival.tag)
                 found.append(contribution)
                 if len(found) == 1 and settings.update_timeout_s is not None:
                     until = clock.now + settings.update_timeout_s
@@ -563,7 +609,9 @@ class DmGAN(Strategy):
         self._used.append(reply.unit)
         self._note_error(float(reply.body["transport_error"]))
         if settings.adapt:
-            centre.batches = adapted(centre.batches, reply.finished - reply.started, arrival.fate, self._largest_job())
+            centre.batches = adapted(
+                tag.draw.batches, reply.finished - reply.started, arrival.fate, self._largest_job()
+            )
         if settings.swap_every:
             sent = {n: a for n, a in reply.arrays.items() if n.startswith(DISCRIMINATOR)}
             if sent:
@@ -577,7 +625,7 @@ class DmGAN(Strategy):
         done.summary.used += 1
         done.facts.setdefault(name, {k: reply.body[k] for k in _FACTS if k in reply.body})
         self._clock.note(arrival, tag.version, _KIND, "used", staleness)
-        return _Contribution(name, reply.unit, staleness, self._gradients(reply, tag))
+        return _Contribution(name, reply.unit, staleness)
 
     def _largest_job(self) -> int:
         """Batches of a job at most: by number, and by the bytes of their images."""
@@ -650,7 +698,9 @@ class DmGAN(Strategy):
         done = self._done
         done.update += 1
         done.identity = digest([done.identity, [c.unit for c in contributions]])
-        needed = {arrival.tag.version for arrival in self._clock.under_way}
+        needed = {arrival.tag.version for arrival in self._clock.under_way} | {
+            t.version for t, _ in self._prepared.values()
+        }
         self._generator.forget_versions(needed)
         self._identities = {v: i for v, i in self._identities.items() if v in needed} | {done.update: done.identity}
 

@@ -11,6 +11,7 @@ from federation.clock import RealClock
 from federation.job import Reply
 from strategies import fidelity
 from strategies.dm_gan import DmGANSettings, encode_gradients
+from strategies.remote_generator import RemoteGenerator
 from strategies.rounds import RoundSettings
 
 # What a lost job costs until the server gives up on it.
@@ -41,7 +42,7 @@ class ScriptedCentres(Centres):
         self.time, self.step_s, self.fails, self.skew_s = time, step_s, fails, skew_s
         self.around_s = around_s if isinstance(around_s, dict) else dict.fromkeys(step_s, around_s)
         self.began, self.under_way, self.jobs, self.cancelled = time.now, {}, [], {}
-        self.progress, self.stop_at = {}, math.inf
+        self.progress, self.stop_at, self.sent_s = {}, math.inf, {}
 
     def send(self, job):
         job.to_record()
@@ -51,6 +52,8 @@ class ScriptedCentres(Centres):
         done = self.time.now + (NOTICE_S if code else computing + self.around_s[job.centre] * bool(steps))
         self.under_way[job.unit] = (done, len(self.jobs), job, code, computing)
         self.jobs.append(job)
+        if job.kind.startswith("train_"):
+            self.sent_s.setdefault(job.centre, []).append(self.time.now - self.began)
 
     def receive(self, timeout_s=None):
         waiting = sorted(entry[:2] + (unit,) for unit, entry in self.under_way.items())
@@ -160,7 +163,25 @@ def test_nobody_waits_for_the_slowest_and_staleness_counts_updates(lab, share, t
     here = lab(A=12, B=12)
     shared = dm_gan(here, share, ScriptedCentres(time, {"A": 1.0, "B": 3.5}), updates=5, batches_per_job=1)
     found = [(r.centre, r.number, round(r.finished_s, 3), r.staleness) for r in shared.federations[0].rows]
-    assert found == [("A", 0, 1, 0), ("A", 1, 2, 0), ("A", 2, 3, 0), ("B", 0, 3.5, 3), ("A", 3, 4, 1)]
+    # The images of a job are made while the one before it is computed: it is an update older than it could be.
+    assert found == [("A", 0, 1, 0), ("A", 0, 2, 1), ("A", 1, 3, 1), ("B", 0, 3.5, 3), ("A", 2, 4, 2)]
+
+
+def test_the_next_job_is_sent_before_the_answer_is_worked_in(lab, share, time, monkeypatch):
+    """At the server a gradient takes a second, in which nobody's node may stand still."""
+    here = lab(A=12, B=12)
+    gradients_of = RemoteGenerator.gradients_of
+
+    def slow(*arguments):
+        time.now += 1.0
+        return gradients_of(*arguments)
+
+    monkeypatch.setattr(RemoteGenerator, "gradients_of", slow)
+    centres = ScriptedCentres(time, {"A": 3.0, "B": 3.0})
+    shared = dm_gan(here, share, centres, updates=8, batches_per_job=1)
+    assert not shared.problems
+    # Each of the two computes without a pause: 3 s a job, from the first to the last.
+    assert centres.sent_s["A"][:4] == [0.0, 3.0, 6.0, 9.0]
 
 
 # -- lost nodes and timeouts ---------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ import threading
 from pathlib import Path
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write `content` under a temporary name beside `path` and rename it onto `path`.
+
+    durable: whether it is on the disk afterwards; not needed where a reader has another way to see that a file is whole.
 
     The name of the temporary file holds the process and the thread, so two writers of one file do not mix their bytes;
     it starts with a dot, so no pattern of this package takes a left-over one for a finished file.
@@ -18,8 +20,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            # A rename may reach the disk before the bytes do: after a power cut the file would exist and be empty.
-            os.fsync(file.fileno())
+            if durable:
+                # A rename may reach the disk before the bytes do: after a power cut the file would exist and be empty.
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

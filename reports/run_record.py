@@ -193,7 +193,8 @@ class RunRecord:
         stored: dict[str, Any] = {"unit": unit, **info, "arrays": None}
         if arrays is not None:
             content = save_arrays({name: np.asarray(array, order="C") for name, array in arrays.items()})
-            write_bytes(self._arrays_path(unit), content)
+            # After a power cut they may be missing or cut off: their hash says so, and the unit counts as not finished.
+            write_bytes(self._arrays_path(unit), content, durable=False)
             stored["arrays"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         write_text(self._info_path(unit), _json(stored) + "\n")
 

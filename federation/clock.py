@@ -154,6 +154,10 @@ class Clock(ABC):
     def next(self, until_s: float = math.inf) -> Exchange[Arrival | None]:
         """The next job that ends; None when none ends before `until_s` (`now` is then that moment)."""
 
+    def flush(self) -> Exchange[None]:
+        """Hand over what was sent before the next `next()`, where that makes a difference; wait for nothing."""
+        yield from ()
+
     @property
     @abstractmethod
     def outstanding(self) -> int:
@@ -340,7 +344,6 @@ class RealClock(Clock):
         return Arrival(reply.centre, reply.unit, None if lost else reply, fate, sent.tag)
 
     def flush(self) -> Exchange[None]:
-        """Hand over what was sent, at once, and wait for nothing."""
         jobs, self._unsent = self._unsent, []
         yield Step(jobs)
 

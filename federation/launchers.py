@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
+
+from federation.errors import StudyError
+
+# With the flag of this name Flower would install whatever the bundle asks for.
+INSTALLING = "--allow-runtime-dependency-installation"
 
 
 def write_launchers(folder: Path, launchers: Mapping[str, str]) -> None:
@@ -43,6 +49,31 @@ def launcher_script(module: str) -> str:
     """A script that runs a module of this installation in this Python."""
     # -P: no module is looked for in the working directory.
     return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m {module} "$@"\n'
+
+
+def put_before(process: Any, gate: object, names: Sequence[str], side: str) -> None:
+    """Replace functions of a module of Flower's by a gate's methods of the same names.
+
+    Args:
+        process: the module that runs Flower's task process.
+        side: "client" or "server", for the message.
+
+    Raises:
+        StudyError: this version of Flower is built otherwise, and nothing would be checked.
+    """
+    missing = [name for name in names if not callable(getattr(process, name, None))]
+    if missing:
+        raise StudyError(
+            f"Flower's {side} process has no {' and no '.join(missing)} any more, so its bundles cannot be checked; "
+            "install a version of flwr that pyproject.toml allows"
+        )
+    for name in names:
+        setattr(process, name, getattr(gate, name))
+
+
+def without_installing(arguments: Sequence[str]) -> list[str]:
+    """A task process's arguments without `INSTALLING`."""
+    return [argument for argument in arguments if argument != INSTALLING]
 
 
 def _refusing(name: str) -> str:

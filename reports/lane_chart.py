@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from reports.pictures import RULE
+from reports.pictures import INK, RULE
+
+# Look of the mark of a job that a centre refused.
+REFUSED: dict[str, Any] = {
+    "marker": "s",
+    "markeredgecolor": INK,
+    "markerfacecolor": "white",
+    "markeredgewidth": 1,
+    "markersize": 4,
+}
 
 
 def time_unit(seconds: float) -> tuple[float, str]:

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from federation.errors import REFUSAL_CODES
-from reports.lane_chart import dress, time_unit
-from reports.pictures import COLOURS, GREY, INK, STYLE, WIDTH_IN, Picture, handles_above, picture
+from reports.lane_chart import REFUSED, dress, time_unit
+from reports.pictures import COLOURS, GREY, STYLE, WIDTH_IN, Picture, handles_above, picture
 from reports.quantities import share_text
 from reports.time_figures import FAILED
 from reports.timeline import Absence, NodeJob, computing_share, node_seconds, union
@@ -20,13 +20,7 @@ from reports.timeline import Absence, NodeJob, computing_share, node_seconds, un
 _COMPUTING, _WAITING = COLOURS[0], "#F2C68A"
 # Look of the mark of each end that is not an answer.
 _MARKS: dict[str, dict[str, Any]] = {
-    "refused": {
-        "marker": "s",
-        "markeredgecolor": INK,
-        "markerfacecolor": "white",
-        "markeredgewidth": 1,
-        "markersize": 4,
-    },
+    "refused": REFUSED,
     "failed": {"marker": "x", "color": FAILED, "markeredgewidth": 1.4, "markersize": 5.5},
 }
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reports.lane_chart import dress, time_unit
+from reports.lane_chart import REFUSED, dress, time_unit
 from reports.pictures import COLOURS, GREY, INK, STYLE, WIDTH_IN, Picture, handles_above, picture
 from reports.simulated_time import CentreTime, SimulatedJob, Simulation, covered_share
 
@@ -39,13 +39,7 @@ _MARKS: dict[str, dict[str, Any]] = {
         "markersize": 4,
     },
     "outage": {"marker": "v", "color": INK, "markeredgewidth": 0},
-    "refused": {
-        "marker": "s",
-        "markeredgecolor": INK,
-        "markerfacecolor": "white",
-        "markeredgewidth": 1,
-        "markersize": 4,
-    },
+    "refused": REFUSED,
     _STATE_LOST: {"marker": "*", "color": "#009E73", "markeredgewidth": 0, "markersize": 8},
 }
 

@@ -17,10 +17,9 @@ from flwr.supercore.utils import get_flwr_home
 from flwr.superlink.cli import flwr_serverapp
 
 from federation.bundle import BundleError, differences, digest_of, own_bundle, own_checkout, own_digest, read_bundle
-from federation.errors import StudyError
+from federation.launchers import put_before, without_installing
 
 log = logging.getLogger("flwr")
-_INSTALLING = "--allow-runtime-dependency-installation"
 _REPLACED = ("install_from_fab", "get_project_dir")
 process: Any = importlib.import_module("flwr.superlink.runtime.run_serverapp")
 
@@ -63,19 +62,12 @@ def guard(gate: Gate) -> None:
     Raises:
         StudyError: this version of Flower is built otherwise, and nothing would be checked.
     """
-    missing = [name for name in _REPLACED if not callable(getattr(process, name, None))]
-    if missing:
-        raise StudyError(
-            f"Flower's server process has no {' and no '.join(missing)} any more, so its bundles cannot be checked; "
-            "install a version of flwr that pyproject.toml allows"
-        )
-    for name in _REPLACED:
-        setattr(process, name, getattr(gate, name))
+    put_before(process, gate, _REPLACED, "server")
 
 
 def main() -> None:
     """Entry point in the place of `flwr-serverapp`; the arguments are those of Flower's own program."""
-    sys.argv = [sys.argv[0], *(argument for argument in sys.argv[1:] if argument != _INSTALLING)]
+    sys.argv = without_installing(sys.argv)
     guard(Gate(own_checkout(), get_flwr_home() / "own_bundle.json"))
     flwr_serverapp()
 

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from federation.centres import Centres
-from federation.clock import Arrival, Clock, Fate, RealClock
+from federation.clock import Arrival, Clock, Fate
 from federation.exchange import Exchange
 from federation.job import MAX_BYTES, Job, Reply
 from federation.transport import Transport, decode, encode, encode_noting_error
@@ -377,7 +377,7 @@ class DmGAN(Strategy):
         while self._done.update < settings.updates:
             for name in self._take_idle():
                 self._send(name)
-            if isinstance(self._clock, RealClock) and not settings.lock_step and settings.exchange == "images":
+            if self._clock.real and not settings.lock_step and settings.exchange == "images":
                 yield from self._clock.flush()
                 self._prepare()
             contributions = yield from self._collect()
@@ -537,7 +537,7 @@ class DmGAN(Strategy):
                 until = math.inf
                 continue
             contribution = self._judge(arrival)
-            if isinstance(clock, RealClock) and self._can_go_on(arrival.centre):
+            if clock.real and self._can_go_on(arrival.centre):
                 self._done.idle.remove(arrival.centre)
                 self._send(arrival.centre)
                 yield from clock.flush()  # before its answer is worked into the generator

@@ -26,6 +26,7 @@ from clients.supernode import CENTRE_FILE, SuperNode
 from federation import bundle
 from federation.errors import StudyError
 from federation.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
+from federation.launchers import INSTALLING
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -321,7 +322,7 @@ def test_the_launcher_does_not_start_without_the_centres_settings():
 
 def test_dependencies_of_a_bundle_are_never_installed(file, monkeypatch):
     seen = []
-    monkeypatch.setattr(sys, "argv", ["flwr-clientapp", "--token", "x", launcher._INSTALLING, "--insecure"])
+    monkeypatch.setattr(sys, "argv", ["flwr-clientapp", "--token", "x", INSTALLING, "--insecure"])
     settings = file()
     monkeypatch.setenv(CENTRE_FILE, str(settings.workspace.parent / "centre.yaml"))
     for name in launcher._REPLACED:

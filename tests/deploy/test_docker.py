@@ -180,21 +180,34 @@ def simulated(compose, tmp_path_factory):
     return run
 
 
-def test_a_study_over_three_nodes_gives_the_generators_of_a_simulation(compose, scenario, simulated, tmp_path):
+@pytest.fixture
+def ends_like_its_simulation(simulated, tmp_path):
+    """Function: wait for the end of a run under `tmp_path / "run"`, and compare its table with that of the simulation."""
+
+    def check(process, file):
+        status, out = finish(process)
+        assert status == 0, out[-3000:]
+        expected = simulated(file)
+        assert (tmp_path / "run" / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
+        return out, expected
+
+    return check
+
+
+def test_a_study_over_three_nodes_gives_the_generators_of_a_simulation(
+    compose, scenario, ends_like_its_simulation, tmp_path
+):
     file = scenario()
-    status, out = finish(compose.run(file, tmp_path / "run"))
-    assert status == 0, out[-3000:]
+    out, expected = ends_like_its_simulation(compose.run(file, tmp_path / "run"), file)
     assert "report.html" in out and (tmp_path / "run" / "report.html").exists()
-    expected = simulated(file)
     assert generators(tmp_path / "run") == generators(expected) != {}
-    assert (tmp_path / "run" / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
     # Each hospital's own record of what left it.
     status, log = compose.inside("node-b", "polycentre", "centre", "log", "/etc/polycentre/centre.yaml")
     assert status == 0 and "train_generator" in log
 
 
 @pytest.mark.parametrize("kind", ["survey", "train_generator", "train_round", "learn"])
-def test_a_node_is_killed_in_each_phase_and_comes_back(kind, compose, scenario, simulated, tmp_path):
+def test_a_node_is_killed_in_each_phase_and_comes_back(kind, compose, scenario, ends_like_its_simulation, tmp_path):
     file = scenario(steps=400, local=150)
     process = compose.run(file, tmp_path / "run")
     centre = {"train_generator": "B", "learn": "A"}.get(kind, "C")
@@ -202,13 +215,10 @@ def test_a_node_is_killed_in_each_phase_and_comes_back(kind, compose, scenario, 
     wait_for(process, tmp_path / "run", at_work(centre, kind), f"{centre} was asked for {kind}")
     compose.docker("kill", compose.container(service))
     compose("start", service)
-    status, out = finish(process)
-    assert status == 0, out[-3000:]
-    expected = simulated(file)
-    assert (tmp_path / "run" / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
+    ends_like_its_simulation(process, file)
 
 
-def test_the_superlink_is_killed_and_the_run_resumed(compose, scenario, simulated, tmp_path):
+def test_the_superlink_is_killed_and_the_run_resumed(compose, scenario, ends_like_its_simulation, tmp_path):
     file = scenario(steps=400, local=150)
     process = compose.run(file, tmp_path / "run")
     wait_for(process, tmp_path / "run", at_work("B", "train_generator"), "B was training")
@@ -219,16 +229,13 @@ def test_the_superlink_is_killed_and_the_run_resumed(compose, scenario, simulate
     status, out = finish(process)
     assert status == 1 and "--resume" in out, out[-3000:]
     compose.wait_for_nodes(3)
-    status, out = finish(compose.run(file, tmp_path / "run", "--resume"))
-    assert status == 0, out[-3000:]
+    ends_like_its_simulation(compose.run(file, tmp_path / "run", "--resume"), file)
     events = RunRecord.open(tmp_path / "run").events()
     done = [e["unit"] for e in events if e["event"] == "unit_finished" and not e["cached"] and e["kind"] != "survey"]
     assert len(done) == len(set(done)) and before, "what was finished is not done again"
-    expected = simulated(file)
-    assert (tmp_path / "run" / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
 
 
-def test_a_hospitals_line_is_cut_and_healed(compose, scenario, simulated, tmp_path):
+def test_a_hospitals_line_is_cut_and_healed(compose, scenario, ends_like_its_simulation, tmp_path):
     file = scenario(steps=400, local=150)
     process = compose.run(file, tmp_path / "run")
     wait_for(process, tmp_path / "run", at_work("B", "train_generator"), "B was training")
@@ -236,13 +243,10 @@ def test_a_hospitals_line_is_cut_and_healed(compose, scenario, simulated, tmp_pa
     compose.docker("network", "disconnect", network, compose.container("node-b"))
     time.sleep(20)
     compose.docker("network", "connect", network, compose.container("node-b"))
-    status, out = finish(process)
-    assert status == 0, out[-3000:]
-    expected = simulated(file)
-    assert (tmp_path / "run" / "results.csv").read_bytes() == (expected / "results.csv").read_bytes()
+    ends_like_its_simulation(process, file)
 
 
-def test_a_slow_and_lossy_line_only_takes_longer(compose, scenario, simulated, tmp_path):
+def test_a_slow_and_lossy_line_only_takes_longer(compose, scenario, ends_like_its_simulation, tmp_path):
     """Half a second there and back, 2 Mbit/s, 1 % of the packets lost, at B."""
     index = compose.inside("node-b", "cat", "/sys/class/net/eth0/iflink")[1].strip()
     links = [f.parent.name for f in Path("/sys/class/net").glob("*/ifindex") if f.read_text().strip() == index]
@@ -252,9 +256,7 @@ def test_a_slow_and_lossy_line_only_takes_longer(compose, scenario, simulated, t
         pytest.skip(f"this machine cannot slow a line down ({out.strip()[:100]})")
     try:
         file = scenario()
-        status, out = finish(compose.run(file, tmp_path / "run"))
-        assert status == 0, out[-3000:]
-        assert (tmp_path / "run" / "results.csv").read_bytes() == (simulated(file) / "results.csv").read_bytes()
+        ends_like_its_simulation(compose.run(file, tmp_path / "run"), file)
     finally:
         compose.host("tc", "qdisc", "del", "dev", *links, "root")
 

@@ -35,6 +35,9 @@ def write(file: Path, seed: int) -> None:
     y, x = np.mgrid[0 : SHAPE[0], 0 : SHAPE[1]]
     body = np.hypot((y - SHAPE[0] / 2) / (0.45 * SHAPE[0]), x / (0.7 * SHAPE[1])) < 1
     pixels = np.where(body, rng.integers(8000, 40000, SHAPE), 200).astype(np.uint16)
+    inverted = bool(seed % 2)
+    if inverted:  # around the middle of the window: it is shown as the others are
+        pixels = 48000 - pixels
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = DigitalMammographyXRayImageStorageForPresentation
@@ -44,7 +47,7 @@ def write(file: Path, seed: int) -> None:
     image.Rows, image.Columns = SHAPE
     image.SamplesPerPixel, image.PixelRepresentation = 1, 0
     image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
-    image.PhotometricInterpretation = "MONOCHROME1" if seed % 2 else "MONOCHROME2"
+    image.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
     image.WindowCenter, image.WindowWidth = 24000, 40000
     image.PixelSpacing = [0.07, 0.07]
     image.PixelData = pixels.tobytes()

@@ -9,17 +9,16 @@ OPENING = 2  # samples: labels and markers that touch the body by a thinner brid
 
 
 def body_mask(grey: np.ndarray) -> np.ndarray:
-    """bool, like `grey`: the largest bright area on a dark ground, its holes filled.
+    """bool, like `grey`, uint8: the largest bright area on a dark ground, its holes filled.
 
     The threshold is Otsu's on the square root of the brightness, which spreads the dark end where skin and background
     meet. An opening first cuts off labels and markers that touch the body by a thin bridge.
     """
-    bright = np.sqrt(np.clip(grey, 0, None))
-    areas, count = ndimage.label(_opened(bright > _otsu(bright)))
+    areas, count = ndimage.label(_opened(grey > _otsu(np.bincount(grey.ravel(), minlength=256))))
     if not count:
         return np.zeros_like(grey, dtype=bool)
-    sizes = np.bincount(areas.ravel())[1:]
-    return _filled(areas == 1 + int(sizes.argmax()))
+    largest = 1 + int(np.bincount(areas.ravel())[1:].argmax()) if count > 1 else 1
+    return _filled(areas == largest)
 
 
 def _opened(mask: np.ndarray) -> np.ndarray:
@@ -50,15 +49,19 @@ def _filled(mask: np.ndarray) -> np.ndarray:
     for edge in (areas[0], areas[-1], areas[:, 0], areas[:, -1]):
         outside[edge] = True
     outside[0] = False  # the mask itself
-    return ~outside[areas]
+    return np.take(~outside, areas, mode="clip")  # all areas exist: not checked one by one
 
 
-def _otsu(values: np.ndarray) -> float:
-    """Threshold that maximises the variance between the two classes (Otsu 1979), on 128 bins."""
-    counts, edges = np.histogram(values, bins=128)
-    middle = (edges[1:] + edges[:-1]) / 2
+def _otsu(counts: np.ndarray) -> int:
+    """Darker class's last grey value, which maximises the variance between the two classes (Otsu 1979) of square roots.
+
+    counts: of each grey value 0 .. 255.
+    """
     below = counts.cumsum()
-    mass = (counts * middle).cumsum()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = (mass[-1] * below / below[-1] - mass) ** 2 / (below * (below[-1] - below))
-    return float(middle[int(np.nanargmax(between[:-1]))]) if np.isfinite(between[:-1]).any() else float(edges[0])
+    above = below[-1] - below
+    mass = (counts * np.sqrt(np.arange(256))).cumsum()
+    split = np.flatnonzero((below > 0) & (above > 0))  # grey values that leave something on both sides
+    if not len(split):
+        return int(counts.argmax())
+    between = (mass[-1] * below[split] / below[-1] - mass[split]) ** 2 / (below[split] * above[split])
+    return int(split[between.argmax()])

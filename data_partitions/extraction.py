@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import TypeVar
 
 import numpy as np
@@ -36,8 +38,31 @@ from data_partitions.streams import rank, stream
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-WORKERS = min(4, len(os.sched_getaffinity(0)))  # that open images; each holds one, up to tens of megabytes
+Opened = Iterator[tuple[Exam, tuple[Image, TissueMap]]]
+WORKERS = min(4, len(os.sched_getaffinity(0)))  # that open images, this thread among them
+AHEAD = WORKERS + 2  # images that are opened before they are cut; each holds up to tens of megabytes
 NOWHERE = 3  # times that the healthy images are gone through before the boxes that found no place are given up
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one split is made of.
+
+    wanted: exams with lesions of the task's, `lesions` in all. healthy: number of boxes. candidates: exams for them, in
+    order. sites: those that the source proposes; where there are none, places are drawn.
+    """
+
+    split: str
+    wanted: list[Exam]
+    lesions: int
+    healthy: int
+    candidates: list[Exam]
+    sites: list[tuple[Exam, list[Lesion]]]
+
+    @property
+    def opened(self) -> list[Exam]:
+        """Exams in the order in which they are certainly opened."""
+        return [*self.wanted, *([exam for exam, _ in self.sites] or self.candidates[: self.healthy])]
 
 
 class Extraction:
@@ -59,15 +84,18 @@ class Extraction:
     def run(self, rule: SplitRule) -> tuple[np.ndarray, pd.DataFrame, dict[str, int]]:
         """pixels uint8 (n, channels, size, size), table with COLUMNS, and the number given to each patient."""
         splits = patient_splits(self.cohort, self.task, rule, self.seed)
-        with ThreadPoolExecutor(WORKERS) as self.pool:  # decoders and arithmetic release the interpreter's lock
+        with ThreadPoolExecutor(
+            max(1, WORKERS - 1)
+        ) as self.pool:  # decoders and arithmetic release the interpreter's lock
             if self.task.whole_image:
                 self._whole_images(splits)
             else:
-                lesions = sum(self.task.wants(lesion) for exam in self.exams for lesion in exam.lesions)
-                healthy = self.task.healthy_per_lesion if self.task.label == "lesion" else 0
-                self.expected = round(lesions * (1 + healthy))
-                for split in SPLITS:
-                    self._boxes_of([exam for exam in self.exams if splits[exam.patient] == split], split)
+                plans = [self._plan(split, [e for e in self.exams if splits[e.patient] == split]) for split in SPLITS]
+                self.expected = sum(plan.lesions + plan.healthy for plan in plans)
+                # In one row: at the end of a split the images of the next are opened already.
+                with closing(self._ahead(self._open, [exam for plan in plans for exam in plan.opened])) as opened:
+                    for plan in plans:
+                        self._boxes_of(plan, opened)
         patients = sorted({exam.patient for exam in self.exams}, key=lambda patient: rank(self.seed, "code", patient))
         codes = {patient: number for number, patient in enumerate(patients)}
         table = pd.DataFrame(self.rows, columns=list(COLUMNS))
@@ -86,41 +114,45 @@ class Extraction:
                 crops = [square_around_body(body, exam.shape, rng) for _ in range(self.task.crops)]
             self._store(exam, image, split, label, crops, square, None, float("nan"))
 
-    def _boxes_of(self, exams: list[Exam], split: str) -> None:
-        """Boxes of one split: around its lesions first, then as many healthy ones as they call for, made like them."""
-        models: list[tuple[int, Place]] = []  # side in pixels and place of each lesion's square
+    def _plan(self, split: str, exams: list[Exam]) -> _Plan:
         wanted = [exam for exam in exams if any(self.task.wants(lesion) for lesion in exam.lesions)]
-        for exam, (image, tissue) in self._ahead(self._open, wanted):
-            for lesion in exam.lesions:
-                if self.task.wants(lesion):
-                    models.append(self._around(exam, image, tissue, lesion, split))
-        if self.task.label == "malignancy":
-            return
-        count = round(self.task.healthy_per_lesion * len(models))
-        healthy = [exam for exam in exams if not exam.lesions and exam.usable_as_healthy]
+        lesions = sum(self.task.wants(lesion) for exam in wanted for lesion in exam.lesions)
+        count = round(self.task.healthy_per_lesion * lesions) if self.task.label == "lesion" else 0
+        healthy = [exam for exam in exams if not exam.lesions and exam.usable_as_healthy] if count else []
         # Both views of a breast stay together: what they share is worked out once.
         healthy.sort(key=lambda exam: (rank(self.seed, "healthy", exam.patient, exam.laterality), exam.name))
-        before = self.boxes
         proposed = [(exam, site) for exam in healthy for site in exam.healthy_sites or () if self._of_kind(site)]
-        by_exam = [(exam, [site for _, site in pairs]) for exam, pairs in groupby(proposed[:count], key=lambda p: p[0])]
-        for (exam, sites), (image, tissue) in self._ahead(lambda pair: self._open(pair[0]), by_exam):
-            for site in sites:
-                self._around(exam, image, tissue, site, split, healthy=True)
-        if not proposed:
-            self._draw_healthy(healthy, models, count, split)
-        self.missing += count - (self.boxes - before)
+        sites = [(exam, [site for _, site in pairs]) for exam, pairs in groupby(proposed[:count], key=lambda p: p[0])]
+        return _Plan(split, wanted, lesions, count, healthy, sites)
 
-    def _draw_healthy(self, healthy: list[Exam], models: list[tuple[int, Place]], count: int, split: str) -> None:
-        """`count` squares in the healthy images, each of the size and place of the next lesion's square."""
-        waiting = [models[i % len(models)] for i in range(count)] if models else []
+    def _boxes_of(self, plan: _Plan, opened: Opened) -> None:
+        """Boxes of one split: around its lesions first, then as many healthy ones as they call for, made like them."""
+        models: list[tuple[int, Place]] = []  # side in pixels and place of each lesion's square
+        for exam, (image, tissue) in islice(opened, len(plan.wanted)):
+            for lesion in exam.lesions:
+                if self.task.wants(lesion):
+                    models.append(self._around(exam, image, tissue, lesion, plan.split))
+        before = self.boxes
+        for _, sites in plan.sites:
+            exam, (image, tissue) = next(opened)
+            for site in sites:
+                self._around(exam, image, tissue, site, plan.split, healthy=True)
+        if not plan.sites:
+            self._draw_healthy(plan, models, opened)
+        self.missing += plan.healthy - (self.boxes - before)
+
+    def _draw_healthy(self, plan: _Plan, models: list[tuple[int, Place]], opened: Opened) -> None:
+        """Squares in the healthy images, each of the size and place of the next lesion's square."""
+        split, waiting = plan.split, [models[i % len(models)] for i in range(plan.healthy)]
         taken: dict[str, list[Box]] = {}
-        visits = NOWHERE * max(1, -(-count // max(1, len(healthy))))
+        visits = NOWHERE * max(1, -(-plan.healthy // max(1, len(plan.candidates))))
         for visit in range(visits):
-            left = healthy
+            left = plan.candidates
             while waiting and left:
                 # Each image takes one square, so that none of these is opened in vain.
                 now, left = left[: len(waiting)], left[len(waiting) :]
-                for exam, (image, tissue) in self._ahead(self._open, now):
+                first = visit == 0 and now[0] is plan.candidates[0]
+                for exam, (image, tissue) in islice(opened, len(now)) if first else self._ahead(self._open, now):
                     side, like = waiting.pop(0)
                     rng = stream(self.seed, "healthy place", exam.name, visit)
                     others = taken.setdefault(exam.name, [])
@@ -183,17 +215,27 @@ class Extraction:
     def _of_kind(self, site: Lesion) -> bool:
         return self.task.lesions in ("all", site.kind)
 
-    def _ahead(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-        """(item, work(item)) in order; at most WORKERS results wait."""
+    def _ahead(
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Generator[tuple[Item, Result], None, None]:
+        """(item, work(item)) in order; at most AHEAD wait. This thread works too, instead of waiting."""
+        left = iter(items)
         waiting: deque[tuple[Item, Future[Result]]] = deque()
+
+        def submit() -> None:
+            waiting.extend((item, self.pool.submit(work, item)) for item in islice(left, AHEAD - len(waiting)))
+
         try:
-            for item in items:
-                waiting.append((item, self.pool.submit(work, item)))
-                if len(waiting) > WORKERS:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
+            submit()
             while waiting:
+                for place in range(len(waiting)):
+                    if waiting[0][1].done():
+                        break
+                    item, future = waiting[place]
+                    if future.cancel():
+                        waiting[place] = item, _done(work, item)
                 first, future = waiting.popleft()
+                submit()
                 yield first, future.result()
         finally:  # after an error nothing more is opened
             for _, future in waiting:
@@ -212,6 +254,16 @@ class Extraction:
     def _open(self, exam: Exam) -> tuple[Image, TissueMap]:
         image = exam.open()
         return image, TissueMap(image.tissue(TISSUE_STEP), TISSUE_STEP)
+
+
+def _done(work: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """work(item), done in this thread."""
+    future: Future[Result] = Future()
+    try:
+        future.set_result(work(item))
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) -> dict[str, str]:

@@ -190,4 +190,4 @@ class DecodedImage:
         if not self.dark_background:
             return np.ones((-(-height // step), -(-width // step)), dtype=bool)
         picture = PillowImage.fromarray(self.pixels[..., 0] if self.pixels.shape[2] == 1 else self.pixels).convert("L")
-        return body_mask(np.asarray(picture.reduce(step), dtype=np.float32))
+        return body_mask(np.asarray(picture.reduce(step)))

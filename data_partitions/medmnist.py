@@ -122,7 +122,7 @@ class ArrayImage:
         return self.pixels[box.top : box.bottom, box.left : box.right]
 
     def tissue(self, step: int) -> np.ndarray:
-        sampled = self.pixels[::step, ::step].mean(axis=2)
+        sampled = np.rint(self.pixels[::step, ::step].mean(axis=2)).astype(np.uint8)
         return body_mask(sampled) if self.dark_background else np.ones(sampled.shape, dtype=bool)
 
 

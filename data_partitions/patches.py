@@ -183,7 +183,8 @@ class TissueMap:
             self.left, self.width = columns[0] * step, (columns[-1] + 1 - columns[0]) * step
             # The chest wall is the side on which more of the body lies.
             middle = (columns[0] + columns[-1] + 1) // 2
-            self.wall_is_left = mask[:, :middle].sum() >= mask[:, middle:].sum()
+            left = self.sums[-1, middle]
+            self.wall_is_left = left >= self.sums[-1, -1] - left
 
     @property
     def box(self) -> Box:

@@ -294,7 +294,7 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path):
 
 
 def test_body_is_the_largest_bright_area_without_labels_beside_it():
-    grey = np.full((120, 100), 4.0)
+    grey = np.full((120, 100), 4, np.uint8)
     y, x = np.mgrid[0:120, 0:100]
     breast = np.hypot((y - 60) / 50, x / 60) < 1
     grey[breast] = 90

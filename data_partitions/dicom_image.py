@@ -25,7 +25,7 @@ from data_partitions.body import body_mask
 from data_partitions.dicom import BadDicom
 from data_partitions.exams import Box
 
-BAND = 128  # rows at a time: their values stay in a core's cache, and threads seldom wait for each other
+BAND = 32  # rows at a time: their values stay in a core's cache
 SAMPLED = 16  # rows that tell images apart at first
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 

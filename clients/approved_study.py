@@ -23,11 +23,12 @@ import yaml
 
 from clients.node import Refusal
 from federation.job import Job, canonical_json
+from scenarios.arms import FedAvgClassifierArm
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.plan import Cell, Plan
-from scenarios.scenario import FedAvgClassifierArm, Scenario
+from scenarios.scenario import Scenario
 from strategies.delivery import Delivery
-from strategies.dm_gan import LARGEST_JOB
+from strategies.dm_gan_jobs import LARGEST_JOB
 from strategies.rounds import RoundSettings
 
 _Check = Callable[[Mapping[str, Any]], bool]

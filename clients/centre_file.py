@@ -29,7 +29,7 @@ from pydantic import (
 
 from data_partitions import SOURCES
 
-# All of `scenarios.scenario.ARMS` but those in which real patches leave a centre.
+# All of `scenarios.arms.ARMS` but those in which real patches leave a centre.
 STRATEGIES = ("local", "one_shot", "fedavg_gan", "cyclic", "dm_gan", "md_gan", "fedavg_classifier")
 POOLING = ("pooled", "pooled_gan")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]

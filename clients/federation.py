@@ -16,7 +16,7 @@ from data_partitions.streams import rank
 from federation.job import Job, plain_name
 from federation.transport import decode, encode_noting_error, relative_error
 from models import GeneratorSpec, PatchArrays
-from strategies import dm_gan, fedavg_gan, fidelity
+from strategies import fedavg_gan, fidelity, remote_discriminator
 from strategies.rounds import GLOBAL, LOCAL
 
 Answer = tuple[dict, dict[str, np.ndarray]]
@@ -91,20 +91,20 @@ def train_discriminator(node: Node, job: Job) -> Answer:
     own = used_patches(node, body, spec.conditional)
 
     def work(state: State) -> tuple[Answer, State]:
-        ours = {n: a for n, a in job.arrays.items() if n.startswith(dm_gan.DISCRIMINATOR)}
+        ours = {n: a for n, a in job.arrays.items() if n.startswith(remote_discriminator.DISCRIMINATOR)}
         received = decode({n: a for n, a in job.arrays.items() if n not in ours}, body["transport"]) | ours
-        gradients, kept, discriminator, facts = dm_gan.train_discriminator(
+        gradients, kept, discriminator, facts = remote_discriminator.train_discriminator(
             spec, as_arrays(own), received, state, exchange=body["exchange"],
-            rules=dm_gan.GradientRules(**body["gradients"]), build_seed=body["build_seed"], seed=body["seed"],
+            rules=remote_discriminator.GradientRules(**body["gradients"]), build_seed=body["build_seed"], seed=body["seed"],
             from_step=body["from_step"], batches=body["batches"], device=compute["device"],
             precision=compute["precision"],
             noise_seed=secrets.randbits(62) if node.deployed else None, on_progress=node.progress(job.unit, job.label),
         )  # fmt: skip
-        arrays = dm_gan.encode_gradients(gradients, body["transport"])
-        back = dm_gan.decode_gradients(arrays, body["transport"])
+        arrays = remote_discriminator.encode_gradients(gradients, body["transport"])
+        back = remote_discriminator.decode_gradients(arrays, body["transport"])
         reply = facts | {"transport_error": relative_error(gradients, back)} | introduction(node, body, own)
         if body["send_discriminator"]:
-            arrays |= {dm_gan.DISCRIMINATOR + name: array for name, array in discriminator.items()}
+            arrays |= {remote_discriminator.DISCRIMINATOR + name: array for name, array in discriminator.items()}
         return (reply, arrays), kept
 
     return remembered(node, job, work)

@@ -7,11 +7,13 @@ that results never lie on a machine between the hospitals, and a run folder is w
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import yaml
 
@@ -94,13 +96,16 @@ class Operator:
         self.flwr = FlowerCommand(self._processes, place.address, place.root_certificate, self.log_file)
         self._process: subprocess.Popen[bytes] | None = None
         self._run_id = ""
+        self._secret: BinaryIO | None = None  # locked while this operator is at work
 
     def start(self) -> str:
         """Start to wait for runs; returns a note on this machine's clock, empty when it is right.
 
         Raises:
-            StudyError: the SuperLink does not answer, or with another certificate.
+            StudyError: the SuperLink does not answer, or with another certificate; with status 2, another run is at work on
+                this deployment.
         """
+        self._lock()
         found = ask(self._place.address, self._place.root_certificate)
         if found.problem:
             raise StudyError(found.problem)
@@ -115,6 +120,19 @@ class Operator:
         ]  # fmt: skip
         self._process = self._processes.start(command, self.log_file, environment={"PATH": path})
         return clock_problem(found.clock_offset_s)
+
+    def _lock(self) -> None:
+        """Each SuperExec takes whatever run the SuperLink has: with two of them, ending one run would end the other."""
+        secret = self._place.operator_secret.open("rb")
+        try:
+            fcntl.flock(secret, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process: gone with it, however it ends
+        except BlockingIOError:
+            secret.close()
+            raise StudyError(
+                f"another run is at work on the SuperLink at {self._place.address}; wait for its end, or end it with Ctrl-C",
+                2,
+            ) from None
+        self._secret = secret
 
     def submit(self, run_config: Mapping[str, str | bool | int | float]) -> str:
         """Hand the app to the SuperLink; returns Flower's run id."""
@@ -143,3 +161,5 @@ class Operator:
             if self._run_id and not self.status(self._run_id)[0].startswith("finished"):
                 self.flwr.stop_run(self._run_id)
         self._processes.stop()
+        if self._secret is not None:
+            self._secret.close()

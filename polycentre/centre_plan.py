@@ -18,11 +18,12 @@ from federation.errors import StudyError
 from federation.job import IDENTIFY
 from federation.units import scenario_digest
 from reports.kinds import kind_name
+from scenarios.arms import FedAvgClassifierArm
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml
-from scenarios.scenario import FedAvgClassifierArm, Scenario
+from scenarios.scenario import Scenario
 
 _RISKS = {
     "model": "what a model learned from patients",

@@ -26,7 +26,8 @@ from reports.pictures import png
 from reports.samples import grid_png
 from scenarios import reader
 from scenarios.plan import Plan
-from scenarios.scenario import Scenario, Task
+from scenarios.scenario import Scenario
+from scenarios.sections import Task
 from server.app import default_cache
 
 TINY_VALIDATION = 20  # boxes; below, the best epoch is chosen by chance

@@ -11,11 +11,12 @@ from rich.table import Table
 
 from data_partitions import DealtSource
 from federation.units import scenario_digest
+from scenarios.arms import GenerativeArm, LocalArm
 from scenarios.federations import federations, remote_trainings
 from scenarios.messages import Expected, expected_messages, generator_bytes
 from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml, shipped
-from scenarios.scenario import GenerativeArm, LocalArm, Scenario, listed
+from scenarios.scenario import Scenario, listed
 
 # More centres (or generators) than this are shown together where they are alike.
 _MANY = 12

@@ -26,7 +26,8 @@ from reports.refusals import real_failures, refusals
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
 from scenarios import reader
-from scenarios.scenario import PooledArm, PooledGANArm, Scenario
+from scenarios.arms import PooledArm, PooledGANArm
+from scenarios.scenario import Scenario
 from server.app import begin, default_cache, refuse_pooling
 from server.environment import describe, usable_cpus
 

@@ -6,21 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from federation.units import derive_seed
+from scenarios.arms import CyclicArm, DmGANArm, FedAvgClassifierArm, FedAvgGANArm, GenerativeArm, MdGANArm, PooledGANArm
 from scenarios.plan import Cell, Plan, probe_key
-from scenarios.scenario import (
-    CyclicArm,
-    DmGANArm,
-    FedAvgClassifierArm,
-    FedAvgGANArm,
-    GenerativeArm,
-    MdGANArm,
-    PooledGANArm,
-    Scenario,
-)
-from strategies.dm_gan import DmGANPlan, DmGANSettings, GradientRules
+from scenarios.scenario import Scenario
+from strategies.dm_gan import DmGANPlan, DmGANSettings
 from strategies.fedavg_classifier import ClassifierFederation
 from strategies.fedavg_gan import Federation, LocalRules
 from strategies.fidelity import Fidelity
+from strategies.remote_discriminator import GradientRules
 from strategies.rounds import Member, RoundSettings
 
 Series = Literal["federation", "alone", "central"]

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from models import GENERATIVE_MODELS, GenerativeTraining
-from scenarios.scenario import LONGEST_NAME, Centre, Generator
+from scenarios.sections import LONGEST_NAME, Centre, Generator
 
 # More is a slip of the finger: every member is at least one job with messages of its own.
 LARGEST_GROUP = 10_000

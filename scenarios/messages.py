@@ -17,10 +17,11 @@ from metrics.feature_spaces import FEATURE_SPACES
 from models import ClassifierSpec, GeneratorSpec
 from models.federated_parts import averaged_state
 from models.shapes_only import shapes_only
+from scenarios.arms import FedAvgClassifierArm
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.plan import Plan
-from scenarios.scenario import FedAvgClassifierArm
-from strategies.dm_gan import DmGANPlan, job_bytes, repeats_of
+from strategies.dm_gan import DmGANPlan
+from strategies.dm_gan_jobs import job_bytes, repeats_of
 from strategies.fedavg_classifier import ClassifierFederation
 from strategies.fidelity import PREVIEW, Fidelity
 from strategies.remote_generator import build_gan

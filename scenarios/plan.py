@@ -13,21 +13,11 @@ from federation.clock import Availability
 from federation.units import derive_seed
 from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
 from models.shapes_only import shapes_only
-from scenarios.scenario import (
-    ClassifierChoice,
-    DmGANArm,
-    FedAvgClassifierArm,
-    GenerativeArm,
-    Generator,
-    LocalArm,
-    MdGANArm,
-    OneShotArm,
-    PooledArm,
-    Scenario,
-    Task,
-)
+from scenarios.arms import DmGANArm, FedAvgClassifierArm, GenerativeArm, LocalArm, MdGANArm, OneShotArm, PooledArm
+from scenarios.scenario import Scenario
+from scenarios.sections import ClassifierChoice, Generator, Task
 from strategies.delivery import Delivery, portions
-from strategies.dm_gan import job_problem
+from strategies.dm_gan_jobs import job_problem
 from strategies.one_shot import Order
 from strategies.pooled import Transfer
 from strategies.strategy import Generated

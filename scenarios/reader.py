@@ -14,10 +14,24 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from data_partitions import SOURCES
+from data_partitions import SOURCES, SplitRule
+from models import ClassifierTraining
+from scenarios.arms import ARMS, FidelityChoice, GenerativeArm
 from scenarios.groups import GroupError, merge_alike, write_out_groups
 from scenarios.plan import file_problems, model_problems
-from scenarios.scenario import ARMS, GenerativeArm, Generator, Scenario
+from scenarios.scenario import Compute, Scenario
+from scenarios.sections import (
+    Centre,
+    ClassifierChoice,
+    Generator,
+    Outage,
+    Partition,
+    Schedule,
+    SimulatedAvailability,
+    SimulatedClock,
+    Study,
+    Task,
+)
 
 SHIPPED = Path(__file__).parent
 DEFAULT = "demo"
@@ -250,19 +264,17 @@ def _is_tag(location: tuple[Any, ...], place: int) -> bool:
 
 def _known_keys(location: tuple[Any, ...]) -> str:
     """The keys that may stand where an unknown one was found."""
-    from scenarios import scenario as schema
-
     sections: dict[str, Any] = {
-        "partition": schema.Partition,
-        "study": schema.Study,
-        "compute": schema.Compute,
-        "split": schema.SplitRule,
-        "task": schema.Task,
-        "tasks": schema.Task,
-        "clock": schema.SimulatedClock,
-        "availability": schema.SimulatedAvailability,
-        "outages": schema.Outage,
-        "fidelity": schema.FidelityChoice,
+        "partition": Partition,
+        "study": Study,
+        "compute": Compute,
+        "split": SplitRule,
+        "task": Task,
+        "tasks": Task,
+        "clock": SimulatedClock,
+        "availability": SimulatedAvailability,
+        "outages": Outage,
+        "fidelity": FidelityChoice,
     }
     tagged = {
         **SOURCES, **ARMS,
@@ -272,13 +284,13 @@ def _known_keys(location: tuple[Any, ...]) -> str:
         if _is_tag(location, place):
             owner = tagged[part]
         elif part == "centres":
-            owner = schema.Centre
+            owner = Centre
         elif part == "schedule":
-            owner = schema.Schedule
+            owner = Schedule
         elif part == "training":
-            owner = schema.ClassifierTraining
+            owner = ClassifierTraining
         elif part == "classifiers":
-            owner = schema.ClassifierChoice
+            owner = ClassifierChoice
         elif part in sections:
             owner = sections[part]
     return f"known keys: {', '.join(owner.model_fields)}"

@@ -25,7 +25,8 @@ from federation.errors import StudyError
 from federation.roll_call import RollCall
 from reports.run_record import RunRecord
 from scenarios import reader
-from scenarios.scenario import PooledArm, PooledGANArm, Scenario
+from scenarios.arms import PooledArm, PooledGANArm
+from scenarios.scenario import Scenario
 from server.environment import describe
 from server.study import Study
 

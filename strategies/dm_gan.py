@@ -26,210 +26,36 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from federation.centres import Centres
 from federation.clock import Arrival, Clock, Fate
 from federation.exchange import Exchange
-from federation.job import MAX_BYTES, Job, Reply
-from federation.transport import Transport, decode, encode, encode_noting_error
+from federation.job import Job, Reply
+from federation.transport import Transport, encode_noting_error
 from federation.units import Units, derive_seed, digest
-from models import GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
-from models.convolutional_gan import ConvolutionalGAN
-from models.federated_parts import averaged_state, load_averaged
-from models.generative import Batch, Logs, backpropagate
+from models import GeneratorSpec
+from models.federated_parts import averaged_state
 from models.precision import processor
-from models.random_streams import torch_stream
+from strategies.dm_gan_jobs import LARGEST_BYTES, LARGEST_JOB, adapted, job_bytes, repeats_of
 from strategies.fidelity import Fidelity, Reference
 from strategies.one_shot import preview_of
-from strategies.remote_generator import Draw, Gradients, RemoteGenerator, adversarial_phases, build_gan, combine
+from strategies.remote_discriminator import (
+    DISCRIMINATOR,
+    FAKE,
+    GENERATOR,
+    Arrays,
+    Exchanged,
+    GradientRules,
+    decode_gradients,
+)
+from strategies.remote_generator import Draw, Gradients, RemoteGenerator, combine
 from strategies.rounds import FederationFailed, Member, Summary, fits, sound, summary_of
 from strategies.strategy import FederationRecord, Generated, Shared, Strategy
-
-FAKE, GENERATOR, GRADIENT, DISCRIMINATOR = "fake.", "generator.", "gradient.", "discriminator."
-_SCALE = "scale."
-Exchanged = Literal["images", "generator"]
-Arrays = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class GradientRules:
-    """What is done to gradients before they leave a centre.
-
-    Attributes:
-        clip: largest L2 norm of one image's gradient (exchange images), or of the whole (exchange generator).
-        noise: standard deviation of Gaussian noise, as a multiple of `clip`.
-    """
-
-    clip: float | None = None
-    noise: float = 0.0
-
-
-# -- local half ----------------------------------------------------------------------------------------
-
-
-def train_discriminator(
-    spec: GeneratorSpec,
-    patches: PatchArrays,
-    received: Mapping[str, np.ndarray],
-    state: Mapping[str, np.ndarray],
-    *,
-    exchange: Exchanged,
-    rules: GradientRules,
-    build_seed: int,
-    seed: int,
-    from_step: int,
-    batches: int,
-    device: str,
-    precision: Precision,
-    noise_seed: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Arrays, Arrays, Arrays, dict[str, Any]]:
-    """A centre's job: train its discriminator, and say in which direction the images would be better.
-
-    Args:
-        received: "fake.<phase>" images (batches * repeats, n, c, h, w) of each phase, or "generator.<name>" weights;
-            "discriminator.<name>" where another centre's takes the place of this one's.
-        state: discriminator and optimizer of the job before; empty in the first.
-        noise_seed: of the noise on gradients; a deployed node draws one that nobody else knows.
-
-    Returns:
-        gradients: "images" float32 (batches, n, c, h, w), or by name of the generator's parameters, means over batches.
-        state: what is kept.
-        discriminator: its weights, for `md_gan`.
-        facts: scalars of the training.
-    """
-    model = build_gan(spec, build_seed)
-    discriminating, generating = adversarial_phases(model)
-    collected: list[dict[str, Tensor]] = []
-    if exchange == "images":
-        images = {name.removeprefix(FAKE): array for name, array in received.items() if name.startswith(FAKE)}
-        phases = [_with_fakes(phase, images[phase.name]) for phase in discriminating]
-        phases.append(_image_gradients(generating, images[generating.name], collected))
-    else:
-        phases = [*discriminating, _weight_gradients(generating, collected)]
-    training = spec.training.model_copy(update={"ema": None})
-    trainer = GenerativeTrainer(model, training, seed=seed, device=device, precision=precision, phases=phases)
-    if state:
-        trainer.load_state({name: torch.from_numpy(np.array(array)) for name, array in state.items()}, strict=False)
-    for prefix, network in ((GENERATOR, "generator"), (DISCRIMINATOR, "discriminator")):
-        weights = {
-            n.removeprefix(prefix): torch.from_numpy(np.array(a)) for n, a in received.items() if n.startswith(prefix)
-        }
-        if weights:
-            load_averaged(model.networks[network], weights)
-    trainer.step = from_step
-    fit = trainer.advance(patches, from_step + batches, on_progress)
-    if exchange == "images":
-        gradients = {"images": np.stack([one["images"].numpy() for one in collected])}
-    else:
-        gradients = {name: torch.stack([one[name] for one in collected]).mean(0).numpy() for name in collected[0]}
-    gradients = protected(gradients, rules, seed if noise_seed is None else noise_seed, from_step)
-    kept = {
-        name: tensor.numpy() for name, tensor in trainer.state().items()
-        if name.startswith(("step", "model.networks.discriminator.", "optimizer.discriminator."))
-    }  # fmt: skip
-    own = {name: t.numpy() for name, t in averaged_state(model.networks["discriminator"]).items()}
-    scalars = {name: float(np.nanmean(values)) for name, values in fit.history.items() if name != "step"}
-    return gradients, kept, own, {"scalars": scalars, "images_per_step": trainer.images_per_step}
-
-
-def protected(gradients: Mapping[str, np.ndarray], rules: GradientRules, seed: int, step: int) -> Arrays:
-    """Gradients as they may leave: clipped to a norm, with noise. Of a seed that the server knows, noise protects nothing."""
-    if rules.clip is None:
-        return dict(gradients)
-    if "images" in gradients:
-        images = gradients["images"]
-        norms = np.sqrt((images.astype(np.float64) ** 2).sum(axis=(2, 3, 4), keepdims=True))
-        clipped = {"images": images * np.minimum(1.0, rules.clip / np.maximum(norms, 1e-30))}
-    else:
-        norm = math.sqrt(sum(float((array.astype(np.float64) ** 2).sum()) for array in gradients.values()))
-        clipped = {name: array * min(1.0, rules.clip / max(norm, 1e-30)) for name, array in gradients.items()}
-    rng = torch_stream(seed, "gradient noise", step)
-    out = {}
-    for name, array in clipped.items():
-        noise = torch.randn(array.shape, generator=rng).numpy() * (rules.noise * rules.clip) if rules.noise else 0.0
-        out[name] = (array + noise).astype(np.float32)
-    return out
-
-
-def _with_fakes(phase: Phase, images: np.ndarray) -> Phase:
-    """The phase on images that were made elsewhere, in the order in which it is run."""
-    waiting = iter(images)
-
-    def loss(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        return phase.loss(replace(batch, fake=_next_fake(waiting, batch)), rng)
-
-    return replace(phase, loss=loss)
-
-
-def _image_gradients(phase: Phase, images: np.ndarray, collected: list[dict[str, Tensor]]) -> Phase:
-    """Takes the loss's gradient with respect to images made elsewhere, and steps nothing."""
-    waiting = iter(images)
-
-    def gradients(_: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        fake = _next_fake(waiting, batch).requires_grad_()
-        loss, logs = phase.loss(replace(batch, fake=fake), rng)
-        (gradient,) = torch.autograd.grad(loss, fake)
-        collected.append({"images": gradient.float().cpu().contiguous()})
-        return loss.detach(), logs
-
-    return replace(phase, gradients=gradients)
-
-
-def _weight_gradients(phase: Phase, collected: list[dict[str, Tensor]]) -> Phase:
-    """Takes the loss's gradient with respect to the generator's weights, and steps nothing."""
-
-    def gradients(_: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        loss, logs = backpropagate(phase, network, batch, rng)
-        found = {}
-        for name, parameter in network.named_parameters():
-            assert parameter.grad is not None, "every weight of a generator has a gradient"
-            found[name] = parameter.grad.float().cpu().clone(memory_format=torch.contiguous_format)
-            parameter.grad = None
-        collected.append(found)
-        return loss, logs
-
-    return replace(phase, gradients=gradients)
-
-
-def _next_fake(waiting: Iterator[np.ndarray], batch: Batch) -> Tensor:
-    fake = torch.from_numpy(np.array(next(waiting), dtype=np.float32))
-    device = batch.real().device
-    return fake.to(device, memory_format=torch.channels_last)
-
-
-def encode_gradients(gradients: Mapping[str, np.ndarray], how: Transport) -> Arrays:
-    """Gradients as they travel; smaller formats get them scaled to 1, below which halves of 1e-5 would vanish."""
-    if how == "fp32":
-        return {GRADIENT + name: array for name, array in gradients.items()}
-    scales = {name: np.float32(max(float(np.abs(array).max(initial=0.0)), 1e-30)) for name, array in gradients.items()}
-    scaled = encode({name: array / scales[name] for name, array in gradients.items()}, how)
-    return {GRADIENT + name: array for name, array in scaled.items()} | {
-        _SCALE + name: np.asarray(scale) for name, scale in scales.items()
-    }
-
-
-def decode_gradients(arrays: Mapping[str, np.ndarray], how: Transport) -> Arrays:
-    """Inverse of `encode_gradients`, up to rounding.
-
-    Raises:
-        KeyError, ValueError: scales are missing, or do not belong to their arrays.
-    """
-    plain = decode({n.removeprefix(GRADIENT): a for n, a in arrays.items() if n.startswith(GRADIENT)}, how)
-    for name, array in plain.items():
-        if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"gradient {name!r} is {array.dtype} and came without its scales")
-    return {name: array if how == "fp32" else array * arrays[_SCALE + name] for name, array in plain.items()}
-
-
-# -- server half ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -811,44 +637,3 @@ _SAVING, _REPLAYED = 50, 500
 # Default bound on staleness, in updates per centre.
 STALENESS = 20
 _FACTS = ("data_card", "trained_on", "images_per_step")
-# Share of a deployed centre's time that is to be computing.
-_COMPUTING = 0.8
-LARGEST_JOB = 256
-# Images of a job; more would wait longer on a hospital's line than they save.
-LARGEST_BYTES = 128 * 1024**2
-
-
-def adapted(batches: int, computing_s: float, fate: Fate, largest: int = LARGEST_JOB) -> int:
-    """Batches of a centre's next job, so that most of its round trip is computing.
-
-    Moves half of the way (in the logarithm), and at most by a factor of two: one slow message is no new line.
-    """
-    around_s = max(0.0, fate.finished_s - fate.sent_s - computing_s)
-    wanted = around_s * _COMPUTING / (1 - _COMPUTING) / max(computing_s / batches, 1e-6)
-    half_way = min(2.0 * batches, max(batches / 2, math.sqrt(batches * max(wanted, 1.0))))
-    return int(min(largest, max(1, round(half_way))))
-
-
-def repeats_of(model: ConvolutionalGAN) -> int:
-    """Batches of generated images that the discriminator takes in one training step."""
-    return sum(phase.repeats for phase in adversarial_phases(model)[0])
-
-
-def job_problem(spec: GeneratorSpec, batches: int, transport: Transport) -> str | None:
-    """Why a job of so many batches cannot be sent, if it cannot; to be asked where models have shapes only."""
-    down, _ = job_bytes(spec, batches, repeats_of(build_gan(spec, 0)), transport)
-    if down <= MAX_BYTES:
-        return None
-    return f"a job of {batches} batches holds {down / 1e9:.1f} GB of images; lower batches_per_job, or set exchange: generator"
-
-
-def job_bytes(spec: GeneratorSpec, batches: int, repeats: int, transport: Transport) -> tuple[int, int]:
-    """Bytes of arrays of a job of exchange `images`, down and up: images alone, whatever the networks.
-
-    Args:
-        repeats: batches of images that the discriminator takes in one training step.
-    """
-    item = {"fp32": 4, "fp16": 2, "int8": 1}[transport]
-    images = batches * spec.training.batch_size * spec.channels * spec.image_size**2 * item
-    scales = {"fp32": (0, 0), "fp16": (0, 4), "int8": (4 * batches * (repeats + 1), 4 * batches + 4)}[transport]
-    return images * (repeats + 1) + scales[0], images + scales[1]

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from clients.centre_file import POOLING, STRATEGIES, CentreFile, CentreFileError, WorkingHours
-from scenarios.scenario import ARMS
+from scenarios.arms import ARMS
 
 
 def problems_of(path):

@@ -12,16 +12,12 @@ from hypothesis import strategies as st
 from federation.clock import Availability, Fate
 from models import GenerativeTrainer
 from models.federated_parts import averaged_state
-from strategies.dm_gan import (
-    LARGEST_JOB,
-    DmGAN,
-    DmGANPlan,
-    DmGANSettings,
+from strategies.dm_gan import DmGAN, DmGANPlan, DmGANSettings
+from strategies.dm_gan_jobs import LARGEST_JOB, adapted, job_bytes
+from strategies.remote_discriminator import (
     GradientRules,
-    adapted,
     decode_gradients,
     encode_gradients,
-    job_bytes,
     protected,
     train_discriminator,
 )

@@ -10,7 +10,8 @@ from federation.centres import Centres
 from federation.clock import RealClock
 from federation.job import Reply
 from strategies import fidelity
-from strategies.dm_gan import DmGANSettings, encode_gradients
+from strategies.dm_gan import DmGANSettings
+from strategies.remote_discriminator import encode_gradients
 from strategies.remote_generator import RemoteGenerator
 from strategies.rounds import RoundSettings
 

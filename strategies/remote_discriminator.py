@@ -1,0 +1,195 @@
+"""A centre's half of a GAN whose generator is on the server: its discriminator's training steps, and the gradients that leave.
+
+The generator's half is `remote_generator`, the exchange between them `dm_gan`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from federation.transport import Transport, decode, encode
+from models import GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
+from models.federated_parts import averaged_state, load_averaged
+from models.generative import Batch, Logs, backpropagate
+from models.random_streams import torch_stream
+from strategies.remote_generator import adversarial_phases, build_gan
+
+FAKE, GENERATOR, GRADIENT, DISCRIMINATOR = "fake.", "generator.", "gradient.", "discriminator."
+_SCALE = "scale."
+Exchanged = Literal["images", "generator"]
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class GradientRules:
+    """What is done to gradients before they leave a centre.
+
+    Attributes:
+        clip: largest L2 norm of one image's gradient (exchange images), or of the whole (exchange generator).
+        noise: standard deviation of Gaussian noise, as a multiple of `clip`.
+    """
+
+    clip: float | None = None
+    noise: float = 0.0
+
+
+def train_discriminator(
+    spec: GeneratorSpec,
+    patches: PatchArrays,
+    received: Mapping[str, np.ndarray],
+    state: Mapping[str, np.ndarray],
+    *,
+    exchange: Exchanged,
+    rules: GradientRules,
+    build_seed: int,
+    seed: int,
+    from_step: int,
+    batches: int,
+    device: str,
+    precision: Precision,
+    noise_seed: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Arrays, Arrays, Arrays, dict[str, Any]]:
+    """A centre's job: train its discriminator, and say in which direction the images would be better.
+
+    Args:
+        received: "fake.<phase>" images (batches * repeats, n, c, h, w) of each phase, or "generator.<name>" weights;
+            "discriminator.<name>" where another centre's takes the place of this one's.
+        state: discriminator and optimizer of the job before; empty in the first.
+        noise_seed: of the noise on gradients; a deployed node draws one that nobody else knows.
+
+    Returns:
+        gradients: "images" float32 (batches, n, c, h, w), or by name of the generator's parameters, means over batches.
+        state: what is kept.
+        discriminator: its weights, for `md_gan`.
+        facts: scalars of the training.
+    """
+    model = build_gan(spec, build_seed)
+    discriminating, generating = adversarial_phases(model)
+    collected: list[dict[str, Tensor]] = []
+    if exchange == "images":
+        images = {name.removeprefix(FAKE): array for name, array in received.items() if name.startswith(FAKE)}
+        phases = [_with_fakes(phase, images[phase.name]) for phase in discriminating]
+        phases.append(_image_gradients(generating, images[generating.name], collected))
+    else:
+        phases = [*discriminating, _weight_gradients(generating, collected)]
+    training = spec.training.model_copy(update={"ema": None})
+    trainer = GenerativeTrainer(model, training, seed=seed, device=device, precision=precision, phases=phases)
+    if state:
+        trainer.load_state({name: torch.from_numpy(np.array(array)) for name, array in state.items()}, strict=False)
+    for prefix, network in ((GENERATOR, "generator"), (DISCRIMINATOR, "discriminator")):
+        weights = {
+            n.removeprefix(prefix): torch.from_numpy(np.array(a)) for n, a in received.items() if n.startswith(prefix)
+        }
+        if weights:
+            load_averaged(model.networks[network], weights)
+    trainer.step = from_step
+    fit = trainer.advance(patches, from_step + batches, on_progress)
+    if exchange == "images":
+        gradients = {"images": np.stack([one["images"].numpy() for one in collected])}
+    else:
+        gradients = {name: torch.stack([one[name] for one in collected]).mean(0).numpy() for name in collected[0]}
+    gradients = protected(gradients, rules, seed if noise_seed is None else noise_seed, from_step)
+    kept = {
+        name: tensor.numpy() for name, tensor in trainer.state().items()
+        if name.startswith(("step", "model.networks.discriminator.", "optimizer.discriminator."))
+    }  # fmt: skip
+    own = {name: t.numpy() for name, t in averaged_state(model.networks["discriminator"]).items()}
+    scalars = {name: float(np.nanmean(values)) for name, values in fit.history.items() if name != "step"}
+    return gradients, kept, own, {"scalars": scalars, "images_per_step": trainer.images_per_step}
+
+
+def protected(gradients: Mapping[str, np.ndarray], rules: GradientRules, seed: int, step: int) -> Arrays:
+    """Gradients as they may leave: clipped to a norm, with noise. Of a seed that the server knows, noise protects nothing."""
+    if rules.clip is None:
+        return dict(gradients)
+    if "images" in gradients:
+        images = gradients["images"]
+        norms = np.sqrt((images.astype(np.float64) ** 2).sum(axis=(2, 3, 4), keepdims=True))
+        clipped = {"images": images * np.minimum(1.0, rules.clip / np.maximum(norms, 1e-30))}
+    else:
+        norm = math.sqrt(sum(float((array.astype(np.float64) ** 2).sum()) for array in gradients.values()))
+        clipped = {name: array * min(1.0, rules.clip / max(norm, 1e-30)) for name, array in gradients.items()}
+    rng = torch_stream(seed, "gradient noise", step)
+    out = {}
+    for name, array in clipped.items():
+        noise = torch.randn(array.shape, generator=rng).numpy() * (rules.noise * rules.clip) if rules.noise else 0.0
+        out[name] = (array + noise).astype(np.float32)
+    return out
+
+
+def _with_fakes(phase: Phase, images: np.ndarray) -> Phase:
+    """The phase on images that were made elsewhere, in the order in which it is run."""
+    waiting = iter(images)
+
+    def loss(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        return phase.loss(replace(batch, fake=_next_fake(waiting, batch)), rng)
+
+    return replace(phase, loss=loss)
+
+
+def _image_gradients(phase: Phase, images: np.ndarray, collected: list[dict[str, Tensor]]) -> Phase:
+    """Takes the loss's gradient with respect to images made elsewhere, and steps nothing."""
+    waiting = iter(images)
+
+    def gradients(_: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        fake = _next_fake(waiting, batch).requires_grad_()
+        loss, logs = phase.loss(replace(batch, fake=fake), rng)
+        (gradient,) = torch.autograd.grad(loss, fake)
+        collected.append({"images": gradient.float().cpu().contiguous()})
+        return loss.detach(), logs
+
+    return replace(phase, gradients=gradients)
+
+
+def _weight_gradients(phase: Phase, collected: list[dict[str, Tensor]]) -> Phase:
+    """Takes the loss's gradient with respect to the generator's weights, and steps nothing."""
+
+    def gradients(_: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        loss, logs = backpropagate(phase, network, batch, rng)
+        found = {}
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, "every weight of a generator has a gradient"
+            found[name] = parameter.grad.float().cpu().clone(memory_format=torch.contiguous_format)
+            parameter.grad = None
+        collected.append(found)
+        return loss, logs
+
+    return replace(phase, gradients=gradients)
+
+
+def _next_fake(waiting: Iterator[np.ndarray], batch: Batch) -> Tensor:
+    fake = torch.from_numpy(np.array(next(waiting), dtype=np.float32))
+    device = batch.real().device
+    return fake.to(device, memory_format=torch.channels_last)
+
+
+def encode_gradients(gradients: Mapping[str, np.ndarray], how: Transport) -> Arrays:
+    """Gradients as they travel; smaller formats get them scaled to 1, below which halves of 1e-5 would vanish."""
+    if how == "fp32":
+        return {GRADIENT + name: array for name, array in gradients.items()}
+    scales = {name: np.float32(max(float(np.abs(array).max(initial=0.0)), 1e-30)) for name, array in gradients.items()}
+    scaled = encode({name: array / scales[name] for name, array in gradients.items()}, how)
+    return {GRADIENT + name: array for name, array in scaled.items()} | {
+        _SCALE + name: np.asarray(scale) for name, scale in scales.items()
+    }
+
+
+def decode_gradients(arrays: Mapping[str, np.ndarray], how: Transport) -> Arrays:
+    """Inverse of `encode_gradients`, up to rounding.
+
+    Raises:
+        KeyError, ValueError: scales are missing, or do not belong to their arrays.
+    """
+    plain = decode({n.removeprefix(GRADIENT): a for n, a in arrays.items() if n.startswith(GRADIENT)}, how)
+    for name, array in plain.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"gradient {name!r} is {array.dtype} and came without its scales")
+    return {name: array if how == "fp32" else array * arrays[_SCALE + name] for name, array in plain.items()}

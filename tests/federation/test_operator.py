@@ -1,0 +1,24 @@
+"""The operator's side of a deployment, as far as it needs no SuperLink."""
+
+import fcntl
+
+import pytest
+
+from federation.errors import StudyError
+from federation.operator import DeploymentFile, Operator
+
+
+def test_one_run_at_a_time_is_at_work_on_a_deployment(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 32)
+    operator = Operator(tmp_path, tmp_path, DeploymentFile("127.0.0.1:1", secret, secret))
+    with secret.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StudyError, match=r"another run is at work on the SuperLink at 127\.0\.0\.1:1") as caught:
+            operator.start()
+        assert caught.value.exit_status == 2
+    for _ in range(2):  # its own lock is given back
+        with pytest.raises(StudyError, match="127.0.0.1:1") as caught:
+            operator.start()
+        assert "another run" not in str(caught.value)
+        operator.stop()

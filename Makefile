@@ -34,10 +34,11 @@ demo: install
 	$(VENV)/bin/polycentre run demo
 
 test: install
-	$(VENV)/bin/python -m pytest -m 'not slow'
+	$(VENV)/bin/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
-test-all: install
-	$(VENV)/bin/python -m pytest
+# The slow ones one by one: they kill nodes, and measure how long it takes to notice.
+test-all: test
+	$(VENV)/bin/python -m pytest -m slow
 
 test-docker: install
 	$(VENV)/bin/python -m pytest -m docker

@@ -51,6 +51,7 @@ class RollCall:
         self._asked: dict[str, tuple[int, Job, float]] = {}  # by message id; when it was asked
         self._centre_of: dict[int, str | None] = {}  # in the order of the answers; None: cannot take part
         self._problems: list[str] = []
+        self._unable: set[str] = set()  # centres whose node said that it cannot take part
 
     def lanes(self) -> dict[str, list[int]]:
         """The nodes of each centre that are online, the one that answered last first. Does not wait for answers."""
@@ -67,7 +68,8 @@ class RollCall:
             timeout_s: how long nodes may take to come; those that are there have time to answer.
 
         Raises:
-            StudyError: a centre has no node when time is up, or two nodes say that they are the same centre.
+            StudyError: a centre has no node when time is up, or its node cannot take part; or two nodes say that they are the
+                same centre.
         """
         began = time.monotonic()
         complete: float | None = None
@@ -78,6 +80,8 @@ class RollCall:
             complete = None if absent else complete or now
             if complete is not None and (not self._asked or now - complete > _STRAGGLERS_S):
                 break
+            if absent and self._unable.issuperset(absent) and not self._asked:
+                raise StudyError(f"{'; '.join(self._problems)}; mend it, restart the SuperNode, then resume")
             if absent and now - began > timeout_s + (_ANSWER_S if self._asked else 0.0):
                 raise StudyError(
                     f"no node of {', '.join(absent)} came within {timeout_s:.0f} s (there: "
@@ -121,13 +125,17 @@ class RollCall:
         except EnvelopeError as problem:
             reply = Reply.error(job, problem.code, **problem.numbers)
         if not reply.ok:
-            at = f" (centre {str(reply.numbers['at'])[:64]!r})" if "at" in reply.numbers else ""
+            at = ""
+            if "at" in reply.numbers:
+                self._unable.add(str(reply.numbers["at"])[:64])
+                at = f" (centre {str(reply.numbers['at'])[:64]!r})"
             return None, explain(f"{node}", reply.code, job.label, reply.numbers, subject="node") + at
         centre = str(reply.body.get("centre"))[:64]
         if centre not in self._centres:
             return None, f"node {node} is centre {centre!r}, which this scenario does not have"
         theirs = str(reply.body.get("code"))[:64]
         if theirs != self._code:
+            self._unable.add(centre)
             return None, (
                 f"node {node} (centre {centre!r}) runs other code (digest {theirs}) than the server (digest {self._code}); update "
                 "the older of the two installations to the other's version"

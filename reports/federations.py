@@ -74,10 +74,8 @@ def _state_lost(federation: Mapping[str, Any]) -> list[str]:
 
 
 def step_word(strategy: str) -> str:
-    """What a strategy counts: "update" where each reply may move the model, "round" where replies are averaged."""
-    if "dm_gan" in strategy or "async" in strategy:
-        return "update"
-    return "round" if strategy.startswith("fed") else "round or update"
+    """What a strategy counts: "update" where gradients move the model, "round" where centres train it by turns or together."""
+    return {"dm_gan": "update", "md_gan": "update", "one_shot": "training"}.get(strategy, "round")
 
 
 def _were(n: int) -> str:

@@ -80,8 +80,8 @@ def test_order_and_names_of_tasks():
 
 
 def test_what_a_strategy_counts():
-    assert [step_word(s) for s in ("dm_gan", "async_gan", "fedavg_gan", "fedavg", "fedprox", "other")] == [
-        "update", "update", "round", "round", "round", "round or update",
+    assert [step_word(s) for s in ("dm_gan", "md_gan", "fedavg_gan", "cyclic", "one_shot")] == [
+        "update", "update", "round", "round", "training",
     ]  # fmt: skip
 
 

@@ -218,18 +218,21 @@ def test_a_node_is_killed_in_each_phase_and_comes_back(kind, compose, scenario, 
     ends_like_its_simulation(process, file)
 
 
-def test_the_superlink_is_killed_and_the_run_resumed(compose, scenario, ends_like_its_simulation, tmp_path):
+@pytest.mark.parametrize("down_s", [5, 60])
+def test_the_superlink_is_killed_and_nothing_is_lost(down_s, compose, scenario, ends_like_its_simulation, tmp_path):
     file = scenario(steps=400, local=150)
     process = compose.run(file, tmp_path / "run")
     wait_for(process, tmp_path / "run", at_work("B", "train_generator"), "B was training")
     before = [e["unit"] for e in RunRecord.open(tmp_path / "run").events() if e["event"] == "unit_finished"]
     compose.docker("kill", compose.container("superlink"))
-    time.sleep(5)
+    time.sleep(down_s)
     compose("start", "superlink")
-    status, out = finish(process)
-    assert status == 1 and "--resume" in out, out[-3000:]
-    compose.wait_for_nodes(3)
-    ends_like_its_simulation(compose.run(file, tmp_path / "run", "--resume"), file)
+    # One that is back before anybody asks for it may not even be missed; otherwise the run stops and can be resumed.
+    if process.wait(900):
+        assert "--resume" in (out := process.stdout.read()), out[-3000:]
+        compose.wait_for_nodes(3)
+        process = compose.run(file, tmp_path / "run", "--resume")
+    ends_like_its_simulation(process, file)
     events = RunRecord.open(tmp_path / "run").events()
     done = [e["unit"] for e in events if e["event"] == "unit_finished" and not e["cached"] and e["kind"] != "survey"]
     assert len(done) == len(set(done)) and before, "what was finished is not done again"

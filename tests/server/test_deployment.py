@@ -4,8 +4,10 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -273,12 +275,13 @@ def deployment(tmp_path):
     """Function: start a study over real nodes; returns (deployment, operator, record)."""
     running = []
 
-    def begin_study(scenario, node_wait_s):
+    def begin_study(scenario, node_wait_s, change=lambda folder, address: None):
         record = new_record(scenario, tmp_path / "run")
         processes = OwnProcesses()
         running.append(processes)
         places = {c: {"workspace": tmp_path / c / "work", "cache": tmp_path / c / "cache"} for c in scenario.centres}
         made = trial(processes, processes.home / "trial", places, tmp_path / "superlink.log")
+        change(processes.home / "trial", made.link.address)
         made.start()
         begin(record)
         operator = Operator(CHECKOUT, tmp_path, made.place, processes)
@@ -385,3 +388,95 @@ def test_a_node_killed_for_good_fails_what_needs_it_and_the_run_can_be_resumed(d
     assert (record.folder / "results.csv").read_bytes() == expected
     cached = {e["unit"] for e in record.events() if e["event"] == "unit_finished" and e["cached"]}
     assert cached == finished, "what was finished is not done again"
+
+
+# -- a bad line ----------------------------------------------------------------------------------------------------
+
+
+class BadLine:
+    """A way to a port of this machine that delays, is narrow, and can be cut.
+
+    delay_s: one way. bytes_per_s: each way, of all connections together.
+    """
+
+    def __init__(self, to_port, delay_s, bytes_per_s):
+        self._to, self._delay_s, self._bytes_per_s = to_port, delay_s, bytes_per_s
+        self._open = set()
+        self._lock = threading.Lock()
+        self._free_at = [0.0, 0.0]  # when each way can take more
+        self._cut = False
+        self.carried = [0, 0]  # bytes, there and back
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self):
+        """Break what is under way, and let nothing through until `heal`."""
+        with self._lock:
+            self._cut = True
+            for end in self._open:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def heal(self):
+        self._cut = False
+
+    def close(self):
+        self._server.close()
+        self.cut()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                near, _ = self._server.accept()
+                if self._cut:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._to))
+                with self._lock:
+                    self._open |= {near, far}
+                for way, (source, target) in enumerate([(near, far), (far, near)]):
+                    threading.Thread(target=self._carry, args=(way, source, target), daemon=True).start()
+
+    def _carry(self, way, source, target):
+        with contextlib.suppress(OSError):
+            while part := source.recv(16384):
+                with self._lock:
+                    now = time.monotonic()
+                    self._free_at[way] = max(now, self._free_at[way]) + len(part) / self._bytes_per_s
+                    self.carried[way] += len(part)
+                    wait_s = self._free_at[way] - now
+                time.sleep(wait_s + self._delay_s)
+                target.sendall(part)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.runtime
+@pytest.mark.slow
+def test_a_slow_line_that_is_cut_and_heals_only_takes_longer(deployment, long_reference):
+    """A quarter of a second each way and 2 Mbit/s at B, and nothing at all for 20 s while B trains."""
+    scenario, expected = long_reference
+    lines = []
+
+    def through_a_bad_line(folder, address):
+        lines.append(BadLine(int(address.rpartition(":")[2]), 0.25, 250_000))
+        file = folder / "centres" / "B" / "centre.yaml"
+        text = file.read_text()
+        assert address in text
+        file.write_text(text.replace(address, f"127.0.0.1:{lines[0].port}"))
+
+    running, operator, record = deployment(scenario, 120.0, through_a_bad_line)
+    (line,) = lines
+    try:
+        wait_until(lambda: training_at_b(record), None, "B was training", 300.0)
+        line.cut()
+        time.sleep(20)
+        line.heal()
+        wait_until(lambda: ended(record), None, "the run ended", 600.0)
+        assert record.events()[-1]["status"] == "completed", record.events()[-1]
+        assert (record.folder / "results.csv").read_bytes() == expected
+        assert sum(line.carried) > 100_000, "B is reached this way only"
+    finally:
+        line.close()

@@ -193,7 +193,7 @@ def _same_pictures(scenario: Scenario, held: list[Held], cache: Path, view: Data
             )
     header = ["Copy", "Correlation", "Image", "Where", "Image", "Where", "Kept"]
     table = {
-        "caption": f"Pictures that are there twice, among {len(prints)}.", "header": header,
+        "caption": f"Pictures that are there twice, among {len(prints)}{'.' if rows else ': none.'}", "header": header,
         "text": [True, False] + [True] * 5, "rows": rows,
     }  # fmt: skip
     return [table] if prints else []

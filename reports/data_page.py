@@ -88,10 +88,11 @@ def _problems(view: DataView) -> dict[str, Any]:
 
 
 def _aligned(table: dict[str, Any]) -> str:
-    """A table with its columns aligned, numbers to the right; the last column of words is not padded."""
+    """A table with its columns aligned, numbers to the right; the last column of words is not padded. Without rows its
+    caption."""
     rows = [[str(cell) for cell in row] for row in table["rows"]]
-    lines: Sequence[Sequence[str]] = [[str(name) for name in table["header"]], *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table["header"]))]
+    lines: Sequence[Sequence[str]] = [[str(name) for name in table["header"]], *rows] if rows else []
+    widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(table["header"]))]
     text = [str(table["caption"])]
     for line in lines:
         cells = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -225,10 +226,11 @@ def _finish(console: Console, record: RunRecord, what: str, began: float) -> int
     table = record.folder / "table.md"
     if table.exists() and len(record.results()):
         console.print(table.read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
+    waited = start_up_seconds(events)
+    start_up = "" if math.isnan(waited) else f"; start-up {waited:.0f} s"
     console.print(
-        f"work in a centre: {working_share(events):.0%} of {time.time() - began:.0f} s; start-up {start_up_seconds(events):.0f} s",
-        highlight=False,
-    )  # fmt: skip
+        f"work in a centre: {working_share(events):.0%} of {time.time() - began:.0f} s{start_up}", highlight=False
+    )
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     if not status:  # a federation may have done without
         _print_refusals(console, events)

@@ -144,6 +144,7 @@ class OneShot(Strategy):
             clock.note(arrival, 0, job.kind, arrival.fate.lost or "lost")
             if clock.gone(job.centre):
                 summary.gone[job.centre] = clock.now
+            if clock.unreachable(job.centre):  # a deployed node has been waited for
                 break
         return None, summary
 

@@ -258,7 +258,8 @@ def test_sigkill_of_the_command_line_ends_every_process(start, tmp_path):
 
     process = start()
     # Three nodes, each with its helper, the SuperLink with its own, the ServerApp, and a node's first job.
-    wait_until(lambda: any("flwr-clientapp" in c for c in commands(family())), process, "a node was at work")
+    events = tmp_path / "run" / "events.jsonl"
+    wait_until(lambda: events.exists() and '"unit_started"' in events.read_text(), process, "a node was at work")
     homes = {home for home in homes_of(family()) if not home.startswith(str(tmp_path))}
     assert len(family()) >= 10 and len(homes) == 1
     process.send_signal(signal.SIGKILL)
@@ -338,23 +339,25 @@ def test_a_node_killed_while_it_trains_and_started_again(deployment, long_refere
 
 @pytest.mark.runtime
 @pytest.mark.slow
-def test_the_superlink_is_killed_and_the_run_resumed_over_the_same_nodes(deployment, long_reference, tmp_path):
+@pytest.mark.parametrize("down_s", [3, 60])
+def test_the_superlink_is_killed_and_nothing_is_lost(down_s, deployment, long_reference, tmp_path):
     scenario, expected = long_reference
     running, operator, record = deployment(scenario, 60.0)
     wait_until(lambda: training_at_b(record), None, "B was training")
     before = {e["unit"] for e in record.events() if e["event"] == "unit_finished"}
     running.link.kill()
-    time.sleep(3)
+    time.sleep(down_s)
     running.start_link()
-    wait_until(lambda: ended(record), None, "the ServerApp gave up", 200.0)
-    assert record.events()[-1]["status"] == "failed"
-    # The nodes were never touched: they come back by themselves, and nothing of the first session is under way there.
-    wait_until(lambda: not running.offline(), None, "all nodes were back", 120.0)
-    begin(record)
-    operator.submit(
-        {"out": str(record.folder), "cache": str(tmp_path), "begun": True, "deployed": True, "node_wait_s": 60.0}
-    )
     wait_until(lambda: ended(record), None, "the run ended", 400.0)
+    # One that is soon back is not missed; otherwise the ServerApp gives up, and the run is resumed.
+    if record.events()[-1]["status"] == "failed":
+        # The nodes were never touched: they come back by themselves, and nothing of the first session is under way there.
+        wait_until(lambda: not running.offline(), None, "all nodes were back", 120.0)
+        begin(record)
+        operator.submit(
+            {"out": str(record.folder), "cache": str(tmp_path), "begun": True, "deployed": True, "node_wait_s": 60.0}
+        )
+        wait_until(lambda: ended(record), None, "the resumed run ended", 400.0)
     assert record.events()[-1]["status"] == "completed", record.events()[-1]
     assert (record.folder / "results.csv").read_bytes() == expected
     done = [

@@ -9,8 +9,10 @@ import pytest
 from federation.centres import Centres
 from federation.clock import RealClock
 from federation.job import Reply
+from federation.units import Units
 from strategies import fidelity
 from strategies.dm_gan import DmGANSettings
+from strategies.one_shot import OneShot, Order
 from strategies.remote_discriminator import encode_gradients
 from strategies.remote_generator import RemoteGenerator
 from strategies.rounds import RoundSettings
@@ -266,6 +268,17 @@ def test_a_round_asks_a_lost_node_so_often_and_then_fails_with_one_line(lab, sha
     assert "round 2 had 1 good answers and the quorum is 2; no answer of B" in problem
     assert len(centres.training("B")) == 1 + 3 and len(centres.training("A")) == 2
     assert list(shared.federations[0].summary.gone) == ["B"]
+
+
+@pytest.mark.parametrize(("code", "asked"), [("node_unavailable", 1), ("client_died", 10)])
+def test_a_generator_is_asked_for_again_but_not_of_a_node_that_is_not_there(code, asked, share, time):
+    """By then the node has been waited for; a process that died may live the next time."""
+    centres = ScriptedCentres(time, {"B": 1.0}, fails=lambda job, at_s: code)
+    order = Order("b_gan", "lesion", "B", {}, {"training": {"steps": 5}})
+    (shared,) = share(
+        centres, OneShot(Units("study", "", {("B", "lesion"): "data"}, {"B": "platform"}), order, RealClock())
+    )
+    assert shared.problems == ["centre 'B' was lost while it trained b_gan"] and len(centres.jobs) == asked
 
 
 # -- restart -------------------------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ class SuperNode:
     def command(self) -> list[str]:
         """The command line of Flower's SuperNode."""
         return [
-            "flower-supernode", "--superlink", self._file.superlink, "--root-certificates", str(self._file.root_certificate),
+            sys.executable, "-P", "-m", "clients.flower_supernode", "--superlink", self._file.superlink,
+            "--root-certificates", str(self._file.root_certificate),
             "--auth-supernode-private-key", str(self._file.key), "--host", "127.0.0.1", "--port", str(self._file.port),
             "--node-config", str(self._home / "node.toml"),
         ]  # fmt: skip

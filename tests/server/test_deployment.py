@@ -237,7 +237,9 @@ def test_real_nodes_give_the_bytes_of_a_simulation_and_leave_nothing_behind(star
     wait_until(lambda: started_units(tmp_path / "run"), process, "a unit was started")
     alive = carrying("POLYCENTRE_TEST", str(tmp_path))
     homes = {home for home in homes_of(alive) if not home.startswith(str(tmp_path))}  # a node's is in its workspace
-    assert len(homes) == 1 and sum("flower-supernode" in command for command in commands(alive)) == 3, commands(alive)
+    assert len(homes) == 1 and sum("clients.flower_supernode" in command for command in commands(alive)) == 3, commands(
+        alive
+    )
     out, _ = process.communicate(timeout=400)
     assert process.returncode == 0, out
     assert (tmp_path / "run" / "results.csv").read_bytes() == reference

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from clients import flower_supernode
 from clients.flower_supernode import handle_request
 
 # By these Flower knows an error after which it gives up.
@@ -79,3 +80,18 @@ def test_a_wrong_certificate_stays_fatal(error_of, tmp_path):
             context.wrap_socket(connection, server_side=True)
 
     assert "certificate" in str(error_of(serve_with_it)).lower()
+
+
+@pytest.mark.parametrize(
+    ("path", "late", "again"), [("activate-node", False, True), ("activate-node", True, False), ("x", False, False)]
+)
+def test_a_node_waits_for_the_end_of_its_last_session_and_not_for_ever(path, late, again, monkeypatch):
+    monkeypatch.setattr(flower_supernode, "_handle_request", lambda transport, request: httpx.Response(412))
+    if late:
+        monkeypatch.setattr(flower_supernode, "_BEGAN", flower_supernode._BEGAN - 1000.0)
+    request = httpx.Request("POST", f"https://127.0.0.1/v1/fleet/{path}")
+    if again:
+        with pytest.raises(httpx.ConnectError, match="last session"):
+            handle_request(None, request)
+    else:
+        assert handle_request(None, request).status_code == 412

@@ -64,7 +64,7 @@ def handle_request(transport: httpx.HTTPTransport, request: httpx.Request) -> ht
 
 def main() -> None:
     """Entry point; the arguments are those of Flower's own program."""
-    httpx.HTTPTransport.handle_request = handle_request  # type: ignore[method-assign]
+    httpx.HTTPTransport.handle_request = handle_request  # type: ignore[method-assign, assignment]
     flower_supernode()
 
 

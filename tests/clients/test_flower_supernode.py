@@ -4,6 +4,7 @@ import datetime
 import socket
 import ssl
 import threading
+import time
 
 import httpx
 import pytest
@@ -87,8 +88,7 @@ def test_a_wrong_certificate_stays_fatal(error_of, tmp_path):
 )
 def test_a_node_waits_for_the_end_of_its_last_session_and_not_for_ever(path, late, again, monkeypatch):
     monkeypatch.setattr(flower_supernode, "_handle_request", lambda transport, request: httpx.Response(412))
-    if late:
-        monkeypatch.setattr(flower_supernode, "_BEGAN", flower_supernode._BEGAN - 1000.0)
+    monkeypatch.setattr(flower_supernode, "_BEGAN", time.monotonic() - (1000.0 if late else 0.0))
     request = httpx.Request("POST", f"https://127.0.0.1/v1/fleet/{path}")
     if again:
         with pytest.raises(httpx.ConnectError, match="last session"):

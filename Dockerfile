@@ -25,7 +25,7 @@ RUN python -m venv /opt/venv \
     # Only these two are looked for there; what they need comes with the rest.
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt --no-deps --extra-index-url "$TORCH_INDEX" \
        torch torchvision \
-    && for package in polycentre server clients strategies federation scenarios models data_partitions metrics reports; do \
+    && for package in polycentre server clients strategies federation scenarios models data_partitions metrics reports basics; do \
            mkdir $package && touch $package/__init__.py; done \
     && touch LICENSE README.md \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt -e '.[dicom-codecs,spreadsheets]' \
@@ -43,6 +43,7 @@ COPY models models
 COPY data_partitions data_partitions
 COPY metrics metrics
 COPY reports reports
+COPY basics basics
 # Compiled once, here: a node's root file system is read-only, and each of its jobs is a new process.
 RUN /opt/venv/bin/python -m compileall -q /opt/polycentre
 

@@ -26,8 +26,8 @@ from typing import Any
 
 import psutil
 
-from federation.operator import Operator
-from federation.processes import MARK, OwnProcesses, carrying
+from federation.flower.operator import Operator
+from federation.flower.processes import MARK, OwnProcesses, carrying
 from models.precision import processor
 from polycentre.deploy import trial
 from polycentre.engines import CHECKOUT

@@ -22,7 +22,7 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from data_partitions.image_files import read_image
+from data_partitions.reading.image_files import read_image
 from models.precision import processor
 
 RESULTS = Path(__file__).parent / "results"

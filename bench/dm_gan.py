@@ -28,7 +28,7 @@ import torch
 from flwr.app import Message
 
 from clients.app import app as client_app
-from federation.in_process import InProcessGrid
+from federation.flower.in_process import InProcessGrid
 from models.precision import processor
 from reports.run_record import RunRecord
 from scenarios.reader import parse, resolved_yaml

@@ -24,9 +24,9 @@ from clients import federation, policy, provider, receiver, shared_classifier, s
 from clients.introduction import introduction
 from clients.ledger import recorded
 from clients.node import Node, Refusal
-from federation.code_digest import code_digest
-from federation.errors import TEXTS
-from federation.job import IDENTIFY, EnvelopeError, Job, Reply, canonical_json, check_arrays
+from federation.wire.code_digest import code_digest
+from federation.wire.errors import TEXTS
+from federation.wire.job import IDENTIFY, EnvelopeError, Job, Reply, canonical_json, check_arrays
 
 DUTIES = {
     "survey": survey.survey,
@@ -50,7 +50,7 @@ app = ClientApp()
 
 @app.query()
 def handle(message: Message, context: Context) -> Message:
-    """Do one job and reply; see `federation.job` for the envelope."""
+    """Do one job and reply; see `federation.wire.job` for the envelope."""
     config = context.node_config
     try:
         node = Node.own(config)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from basics.atomic_files import write_text
 from clients.node import Refusal
-from federation.units import scenario_digest
-from reports.atomic import write_text
+from federation.wire.units import scenario_digest
 
 
 class Approvals:

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from clients.node import Refusal
-from federation.job import Job, canonical_json
+from federation.wire.job import Job, canonical_json
 from scenarios.arms import FedAvgClassifierArm
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.plan import Cell, Plan

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from basics.seeds import rank
 from clients.local_state import LocalState
 from clients.node import Node
 from clients.provider import as_arrays, trained_on
 from clients.survey import load_patches
 from data_partitions import DataError, PatchDataset
-from data_partitions.streams import rank
-from federation.job import Job, plain_name
-from federation.transport import decode, encode_noting_error, relative_error
+from federation.wire.job import Job, plain_name
+from federation.wire.transport import decode, encode_noting_error, relative_error
 from models import GeneratorSpec, PatchArrays
 from strategies import fedavg_gan, fidelity, remote_discriminator
 from strategies.rounds import GLOBAL, LOCAL

@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from clients.node import Node
-from federation.bundle import own_checkout, own_digest
-from federation.code_digest import code_digest
-from federation.job import PROTOCOL
+from federation.flower.bundle import own_checkout, own_digest
+from federation.wire.code_digest import code_digest
+from federation.wire.job import PROTOCOL
 
 _PACKAGES = ("polycentre", "flwr", "torch", "numpy")
 

@@ -26,9 +26,17 @@ from flwr.supernode.runtime import run_clientapp as process
 from clients.centre_file import CentreFile, CentreFileError
 from clients.ledger import recorded
 from clients.supernode import CENTRE_FILE
-from federation.bundle import BundleError, differences, digest_of, own_bundle, own_checkout, own_digest, read_bundle
-from federation.job import EnvelopeError, Job, Reply
-from federation.launchers import put_before, without_installing
+from federation.flower.bundle import (
+    BundleError,
+    differences,
+    digest_of,
+    own_bundle,
+    own_checkout,
+    own_digest,
+    read_bundle,
+)
+from federation.flower.launchers import put_before, without_installing
+from federation.wire.job import EnvelopeError, Job, Reply
 
 log = logging.getLogger("flwr")
 

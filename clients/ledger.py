@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from federation.job import Job, Reply, canonical_json
+from federation.wire.job import Job, Reply, canonical_json
 
 log = logging.getLogger("flwr")
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from clients.centre_file import CentreFile, CentreFileError
-from federation.job import Job, plain_name
+from federation.wire.job import Job, plain_name
 
 log = logging.getLogger("flwr")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from federation.job import Reply
+from federation.wire.job import Reply
 
 # How much a field tells of patients, from nothing to what a model learned from them.
 Risk = Literal["none", "counts", "aggregate", "model"]

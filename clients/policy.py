@@ -11,14 +11,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from basics.atomic_files import write_text
+from basics.csv_table import to_csv
 from clients import approved_study
 from clients.approval import Approvals
 from clients.centre_file import STRATEGIES, CentreFile, Release
 from clients.node import Node, Refusal
 from clients.outgoing import undeclared
-from federation.job import MAX_BYTES, Job, Reply
-from reports.atomic import write_text
-from reports.csv_table import to_csv
+from federation.wire.job import MAX_BYTES, Job, Reply
 
 # Duties in which real patches leave a centre or come to one; in simulation only.
 REAL_PATCHES = frozenset({"send_patches", "receive_patches"})

@@ -166,7 +166,7 @@ def main() -> None:
 
     import clients.app  # noqa: F401  (what takes the time)
     from clients import launcher
-    from federation.bundle import own_checkout, own_digest
+    from federation.flower.bundle import own_checkout, own_digest
 
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from basics.seeds import derive_seed
 from clients.node import Node
 from clients.survey import load_patches
 from data_partitions import PatchDataset
 from data_partitions.small_cells import cell
-from federation.job import Job
-from federation.units import derive_seed
+from federation.wire.job import Job
 from models import GeneratorSpec, PatchArrays
 from strategies import one_shot
 

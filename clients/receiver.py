@@ -12,7 +12,7 @@ from clients.node import Node
 from clients.provider import as_arrays
 from clients.survey import load_patches
 from data_partitions import PatchDataset
-from federation.job import Job
+from federation.wire.job import Job
 from metrics import METRICS
 from models import ClassifierFit, ClassifierSpec, ClassifierTraining, GeneratorSpec, PatchArrays, predict
 from strategies import choice, learning, one_shot

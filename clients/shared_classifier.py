@@ -10,8 +10,8 @@ from clients.provider import as_arrays
 from clients.receiver import tested
 from clients.survey import load_patches
 from data_partitions import PatchDataset
-from federation.job import Job
-from federation.transport import decode, encode_noting_error
+from federation.wire.job import Job
+from federation.wire.transport import decode, encode_noting_error
 from models import ClassifierSpec, ClassifierTraining
 from strategies import fedavg_classifier, learning
 from strategies.rounds import GLOBAL, LOCAL

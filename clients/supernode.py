@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from basics.atomic_files import write_text
 from clients.centre_file import CentreFile
 from clients.preload import SOCKET
-from federation.errors import StudyError
-from federation.launchers import launcher_script, write_launchers
-from federation.processes import die_with_parent, end_all, flower_environment
-from reports.atomic import write_text
+from federation.flower.launchers import launcher_script, write_launchers
+from federation.flower.processes import die_with_parent, end_all, flower_environment
+from federation.wire.errors import StudyError
 
 # How a launched process finds the settings before it has read any message.
 CENTRE_FILE = "POLYCENTRE_CENTRE_FILE"

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from basics.atomic_files import write_text
+from basics.csv_table import to_csv
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, SplitRule, build_patches
 from data_partitions.small_cells import cell
-from federation.job import Job, plain_name
+from federation.wire.job import Job, plain_name
 from models import probe_precision
-from reports.atomic import write_text
-from reports.csv_table import to_csv
 from reports.samples import save_grid
 
 

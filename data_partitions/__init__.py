@@ -4,24 +4,24 @@
 field and the methods of `build.Source`, in a file of its own, and a name in `Source` and `SOURCES` here.
 """
 
-from data_partitions.bcdr import BcdrSource
+from data_partitions.archives.bcdr import BcdrSource
+from data_partitions.archives.cbis_ddsm import CbisDdsmSource
+from data_partitions.archives.cdd_cesm import CddCesmSource
+from data_partitions.archives.ddsm import DdsmSource
+from data_partitions.archives.folder import FolderSource
+from data_partitions.archives.inbreast import InbreastSource
+from data_partitions.archives.isic import IsicSource
+from data_partitions.archives.medmnist import MedmnistSource
+from data_partitions.archives.mini_mias import MiniMiasSource
+from data_partitions.archives.omi_db import OmiDbSource
 from data_partitions.build import build_patches
-from data_partitions.cbis_ddsm import CbisDdsmSource
-from data_partitions.cdd_cesm import CddCesmSource
-from data_partitions.ddsm import DdsmSource
-from data_partitions.dealt import DealtSource
+from data_partitions.dealing.dealt import DealtSource
+from data_partitions.dealing.partition import PartitionRule
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Cohort, Exam, Lesion
-from data_partitions.folder import FolderSource
-from data_partitions.inbreast import InbreastSource
-from data_partitions.isic import IsicSource
-from data_partitions.medmnist import MedmnistSource
-from data_partitions.mini_mias import MiniMiasSource
-from data_partitions.omi_db import OmiDbSource
-from data_partitions.partition import PartitionRule
 from data_partitions.patch_dataset import PatchDataset
 from data_partitions.patches import PatchTask
-from data_partitions.phantom import PhantomSource
+from data_partitions.phantom.phantom import PhantomSource
 from data_partitions.split import SPLITS, SplitRule
 
 Source = (

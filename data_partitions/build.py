@@ -20,13 +20,13 @@ from typing import Any, Protocol
 
 from threadpoolctl import threadpool_limits
 
-from data_partitions.dealt import DealtSource
+from data_partitions.dealing.dealt import DealtSource
 from data_partitions.errors import DataError
 from data_partitions.exams import Cohort
 from data_partitions.extraction import Extraction
 from data_partitions.patch_dataset import PatchDataset, open_patches, write_patches
 from data_partitions.patches import PatchTask
-from data_partitions.phantom import PhantomSource
+from data_partitions.phantom.phantom import PhantomSource
 from data_partitions.preprocessing import preprocessed
 from data_partitions.split import SplitRule
 
@@ -81,7 +81,7 @@ def _key(source: Source, task: PatchTask, split: SplitRule, centre: str, seed: i
 @remembered
 def _code_digest() -> str:
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 

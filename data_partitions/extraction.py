@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from basics.seeds import rank, stream
 from data_partitions.exams import Box, Cohort, Exam, Image, Lesion
 from data_partitions.patch_dataset import COLUMNS
 from data_partitions.patches import (
@@ -34,7 +35,6 @@ from data_partitions.patches import (
     union,
 )  # fmt: skip
 from data_partitions.split import SPLITS, SplitRule, split_patients
-from data_partitions.streams import rank, stream
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from basics.seeds import rank
 from data_partitions.small_cells import cell, guarded, is_small, pooled
 from data_partitions.split import SPLITS
-from data_partitions.streams import rank
 
 COLUMNS = (
     "label", "box", "crop", "patient", "image", "split", "lesion_type", "view", "laterality", "density", "age",

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data_partitions.streams import rank
+from basics.seeds import rank
 
 SPLITS = ("train", "val", "test")
 

@@ -21,11 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from basics.seeds import numpy_stream, step_seed
 from models.augmentation import traditional
 from models.errors import ModelError
 from models.generative import Precision
 from models.patch_arrays import PatchArrays, to_float
-from models.random_streams import derived_seed, isolated_global_stream, numpy_stream, torch_stream
+from models.random_streams import isolated_global_stream, torch_stream
 from models.weight_average import update_average
 
 Progress = Callable[[int, int], None]
@@ -204,7 +205,7 @@ class StageTrainer:
                 images = traditional(images, torch_stream(self.seed, "augment", step))
             images, labels = normalised(images, training.normalise), labels.to(self.device)
             network.train()
-            with isolated_global_stream(derived_seed(self.seed, "dropout", step), self.device):
+            with isolated_global_stream(step_seed(self.seed, "dropout", step), self.device):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     logits = network(images)
                 loss = cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing)

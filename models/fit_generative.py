@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from basics.seeds import numpy_stream
 from models.errors import ModelError
 from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase, Precision
 from models.patch_arrays import PatchArrays, to_float
-from models.random_streams import numpy_stream, torch_stream
+from models.random_streams import torch_stream
 from models.weight_average import update_average
 
 Progress = Callable[[int, int], None]

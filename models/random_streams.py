@@ -1,32 +1,21 @@
-"""Random streams derived from (seed, purpose, step), so that no stream depends on what was drawn before it.
+"""Torch's random streams, derived from (seed, purpose, step) as in `basics.seeds`, so that no stream depends on what was drawn before it.
 
 A training step that is run after a restart, at another place or in another order draws the same numbers.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 
-
-def derived_seed(seed: int, *purpose: int | str) -> int:
-    """A 63-bit seed for one purpose: the first bytes of SHA-256 over "seed/purpose/..."."""
-    text = "/".join(str(part) for part in (seed, *purpose))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+from basics.seeds import step_seed
 
 
 def torch_stream(seed: int, *purpose: int | str) -> torch.Generator:
     """A CPU generator: noise is drawn on the CPU and then moved, so a GPU run sees the numbers of a CPU run."""
-    return torch.Generator().manual_seed(derived_seed(seed, *purpose))
-
-
-def numpy_stream(seed: int, *purpose: int | str) -> np.random.Generator:
-    """The same for numpy."""
-    return np.random.default_rng(derived_seed(seed, *purpose))
+    return torch.Generator().manual_seed(step_seed(seed, *purpose))
 
 
 @contextmanager
@@ -40,10 +29,10 @@ def isolated_global_stream(seed: int, device: torch.device | str = "cpu") -> Ite
     # torch.random.fork_rng does the same, but imports the compiler for it: a second in a process that only samples.
     before, before_gpu = torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None
     try:
-        torch.default_generator.manual_seed(derived_seed(seed, "global"))
+        torch.default_generator.manual_seed(step_seed(seed, "global"))
         if on_gpu:
             with torch.cuda.device(device):
-                torch.cuda.manual_seed(derived_seed(seed, "global"))
+                torch.cuda.manual_seed(step_seed(seed, "global"))
         yield
     finally:
         torch.set_rng_state(before)

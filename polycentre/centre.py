@@ -68,9 +68,9 @@ def plan(
     """What a study would take out of this house, field by field, and what the node would refuse of it."""
     from rich.markdown import Markdown
 
+    from basics.atomic_files import write_text
     from clients.centre_file import CentreFile
     from polycentre.centre_plan import plan_page
-    from reports.atomic import write_text
     from scenarios import reader
 
     command = f"polycentre centre approve {file} {scenario}" + "".join(f" --set {change}" for change in set or [])
@@ -89,7 +89,7 @@ def approve(
     """Approve a study: exactly this scenario, with every default written out. Look at it with `plan` first."""
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
-    from federation.errors import StudyError
+    from federation.wire.errors import StudyError
     from polycentre.centre_plan import refused
     from scenarios import reader
 
@@ -112,7 +112,7 @@ def revoke(file: Annotated[Path, FILE], scenario_hash: Annotated[str, typer.Argu
     """Take an approval back. Jobs of that study are refused from now on."""
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
-    from federation.errors import StudyError
+    from federation.wire.errors import StudyError
 
     approvals = Approvals(CentreFile.read(file).workspace)
     known = [digest for digest in approvals.digests() if digest.startswith(scenario_hash)]
@@ -144,7 +144,7 @@ def run(file: Annotated[Path, FILE]) -> None:
     """Run this centre's node in the foreground, until Ctrl-C or SIGTERM, which end it and its job at once."""
     from clients.centre_file import CentreFile
     from clients.supernode import SuperNode
-    from federation.errors import StudyError
+    from federation.wire.errors import StudyError
 
     centre = CentreFile.read(file)
 

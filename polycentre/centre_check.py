@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from clients.approval import Approvals
 from clients.centre_file import CentreFile
 from data_partitions import SOURCES, DataError
-from federation.superlink_health import ask, clock_problem, clock_refused, clock_words
+from federation.flower.superlink_health import ask, clock_problem, clock_refused, clock_words
 
 _FREE_GIB = 2.0
 _EXPIRES_SOON_DAYS = 30

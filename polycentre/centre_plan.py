@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from clients.centre_file import POOLING, CentreFile
 from clients.outgoing import Field, fields_of
 from clients.policy import REAL_PATCHES, unmet_release_rule
-from federation.bundle import own_checkout, own_digest
-from federation.code_digest import code_digest
-from federation.errors import StudyError
-from federation.job import IDENTIFY
-from federation.units import scenario_digest
+from federation.flower.bundle import own_checkout, own_digest
+from federation.wire.code_digest import code_digest
+from federation.wire.errors import StudyError
+from federation.wire.job import IDENTIFY
+from federation.wire.units import scenario_digest
 from reports.kinds import kind_name
 from scenarios.arms import FedAvgClassifierArm
 from scenarios.federations import federated_classifier, federations, remote_trainings

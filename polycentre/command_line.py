@@ -141,7 +141,7 @@ cli.add_typer(deploy_commands)
 
 def main() -> None:
     """Entry point; a mistake of the user is one line and status 2, never a traceback."""
-    from federation.errors import StudyError
+    from federation.wire.errors import StudyError
 
     try:
         cli()

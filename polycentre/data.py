@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from basics.atomic_files import write_text
 from data_partitions import Cohort, DataError, PatchDataset, SplitRule, build_patches
+from data_partitions.archives.official_counts import counts_of, whole_archive
 from data_partitions.extraction import patient_splits
 from data_partitions.near_duplicates import Fingerprint, fingerprint, same_pictures
-from data_partitions.official_counts import counts_of, whole_archive
-from reports.atomic import write_text
 from reports.data_page import DataView, data_page, data_text
 from reports.pictures import png
 from reports.samples import grid_png

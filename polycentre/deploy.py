@@ -21,7 +21,8 @@ import typer
 import yaml
 from rich.console import Console
 
-from federation.certificates import (
+from basics.atomic_files import write_text
+from federation.flower.certificates import (
     AUTHORITY,
     SECRET,
     SERVER,
@@ -31,12 +32,11 @@ from federation.certificates import (
     issue_server_certificate,
     needs_renewal,
 )
-from federation.deployment import LoopbackDeployment, TrialNode
-from federation.errors import StudyError
-from federation.flower_command import FlowerCommand
-from federation.operator import DEPLOYMENTS, FILE, DeploymentFile
-from federation.processes import OwnProcesses, free_ports
-from reports.atomic import write_text
+from federation.flower.deployment import LoopbackDeployment, TrialNode
+from federation.flower.flower_command import FlowerCommand
+from federation.flower.operator import DEPLOYMENTS, FILE, DeploymentFile
+from federation.flower.processes import OwnProcesses, free_ports
+from federation.wire.errors import StudyError
 
 commands = typer.Typer(
     name="deploy",

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_partitions import DealtSource
-from federation.units import scenario_digest
+from federation.wire.units import scenario_digest
 from scenarios.arms import GenerativeArm, LocalArm
 from scenarios.federations import federations, remote_trainings
 from scenarios.messages import Expected, expected_messages, generator_bytes

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from federation.code_digest import ALL, code_digest, package_folder
-from federation.operator import DeploymentFile
-from federation.superlink_health import ask, clock_problem, clock_words
+from federation.flower.operator import DeploymentFile
+from federation.flower.superlink_health import ask, clock_problem, clock_words
+from federation.wire.code_digest import ALL, code_digest, package_folder
 from polycentre.deploy import flower
 from server.app import default_cache
 from server.environment import cpu_name, usable_cpus, versions

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from federation.errors import StudyError
-from federation.operator import DeploymentFile, Operator
-from federation.processes import OwnProcesses
-from federation.ray_cluster import RayCluster, RayNode, WorkerShare, worker_share
-from federation.simulation import SimulationRuntime
+from federation.flower.operator import DeploymentFile, Operator
+from federation.flower.processes import OwnProcesses
+from federation.flower.ray_cluster import RayCluster, RayNode, WorkerShare, worker_share
+from federation.flower.simulation import SimulationRuntime
+from federation.wire.errors import StudyError
 from polycentre.deploy import trial
 from reports.run_record import RunRecord
 from scenarios.scenario import Scenario
@@ -125,7 +125,7 @@ def _operate(
 def in_process(record: RunRecord, scenario: Scenario, cache: Path, refresh: Callable[[], None]) -> None:
     """The engine without Ray, in a thread so that progress can be shown."""
     from clients.app import app as client_app
-    from federation.in_process import InProcessGrid
+    from federation.flower.in_process import InProcessGrid
 
     grid = InProcessGrid(client_app, len(scenario.centres), {})
     problems: list[BaseException] = []

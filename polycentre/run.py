@@ -17,8 +17,8 @@ import psutil
 from rich.console import Console
 from rich.prompt import Confirm
 
-from federation.errors import StudyError
-from federation.ray_cluster import find_ray_cluster
+from federation.flower.ray_cluster import find_ray_cluster
+from federation.wire.errors import StudyError
 from polycentre.describe import expected_units
 from polycentre.engines import ENGINES, LOOPBACK, Conduct, gpu_count, last_end, share_for, with_ray
 from polycentre.engines import deployment as over_nodes

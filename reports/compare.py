@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.atomic import write_text
+from basics.atomic_files import write_text
 from reports.federations import trouble_lines
 from reports.html import render
 from reports.quantities import duration, share_text

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from federation.errors import REFUSAL_CODES
+from federation.wire.errors import REFUSAL_CODES
 from reports.node_figure import node_lanes
 from reports.quantities import bytes_text, duration, share_text
 from reports.refusals import refusals

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from reports.atomic import write_text
+from basics.atomic_files import write_text
 from reports.convergence_section import convergence_section
 from reports.deployment_section import deployment_section
 from reports.federations import trouble_lines

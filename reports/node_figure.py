@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from federation.errors import REFUSAL_CODES
+from federation.wire.errors import REFUSAL_CODES
 from reports.lane_chart import REFUSED, dress, time_unit
 from reports.pictures import COLOURS, GREY, STYLE, WIDTH_IN, Picture, handles_above, picture
 from reports.quantities import share_text

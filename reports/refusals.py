@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from federation.errors import REFUSAL_CODES
+from federation.wire.errors import REFUSAL_CODES
 from reports.timeline import Event, failures
 
 

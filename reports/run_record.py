@@ -36,8 +36,8 @@ import pandas as pd
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from reports.atomic import write_bytes, write_text
-from reports.csv_table import to_csv
+from basics.atomic_files import write_bytes, write_text
+from basics.csv_table import to_csv
 from reports.samples import save_grid
 
 RESULT_COLUMNS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reports.atomic import write_bytes
+from basics.atomic_files import write_bytes
 
 _GAP_PX = 2
 _WHITE = 255

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from federation.transport import Transport
+from federation.wire.transport import Transport
 from metrics.feature_spaces import FEATURE_SPACES
 from scenarios.sections import Images, Schedule, Section, Study, Use, generative_settings, number_of_images
 from strategies.aggregation import check_aggregation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from federation.units import derive_seed
+from basics.seeds import derive_seed
 from scenarios.arms import CyclicArm, DmGANArm, FedAvgClassifierArm, FedAvgGANArm, GenerativeArm, MdGANArm, PooledGANArm
 from scenarios.plan import Cell, Plan, probe_key
 from scenarios.scenario import Scenario

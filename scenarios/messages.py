@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from federation.job import canonical_json
-from federation.transport import Transport, encoded_bytes
+from federation.wire.job import canonical_json
+from federation.wire.transport import Transport, encoded_bytes
 from metrics.feature_spaces import FEATURE_SPACES
 from models import ClassifierSpec, GeneratorSpec
 from models.federated_parts import averaged_state

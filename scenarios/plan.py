@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from federation.clock import Availability
-from federation.units import derive_seed
+from basics.seeds import derive_seed
+from federation.wire.clock import Availability
 from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
 from models.shapes_only import shapes_only
 from scenarios.arms import DmGANArm, FedAvgClassifierArm, GenerativeArm, LocalArm, MdGANArm, OneShotArm, PooledArm

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from data_partitions import PartitionRule, PatchTask, Source
-from data_partitions.dealt import AnySource
-from federation.clock import Availability
+from data_partitions.dealing.dealt import AnySource
+from federation.wire.clock import Availability
 from models import CLASSIFIERS, GENERATIVE_MODELS, ClassifierTraining, GenerativeTraining
 
 # Names become file names, array names and columns of tables.
@@ -42,7 +42,7 @@ class Outage(Section):
 
 
 class SimulatedAvailability(Section):
-    """How a simulated centre behaves, in simulated seconds; see `federation.clock.Availability`."""
+    """How a simulated centre behaves, in simulated seconds; see `federation.wire.clock.Availability`."""
 
     speed: float = Field(1.0, gt=0, description="relative to the others: 0.5 takes twice as long")
     delay_s: float = Field(0.0, ge=0, description="one way, for every message")

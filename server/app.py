@@ -19,10 +19,10 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from federation.centres import Centres, GridCentres, assign_lanes, wait_for_nodes
-from federation.code_digest import COMPUTING, code_digest, package_folder
-from federation.errors import StudyError
-from federation.roll_call import RollCall
+from federation.wire.centres import Centres, GridCentres, assign_lanes, wait_for_nodes
+from federation.wire.code_digest import COMPUTING, code_digest, package_folder
+from federation.wire.errors import StudyError
+from federation.wire.roll_call import RollCall
 from reports.run_record import RunRecord
 from scenarios import reader
 from scenarios.arms import PooledArm, PooledGANArm

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from federation.centres import Centres
-from federation.errors import explain
-from federation.job import Job, Reply
+from federation.wire.centres import Centres
+from federation.wire.errors import explain
+from federation.wire.job import Job, Reply
 from reports.run_record import RunRecord
 
 # A survey looks at the data as it is now, so it is done in every session; pixels of `send_patches` pass through the

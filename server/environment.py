@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from federation.code_digest import code_digest, package_folder
+from federation.wire.code_digest import code_digest, package_folder
 
 _PACKAGES = (
     "polycentre",

@@ -2,7 +2,7 @@
 
 Whoever may hand a run to the SuperLink could hand it any bundle, and it would run on the operator's machine. Here a bundle
 has to be the one that Flower builds from this checkout, and what is run is the checkout itself: nothing is unpacked.
-`federation.launchers` puts this in front of `flwr-serverapp`.
+`federation.flower.launchers` puts this in front of `flwr-serverapp`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ from typing import Any
 from flwr.supercore.utils import get_flwr_home
 from flwr.superlink.cli import flwr_serverapp
 
-from federation.bundle import BundleError, differences, digest_of, own_bundle, own_checkout, own_digest, read_bundle
-from federation.launchers import put_before, without_installing
+from federation.flower.bundle import (
+    BundleError,
+    differences,
+    digest_of,
+    own_bundle,
+    own_checkout,
+    own_digest,
+    read_bundle,
+)
+from federation.flower.launchers import put_before, without_installing
 
 log = logging.getLogger("flwr")
 _REPLACED = ("install_from_fab", "get_project_dir")

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from federation.centres import Centres
-from federation.clock import Clock, RealClock, VirtualClock
-from federation.code_digest import code_digest
-from federation.errors import INPUT_CODES, StudyError, explain
-from federation.exchange import Exchange, gather, run_together
-from federation.job import Job, Reply
-from federation.units import Units, digest, scenario_digest
+from federation.wire.centres import Centres
+from federation.wire.clock import Clock, RealClock, VirtualClock
+from federation.wire.code_digest import code_digest
+from federation.wire.errors import INPUT_CODES, StudyError, explain
+from federation.wire.exchange import Exchange, gather, run_together
+from federation.wire.job import Job, Reply
+from federation.wire.units import Units, digest, scenario_digest
 from metrics import METRICS
 from models import GeneratorPackage, GeneratorSpec
 from reports.run_record import RunRecord

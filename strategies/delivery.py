@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from federation.exchange import Exchange, gather
-from federation.units import Units
+from federation.wire.exchange import Exchange, gather
+from federation.wire.units import Units
 from strategies.strategy import Generated, Pool, Shared, problems_of, split_evenly
 
 

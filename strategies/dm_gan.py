@@ -32,12 +32,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from federation.centres import Centres
-from federation.clock import Arrival, Clock, Fate
-from federation.exchange import Exchange
-from federation.job import Job, Reply
-from federation.transport import Transport, encode_noting_error
-from federation.units import Units, derive_seed, digest
+from basics.seeds import derive_seed
+from federation.wire.centres import Centres
+from federation.wire.clock import Arrival, Clock, Fate
+from federation.wire.exchange import Exchange
+from federation.wire.job import Job, Reply
+from federation.wire.transport import Transport, encode_noting_error
+from federation.wire.units import Units, digest
 from models import GeneratorSpec
 from models.federated_parts import averaged_state
 from models.precision import processor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from federation.clock import Fate
-from federation.job import MAX_BYTES
-from federation.transport import Transport
+from federation.wire.clock import Fate
+from federation.wire.job import MAX_BYTES
+from federation.wire.transport import Transport
 from models import GeneratorSpec
 from models.convolutional_gan import ConvolutionalGAN
 from strategies.remote_generator import adversarial_phases, build_gan

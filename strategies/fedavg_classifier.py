@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federation.centres import Centres
-from federation.clock import Clock
-from federation.exchange import Exchange, gather
-from federation.job import Reply
-from federation.units import Units, digest
+from federation.wire.centres import Centres
+from federation.wire.clock import Clock
+from federation.wire.exchange import Exchange, gather
+from federation.wire.job import Reply
+from federation.wire.units import Units, digest
 from models import ClassifierSpec, ClassifierTraining, PatchArrays, Precision, Stage, predict
 from models.federated_parts import averaged_state, load_averaged, parts
 from models.fit_classifier import BalancedDraws, StageTrainer, average_precision, recompute_batch_norm

@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federation.centres import Centres
-from federation.clock import Clock
-from federation.exchange import Exchange
-from federation.units import Units, digest
+from federation.wire.centres import Centres
+from federation.wire.clock import Clock
+from federation.wire.exchange import Exchange
+from federation.wire.units import Units, digest
 from models import GenerativeModel, GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
 from models.federated_parts import averaged_state, load_averaged, parts
 from models.weight_average import average_decay

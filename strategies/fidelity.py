@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from federation.exchange import Exchange, gather
-from federation.job import Reply
-from federation.units import Units
+from federation.wire.exchange import Exchange, gather
+from federation.wire.job import Reply
+from federation.wire.units import Units
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models import GeneratorSpec, Precision

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from federation.centres import Centres
-from federation.clock import Clock
-from federation.exchange import Exchange
-from federation.job import Job, Reply
-from federation.units import Units
+from federation.wire.centres import Centres
+from federation.wire.clock import Clock
+from federation.wire.exchange import Exchange
+from federation.wire.job import Job, Reply
+from federation.wire.units import Units
 from models import GeneratorSpec, PatchArrays, Precision, fit_generative
 from strategies.rounds import Summary
 from strategies.strategy import FederationRecord, Generated, Shared, Strategy, problems_of

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from federation.centres import Centres
-from federation.exchange import Exchange, gather
-from federation.job import Reply
-from federation.units import Units
+from federation.wire.centres import Centres
+from federation.wire.exchange import Exchange, gather
+from federation.wire.job import Reply
+from federation.wire.units import Units
 from strategies.strategy import Pool, Shared, Strategy, problems_of
 
 

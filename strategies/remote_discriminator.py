@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federation.transport import Transport, decode, encode
+from federation.wire.transport import Transport, decode, encode
 from models import GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
 from models.federated_parts import averaged_state, load_averaged
 from models.generative import Batch, Logs, backpropagate

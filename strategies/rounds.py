@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from federation.centres import Centres
-from federation.clock import Arrival, Clock
-from federation.exchange import Exchange
-from federation.job import Job, Reply
-from federation.transport import Transport, decode, encode_noting_error
-from federation.units import Units, digest
+from federation.wire.centres import Centres
+from federation.wire.clock import Arrival, Clock
+from federation.wire.exchange import Exchange
+from federation.wire.job import Job, Reply
+from federation.wire.transport import Transport, decode, encode_noting_error
+from federation.wire.units import Units, digest
 from strategies.aggregation import Aggregator
 
 Weights = dict[str, np.ndarray]

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from federation.centres import Centres
-from federation.clock import JobTime
-from federation.exchange import Exchange
-from federation.job import Reply
+from federation.wire.centres import Centres
+from federation.wire.clock import JobTime
+from federation.wire.exchange import Exchange
+from federation.wire.job import Reply
 from strategies.rounds import Summary
 
 

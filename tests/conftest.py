@@ -113,7 +113,7 @@ def federated():
 def conduct_in_process(patch_cache):
     """Function: run a scenario with the in-process engine into a folder; returns (succeeded, record)."""
     from clients.app import app as client_app
-    from federation.in_process import InProcessGrid
+    from federation.flower.in_process import InProcessGrid
     from reports.run_record import RunRecord
     from scenarios.reader import resolved_yaml
     from server.app import begin, conduct

@@ -23,10 +23,10 @@ from clients import launcher
 from clients.centre_file import CentreFile
 from clients.ledger import Ledger
 from clients.supernode import CENTRE_FILE, SuperNode
-from federation import bundle
-from federation.errors import StudyError
-from federation.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
-from federation.launchers import INSTALLING
+from federation.flower import bundle
+from federation.flower.launchers import INSTALLING
+from federation.wire.errors import StudyError
+from federation.wire.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

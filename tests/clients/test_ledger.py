@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from clients.ledger import START, Ledger, LedgerError, content_digest
-from federation.job import Job, Reply
+from federation.wire.job import Job, Reply
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -107,7 +107,7 @@ def test_lines_removed_or_moved_are_found(data):
 
 def test_a_line_written_anew_with_a_hash_of_its_own_is_found_by_the_next(ledger, tmp_path):
     from clients.ledger import _hash
-    from federation.job import canonical_json
+    from federation.wire.job import canonical_json
 
     filled(tmp_path)
     lines = ledger.path.read_text().splitlines()
@@ -158,7 +158,7 @@ def test_nothing_is_written_after_a_last_line_that_was_altered(tmp_path):
 def test_two_processes_write_one_chain(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from clients.ledger import Ledger;"
-        "from federation.job import Job, Reply; job = Job('s', 'u', 'B', 'learn', {}); print('ready', flush=True); input();"
+        "from federation.wire.job import Job, Reply; job = Job('s', 'u', 'B', 'learn', {}); print('ready', flush=True); input();"
         "[Ledger(Path(sys.argv[1])).record(job, Reply.error(job, 'ok'), 'B') for _ in range(200)]"
     )
     command = [sys.executable, "-c", code, str(tmp_path), str(CHECKOUT)]

@@ -6,7 +6,7 @@ import pytest
 from clients.federation import remembered
 from clients.local_state import LocalState, StateLost
 from clients.node import Node
-from federation.job import Job
+from federation.wire.job import Job
 
 
 @pytest.fixture

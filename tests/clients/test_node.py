@@ -6,9 +6,9 @@ import pytest
 
 from clients.app import answer
 from clients.node import Node, Refusal
-from federation.code_digest import code_digest
-from federation.errors import explain
-from federation.job import IDENTIFY, PROTOCOL, Job
+from federation.wire.code_digest import code_digest
+from federation.wire.errors import explain
+from federation.wire.job import IDENTIFY, PROTOCOL, Job
 
 PLAYS = {"partition-id": 0, "num-partitions": 2}
 

@@ -6,7 +6,7 @@ import pytest
 from clients import app, policy
 from clients.node import Node, Refusal
 from clients.outgoing import ARRAYS, BODY, fields_of, undeclared
-from federation.job import IDENTIFY, Job, Reply
+from federation.wire.job import IDENTIFY, Job, Reply
 
 
 def test_every_duty_of_a_deployed_node_has_its_fields_declared():

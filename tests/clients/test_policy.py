@@ -14,10 +14,10 @@ from clients.approval import Approvals
 from clients.centre_file import STRATEGIES, CentreFile
 from clients.ledger import Ledger
 from clients.node import Node, Refusal
-from federation.code_digest import code_digest
-from federation.errors import TEXTS, explain
-from federation.job import MESSAGE_TYPE, PROTOCOL, Job, Reply, canonical_json
-from federation.units import scenario_digest
+from federation.wire.code_digest import code_digest
+from federation.wire.errors import TEXTS, explain
+from federation.wire.job import MESSAGE_TYPE, PROTOCOL, Job, Reply, canonical_json
+from federation.wire.units import scenario_digest
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml

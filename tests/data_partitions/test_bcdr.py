@@ -9,7 +9,7 @@ from archives import bcdr_image, bcdr_outline, square, write_bcdr, write_bcdr_ta
 from PIL import Image
 
 from data_partitions import BcdrSource, Box, DataError, PatchTask, SplitRule, build_patches
-from data_partitions.tables import read_records
+from data_partitions.reading.tables import read_records
 
 
 def load(path, task=None, **arguments):
@@ -163,7 +163,7 @@ def test_the_structure_of_a_real_table(real_images):
     path = real_images / "format_samples/bcdr_schema_SYNTHETIC/bcdr_d99_outlines.csv"
     if not path.is_file():
         pytest.skip(f"no sample {path}")
-    from data_partitions.bcdr import OUTLINE_COLUMNS, _outline
+    from data_partitions.archives.bcdr import OUTLINE_COLUMNS, _outline
 
     rows = read_records(path, OUTLINE_COLUMNS)
     outlines = [_outline(None, "", cells) for _, cells in rows]

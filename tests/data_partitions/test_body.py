@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from data_partitions import body
+from data_partitions.reading import body
 
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=14))
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_partitions import Box, CddCesmSource, DataError, PatchTask, SplitRule, build_patches
-from data_partitions.cdd_cesm import _points
-from data_partitions.contours import pixel_box
-from data_partitions.tables import read_records
+from data_partitions.archives.cdd_cesm import _points
+from data_partitions.reading.contours import pixel_box
+from data_partitions.reading.tables import read_records
 
 
 def load(path, **arguments):

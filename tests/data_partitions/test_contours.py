@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_partitions.contours import mask_boxes, painted_areas, pixel_box
 from data_partitions.exams import Box
+from data_partitions.reading.contours import mask_boxes, painted_areas, pixel_box
 
 SHAPE = (120, 90)
 

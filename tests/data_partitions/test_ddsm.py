@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_partitions import Box, DataError, DdsmSource, PatchTask, SplitRule, build_patches
-from data_partitions.archive import Account
-from data_partitions.ddsm import _case, chain
+from data_partitions.archives.archive import Account
+from data_partitions.archives.ddsm import _case, chain
 
 
 def load(path, **arguments):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_partitions.dealing import REST, Group, deal, in_order, label_skew, proportional, quantity_skew
+from data_partitions.dealing.dealing import REST, Group, deal, in_order, label_skew, proportional, quantity_skew
 
 LABELS = ("healthy", "lesion", "malignant")
 

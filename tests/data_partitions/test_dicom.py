@@ -13,9 +13,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi_lut
 from pydicom.sequence import Sequence
 
-from data_partitions import DataError, FolderSource, dicom
-from data_partitions.dicom import BadDicom, read_dicom, read_header
-from data_partitions.image_files import looks, read_image
+from data_partitions import DataError, FolderSource
+from data_partitions.reading import dicom
+from data_partitions.reading.dicom import BadDicom, read_dicom, read_header
+from data_partitions.reading.image_files import looks, read_image
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 

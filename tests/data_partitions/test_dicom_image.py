@@ -10,12 +10,12 @@ from PIL import Image
 from pydicom.uid import RLELossless
 from test_dicom import table
 
-from data_partitions import dicom
-from data_partitions.body import body_mask
-from data_partitions.dicom import BadDicom, read_dicom
-from data_partitions.dicom_image import SAMPLED, DicomImage
 from data_partitions.exams import Box
-from data_partitions.image_files import inspect
+from data_partitions.reading import dicom
+from data_partitions.reading.body import body_mask
+from data_partitions.reading.dicom import BadDicom, read_dicom
+from data_partitions.reading.dicom_image import SAMPLED, DicomImage
+from data_partitions.reading.image_files import inspect
 
 RNG = np.random.default_rng(0)
 SHAPE = (275, 52)  # neither side is a multiple of a band or of a step

@@ -10,8 +10,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from data_partitions import Box, DataError, FolderSource, PatchTask, SplitRule, build_patches
-from data_partitions.body import body_mask
-from data_partitions.image_files import BadImage, read_image
+from data_partitions.reading.body import body_mask
+from data_partitions.reading.image_files import BadImage, read_image
 
 WHOLE = PatchTask(label="malignancy", whole_image=True, image_size=16)
 

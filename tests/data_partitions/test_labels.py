@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from data_partitions import DataError, FolderSource, PatchTask, SplitRule, build_patches
-from data_partitions.label_words import LabelWords, UnknownWord
+from data_partitions.reading.label_words import LabelWords, UnknownWord
 
 WHOLE = PatchTask(label="malignancy", whole_image=True, image_size=16)
 LESIONS = PatchTask(label="malignancy", image_size=16, margin_px=2, crops=1)

@@ -4,7 +4,7 @@ import pytest
 from archives import write_bcdr, write_cbis_ddsm, write_cdd_cesm, write_ddsm, write_inbreast
 
 from data_partitions import SOURCES
-from data_partitions.official_counts import counts_of, whole_archive
+from data_partitions.archives.official_counts import counts_of, whole_archive
 
 
 def found(source, folder, **settings):

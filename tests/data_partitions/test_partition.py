@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from data_partitions import Cohort, DataError, DealtSource, Exam, Lesion, PartitionRule, PatchTask, SplitRule
 from data_partitions.build import build_patches
+from data_partitions.dealing.partition import partition
 from data_partitions.exams import Box
-from data_partitions.partition import partition
 from data_partitions.patch_dataset import PatchDataset
 from data_partitions.small_cells import guarded
 
@@ -183,7 +183,7 @@ def test_breasts_are_measured_once(tmp_path, monkeypatch):
         DealtSource.model_validate(source.model_dump() | {"centre": c}).load(c, 0, tmp_path).exams for c in "ABC"
     )
     assert len(small) == len(middle) == len(large) == 40
-    monkeypatch.setattr("data_partitions.phantom.PhantomImage.tissue", None)
+    monkeypatch.setattr("data_partitions.phantom.phantom.PhantomImage.tissue", None)
     assert [e.name for e in source.load("A", 0, tmp_path).exams] == [e.name for e in small]
 
 

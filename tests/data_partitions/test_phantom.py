@@ -11,10 +11,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_partitions import Box, PatchTask, PhantomSource, SplitRule, build_patches
-from data_partitions.phantom import SHAPE, SPACING_MM
-from data_partitions.phantom_anatomy import Population, draw_patient
-from data_partitions.phantom_fields import Beads, Octaves, grain
-from data_partitions.phantom_view import ViewOfBreast
+from data_partitions.phantom.anatomy import Population, draw_patient
+from data_partitions.phantom.fields import Beads, Octaves, grain
+from data_partitions.phantom.phantom import SHAPE, SPACING_MM
+from data_partitions.phantom.view import ViewOfBreast
 
 SCANNERS = ("digital", "digital-2", "film")
 

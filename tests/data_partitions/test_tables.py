@@ -3,7 +3,7 @@
 import pytest
 
 from data_partitions.errors import DataError
-from data_partitions.tables import canonical, read_records
+from data_partitions.reading.tables import canonical, read_records
 
 ROWS = [(2, {"patient_id": "P1", "breast_density": "3"}), (4, {"patient_id": "P2", "breast_density": ""})]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.processes import free_ports
+from federation.flower.processes import free_ports
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COPIED = ("Dockerfile", ".dockerignore", ".gitignore", "docker-compose.yml", "constraints.txt", "pyproject.toml", "LICENSE", "README.md",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from federation.bundle import own_bundle
+from federation.flower.bundle import own_bundle
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NODES = ("node-a", "node-b", "node-c")

@@ -8,8 +8,8 @@ import typer.main
 
 from clients.app import DUTIES
 from clients.centre_file import Approval, CentreFile, Release, Resources
-from federation.errors import TEXTS
-from federation.job import IDENTIFY
+from federation.wire.errors import TEXTS
+from federation.wire.job import IDENTIFY
 from polycentre.command_line import cli
 
 CHECKOUT = Path(__file__).resolve().parents[2]

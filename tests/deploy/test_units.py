@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from federation.superlink import superlink_command
+from federation.flower.superlink import superlink_command
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SYSTEMD = CHECKOUT / "deploy" / "systemd"

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from federation.centres import Centres
-from federation.job import Job, Reply
+from federation.wire.centres import Centres
+from federation.wire.job import Job, Reply
 
 
 class ScriptedCentres(Centres):

@@ -8,10 +8,10 @@ from flwr.clientapp import ClientApp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.centres import GridCentres, assign_lanes
-from federation.errors import StudyError
-from federation.in_process import InProcessGrid
-from federation.job import Job, Reply
+from federation.flower.in_process import InProcessGrid
+from federation.wire.centres import GridCentres, assign_lanes
+from federation.wire.errors import StudyError
+from federation.wire.job import Job, Reply
 
 
 def echo_app(log=None):

@@ -6,14 +6,14 @@ import subprocess
 import pytest
 from cryptography import x509
 
-from federation.certificates import (
+from federation.flower.certificates import (
     create_authority,
     create_node_key,
     create_secret,
     issue_server_certificate,
     needs_renewal,
 )
-from federation.errors import StudyError
+from federation.wire.errors import StudyError
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.clock import Availability, RealClock, VirtualClock, fate
-from federation.exchange import run_together
+from federation.wire.clock import Availability, RealClock, VirtualClock, fate
+from federation.wire.exchange import run_together
 
 NOTICE = 7.0
 

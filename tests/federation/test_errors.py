@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from federation.errors import INPUT_CODES, TEXTS
+from federation.wire.errors import INPUT_CODES, TEXTS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RAISERS = {"fault", "refuse", "Problem", "DataError", "BadImage", "BadDicom"}

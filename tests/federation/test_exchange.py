@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.exchange import Step, gather, run_together
+from federation.wire.exchange import Step, gather, run_together
 
 
 def units_of(replies):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from federation import job as job_module
-from federation.job import EnvelopeError, Job, Reply, canonical_json
+from federation.wire import job as job_module
+from federation.wire.job import EnvelopeError, Job, Reply, canonical_json
 
 
 def a_job(**changes):

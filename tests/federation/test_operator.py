@@ -4,8 +4,8 @@ import fcntl
 
 import pytest
 
-from federation.errors import StudyError
-from federation.operator import DeploymentFile, Operator
+from federation.flower.operator import DeploymentFile, Operator
+from federation.wire.errors import StudyError
 
 
 def test_one_run_at_a_time_is_at_work_on_a_deployment(tmp_path):

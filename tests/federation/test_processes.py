@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from federation.processes import MARK, OwnProcesses, carrying, free_ports, kill
+from federation.flower.processes import MARK, OwnProcesses, carrying, free_ports, kill
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_kill_takes_the_processes_of_one_value(processes, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 def test_a_process_ends_when_its_parent_is_killed(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from federation.processes import OwnProcesses; own = OwnProcesses(); "
+        "import sys, time; from pathlib import Path; from federation.flower.processes import OwnProcesses; own = OwnProcesses(); "
         f"own.start(['sleep', '600'], Path({str(tmp_path / 'log')!r})); print(own.home, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=os.getcwd(), stdout=subprocess.PIPE, text=True)

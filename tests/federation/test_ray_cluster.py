@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation import ray_cluster
-from federation.code_digest import ALL, code_digest
-from federation.errors import StudyError
-from federation.ray_cluster import RayCluster, RayNode, WorkerShare, find_ray_cluster, worker_share, workers_that_fit
+from federation.flower import ray_cluster
+from federation.flower.ray_cluster import (
+    RayCluster,
+    RayNode,
+    WorkerShare,
+    find_ray_cluster,
+    worker_share,
+    workers_that_fit,
+)
+from federation.wire.code_digest import ALL, code_digest
+from federation.wire.errors import StudyError
 
 
 def nodes(*sizes):

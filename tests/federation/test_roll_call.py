@@ -7,11 +7,11 @@ import pytest
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
-from federation.centres import NODE_UNAVAILABLE, GridCentres
-from federation.errors import StudyError
-from federation.in_process import FIRST_NODE, InProcessGrid
-from federation.job import IDENTIFY, PROTOCOL, Job, Reply
-from federation.roll_call import RollCall
+from federation.flower.in_process import FIRST_NODE, InProcessGrid
+from federation.wire.centres import NODE_UNAVAILABLE, GridCentres
+from federation.wire.errors import StudyError
+from federation.wire.job import IDENTIFY, PROTOCOL, Job, Reply
+from federation.wire.roll_call import RollCall
 
 CODE = "5a17c0de"
 
@@ -93,7 +93,7 @@ def test_a_node_that_is_there_has_time_to_answer(monkeypatch):
     grid.silent = {102}
     threading.Timer(0.2, grid.silent.clear).start()
     assert roll_call(grid, ["A", "B"]).wait(0.0, poll_s=0.001) == {"A": [101], "B": [102]}
-    monkeypatch.setattr("federation.roll_call._ANSWER_S", 0.05)
+    monkeypatch.setattr("federation.wire.roll_call._ANSWER_S", 0.05)
     grid.silent = {102}
     with pytest.raises(StudyError, match="no node of B came"):
         roll_call(grid, ["A", "B"]).wait(0.0, poll_s=0.001)
@@ -149,7 +149,7 @@ def test_a_node_that_cannot_say_who_it_is(config, expected):
 
 
 def test_a_dead_node_that_still_counts_as_online_does_not_hold_up_the_start(monkeypatch):
-    monkeypatch.setattr("federation.roll_call._STRAGGLERS_S", 0.05)
+    monkeypatch.setattr("federation.wire.roll_call._STRAGGLERS_S", 0.05)
     grid = Nodes("A", "B", "B")
     grid.silent = {103}
     assert roll_call(grid, ["A", "B"]).wait(60.0, poll_s=0.001) == {"A": [101], "B": [102]}
@@ -235,8 +235,8 @@ def centres_over(grid, names=("A", "B"), **options):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("federation.centres._LOOK_S", 0.01)
-    monkeypatch.setattr("federation.centres._BACK_OFF_S", 0.01)
+    monkeypatch.setattr("federation.wire.centres._LOOK_S", 0.01)
+    monkeypatch.setattr("federation.wire.centres._BACK_OFF_S", 0.01)
 
 
 def a_job(unit, centre):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from federation.flower_command import FlowerCommand
-from federation.ray_cluster import WorkerShare
-from federation.simulation import SimulationRuntime
+from federation.flower.flower_command import FlowerCommand
+from federation.flower.ray_cluster import WorkerShare
+from federation.flower.simulation import SimulationRuntime
 
 
 @pytest.fixture

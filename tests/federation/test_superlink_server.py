@@ -9,11 +9,11 @@ import time
 import httpx
 import pytest
 
-from federation.certificates import create_authority, create_node_key, create_secret, issue_server_certificate
-from federation.flower_command import FlowerCommand
-from federation.processes import OwnProcesses, free_ports
-from federation.superlink import SuperLink
-from federation.superlink_health import Health, ask, clock_problem
+from federation.flower.certificates import create_authority, create_node_key, create_secret, issue_server_certificate
+from federation.flower.flower_command import FlowerCommand
+from federation.flower.processes import OwnProcesses, free_ports
+from federation.flower.superlink import SuperLink
+from federation.flower.superlink_health import Health, ask, clock_problem
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from federation.job import check_arrays
-from federation.transport import SCALE_SUFFIX, decode, encode, encoded_bytes, relative_error
+from federation.wire.job import check_arrays
+from federation.wire.transport import SCALE_SUFFIX, decode, encode, encoded_bytes, relative_error
 
 HOW = ("fp32", "fp16", "int8")
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)

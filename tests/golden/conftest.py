@@ -18,7 +18,9 @@ def golden():
 
     def check(name, value):
         file = FOLDER / name
-        text = value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        text = (
+            value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        )
         if check.updating:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")

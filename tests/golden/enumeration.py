@@ -1,17 +1,26 @@
 """Every job that a study may ask of a centre, read from the product: (strategy, kind, centre, task, fixed body, free keys)."""
 
 from clients import approved_study
-from federation.job import Job
+from federation.wire.job import Job
 
 
 def asked(plan):
     """Yields one entry per kind of job, in no particular order."""
     from clients.approved_study import (
-        _adoptions, _cells, _classifier_rounds, _discriminators, _fidelities, _measurements, _orders, _rounds, _sums,
-        _surveys, _syntheses, _tests, _validations,
+        _adoptions,
+        _cells,
+        _classifier_rounds,
+        _discriminators,
+        _measurements,
+        _orders,
+        _rounds,
+        _sums,
+        _surveys,
+        _syntheses,
+        _tests,
+        _validations,
     )  # fmt: skip
     from scenarios.federations import federated_classifier, federations
-    from scenarios.messages import _Counter, _count_move
 
     approved_study._alike = lambda plan, job: plan.cells()
     kinds = {

@@ -8,15 +8,17 @@ from collections import Counter
 import pytest
 import torch
 
-import federation.units
-from federation.job import canonical_json
+import federation.wire.units
+from federation.wire.job import canonical_json
 from models.precision import processor
 
 MORE = (
     "arms.average.alone=true", "arms.average.transport=fp16", "arms.average.average_ema=rebuild",
     "arms.remote.transport=int8", "arms.remote.clip=1.0",
-    "arms.swap={strategy: md_gan, model: wgan_gp, width: 4, critic_steps: 1, batch_size: 4, updates: 4, batches_per_job: 2, swap_every: 2, fidelity: {images: 16, every: 4}}",
-    "arms.central={strategy: pooled_gan, model: dcgan, width: 4, batch_size: 4, rounds: 2, local_steps: 2, fidelity: {images: 16, every: 2}}",
+    "arms.swap={strategy: md_gan, model: wgan_gp, width: 4, critic_steps: 1, batch_size: 4, updates: 4, batches_per_job: 2, "
+    "swap_every: 2, fidelity: {images: 16, every: 4}}",
+    "arms.central={strategy: pooled_gan, model: dcgan, width: 4, batch_size: 4, rounds: 2, local_steps: 2, "
+    "fidelity: {images: 16, every: 2}}",
     "arms.classifier={strategy: fedavg_classifier, rounds: 3, local_steps: 2, fine_tune: 2, optimizer: keep}",
     "study.test_on=[A, B]",
 )  # fmt: skip
@@ -55,14 +57,14 @@ class Asked:
 
 @pytest.fixture
 def asked(monkeypatch):
-    seen, real = Asked(), federation.units.digest
+    seen, real = Asked(), federation.wire.units.digest
 
     def digest(value):
         found = real(value)
         seen.see(value, found)
         return found
 
-    monkeypatch.setattr(federation.units, "digest", digest)
+    monkeypatch.setattr(federation.wire.units, "digest", digest)
     return seen
 
 

@@ -19,8 +19,8 @@ from clients.approval import Approvals
 from clients.centre_file import CentreFile
 from clients.ledger import Ledger
 from clients.policy import PAUSED
-from federation.job import Job, Reply
-from federation.units import scenario_digest
+from federation.wire.job import Job, Reply
+from federation.wire.units import scenario_digest
 from polycentre import command_line
 from scenarios import reader
 

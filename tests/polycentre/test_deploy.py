@@ -5,9 +5,9 @@ import yaml
 from typer.testing import CliRunner
 
 from clients.centre_file import CentreFile
-from federation.certificates import SERVER
-from federation.errors import StudyError
-from federation.operator import DeploymentFile
+from federation.flower.certificates import SERVER
+from federation.flower.operator import DeploymentFile
+from federation.wire.errors import StudyError
 from polycentre.command_line import cli
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from federation.errors import StudyError
-from federation.ray_cluster import RayCluster, RayNode, WorkerShare
+from federation.flower.ray_cluster import RayCluster, RayNode, WorkerShare
+from federation.wire.errors import StudyError
 from polycentre import engines
 
 WITHOUT_GPU = RayCluster("10.0.0.1:6379", (RayNode("alpha", 8), RayNode("beta", 8)))

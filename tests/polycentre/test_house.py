@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.code_digest import ALL, code_digest, package_folder
+from federation.wire.code_digest import ALL, code_digest, package_folder
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = [*ALL, "polycentre"]
@@ -29,8 +29,9 @@ def test_imports_point_down_only():
 
 
 def test_every_package_is_declared():
-    declared = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    assert set(declared) == set(PACKAGES)
+    tool = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]
+    assert {name.rstrip("*") for name in tool["setuptools"]["packages"]["find"]["include"]} == set(PACKAGES)
+    assert set(tool["mypy"]["packages"]) == set(tool["importlinter"]["root_packages"]) == set(PACKAGES)
 
 
 def test_flowers_bundle_takes_the_code():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from federation.errors import REFUSAL_CODES, TEXTS, explain
+from federation.wire.errors import REFUSAL_CODES, TEXTS, explain
 from reports.refusals import real_failures, refusals
 
 

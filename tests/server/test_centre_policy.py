@@ -10,7 +10,7 @@ from clients.approval import Approvals
 from clients.centre_file import CentreFile
 from clients.ledger import Ledger
 from clients.policy import PAUSED
-from federation.in_process import FIRST_NODE, InProcessGrid
+from federation.flower.in_process import FIRST_NODE, InProcessGrid
 from reports.run_record import RunRecord
 from scenarios.reader import resolved_yaml
 from server.app import begin, conduct

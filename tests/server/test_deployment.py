@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from clients.app import app as client_app
-from federation.in_process import FIRST_NODE, InProcessGrid
-from federation.operator import Operator
-from federation.processes import MARK, OwnProcesses, carrying
+from federation.flower.in_process import FIRST_NODE, InProcessGrid
+from federation.flower.operator import Operator
+from federation.flower.processes import MARK, OwnProcesses, carrying
 from polycentre.deploy import trial
 from reports.run_record import RunRecord
 from scenarios.reader import resolved_yaml

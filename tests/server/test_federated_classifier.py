@@ -5,7 +5,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from federation.job import Job
+from federation.wire.job import Job
 
 BYTES = ("results.csv", "virtual_time.csv", "predictions.csv", "federations.json")
 ARMS = """arms={

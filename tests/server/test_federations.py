@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
-from federation.job import Job, Reply
+from federation.wire.job import Job, Reply
 from reports.run_record import RunRecord
 from scenarios.reader import resolved_yaml
 

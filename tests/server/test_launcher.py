@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
-from federation import bundle
-from federation.errors import StudyError
-from federation.launchers import launcher_script, write_launchers
+from federation.flower import bundle
+from federation.flower.launchers import launcher_script, write_launchers
+from federation.wire.errors import StudyError
 from server import launcher
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from federation.errors import StudyError
-from federation.processes import carrying, free_ports, kill
-from federation.ray_cluster import find_ray_cluster
+from federation.flower.processes import carrying, free_ports, kill
+from federation.flower.ray_cluster import find_ray_cluster
+from federation.wire.errors import StudyError
 from reports.run_record import RunRecord
 from scenarios.reader import resolved_yaml
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from flwr.app import Error, Message
 
-from federation.job import Job
+from federation.wire.job import Job
 from reports.run_record import RunRecord
 
 

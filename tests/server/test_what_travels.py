@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from clients import app as client_module
-from federation.job import Job
+from federation.wire.job import Job
 
 SECRET = "ZZPATIENT"
 

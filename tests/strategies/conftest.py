@@ -10,11 +10,11 @@ import torch
 
 from clients import app as client_app
 from data_partitions.patch_dataset import COLUMNS, PatchDataset
-from federation.centres import Centres
-from federation.clock import Availability, VirtualClock
-from federation.exchange import run_together
-from federation.job import EnvelopeError, Reply
-from federation.units import Units
+from federation.wire.centres import Centres
+from federation.wire.clock import Availability, VirtualClock
+from federation.wire.exchange import run_together
+from federation.wire.job import EnvelopeError, Reply
+from federation.wire.units import Units
 from models import GeneratorSpec
 from strategies.dm_gan import DmGAN, DmGANPlan
 from strategies.fedavg_gan import FedAvgGAN, Federation, LocalRules

@@ -11,7 +11,7 @@ from scipy.linalg import sqrtm
 
 from clients import receiver
 from clients.node import Node
-from federation.job import Job
+from federation.wire.job import Job
 from metrics.feature_spaces import FEATURE_SPACES, FeatureSpace
 from models import ClassifierSpec, ClassifierTraining
 from strategies import choice

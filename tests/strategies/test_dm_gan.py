@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.clock import Availability, Fate
+from federation.wire.clock import Availability, Fate
 from models import GenerativeTrainer
 from models.federated_parts import averaged_state
 from strategies.dm_gan import DmGAN, DmGANPlan, DmGANSettings
@@ -193,8 +193,8 @@ def test_weights_of_all_centres_without_delay_sum_to_one(counts, power, equal):
 
 
 def a_strategy(counts, power, weights):
-    from federation.clock import VirtualClock
-    from federation.units import Units
+    from federation.wire.clock import VirtualClock
+    from federation.wire.units import Units
     from models import GeneratorSpec
     from strategies.fidelity import Reference
     from strategies.rounds import Member

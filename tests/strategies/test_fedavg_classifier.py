@@ -9,9 +9,9 @@ import torch
 
 from clients import shared_classifier
 from clients.provider import as_arrays
-from federation.clock import Availability
-from federation.exchange import run_together
-from federation.transport import decode
+from federation.wire.clock import Availability
+from federation.wire.exchange import run_together
+from federation.wire.transport import decode
 from models import ClassifierSpec, ClassifierTraining, Stage
 from models.federated_parts import averaged_state
 from models.fit_classifier import BalancedDraws, StageTrainer, average_precision, predict

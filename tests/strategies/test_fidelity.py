@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.app import answer
-from federation.errors import explain
-from federation.exchange import run_together
-from federation.job import Job
+from federation.wire.errors import explain
+from federation.wire.exchange import run_together
+from federation.wire.job import Job
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models.generative import GenerativeModel

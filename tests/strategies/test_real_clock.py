@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from federation.centres import Centres
-from federation.clock import RealClock
-from federation.job import Reply
-from federation.units import Units
+from federation.wire.centres import Centres
+from federation.wire.clock import RealClock
+from federation.wire.job import Reply
+from federation.wire.units import Units
 from strategies import fidelity
 from strategies.dm_gan import DmGANSettings
 from strategies.one_shot import OneShot, Order
@@ -115,8 +115,8 @@ class ScriptedCentres(Centres):
 @pytest.fixture
 def time(monkeypatch):
     time = Time()
-    monkeypatch.setattr("federation.clock.time", time)
-    monkeypatch.setattr("federation.exchange.time", time)
+    monkeypatch.setattr("federation.wire.clock.time", time)
+    monkeypatch.setattr("federation.wire.exchange.time", time)
     return time
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from federation.clock import Availability
-from federation.transport import decode
+from federation.wire.clock import Availability
+from federation.wire.transport import decode
 from strategies.fedavg_gan import LocalRules
 from strategies.rounds import RoundSettings
 

@@ -1,0 +1,1 @@
+"""One medical archive a file: its tables and images to exams."""

@@ -1,0 +1,260 @@
+"""BCDR, the Breast Cancer Digital Repository (Lopez et al. 2012): digital (D01, D02, DN01) and film (F01 to F03) sets.
+
+Each set is a folder with `bcdr_SET_outlines.csv` (one row per outline) and, but for F03, `bcdr_SET_img.csv` (one row per
+image). Each outline is a lesion, as in Szafranowska et al. (2022), where "nodule" is a mass; one with several signs has
+the first of mass, calcification, distortion. Its label is the biopsy's. Healthy boxes come from DN01 alone, whose women
+have no finding: an image of another set without an outline may hold what only the other view shows.
+
+Departures: an image that two sets share is taken once, with the outlines of both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.errors import Problem
+from data_partitions.exams import Exam, Lesion
+from data_partitions.reading.contours import pixel_box
+from data_partitions.reading.image_files import FileLook
+from data_partitions.reading.label_words import LabelWords, UnknownWord
+
+SETS = ("d01", "d02", "dn01", "f01", "f02", "f03")
+NORMAL = ("dn01",)
+DIGITAL_SPACING_MM = 0.07
+# The outlines' image_view counts from 1, the images' image_type_id from 0; both in this order.
+VIEWS = (("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO"))
+NAMES = {"RCC": ("R", "CC"), "LCC": ("L", "CC"), "RO": ("R", "MLO"), "LO": ("L", "MLO")}  # the ends of file names
+SIGNS = {
+    "mammography_nodule": "mass", "mammography_calcification": "calcification",
+    "mammography_microcalcification": "calcification", "mammography_architectural_distortion": "distortion",
+    "mammography_stroma_distortion": "distortion", "mammography_axillary_adenopathy": "other",
+}  # fmt: skip
+WORDS = LabelWords(("malign", "malignant"), ("benign",))
+OUTLINE_COLUMNS = (
+    "patient_id", "image_view", "image_filename", "lw_x_points", "lw_y_points", *SIGNS, "classification",
+)  # fmt: skip
+IMAGE_COLUMNS = ("patient_id", "image_filename")
+TABLE = re.compile(r"bcdr_(?P<set>[a-z]+\d+)_(?P<what>outlines|img)\.csv", re.IGNORECASE)
+
+
+class Row(NamedTuple):
+    """One image: what the tables say of it."""
+
+    file: Path
+    where: str
+    patient: str
+    laterality: str
+    view: str
+    density: str
+    age: float | None
+    set: str
+
+
+class BcdrSource(ArchiveSource):
+    """A folder that holds the unpacked sets."""
+
+    source: Literal["bcdr"] = "bcdr"
+    sets: tuple[Literal["d01", "d02", "dn01", "f01", "f02", "f03"], ...] = Field(
+        (), description="sets to take, such as [d01, d02, dn01]; all that are there when left out"
+    )
+    spacing_mm: float | None = Field(
+        None, gt=0, description="of film, whose files do not say; digital images have 0.07"
+    )
+
+    @property
+    def official(self) -> dict[str, int]:
+        """Counts of film and digital together on the repository's site; the sets for download are parts of it."""
+        return {"images": 3703 + 3612, "patients": 1010 + 724, "lesions": 1517 + 818}
+
+    @property
+    def in_papers(self) -> dict[str, int]:
+        """Szafranowska et al. (2022), of the sets that they used."""
+        return {"patients": 1010, "lesions": 1493, "masses": 639}
+
+    def _exams(self, account: Account) -> list[Exam]:
+        tables = self._tables(account)
+        rows: dict[str, Row | None] = {}  # None: its row is a fault already
+        for name, files in tables.items():
+            if "img" in files:
+                _read_images(account, name, files["img"], rows)
+        outlines: dict[str, list[tuple[str, str, bool | None, np.ndarray]]] = defaultdict(list)
+        for name, files in tables.items():
+            if "outlines" in files:
+                _read_outlines(account, name, files["outlines"], rows, outlines, known_images="img" in files)
+        for folder in sorted({path.parent for files in tables.values() for path in files.values()}):
+            for file in sorted(folder.rglob("*.tif")):
+                if file.relative_to(self.path).as_posix() not in rows and not account.fatal:
+                    account.things += 1
+                    account.fault("file_without_row", f"{file.relative_to(self.path)}: no table has a row for it")
+        present = {}
+        for name, row in rows.items():
+            if row is None:
+                continue
+            if row.file.is_file():
+                present[name] = row.file
+            else:
+                account.fault("row_without_file", f"{row.where}: file {name} is not there; add it or drop the row")
+        exams = [
+            self._exam(account, name, row, look, outlines.get(name, []))
+            for name, look in account.looks(present).items()
+            if (row := rows[name]) is not None
+        ]
+        return account.without_copies(exams)
+
+    def _tables(self, account: Account) -> dict[str, dict[str, Path]]:
+        """set -> "img" and "outlines" -> file."""
+        found: dict[str, dict[str, Path]] = defaultdict(dict)
+        for file in sorted(self.path.rglob("*.csv")):
+            match = TABLE.fullmatch(file.name)
+            if match and match["set"].lower() in (self.sets or SETS):
+                found[match["set"].lower()][match["what"].lower()] = file
+        for name in self.sets or (() if found else ("SET",)):
+            if name not in found:
+                account.fatal.append(
+                    Problem("missing_file", f"{self.path} holds no bcdr_{name}_outlines.csv or bcdr_{name}_img.csv")
+                )
+        return dict(sorted(found.items()))
+
+    def _exam(
+        self, account: Account, name: str, row: Row, look: FileLook,
+        outlines: list[tuple[str, str, bool | None, np.ndarray]],
+    ) -> Exam:  # fmt: skip
+        lesions = []
+        for where, kind, malignant, contour in outlines:
+            box = account.inside(name, f"{where}: the {kind}", pixel_box(contour), look.shape)
+            if box is not None:
+                lesions.append(Lesion(box, kind, malignant, contour=contour))
+        film = row.set.startswith("f")
+        return account.exam(
+            look, row.file, patient=row.patient, name=name, view=row.view, laterality=row.laterality,
+            density=row.density, age=row.age, lesions=tuple(lesions), malignant=_of_image(lesions, row.set),
+            usable_as_healthy=row.set in NORMAL, spacing_mm=self.spacing_mm if film else DIGITAL_SPACING_MM,
+            scanner="film" if film else "digital",
+        )  # fmt: skip
+
+
+def _of_image(lesions: list[Lesion], name: str) -> bool | None:
+    """Malignant where any lesion is, benign where all are or the set is normal; else not known."""
+    labels = [lesion.malignant for lesion in lesions]
+    if any(labels):
+        return True
+    return False if (labels and None not in labels) or (not labels and name in NORMAL) else None
+
+
+def _read_images(account: Account, name: str, path: Path, rows: dict[str, Row | None]) -> None:
+    for where, cells in _records(account, path, IMAGE_COLUMNS):
+        code = cells.get("image_type_id", "")
+        key = _key(account, path, cells)
+        if key in rows:
+            account.fault("duplicate_image", f"{where}: image {key} stands in an earlier row already; keep one of them")
+        else:
+            coded = VIEWS[int(code)] if code in ("0", "1", "2", "3") else None
+            rows[key] = _row(account, name, path, where, cells, coded)
+
+
+def _read_outlines(
+    account: Account, name: str, path: Path, rows: dict[str, Row | None],
+    outlines: dict[str, list[tuple[str, str, bool | None, np.ndarray]]], *, known_images: bool,
+) -> None:  # fmt: skip
+    seen: dict[str, str] = {}
+    for where, cells in _records(account, path, OUTLINE_COLUMNS):
+        code, number = cells["image_view"], cells.get("segmentation_id", "")
+        key = _key(account, path, cells)
+        if number and number in seen:
+            account.fault("duplicate_lesion", f"{where}: segmentation {number} stands in {seen[number]} already")
+            continue
+        seen[number] = where
+        if code not in ("1", "2", "3", "4"):
+            account.unread.add(key)
+            account.fault("unknown_label", f"{where}: image_view {code!r} is none of 1 (RCC), 2 (LCC), 3 (RO), 4 (LO)")
+            continue
+        if known_images and key not in rows:
+            account.fault(
+                "lesion_without_row", f"{where}: image {cells['image_filename']} is not in the table of images"
+            )
+            continue
+        if key not in rows:
+            rows[key] = _row(account, name, path, where, cells, VIEWS[int(code) - 1])
+        row = rows[key]
+        outline = _outline(account, where, cells)
+        if row is None or outline is None:
+            account.unread.add(key)
+            continue
+        if (row.laterality, row.view) != VIEWS[int(code) - 1]:
+            account.unread.add(key)
+            account.fault(
+                "bad_value", f"{where}: image_view {code} is not that of {cells['image_filename']}; correct one"
+            )
+            continue
+        # The table of images may say less of the woman than that of the outlines.
+        density, age = row.density or _density(cells), row.age if row.age is not None else _age(cells)
+        rows[key] = row._replace(density=density, age=age)
+        outlines[key].append((where, *outline))
+
+
+def _key(account: Account, path: Path, cells: dict[str, str]) -> str:
+    return (path.parent / cells["image_filename"]).relative_to(account.path).as_posix()
+
+
+def _records(account: Account, path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """(where, cells) of each row that names an image and a patient."""
+    for number, cells in account.records(path, required):
+        where = f"{path.name} row {number}"
+        if cells["patient_id"] and cells["image_filename"]:
+            yield where, cells
+        else:
+            account.fault("bad_value", f"{where}: patient_id or image_filename is empty; fill it in or drop the row")
+
+
+def _row(
+    account: Account, name: str, path: Path, where: str, cells: dict[str, str], coded: tuple[str, str] | None
+) -> Row | None:
+    """An image of a set; its view is that of its file's name, and the code has to agree."""
+    file = path.parent / cells["image_filename"]
+    ending = file.stem.rsplit("_", 1)[-1].upper()
+    named = NAMES.get(ending) or NAMES.get(cells.get("image_type_name", "").upper())
+    view = named or coded
+    if view is None or (coded is not None and view != coded):
+        account.fault("bad_value", f"{where}: the view of {file.name} is not that of its code, or neither is known")
+        return None
+    # Digital and film sets number their patients apart; within each of them a number is one person.
+    patient = f"{'film' if name.startswith('f') else 'digital'} {cells['patient_id']}"
+    return Row(file, where, patient, *view, _density(cells), _age(cells), name)
+
+
+def _outline(account: Account, where: str, cells: dict[str, str]) -> tuple[str, bool | None, np.ndarray] | None:
+    """Kind, label and points (k, 2) of (y, x) of one row."""
+    kinds = [kind for sign, kind in SIGNS.items() if cells[sign] not in ("", "0")]
+    try:
+        x, y = (np.array(cells[f"lw_{axis}_points"].split(), dtype=np.float64) for axis in "xy")
+    except ValueError:
+        x = y = np.empty(0)
+    if len(x) < 2 or len(x) != len(y) or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        account.fault("bad_annotation", f"{where}: lw_x_points and lw_y_points are no outline of at least 2 points")
+        return None
+    try:
+        malignant = WORDS.read(cells["classification"])
+    except UnknownWord:
+        account.fault(
+            "unknown_label", f"{where}: classification {cells['classification']!r} is neither Benign nor Malign"
+        )
+        return None
+    return kinds[0] if kinds else "other", malignant, np.column_stack([y, x])
+
+
+def _density(cells: dict[str, str]) -> str:
+    density = cells.get("density", "")
+    return density if density in ("1", "2", "3", "4") else ""
+
+
+def _age(cells: dict[str, str]) -> float | None:
+    age = cells.get("age", "")
+    return float(age) if age.isdigit() and int(age) > 0 else None

@@ -1,0 +1,234 @@
+"""CDD-CESM (Khaled et al. 2022): contrast-enhanced mammograms as JPEG, a spreadsheet, and outlines drawn in a browser tool.
+
+Each breast and view is there twice: the low-energy image, which looks like a digital mammogram, and the subtracted one,
+which shows the contrast medium. A centre takes one of the two. Each outline is a lesion; its label is the pathology of its
+image, and its kind is that of the image's finding where the image has one kind only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.errors import Problem
+from data_partitions.exams import Exam, Lesion
+from data_partitions.reading.contours import pixel_box
+from data_partitions.reading.image_files import FileLook
+
+FOLDERS = {"low_energy": "Low energy images of CDD-CESM", "subtracted": "Subtracted images of CDD-CESM"}
+MARKS = {"low_energy": "_DM_", "subtracted": "_CM_"}  # in the images' names
+TABLES = ("Radiology-manual-annotations", "Radiology manual annotations", "Radiology_manual_annotations")
+OUTLINES = "Radiology_hand_drawn_segmentations_v2.csv"
+PATHOLOGY = {"normal": False, "benign": False, "malignant": True}
+FINDINGS = {"mass": "mass", "calcification": "calcification", "architectural": "distortion", "distortion": "distortion"}
+COLUMNS = ("patient_id", "image_name", "side", "view", "pathology_classification/_follow_up")
+OUTLINE_COLUMNS = ("filename", "region_shape_attributes")
+
+
+class Row(NamedTuple):
+    """What the spreadsheet says of one image; `findings` are our kinds."""
+
+    where: str
+    patient: str
+    laterality: str
+    view: str
+    density: str
+    age: float | None
+    birads: str
+    pathology: str
+    findings: frozenset[str]
+
+
+class CddCesmSource(ArchiveSource):
+    """A folder with the two folders of images, the spreadsheet and the table of outlines."""
+
+    source: Literal["cdd_cesm"] = "cdd_cesm"
+    images: Literal["low_energy", "subtracted"] = "low_energy"
+    table: str | None = Field(None, description="the spreadsheet, .xlsx or .csv; found by its name when left out")
+    spacing_mm: float | None = Field(None, gt=0, description="of a pixel; the files do not say")
+
+    @property
+    def official(self) -> dict[str, int]:
+        """Of the images of one kind: half of the archive's 2,006."""
+        return {"images": 1003, "patients": 326}
+
+    @property
+    def in_papers(self) -> dict[str, int]:
+        """A public preparation of the low-energy images; images with an outline."""
+        return {"malignant": 326} if self.images == "low_energy" else {}
+
+    def _exams(self, account: Account) -> list[Exam]:
+        folder = account.folder(FOLDERS[self.images], "images")
+        table = self._table(folder.parent)
+        if not table.is_file():
+            account.fatal.append(
+                Problem("missing_file", f"{self.path} holds no {TABLES[0]}.xlsx or .csv; add it, or set `table`")
+            )
+            return []
+        rows, named = self._rows(account, table)
+        files = self._files(account, folder, rows, named)
+        shapes = _outlines(account, folder.parent / OUTLINES, MARKS[self.images], named)
+        counts = {"single_points": 0}
+        exams = []
+        for name, look in account.looks(files).items():
+            row, found = rows[name], shapes.get(name, [])
+            lesions = _lesions(account, name, row, look, found, counts)
+            exams.append(account.exam(
+                look, files[name], patient=row.patient, name=name, view=row.view, laterality=row.laterality,
+                density=row.density, age=row.age, malignant=PATHOLOGY[row.pathology], lesions=tuple(lesions),
+                usable_as_healthy=row.pathology == "normal" and not found, spacing_mm=self.spacing_mm, scanner=self.images,
+            ))  # fmt: skip
+        account.note("single_points", counts["single_points"], "outlines of a single point, which are no lesions")
+        return exams
+
+    def _table(self, folder: Path) -> Path:
+        if self.table is not None:
+            return folder / self.table
+        known = [folder / f"{name}{suffix}" for name in TABLES for suffix in (".csv", ".xlsx")]
+        return next((file for file in known if file.is_file()), known[1])
+
+    def _rows(self, account: Account, path: Path) -> tuple[dict[str, Row], set[str]]:
+        """Rows of the chosen kind of image by name, and every such name, in rows with a fault too.
+
+        An image stands in several rows when it has several findings.
+        """
+        rows: dict[str, Row] = {}
+        named: set[str] = set()
+        for number, cells in account.records(path, COLUMNS):
+            name, where = _name(cells["image_name"]), f"{path.name} row {number}"
+            if MARKS[self.images] not in f"{name}_":
+                continue
+            named.add(name)
+            row = _row(account, where, name, cells)
+            if row is None:
+                continue
+            if name not in rows:
+                rows[name] = row
+            elif (rows[name].patient, rows[name].pathology) != (row.patient, row.pathology):
+                account.fault(
+                    "duplicate_image", f"{where}: {name} is of another patient or pathology than in {rows[name].where}"
+                )
+            else:
+                rows[name] = rows[name]._replace(findings=rows[name].findings | row.findings)
+        return rows, named
+
+    def _files(self, account: Account, folder: Path, rows: dict[str, Row], named: set[str]) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for file in sorted(file for file in folder.glob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png")):
+            name = _name(file.stem)
+            if MARKS[self.images] not in f"{name}_":
+                continue
+            if name not in named:
+                account.things += 1
+                account.fault("file_without_row", f"{file.name}: no row of the table names it")
+            elif name in found:
+                account.things += 1
+                account.fault("duplicate_image", f"{file.name}: {found[name].name} is the same image; keep one of them")
+            elif name in rows:
+                found[name] = file
+        for name in sorted(set(rows) - set(found)):
+            account.fault(
+                "row_without_file", f"{rows[name].where}: no file {name}.jpg in {folder.name}; add it or drop the row"
+            )
+        return found
+
+
+def _row(account: Account, where: str, name: str, cells: dict[str, str]) -> Row | None:
+    pathology = cells["pathology_classification/_follow_up"].lower()
+    side, view = cells["side"].upper()[:1], cells["view"].upper()
+    if not cells["patient_id"] or not name:
+        account.fault("bad_value", f"{where}: Patient_ID or Image_name is empty; fill it in or drop the row")
+    elif pathology not in PATHOLOGY:
+        account.fault("unknown_label", f"{where}: pathology {pathology!r} is none of {', '.join(PATHOLOGY)}")
+    elif side not in ("L", "R") or view not in ("CC", "MLO"):
+        account.fault(
+            "unknown_label", f"{where}: {cells['side']!r} {cells['view']!r} is no side (L, R) and view (CC, MLO)"
+        )
+    else:
+        age, density = cells.get("age", ""), cells.get("breast_density_(acr)", "").upper()
+        words = [word.strip().lower() for word in re.split(r"[$,;&+]", cells.get("findings", "")) if word.strip()]
+        kinds = frozenset(
+            next((kind for start, kind in FINDINGS.items() if word.startswith(start)), "other") for word in words
+        )
+        return Row(
+            where, cells["patient_id"], side, view, density if density in ("A", "B", "C", "D") else "",
+            float(age) if age.isdigit() else None, cells.get("birads", ""), pathology, kinds,
+        )  # fmt: skip
+    return None
+
+
+def _name(text: str) -> str:
+    """The name of an image without its ending and without the spaces that some names hold."""
+    return re.sub(r"\s+", "", text).removesuffix(".jpg").removesuffix(".JPG")
+
+
+def _outlines(account: Account, path: Path, mark: str, known: set[str]) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """(where, points (k, 2) of (y, x)) of each outline, by image."""
+    found: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for number, cells in account.records(path, OUTLINE_COLUMNS):
+        name, where = _name(cells["filename"]), f"{path.name} row {number}"
+        if mark not in f"{name}_":
+            continue
+        try:
+            shape = json.loads(cells["region_shape_attributes"] or "{}")
+            points = _points(shape) if shape else None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            account.unread.add(name)
+            account.fault("bad_annotation", f"{where}: region_shape_attributes is no outline ({error}); correct it")
+            continue
+        if points is None:  # an image without any region
+            continue
+        if name not in known:
+            account.fault("lesion_without_row", f"{where}: no row of the spreadsheet names {name}")
+            continue
+        found.setdefault(name, []).append((where, points))
+    return found
+
+
+def _points(shape: dict[str, Any]) -> np.ndarray:
+    """Points (k, 2) of (y, x) of a region as the tool writes it. Raises ValueError, KeyError or TypeError."""
+    kind = shape["name"]
+    if kind in ("polygon", "polyline"):
+        xy = np.array([shape["all_points_x"], shape["all_points_y"]], dtype=np.float64)
+    elif kind == "point":
+        xy = np.array([[shape["cx"]], [shape["cy"]]], dtype=np.float64)
+    elif kind == "rect":
+        x, y = float(shape["x"]), float(shape["y"])
+        xy = np.array([[x, x + float(shape["width"])], [y, y + float(shape["height"])]])
+    elif kind in ("circle", "ellipse"):
+        rx, ry = (float(shape.get(name, shape.get("r", 0))) for name in ("rx", "ry"))
+        turn, angles = float(shape.get("theta", 0)), np.linspace(0, 2 * np.pi, 361)
+        across, down = rx * np.cos(angles), ry * np.sin(angles)
+        xy = np.array([
+            float(shape["cx"]) + across * np.cos(turn) - down * np.sin(turn),
+            float(shape["cy"]) + across * np.sin(turn) + down * np.cos(turn),
+        ])  # fmt: skip
+    else:
+        raise ValueError(f"shape {kind!r} is unknown")
+    if xy.ndim != 2 or xy.shape[1] < 1 or not np.isfinite(xy).all():
+        raise ValueError("it has no points")
+    return np.ascontiguousarray(xy[::-1].T)
+
+
+def _lesions(
+    account: Account, name: str, row: Row, look: FileLook, found: list[tuple[str, np.ndarray]], counts: dict[str, int]
+) -> list[Lesion]:  # fmt: skip
+    kind = next(iter(row.findings)) if len(row.findings) == 1 else "other"
+    lesions = []
+    for where, points in found:
+        box = account.inside(name, where, pixel_box(points), look.shape)
+        if box is None:
+            continue
+        if len(points) < 2:
+            counts["single_points"] += 1
+            continue
+        # An outline on an image called normal is a finding that nobody has labelled.
+        malignant = None if row.pathology == "normal" else PATHOLOGY[row.pathology]
+        lesions.append(Lesion(box, kind, malignant, row.birads, points))
+    return lesions

@@ -1,0 +1,238 @@
+"""DDSM (Heath et al. 2001): scanned film, one folder per case with an .ics file and a chain-coded overlay per image.
+
+The images themselves are in a lossless JPEG of their own that no current decoder reads: they have to be converted first
+(at full size, names kept), for example to 16-bit PNG. The boundary of each abnormality is a lesion; the cores inside it are
+not read. Healthy are the images of cases without any overlay: the archive's normal volumes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.exams import Exam, Lesion
+from data_partitions.reading.contours import pixel_box
+from data_partitions.reading.image_files import FileLook
+
+VIEWS = {"LEFT_CC": ("L", "CC"), "LEFT_MLO": ("L", "MLO"), "RIGHT_CC": ("R", "CC"), "RIGHT_MLO": ("R", "MLO")}
+# x and y of the steps 0 .. 7: up, then clockwise.
+STEPS = np.array([(0, -1), (1, -1), (1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1)])
+KINDS = {"MASS": "mass", "CALCIFICATION": "calcification", "OTHER": "other"}
+PATHOLOGY = {"MALIGNANT": True, "BENIGN": False, "BENIGN_WITHOUT_CALLBACK": False, "UNPROVEN": None}
+PICTURES = (".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg", ".dcm")
+
+
+class Abnormality(NamedTuple):
+    """One entry of an overlay: its kind, label, BI-RADS and boundary (k, 2) of (y, x)."""
+
+    kind: str
+    malignant: bool | None
+    birads: str
+    boundary: np.ndarray
+
+
+class Picture(NamedTuple):
+    """One line of an .ics file: an image of a case."""
+
+    where: str
+    laterality: str
+    view: str
+    shape: tuple[int, int]
+    spacing_mm: float | None
+    overlay: bool
+    stem: Path  # of the files that belong to it: A_1004_1.LEFT_CC
+
+
+class Case(NamedTuple):
+    """One .ics file."""
+
+    name: str
+    age: float | None
+    density: str
+    digitizer: str
+    pictures: tuple[Picture, ...]
+
+
+class DdsmSource(ArchiveSource):
+    """A folder with cases at any depth (cases/cancers/cancer_01/case0001, ...)."""
+
+    source: Literal["ddsm"] = "ddsm"
+
+    @property
+    def official(self) -> dict[str, int]:
+        """Counts of the whole database as its authors give them."""
+        return {"images": 4 * 2620, "patients": 2620}
+
+    def _exams(self, account: Account) -> list[Exam]:
+        cases = [case for file in sorted(self.path.rglob("*.ics")) if (case := _case(account, file)) is not None]
+        if not cases:
+            account.fault(
+                "missing_file", f"{self.path} holds no .ics file that can be read; `path` is the folder with the cases"
+            )
+            account.fatal += account.problems
+        self._unlisted(account, cases)
+        pictures: dict[str, tuple[Case, Picture]] = {}
+        files: dict[str, Path] = {}
+        for case in cases:
+            for picture in case.pictures:
+                name = picture.stem.relative_to(self.path).as_posix()
+                file = _file(account, picture)
+                if file is not None:
+                    pictures[name], files[name] = (case, picture), file
+        exams = []
+        for name, look in account.looks(files).items():
+            case, picture = pictures[name]
+            if look.shape == picture.shape:
+                exams.append(self._exam(account, name, case, picture, files[name], look))
+            else:
+                account.fault(
+                    "image_size",
+                    f"{picture.where}: {files[name].name} is {look.shape}, {picture.shape} announced; convert at full size",
+                )
+        return exams
+
+    def _unlisted(self, account: Account, cases: list[Case]) -> None:
+        """Overlays that no .ics file announces; no image of such a case is taken as normal."""
+        known = {picture.stem for case in cases for picture in case.pictures if picture.overlay}
+        for file in sorted(self.path.rglob("*.OVERLAY")):
+            if file.with_suffix("") not in known and not account.fatal:
+                account.things += 1
+                account.fault(
+                    "lesion_without_row", f"{file.relative_to(self.path)}: no .ics file announces this overlay"
+                )
+                beside = (p.stem for case in cases for p in case.pictures if p.stem.parent == file.parent)
+                account.unread.update(stem.relative_to(self.path).as_posix() for stem in beside)
+
+    def _exam(
+        self, account: Account, name: str, case: Case, picture: Picture, file: Path, look: FileLook
+    ) -> Exam:  # fmt: skip
+        lesions = []
+        for number, found in enumerate(_overlay(account, name, picture) if picture.overlay else [], start=1):
+            where = f"{picture.stem.name}.OVERLAY abnormality {number}"
+            box = account.inside(name, where, pixel_box(found.boundary), look.shape)
+            if box is not None:
+                lesions.append(Lesion(box, found.kind, found.malignant, found.birads, found.boundary))
+        normal = not any(other.overlay for other in case.pictures)
+        labels = [lesion.malignant for lesion in lesions]
+        malignant = True if True in labels else False if normal or (labels and None not in labels) else None
+        return account.exam(
+            look, file, patient=case.name, name=name, view=picture.view, laterality=picture.laterality,
+            density=case.density, age=case.age, malignant=malignant, lesions=tuple(lesions), usable_as_healthy=normal,
+            spacing_mm=picture.spacing_mm, scanner=case.digitizer,
+        )  # fmt: skip
+
+
+def chain(x: int, y: int, code: str) -> np.ndarray:
+    """Points (k + 1, 2) of (y, x) of a boundary that starts at (x, y) and takes the k steps of `code`, digits 0 to 7."""
+    steps = STEPS[[int(digit) for digit in code]] if code else np.empty((0, 2), dtype=int)
+    xy = np.vstack([[(x, y)], steps]).cumsum(axis=0)
+    return xy[:, ::-1].astype(np.float64)
+
+
+def _case(account: Account, file: Path) -> Case | None:
+    try:
+        lines = [line.split() for line in file.read_text(encoding="latin-1").splitlines() if line.strip()]
+    except OSError as error:
+        account.fault("bad_table", f"{file.name}: cannot be read ({error})")
+        return None
+    values = {words[0]: " ".join(words[1:]) for words in lines}
+    name = values.get("filename", "") or file.stem
+    pictures = []
+    for words in lines:
+        if words[0] not in VIEWS:
+            continue
+        account.things += 1
+        where = f"{file.name} {words[0]}"
+        numbers = {key: int(value) for key, value in zip(words, words[1:], strict=False) if value.isdigit()}
+        shape = numbers.get("LINES", 0), numbers.get("PIXELS_PER_LINE", 0)
+        if 0 in shape:
+            account.fault(
+                "bad_value", f"{where}: LINES and PIXELS_PER_LINE do not say the size of the image; mend the line"
+            )
+            continue
+        resolution = numbers.get("RESOLUTION", 0)
+        pictures.append(Picture(
+            where, *VIEWS[words[0]], shape, resolution / 1000 if resolution else None, words[-1] == "OVERLAY",
+            file.parent / f"{name.replace('-', '_')}.{words[0]}",
+        ))  # fmt: skip
+    if not pictures:
+        account.things += 1
+        account.fault(
+            "bad_table", f"{file.name}: names no image (LEFT_CC, LEFT_MLO, RIGHT_CC, RIGHT_MLO); copy it again"
+        )
+        return None
+    age, density = values.get("PATIENT_AGE", ""), values.get("DENSITY", "")
+    return Case(
+        name, float(age) if age.isdigit() else None, density if density in ("1", "2", "3", "4") else "",
+        values.get("DIGITIZER", ""), tuple(pictures),
+    )  # fmt: skip
+
+
+def _file(account: Account, picture: Picture) -> Path | None:
+    """The converted image: A_1004_1.LEFT_CC.png, or with any other ending in PICTURES."""
+    found = sorted(
+        file for file in picture.stem.parent.glob(f"{picture.stem.name}.*") if file.suffix.lower() in PICTURES
+    )
+    if len(found) == 1:
+        return found[0]
+    if found:
+        account.fault(
+            "duplicate_image", f"{picture.where}: {' and '.join(file.name for file in found)}; keep one of them"
+        )
+    elif (packed := picture.stem.with_name(picture.stem.name + ".LJPEG")).exists():
+        account.fault(
+            "not_converted",
+            f"{picture.where}: {packed.name} cannot be read; convert it to {picture.stem.name}.png at full size",
+        )
+    else:
+        account.fault("row_without_file", f"{picture.where}: no file {picture.stem.name}.png; add it or drop the line")
+    return None
+
+
+def _overlay(account: Account, name: str, picture: Picture) -> list[Abnormality]:
+    """The abnormalities of one overlay; one that cannot be read is a fault."""
+    file = picture.stem.with_name(picture.stem.name + ".OVERLAY")
+    if not file.is_file():
+        account.unread.add(name)
+        account.fault("row_without_file", f"{picture.where}: overlay {file.name} is announced and not there; add it")
+        return []
+    head, *entries = re.split(r"^\s*ABNORMALITY\b", file.read_text(encoding="latin-1"), flags=re.MULTILINE)
+    total = re.search(r"TOTAL_ABNORMALITIES\s+(\d+)", head)
+    if total is None or int(total[1]) != len(entries):
+        account.unread.add(name)
+        told = total[1] if total else "none"
+        account.fault(
+            "bad_annotation", f"{file.name}: {len(entries)} abnormalities, {told} announced; copy the file again"
+        )
+    abnormalities = []
+    for number, text in enumerate(entries, start=1):
+        where = f"{file.name} abnormality {number}"
+        kinds = re.findall(r"LESION_TYPE\s+(\S+)", text)
+        pathology = re.search(r"PATHOLOGY\s+(\S+)", text)
+        assessment = re.search(r"ASSESSMENT\s+(\d)", text)
+        boundary = re.search(r"BOUNDARY\s+(\d+)\s+(\d+)\s+([0-7\s]*)#", text)
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
+            problem = "unknown_label", f"{where}: lesion type {unknown[0]!r} is none of {', '.join(KINDS)}"
+        elif pathology is None or pathology[1] not in PATHOLOGY:
+            told = pathology[1] if pathology else ""
+            problem = "unknown_label", f"{where}: pathology {told!r} is none of {', '.join(PATHOLOGY)}"
+        elif boundary is None:
+            problem = (
+                "bad_annotation",
+                f"{where}: no boundary of x, y and steps 0 to 7 that ends in #; copy the file again",
+            )
+        else:
+            points = chain(int(boundary[1]), int(boundary[2]), "".join(boundary[3].split()))
+            # An abnormality with calcifications in a mass has both types.
+            kind = next((KINDS[kind] for kind in KINDS if kind in kinds), "other")
+            abnormalities.append(
+                Abnormality(kind, PATHOLOGY[pathology[1]], assessment[1] if assessment else "", points)
+            )
+            continue
+        account.unread.add(name)
+        account.fault(*problem)
+    return abnormalities

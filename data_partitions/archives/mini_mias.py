@@ -1,0 +1,118 @@
+"""mini-MIAS (Suckling et al. 1994) as it is distributed: 322 PGM images and Info.txt.
+
+Info.txt has a line for each abnormality: number, tissue (F, G, D), class, severity, and x, y and radius in pixels, y from
+the BOTTOM of the image (Info.txt, note 3). Abnormalities that spread over the whole breast have no coordinates (note 4).
+Films come in pairs, odd numbers right and even numbers left, of one patient.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.exams import Box, Exam, Lesion
+from data_partitions.reading.folder_tables import KINDS
+
+SPACING_MM = 0.2
+TISSUES = ("F", "G", "D")
+SEVERITIES = {"B": False, "M": True}
+LINE = re.compile(r"mdb(\d{3})\b")
+ENDINGS = (".pgm", ".png")
+TABLE = "Info.txt"
+
+
+class MiniMiasSource(ArchiveSource):
+    """The unpacked archive: Info.txt and mdb001.pgm .. mdb322.pgm, all in one folder or below it."""
+
+    source: Literal["mini_mias"] = "mini_mias"
+    scanner: str = ""
+
+    @property
+    def official(self) -> dict[str, int]:
+        """Counts of the whole archive: 161 pairs of films."""
+        return {"images": 322, "patients": 161}
+
+    def _exams(self, account: Account) -> list[Exam]:
+        files = {file.stem: file for file in sorted(self.path.rglob("mdb*")) if file.suffix.lower() in ENDINGS}
+        findings: dict[str, list[tuple[str, list[str]]]] = {}
+        for where, words in _lines(account, self.path / TABLE):
+            if words[0] not in files:
+                account.fault("row_without_file", f"{where}: no file {words[0]}.pgm; add it or drop the line")
+            else:
+                findings.setdefault(words[0], []).append((where, words))
+        looks = account.looks({name: files[name] for name in sorted(findings)})
+        account.note(
+            "files_without_row", len(set(files) - set(findings)), f"images without a line in {TABLE}, not used"
+        )
+        exams, placeless = [], 0
+        for name, look in looks.items():
+            lesions: list[Lesion] = []
+            severities: list[bool] = []
+            for where, words in findings[name]:
+                if words[2] == "NORM":
+                    continue
+                severities.append(SEVERITIES[words[3]])
+                box = _box(words, look.shape[0])
+                if box is None:
+                    placeless += 1
+                    account.unread.add(name)
+                    continue
+                inside = box.clipped(look.shape)
+                if inside.height < 1 or inside.width < 1:
+                    account.unread.add(name)
+                    account.fault("bad_value", f"{where}: the circle lies outside its image of {look.shape}")
+                    continue
+                lesions.append(Lesion(inside, KINDS[words[2]], SEVERITIES[words[3]]))
+            number = int(name[3:])
+            exams.append(account.exam(
+                look, files[name], name=name, patient=f"mias_p{(number + 1) // 2:03d}", view="MLO",
+                laterality="R" if number % 2 else "L", density=findings[name][0][1][1], spacing_mm=SPACING_MM,
+                scanner=self.scanner, malignant=any(severities), lesions=tuple(lesions),
+            ))  # fmt: skip
+        account.note(
+            "lesions_without_coordinates", placeless,
+            "lesions have no coordinates and are left out; no healthy box is drawn from their images",
+        )  # fmt: skip
+        return exams
+
+
+def _lines(account: Account, path: Path) -> list[tuple[str, list[str]]]:
+    """(file and line, words) of every line about a film that can be read."""
+    try:
+        text = path.read_text(encoding=account.encoding)
+    except OSError:
+        account.refuse("missing_file", f"{path} does not exist; `path` is the folder that holds {TABLE}")
+        return []
+    except (UnicodeDecodeError, LookupError) as error:
+        account.refuse("bad_encoding", f"{path} is not text in {account.encoding} ({error}); set `encoding`")
+        return []
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words or not LINE.fullmatch(words[0]):
+            continue  # the licence and the explanations around the list
+        account.things += 1
+        where = f"{path.name} line {number}"
+        numbers = words[4:7] if len(words) == 7 and not words[4].startswith("*") else []
+        if len(words) < 3 or words[1] not in TISSUES or words[2] not in KINDS:
+            account.fault("unknown_label", f"{where}: {line.strip()!r} is no number, tissue (F, G, D) and class")
+        elif words[2] != "NORM" and (len(words) < 4 or words[3] not in SEVERITIES):
+            account.fault("unknown_label", f"{where}: {line.strip()!r} has no severity (B, M)")
+        elif numbers and not all(word.isdigit() for word in numbers):
+            account.fault("bad_value", f"{where}: {' '.join(numbers)} is no x, y and radius")
+        elif len(words) not in (3, 4, 7) and not words[4].startswith("*"):
+            account.fault("bad_value", f"{where}: {line.strip()!r} has {len(words)} words; expected 3, 4 or 7")
+        else:
+            found.append((where, words))
+    return found
+
+
+def _box(words: list[str], height: int) -> Box | None:
+    """Box around the circle in rows from the top; None where the line has no coordinates."""
+    if len(words) != 7 or words[4].startswith("*"):
+        return None
+    x, y, radius = (int(word) for word in words[4:7])
+    top, left = height - y - radius, x - radius
+    return Box(top, left, top + 2 * radius, left + 2 * radius)

@@ -1,0 +1,1 @@
+"""One archive dealt out to several centres."""

@@ -1,0 +1,1 @@
+"""A computed breast: anatomy, views, scanners, and the source that draws patients."""

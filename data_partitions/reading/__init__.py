@@ -1,0 +1,1 @@
+"""Reading files: DICOM, pictures, masks, outlines, tables."""

@@ -1,0 +1,263 @@
+"""The two tables of a folder of images: one row per image, and one row per lesion.
+
+Columns go by our names, by `columns: {ours: theirs}`, or by the names in ALIASES that public archives use.
+A lesion is given as a circle (x, y, radius), a box (x0, y0, x1, y1), or a contour (contour_x, contour_y: numbers
+separated by spaces), all in pixels from the top left corner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_partitions.errors import DataError, Problem
+from data_partitions.exams import Box, Lesion, bounding_box
+from data_partitions.reading.label_words import LabelWords, UnknownWord
+from data_partitions.reading.tables import read_csv
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "laterality": ("laterality_per_Info",),  # mini-MIAS
+    "density": ("tissue", "breast_density"),  # mini-MIAS, CBIS-DDSM
+    "kind": ("abnormality", "abnormality type"),
+    "lesion_label": ("severity", "pathology"),
+    "y": ("y_top_left",),  # mini-MIAS counts y upwards in the original
+    "contour_x": ("lw_x_points",),  # BCDR
+    "contour_y": ("lw_y_points",),
+}
+# Codes of mini-MIAS (Suckling et al. 1994); "none" is a row that says there is no lesion.
+KINDS: dict[str, str] = {
+    "CALC": "calcification", "CIRC": "mass", "SPIC": "mass", "MISC": "other", "ARCH": "distortion", "ASYM": "other",
+    "NORM": "none", "mass": "mass", "calcification": "calcification", "distortion": "distortion", "other": "other",
+    "none": "none", "normal": "none",
+}  # fmt: skip
+OURS = tuple(sorted({"mass", "calcification", "distortion", "other", "none"}))
+SHAPES = {"circle": ("x", "y", "radius"), "box": ("x0", "y0", "x1", "y1"), "contour": ("contour_x", "contour_y")}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Rows by our names (text "" where unknown; age, spacing_mm, malignant: None), and what was wrong with others.
+
+    labelled: the table has a column for the label, so an empty cell says that the label is not known.
+    """
+
+    rows: list[dict]
+    problems: list[Problem]
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class LesionTable:
+    """Lesions by image; images with a lesion that has no coordinates; images whose lesion could not be read; faults.
+
+    labels: of all lesions of an image, also of those without coordinates. unlabelled: kind and row of each lesion whose
+    label is not known.
+    """
+
+    lesions: dict[str, list[Lesion]] = field(default_factory=dict)
+    labels: dict[str, list[bool | None]] = field(default_factory=dict)
+    unlabelled: list[tuple[str, str]] = field(default_factory=list)
+    without_place: list[str] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_metadata(path: Path, columns: Mapping[str, str], words: LabelWords, encoding: str) -> Metadata:
+    """The table of images. Raises DataError where no row can be read at all."""
+    table, find = _read(path, columns, encoding, required=("image", "patient_id"))
+    # `malignant` is the plainer column where a table has both, unless the scenario says which one is the label.
+    label = find("label") if "label" in columns else find("malignant") or find("label")
+    known = {name: find(name) for name in ("view", "laterality", "density", "scanner", "centre")}
+    age, spacing = find("age"), find("spacing_mm")
+    image, patient = find("image"), find("patient_id")
+    rows: list[dict] = []
+    problems: list[Problem] = []
+    seen: dict[str, int] = {}
+    for number, record in enumerate(table.to_dict("records"), start=2):  # row 1 is the header
+        where = f"{path.name} row {number}"
+        try:
+            row = {
+                "row": number,
+                "image": _given(record, image, where),
+                "patient_id": _given(record, patient, where),
+                "malignant": _label(record, label, words, where),
+                "age": _number(record, age, where, low=0, high=130),
+                "spacing_mm": _number(record, spacing, where, low=1e-4, high=100),
+                **{name: str(record[column]).strip() if column else "" for name, column in known.items()},
+            }
+        except _BadValue as error:
+            problems.append(Problem("bad_value", str(error)))
+            continue
+        name = str(row["image"])
+        if name in seen:
+            problems.append(Problem(
+                "duplicate_image",
+                f"{where}: image {name} is in row {seen[name]} already; keep one of them",
+            ))  # fmt: skip
+            continue
+        seen[name] = number
+        rows.append(row)
+    return Metadata(rows, problems, label is not None)
+
+
+def read_lesions(
+    path: Path, columns: Mapping[str, str], kinds: Mapping[str, str], words: LabelWords, encoding: str,
+    shapes: Mapping[str, tuple[int, int]], known: set[str],
+) -> LesionTable:  # fmt: skip
+    """The table of lesions. shapes: image -> (height, width) of usable images; known: every image of the metadata."""
+    table, find = _read(path, columns, encoding, required=("image",))
+    given = [shape for shape, names in SHAPES.items() if all(find(name) for name in names)]
+    if not given:
+        forms = ", or ".join("(" + ", ".join(names) + ")" for names in SHAPES.values())
+        raise DataError(
+            "bad_columns",
+            f"{path}: no column says where a lesion is; expected {forms}; map them in `columns`",
+            field="lesions",
+        )
+    places = {name: find(name) for shape in given for name in SHAPES[shape]}
+    image, kind, label, birads = find("image"), find("kind"), find("lesion_label"), find("birads")
+    translate = {**KINDS, **kinds}
+    result = LesionTable()
+    for number, record in enumerate(table.to_dict("records"), start=2):
+        where = f"{path.name} row {number}"
+        name = str(record[image]).strip()
+        code = str(record[kind]).strip() if kind else "other"
+        before = len(result.problems)
+        if translate.get(code) not in OURS:
+            result.problems.append(Problem(
+                "bad_value", f"{where}: kind {code!r} is unknown; map it in `kinds` to one of {', '.join(OURS)}"
+            ))  # fmt: skip
+        elif name not in known:
+            result.problems.append(Problem("lesion_without_row", f"{where}: image {name!r} is not in the metadata"))
+        elif translate[code] != "none" and name in shapes:
+            try:
+                malignant = _label(record, label, words, where)
+                box, contour = _place(record, places, given, where)
+                result.labels.setdefault(name, []).append(malignant)
+                if box is None:
+                    result.without_place.append(name)
+                    continue
+                lesion = Lesion(
+                    _inside(box, shapes[name], where),
+                    translate[code],
+                    malignant,
+                    str(record[birads]).strip() if birads else "",
+                    contour,
+                )
+                result.lesions.setdefault(name, []).append(lesion)
+                if malignant is None:
+                    result.unlabelled.append((lesion.kind, where))
+            except _BadValue as error:
+                result.problems.append(Problem("bad_value", str(error)))
+        if len(result.problems) > before:
+            result.unread.add(name)
+    return result
+
+
+class _BadValue(ValueError):
+    """A cell that cannot be used."""
+
+
+def _read(path: Path, columns: Mapping[str, str], encoding: str, required: tuple[str, ...]):
+    """The table as text, and a function: our name -> its column, or None."""
+    if not path.is_file():
+        raise DataError("missing_file", f"{path} does not exist; mend `path`, `metadata` or `lesions`", field=path.name)
+    table = read_csv(path, encoding)
+    for ours, theirs in columns.items():
+        # One mapping serves both tables, so a column has to be in one of them only; required ones are checked below.
+        if ours in required and theirs not in table.columns:
+            raise DataError(
+                "bad_columns", f"{path}: column {theirs!r} for {ours} is missing; it has {_listed(table)}", field=ours
+            )
+
+    def find(name: str) -> str | None:
+        names = (columns[name],) if columns.get(name) in table.columns else (name, *ALIASES.get(name, ()))
+        return next((column for column in names if column in table.columns), None)
+
+    missing = [name for name in required if find(name) is None]
+    if missing:
+        raise DataError(
+            "bad_columns", f"{path}: no column for {', '.join(missing)}; it has {_listed(table)}; map it, as in "
+            f"`columns: {{{missing[0]}: THEIRS}}`", field=", ".join(missing),
+        )  # fmt: skip
+    return table, find
+
+
+def _listed(table: pd.DataFrame) -> str:
+    return ", ".join(str(column) for column in table.columns)
+
+
+def _given(record: dict, column: str | None, where: str) -> str:
+    value = str(record[column]).strip()
+    if not value:
+        raise _BadValue(f"{where}: {column} is empty; fill it in or drop the row")
+    return value
+
+
+def _number(record: dict, column: str | None, where: str, low: float, high: float) -> float | None:
+    """None where the table does not say: nothing, or what spreadsheets write for it."""
+    text = str(record[column]).strip() if column else ""
+    if text.lower() in ("", "nan", "na", "n/a", "none", "unknown"):
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise _BadValue(f"{where}: {column} {text!r} is not a number") from None
+    if not low <= value <= high:
+        raise _BadValue(f"{where}: {column} {text} is outside {low:g} .. {high:g}")
+    return value
+
+
+def _label(record: dict, column: str | None, words: LabelWords, where: str) -> bool | None:
+    """Malignant or not; None where the table does not say."""
+    try:
+        return words.read(str(record[column])) if column else None
+    except UnknownWord:
+        raise _BadValue(
+            f"{where}: {column} {record[column]!r} is neither malignant ({', '.join(words.positive)}) nor benign "
+            f"({', '.join(words.negative)}); correct it, or list it in `positive` or `negative`"
+        ) from None
+
+
+def _place(
+    record: dict, places: Mapping[str, str | None], given: list[str], where: str
+) -> tuple[Box | None, np.ndarray | None]:
+    """Box and contour of one lesion; (None, None) when all its cells are empty."""
+    for shape in given:
+        texts = [str(record[places[name]]).strip() for name in SHAPES[shape]]
+        if not any(texts):
+            continue
+        try:
+            values = [np.array(text.split(), dtype=np.float64) for text in texts]
+        except ValueError:
+            values = []
+        counts = {len(value) for value in values}
+        wrong = len(counts) != 1 or 0 in counts or (shape != "contour" and counts != {1})
+        if wrong or not all(np.isfinite(value).all() for value in values):
+            raise _BadValue(f"{where}: {', '.join(SHAPES[shape])} = {', '.join(texts)} is not a {shape}")
+        if shape == "contour":
+            points = np.column_stack([values[1], values[0]]).astype(np.float32)
+            return bounding_box(points), points
+        numbers = [float(value[0]) for value in values]
+        if shape == "circle":
+            x, y, radius = numbers
+            numbers = [x - radius, y - radius, x + radius, y + radius]
+        left, top, right, bottom = (round(number) for number in numbers)
+        if right <= left or bottom <= top:
+            raise _BadValue(f"{where}: the {shape} {', '.join(texts)} is empty")
+        return Box(top, left, bottom, right), None
+    return None, None
+
+
+def _inside(box: Box, shape: tuple[int, int], where: str) -> Box:
+    """The part of a lesion's box that lies on its image."""
+    inside = box.clipped(shape)
+    if inside.height < 1 or inside.width < 1:
+        raise _BadValue(
+            f"{where}: the lesion {tuple(box)} lies outside its image of {shape}; check x and y and where they start"
+        )
+    return inside

@@ -1,0 +1,193 @@
+"""Image files to uint8 arrays, and one look at every file of a folder: does it decode, is it a copy of another?
+
+8-bit images are taken as they are. DICOM says how it is shown (`dicom`). Other deep integers and floats (.npy, TIFF) are
+scaled linearly from their own smallest and largest value to 0 .. 255, because nothing in such a file says what its range
+means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
+
+from data_partitions.exams import Box, Image
+from data_partitions.reading.body import body_mask
+from data_partitions.reading.dicom import EXTENSIONS, BadDicom
+from data_partitions.reading.dicom_image import DicomImage
+
+Look = TypeVar("Look", bound=tuple)
+ARRAYS = (".npy",)
+
+
+class BadImage(ValueError):
+    """An image file that cannot be used: `code` is bad_image, nan_pixels, bad_photometric or missing_decoder."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def read_image(path: Path) -> np.ndarray:
+    """uint8 (height, width, channels), channels 1 or 3. Raises BadImage."""
+    if path.suffix.lower() in EXTENSIONS:
+        return _dicom(path).whole()
+    try:
+        if path.suffix.lower() in ARRAYS:
+            pixels = np.load(path, allow_pickle=False)
+        else:
+            with PillowImage.open(path) as picture:
+                if picture.mode in ("P", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"):
+                    pixels = np.asarray(picture.convert("RGB"))
+                elif picture.mode in ("1", "LA"):
+                    pixels = np.asarray(picture.convert("L"))
+                else:
+                    pixels = np.asarray(picture)
+    except (OSError, UnidentifiedImageError, ValueError, EOFError, SyntaxError) as error:
+        raise BadImage("bad_image", f"does not decode ({error}); copy the file again or drop its row") from error
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise BadImage("bad_image", f"has shape {pixels.shape}; expected (height, width) or (height, width, 3)")
+    return pixels if pixels.dtype == np.uint8 else _eight_bits(pixels)
+
+
+def open_image(path: Path, *, dark_background: bool) -> Image:
+    """The image of a file: what lies outside the body on a dark ground is background, or nothing. Raises BadImage."""
+    if path.suffix.lower() in EXTENSIONS:
+        return _dicom(path, dark_background=dark_background)
+    return DecodedImage(path, dark_background=dark_background)
+
+
+def _dicom(path: Path, *, dark_background: bool = True) -> DicomImage:
+    try:
+        return DicomImage(path, dark_background=dark_background)
+    except BadDicom as error:
+        raise BadImage(error.code, str(error)) from error
+
+
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    values = pixels.astype(np.float64)
+    broken = int(np.size(values) - np.isfinite(values).sum())
+    if broken:
+        raise BadImage("nan_pixels", f"has {broken} pixels that are not finite; mend the image or drop its row")
+    low, high = float(values.min()), float(values.max())
+    return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
+
+
+class FileLook(NamedTuple):
+    """What one look at an image file showed: size, digest of the decoded pixels (of DICOM the values as stored), what is
+    wrong ("" if nothing), and what its header says of the acquisition (DICOM only)."""
+
+    height: int
+    width: int
+    digest: str
+    code: str = ""
+    text: str = ""
+    spacing_mm: float | None = None
+    scanner: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+class WholeDigest(NamedTuple):
+    """Digest of all of an image."""
+
+    digest: str
+    code: str = ""
+
+
+def inspect(files: list[Path], cache: Path | None) -> list[FileLook]:
+    """One look at each file; equal digests mean equal images among these files.
+
+    Of a DICOM file the first digest is of some rows only. Where two agree in it, all of both is read.
+    """
+    found = looks(files, cache, "image_files", _look, FileLook)
+    times = Counter(look.digest for look in found)
+    alike = [
+        place
+        for place, look in enumerate(found)
+        if not look.code and times[look.digest] > 1 and files[place].suffix.lower() in EXTENSIONS
+    ]
+    whole = looks([files[place] for place in alike], cache, "whole_images", _whole, WholeDigest) if alike else []
+    for place, told in zip(alike, whole, strict=True):
+        found[place] = found[place]._replace(digest=told.digest)
+    return found
+
+
+def _whole(file: Path) -> WholeDigest:
+    return WholeDigest(_dicom(file).digest())
+
+
+def looks(
+    files: Sequence[Path], cache: Path | None, name: str, look: Callable[[Path], Look], made: Callable[..., Look]
+) -> list[Look]:
+    """`look(file)` of each file; each is a named tuple of class `made` that JSON can hold.
+
+    Decoding a whole archive takes a while, so the answer is kept under `cache` / `name` for as long as names, sizes and
+    times of the files stay.
+    """
+    kept = None if cache is None else cache / name / f"{files_digest(files)}.json"
+    if kept is not None and kept.exists():
+        return [made(*values) for values in json.loads(kept.read_text(encoding="utf-8"))]
+    with ThreadPoolExecutor(max_workers=2) as pool:  # decoders release the interpreter's lock
+        found = list(pool.map(look, files))
+    # A decoder may be installed tomorrow, and the files will look as they do today.
+    if kept is not None and not any(getattr(one, "code", "") == "missing_decoder" for one in found):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(found), encoding="utf-8")
+        temporary.rename(kept)
+    return found
+
+
+def _look(file: Path) -> FileLook:
+    try:
+        if file.suffix.lower() in EXTENSIONS:
+            image = _dicom(file)
+            header = image.header
+            height, width = image.shape
+            return FileLook(height, width, image.sample_digest(), "", "", header.spacing_mm, header.scanner)
+        pixels = read_image(file)
+    except BadImage as error:
+        return FileLook(0, 0, "", error.code, str(error))
+    digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
+    return FileLook(pixels.shape[0], pixels.shape[1], digest)
+
+
+def files_digest(files: Sequence[Path]) -> str:
+    """SHA-256 over path, size and time of last change of these files in this order, 24 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in files:
+        state = file.stat()
+        digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+class DecodedImage:
+    """A decoded file. Background is what lies outside the body on a dark ground, or nothing."""
+
+    def __init__(self, path: Path, *, dark_background: bool) -> None:
+        self.pixels = read_image(path)
+        self.dark_background = dark_background
+
+    def window(self, box: Box) -> np.ndarray:
+        return self.pixels[box.top : box.bottom, box.left : box.right]
+
+    def tissue(self, step: int) -> np.ndarray:
+        height, width = self.pixels.shape[:2]
+        if not self.dark_background:
+            return np.ones((-(-height // step), -(-width // step)), dtype=bool)
+        picture = PillowImage.fromarray(self.pixels[..., 0] if self.pixels.shape[2] == 1 else self.pixels).convert("L")
+        return body_mask(np.asarray(picture.reduce(step)))

@@ -1,0 +1,1 @@
+"""Starting and stopping Flower's processes: simulation, Ray, SuperLink, nodes, certificates, bundles."""

@@ -1,0 +1,144 @@
+"""App bundles: which code a Flower bundle (FAB) holds, and whether it is this installation's own.
+
+Flower runs whatever bundle the other side delivers. Its own check is of no use against that: the list of hashes lies in
+the bundle itself and need not name every file, and a bundle that is unpacked already is recognised by 8 digits of its hash.
+So the whole content is compared here, before a byte of it is unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+from federation.wire.code_digest import package_folder
+
+# Flower's own limit for a bundle is 10 MiB, compressed.
+_MAX_FILE = 64 * 2**20
+_MAX_FILES = 20_000
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be one of ours: what is wrong with it."""
+
+    code = "bad_bundle"
+
+
+def read_bundle(content: bytes) -> dict[str, bytes]:
+    """Names and contents of a bundle's files.
+
+    Raises:
+        BundleError: it is no zip file, or holds what a bundle of ours never does: two files of one name, a name that leads
+            out of the folder, a link, or more than any bundle holds.
+    """
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            entries = archive.infolist()
+            if len(entries) > _MAX_FILES or sum(entry.file_size for entry in entries) > _MAX_FILE:
+                raise BundleError("it holds more than any bundle")
+            files: dict[str, bytes] = {}
+            known: set[str] = set()
+            for entry in entries:
+                name = entry.filename
+                path = PurePosixPath(name)
+                if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
+                    raise BundleError(f"the name {name!r} is no plain path")
+                if (entry.external_attr >> 16) & 0o170000 not in (0, 0o100000):
+                    raise BundleError(f"{name!r} is no plain file")
+                # On a disk that ignores case, one of two such files would take the place of the other.
+                if name.lower() in known:
+                    raise BundleError(f"{name!r} is there twice")
+                known.add(name.lower())
+                with archive.open(entry) as file:
+                    data = file.read(entry.file_size + 1)
+                if len(data) != entry.file_size:
+                    raise BundleError(f"{name!r} is not of the size that it declares")
+                files[name] = data
+            return files
+    except BundleError:
+        raise
+    except Exception as problem:  # zipfile raises whatever its parts raise
+        raise BundleError(f"it is no zip file that can be read ({type(problem).__name__})") from None
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """SHA-256 over names and contents, independent of order and compression; 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, data in sorted(files.items()):
+        digest.update(f"{name}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def bundle_digest(content: bytes) -> str:
+    """Digest of a bundle's files.
+
+    Raises:
+        BundleError: see `read_bundle`.
+    """
+    return digest_of(read_bundle(content))
+
+
+def own_checkout() -> Path:
+    """Folder from which this project runs."""
+    return package_folder("federation").parent
+
+
+def own_bundle(checkout: Path) -> dict[str, bytes]:
+    """Files of the bundle that Flower builds from a checkout."""
+    from flwr.cli.build import build_fab_from_disk
+
+    if not (checkout / "pyproject.toml").is_file():
+        raise BundleError(
+            f"{checkout} is no checkout of this project, from which it is run; install it there with pip install -e ."
+        )
+    return read_bundle(build_fab_from_disk(checkout))
+
+
+def own_digest(checkout: Path, memory: Path | None = None) -> str:
+    """Digest of the bundle that Flower builds from a checkout.
+
+    Args:
+        memory: file in which the digest is kept with the names, times and sizes of the checkout's files, so that it is
+            computed only when one of them has changed.
+    """
+    if memory is None:
+        return digest_of(own_bundle(checkout))
+    state = _state(checkout)
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        if known["state"] == state:
+            return str(known["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # the first time, or of another version
+    digest = digest_of(own_bundle(checkout))
+    temporary = memory.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"state": state, "digest": digest}), encoding="utf-8")
+    os.replace(temporary, memory)
+    return digest
+
+
+def differences(theirs: Mapping[str, bytes], own: Mapping[str, bytes], at_most: int = 10) -> str:
+    """Names of the files in which two bundles differ, for a log."""
+    names = [f"+{name}" for name in sorted(set(theirs) - set(own))]
+    names += [f"-{name}" for name in sorted(set(own) - set(theirs))]
+    # Flower's list of hashes differs whenever another file does.
+    names += [
+        f"~{name}" for name in sorted(set(own) & set(theirs)) if own[name] != theirs[name] and name != ".info/CONTENT"
+    ]
+    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
+
+
+def _state(checkout: Path) -> str:
+    """A hash of names, times and sizes of a checkout's files, those in hidden folders left out."""
+    digest = hashlib.sha256(str(checkout).encode())
+    for folder, folders, files in os.walk(checkout):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
+        for name in sorted(files):
+            found = os.stat(os.path.join(folder, name), follow_symlinks=False)
+            digest.update(f"{folder}/{name}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\0{found.st_size}\n".encode())
+    return digest.hexdigest()

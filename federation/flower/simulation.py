@@ -1,0 +1,81 @@
+"""Flower's simulation runtime for one run: a SuperLink of our own, whose nodes are Ray actors.
+
+The actors are on this machine, in a Ray that is started and ended with the run, or on a Ray cluster that was there before
+and stays: there the run is one of its jobs, whose actors end with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from federation.flower.flower_command import FlowerCommand
+from federation.flower.processes import OwnProcesses
+from federation.flower.ray_cluster import WorkerShare
+from federation.flower.superlink import SuperLink
+
+
+class SimulationRuntime:
+    """A SuperLink in simulation mode.
+
+    Args:
+        app: folder with the project's pyproject.toml.
+        log_folder: where the log of the SuperLink (and of everything below it) goes.
+        ray_address: HOST:PORT of a running Ray cluster that this machine is a node of; None: a Ray of its own, here.
+    """
+
+    def __init__(self, app: Path, log_folder: Path, ray_address: str | None = None):
+        self._app = app
+        self._ray_address = ray_address
+        self._processes = OwnProcesses()
+        self._processes.environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+        if ray_address is None:
+            self._processes.environment["RAY_TMPDIR"] = str(self._processes.home)
+        else:
+            # `flwr run` has no setting for it; Ray reads it where Flower starts Ray.
+            self._processes.environment["RAY_ADDRESS"] = ray_address
+        self._link = SuperLink(self._processes, log_folder / "flower.log")
+        self._flwr = FlowerCommand(self._processes, self._link.address, None, self._link.log_file)
+
+    @property
+    def log_file(self) -> Path:
+        """Log of the SuperLink."""
+        return self._link.log_file
+
+    def start(self, timeout_s: float = 60.0) -> None:
+        """Start the SuperLink and wait until it answers.
+
+        Raises:
+            StudyError: it ended or did not answer in time; its log is named.
+        """
+        self._link.start_simulation(timeout_s)
+
+    def submit(
+        self, run_config: Mapping[str, str | bool | int | float], nodes: int, workers: int, share: WorkerShare
+    ) -> str:
+        """Hand the app to the SuperLink; returns Flower's run id.
+
+        Args:
+            nodes: how many simulated nodes there are.
+            workers: CPUs of the Ray that is started here; a cluster has its own.
+            share: what each Ray actor takes.
+        """
+        federation = f"num-supernodes={nodes} client-resources-num-cpus={share.cpus} init-args-log-to-driver=false"
+        if self._ray_address is None:  # Ray refuses the setting for a cluster that it only joins, and Flower then hangs
+            federation += f" init-args-num-cpus={workers}"
+        if share.gpus > 0:
+            federation += f" client-resources-num-gpus={share.gpus}"
+        return self._flwr.submit(self._app, run_config, federation)
+
+    def status(self, run_id: str) -> tuple[str, str]:
+        """Flower's view of the run: ("running" | "finished:completed" | "finished:failed" | ..., details)."""
+        return self._flwr.status(run_id)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the SuperLink process still runs."""
+        return self._link.alive
+
+    def stop(self) -> None:
+        """End every process of this runtime and remove its home. A cluster that was there before stays."""
+        self._processes.stop()

@@ -1,4 +1,4 @@
-"""The ClientApp: every message is a job, routed to a duty of this centre.
+"""The ClientApp: every message is a job of a declared kind (`strategies.KINDS`), done by that kind's local half.
 
 An exception never leaves the house as text: Flower would send `str(exception)` to the server, with the
 paths and patient identifiers in it. The server gets a code and numbers; the text stays in `node.log`.
@@ -20,30 +20,16 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import federation, policy, provider, receiver, shared_classifier, survey
+from clients import policy
 from clients.introduction import introduction
 from clients.ledger import recorded
+from clients.local_state import remembered
 from clients.node import Node, Refusal
+from clients.side import NodeSide
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import TEXTS
 from federation.wire.job import IDENTIFY, EnvelopeError, Job, Reply, canonical_json, check_arrays
-
-DUTIES = {
-    "survey": survey.survey,
-    "train_generator": provider.train_generator,
-    "send_patches": provider.send_patches,
-    "feature_sums": federation.feature_sums,
-    "train_round": federation.train_round,
-    "train_discriminator": federation.train_discriminator,
-    "measure_generator": federation.measure_generator,
-    "synthesise": receiver.synthesise,
-    "receive_patches": receiver.receive_patches,
-    "learn": receiver.learn,
-    "train_classifier_round": shared_classifier.train_classifier_round,
-    "validate_classifier": shared_classifier.validate_classifier,
-    "adopt_classifier": shared_classifier.adopt_classifier,
-    "test": receiver.test,
-}
+from strategies import KINDS
 
 app = ClientApp()
 
@@ -85,7 +71,7 @@ def answer(job: Job, config: Mapping[str, Any]) -> Reply:
             _check_code(node, job)
             policy.accept(node, job)
             reply = policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
-    except Exception as problem:  # the one place where everything a duty can raise ends
+    except Exception as problem:  # the one place where everything that a job can raise ends
         code, numbers = _as_code(problem, node, job)
         reply = Reply.error(job, code, **numbers)
     # What a hospital calls its machines is not the server's business.
@@ -98,18 +84,27 @@ def _recorded(node: Node | None, job: Job | None, reply: Reply) -> Reply:
 
 
 def _done(node: Node, job: Job) -> Reply:
-    torch.set_num_threads(int(job.body.get("compute", {}).get("threads", 1)))
-    body, arrays = DUTIES[job.kind](node, job)
-    canonical_json(body)  # a reply that cannot travel is an error of this job, too
+    kind, here = KINDS[job.kind], NodeSide(node, job)
+    body = kind.parse(job.body)
+    wrong = kind.misfit_in(body, job.arrays)
+    if wrong:
+        raise Refusal("wrong_arrays", name=wrong[:64])
+    compute = getattr(body, "compute", None)
+    torch.set_num_threads(compute.threads if compute is not None else 1)
+    if kind.stateful:
+        answer, arrays = remembered(node, job, body, lambda state: kind.work(here, body, job.arrays, state))
+    else:
+        answer, arrays = kind.work(here, body, job.arrays)
+    canonical_json(answer)  # a reply that cannot travel is an error of this job, too
     check_arrays(arrays)
-    return Reply(job.study, job.unit, job.centre, job.kind, body=body, arrays=arrays)
+    return Reply(job.study, job.unit, job.centre, job.kind, body=answer, arrays=arrays)
 
 
 def _check_code(node: Node, job: Job) -> None:
     # In a simulation a test may leave it out.
     if (job.code or node.deployed) and job.code != code_digest():
         raise Refusal("code_mismatch", ours=job.code, theirs=code_digest())
-    if job.kind not in DUTIES:
+    if job.kind not in KINDS:
         raise Refusal("unknown_kind", kind=job.kind)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from clients.node import Node
 from federation.flower.bundle import own_checkout, own_digest
 from federation.wire.code_digest import code_digest
-from federation.wire.job import PROTOCOL
+from federation.wire.job import IDENTIFY, PROTOCOL
+from strategies.kind import Body, Field, Kind
 
 _PACKAGES = ("polycentre", "flwr", "torch", "numpy")
 
@@ -33,3 +34,22 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+# Asked by whoever finds the node, before a job can be addressed; see `federation.wire.roll_call`.
+ROLL_CALL = Kind(
+    name=IDENTIFY,
+    title="roll call",
+    phase="survey",
+    body=Body,
+    work=introduction,
+    answer=(
+        Field("centre", "name", "who this node is"),
+        Field("protocol", "number", "version of the protocol"),
+        Field("code", "digest", "which version of the project runs here"),
+        Field("bundle", "digest", "which version of the project runs here"),
+        Field("versions.*", "versions", "of Python and the main packages"),
+        Field("platform", "name", "operating system and processor family"),
+        Field("clock", "time", "this machine's clock"),
+    ),
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
+from clients.node import Node
+from federation.wire.job import Job, plain_name
+from strategies.bodies import OnState
+from strategies.kind import Answer
+
+State = dict[str, np.ndarray]
 
 
 class StateLost(ValueError):
@@ -101,3 +107,19 @@ class LocalState:
 
     def _path(self, version: int) -> Path:
         return self._folder / f"{version}.safetensors"
+
+
+def remembered(node: Node, job: Job, body: OnState, work: Callable[[State], tuple[Answer, State]]) -> Answer:
+    """Do a job that builds on this centre's state, once: a repeated job is answered from what was kept.
+
+    Raises:
+        StateLost: the state that the job expects is not here.
+    """
+    state = LocalState(node.workspace / "states" / plain_name(body.federation, "federation"))
+    known = state.answer(job.unit)
+    if known is not None:
+        return known
+    before = job.expects_state or 0
+    answer, after = work(state.load(before, body.state_unit))
+    state.commit(before + 1, job.unit, after, answer)
+    return answer

@@ -15,29 +15,11 @@ from basics.atomic_files import write_text
 from basics.csv_table import to_csv
 from clients import approved_study
 from clients.approval import Approvals
-from clients.centre_file import STRATEGIES, CentreFile, Release
+from clients.centre_file import CentreFile, Release
 from clients.node import Node, Refusal
-from clients.outgoing import undeclared
 from federation.wire.job import MAX_BYTES, Job, Reply
+from strategies import CELL_KINDS, KINDS, SHARED_KINDS, STRATEGIES, Kind
 
-# Duties in which real patches leave a centre or come to one; in simulation only.
-REAL_PATCHES = frozenset({"send_patches", "receive_patches"})
-_FEDERATED = frozenset({"fedavg_gan", "cyclic", "dm_gan", "md_gan"})
-# In which strategies a duty is done; those that are not here, in any.
-STRATEGIES_OF: Mapping[str, frozenset[str]] = {
-    "train_generator": frozenset({"one_shot"}),
-    "feature_sums": _FEDERATED,
-    "train_round": frozenset({"fedavg_gan", "cyclic"}),
-    "train_discriminator": frozenset({"dm_gan", "md_gan"}),
-    "measure_generator": _FEDERATED,
-    "train_classifier_round": frozenset({"fedavg_classifier"}),
-    "validate_classifier": frozenset({"fedavg_classifier"}),
-    "adopt_classifier": frozenset({"fedavg_classifier"}),
-}
-# Of no strategy: asked of every centre of a study, and for all arms together.
-SHARED_DUTIES = frozenset({"survey", "synthesise"})
-# What a trained model, or gradients of one, leaves the house in; `learn` and `adopt_classifier` only where they send theirs.
-_RELEASING = frozenset({"train_generator", "train_round", "train_discriminator", "train_classifier_round"})
 PAUSED = "paused"
 _PREDICTION = ("case", "patient", "label", "probability")
 
@@ -65,7 +47,8 @@ def accept(node: Node, job: Job, now: datetime | None = None) -> None:
         raise Refusal("not_addressed")
     if not node.deployed:
         return
-    if job.kind in REAL_PATCHES:
+    kind = KINDS[job.kind]
+    if kind.pixels:
         raise Refusal("policy", rule="real patches stay where they are")
     if (node.workspace / PAUSED).exists():
         raise Refusal("paused")
@@ -73,10 +56,11 @@ def accept(node: Node, job: Job, now: datetime | None = None) -> None:
         _check_hours(node.file, now or datetime.now(UTC))
         if node.file.approve.studies == "listed":
             approved_study.check(Approvals(node.workspace).read(job.scenario), node.centre, job)
-    _check_strategy(release_of(node), job)
-    rule = unmet_release_rule(release_of(node), job.kind, job.body)
-    if rule:
-        raise Refusal("policy", rule=rule)
+    _check_strategy(release_of(node), kind, job)
+    if kind.releases_model(kind.parse(job.body)):
+        rule = unmet_release_rule(release_of(node))
+        if rule:
+            raise Refusal("policy", rule=rule)
 
 
 def _check_hours(file: CentreFile, now: datetime) -> None:
@@ -84,21 +68,25 @@ def _check_hours(file: CentreFile, now: datetime) -> None:
         raise Refusal("outside_hours", hours=str(file.working_hours))
 
 
-def _check_strategy(release: Release, job: Job) -> None:
-    """The strategy that the server names must be one in which the duty is done, and one that this centre allows."""
-    if job.kind in SHARED_DUTIES:
+def allowed_strategies(release: Release) -> tuple[str, ...]:
+    """Strategies in which a centre takes part; all that move no images of patients where its file names none."""
+    possible = tuple(name for name, strategy in STRATEGIES.items() if not strategy.pixels)
+    return possible if release.strategies is None else tuple(name for name in release.strategies if name in possible)
+
+
+def _check_strategy(release: Release, kind: Kind, job: Job) -> None:
+    """The strategy that the server names must be one that asks for such jobs, and one that this centre allows."""
+    if kind in SHARED_KINDS:
         return
-    if job.strategy not in STRATEGIES_OF.get(job.kind, frozenset(STRATEGIES)):
+    strategy = STRATEGIES.get(job.strategy)
+    if strategy is None or strategy.pixels or (kind not in CELL_KINDS and kind not in strategy.kinds):
         raise Refusal("not_in_strategy", kind=job.kind, strategy=job.strategy[:64])
-    if job.strategy not in release.strategies:
+    if job.strategy not in allowed_strategies(release):
         raise Refusal("strategy_refused", strategy=job.strategy)
 
 
-def unmet_release_rule(release: Release, kind: str, body: Mapping[str, Any]) -> str:
-    """Why the answer to a job may not leave, as a sentence; empty where it may."""
-    releases = kind in _RELEASING or (kind in ("learn", "adopt_classifier") and bool(body.get("send_classifier")))
-    if not releases:
-        return ""
+def unmet_release_rule(release: Release) -> str:
+    """Why no model may leave, as a sentence; empty where it may."""
     if release.epsilon_at_most is not None:
         return (
             f"release.epsilon_at_most is {release.epsilon_at_most:g}, and this version trains without differential privacy, "
@@ -130,7 +118,7 @@ def release(node: Node, job: Job, reply: Reply) -> Reply:
     """The reply as it may leave: predictions of single images stay in the workspace, where the policy keeps them.
 
     Raises:
-        Refusal: it holds what `clients.outgoing` does not declare, or is larger than what may leave.
+        Refusal: it holds what its kind does not declare, or is larger than what may leave.
     """
     if not node.deployed:
         return reply
@@ -138,7 +126,7 @@ def release(node: Node, job: Job, reply: Reply) -> Reply:
         body = dict(reply.body)
         keep_predictions(node, job, body.pop("predictions"))
         reply = replace(reply, body=body)
-    field = undeclared(reply)
+    field = KINDS[job.kind].undeclared(reply.body, reply.arrays)
     if field:
         raise Refusal("undeclared_field", kind=job.kind, field=field[:64])
     limit = release_of(node).largest_message_mib

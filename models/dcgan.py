@@ -7,6 +7,8 @@ Goodfellow's algorithm 1.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -20,6 +22,7 @@ class DCGAN(BaseModel):
     """Hyper-parameters; field names are YAML keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    adversarial: ClassVar[bool] = True
 
     width: Width = Field(default="small", description="paper (64 channels), small (32), or a number of channels")
     latent: int = Field(default=100, ge=1)

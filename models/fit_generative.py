@@ -210,8 +210,7 @@ class GenerativeTrainer:
         self.step += 1
 
     def _is_snapshot(self) -> bool:
-        every, last = self.training.snapshot_every, self.step == self.training.steps
-        return every is not None and self.step >= self.training.snapshot_from and (last or self.step % every == 0)
+        return self.training.keeps_snapshot(self.step)
 
     def _record(self, sums: Logs, counts: Mapping[str, int]) -> None:
         means = {name: float(value) / counts[name] for name, value in sums.items()}

@@ -9,6 +9,7 @@ small receiver where a GAN of the same budget collapsed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -23,6 +24,7 @@ class FlowMatching(BaseModel):
     """Hyper-parameters; field names are YAML keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    adversarial: ClassVar[bool] = False
 
     widths: tuple[int, ...] = Field(
         default=(64, 96, 128), min_length=1, description="channels of the U-Net from fine to coarse"

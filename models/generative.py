@@ -109,6 +109,11 @@ class GenerativeTraining(BaseModel):
     )
     channels_last: bool = True
 
+    def keeps_snapshot(self, step: int) -> bool:
+        """Whether the weights after this step are a member of the checkpoint ensemble."""
+        every = self.snapshot_every
+        return every is not None and step >= self.snapshot_from and (step == self.steps or step % every == 0)
+
 
 class GenerativeModel(nn.Module, ABC):
     """A holder of networks; the one called "generator" is what is sampled and shared.

@@ -6,6 +6,8 @@ penalty 10 on (|gradient| - 1)^2 at a point drawn for each image between a real 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ class WGANGP(BaseModel):
     """Hyper-parameters; field names are YAML keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    adversarial: ClassVar[bool] = True
 
     width: Width = Field(default="small", description="paper (64 channels), small (32), or a number of channels")
     latent: int = Field(default=100, ge=1)

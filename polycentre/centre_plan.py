@@ -6,24 +6,21 @@ in, what stays, and what this node's policy would refuse.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
-from clients.centre_file import POOLING, CentreFile
-from clients.outgoing import Field, fields_of
-from clients.policy import REAL_PATCHES, unmet_release_rule
+from clients.centre_file import CentreFile
+from clients.introduction import ROLL_CALL
+from clients.policy import allowed_strategies, unmet_release_rule
 from federation.flower.bundle import own_checkout, own_digest
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import StudyError
-from federation.wire.job import IDENTIFY
 from federation.wire.units import scenario_digest
-from reports.kinds import kind_name
-from scenarios.arms import FedAvgClassifierArm
-from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml
 from scenarios.scenario import Scenario
+from strategies import KINDS, STRATEGIES, Kind
+from strategies.kind import Ask, Field
 
 _RISKS = {
     "model": "what a model learned from patients",
@@ -32,7 +29,8 @@ _RISKS = {
     "none": "nothing about patients",
 }
 # What the roll call takes, once a node is found.
-_ROLL_CALL = Expected("", IDENTIFY, messages=1)
+_ROLL_CALL = Expected("", ROLL_CALL.name, messages=1)
+_KINDS = KINDS | {ROLL_CALL.name: ROLL_CALL}
 
 
 def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
@@ -49,9 +47,10 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
         raise StudyError(
             f"scenario {scenario.name!r} has no centre {centre!r}; its centres: {', '.join(scenario.centres)}", 2
         )
-    plan = Plan(scenario)
+    plan = Plan(scenario, deployed=True)
+    asks = [ask for ask in plan.asks() if ask.centre == centre]
     rows = [_ROLL_CALL, *(row for row in expected_messages(plan) if row.centre == centre)]
-    refusals = list(_refused(file, plan, rows))
+    refusals = list(_refused(file, asks, rows))
     lines = [
         f"# What the study {scenario.name!r} would take out of centre {centre}",
         "",
@@ -71,7 +70,7 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
         "",
         *_table(
             ("message", "how many", "arrays in all", "the most telling part of it"),
-            [(kind_name(row.kind), str(row.messages), _size(row.bytes_up), _worst(row.kind)) for row in rows],
+            [(_title(row), str(row.messages), _size(row.bytes_up), _worst(_KINDS[row.kind])) for row in rows],
         ),
         "",
         "Numbers and names beside the arrays are some kilobytes a message.",
@@ -82,10 +81,10 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
         "",
     ]  # fmt: skip
     for row in rows:
-        if row.kind in REAL_PATCHES:
+        if _KINDS[row.kind].pixels:
             continue  # refused, whatever else is approved
         lines += [
-            f"### {kind_name(row.kind)}",
+            f"### {_title(row)}",
             "",
             *_table(("field", "type", "what it tells about patients"), _fields(file, row)),
             "",
@@ -95,7 +94,7 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
         "",
         *_table(
             ("message", "how many", "arrays in all"),
-            [(kind_name(row.kind), str(row.messages), _size(row.bytes_down)) for row in rows if row.bytes_down],
+            [(_title(row), str(row.messages), _size(row.bytes_down)) for row in rows if row.bytes_down],
         ),
         "",
         "## What stays",
@@ -121,27 +120,28 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
 
 def refused(file: CentreFile, scenario: Scenario) -> list[str]:
     """What this node's policy would refuse of a study, one sentence each."""
-    plan = Plan(scenario)
-    return list(_refused(file, plan, [row for row in expected_messages(plan) if row.centre == file.centre]))
+    plan = Plan(scenario, deployed=True)
+    rows = [row for row in expected_messages(plan) if row.centre == file.centre]
+    return list(_refused(file, [ask for ask in plan.asks() if ask.centre == file.centre], rows))
 
 
-def _refused(file: CentreFile, plan: Plan, rows: list[Expected]) -> Iterator[str]:
-    asked = kinds_of(plan, file.centre)
-    for strategy, kinds in asked.items():
-        if strategy in POOLING or kinds & REAL_PATCHES:
-            yield f"strategy `{strategy}` moves real patches, which no deployed centre does"
-        elif strategy and strategy not in file.release.strategies:
-            yield f"strategy `{strategy}` is not in release.strategies"
-    for kind in sorted({kind for kinds in asked.values() for kind in kinds}):
-        rule = unmet_release_rule(file.release, kind, {"send_classifier": _sends_classifier(plan, file.centre)})
-        if rule:
-            yield f"{kind_name(kind)}: {rule}"
+def _refused(file: CentreFile, asks: list[Ask], rows: list[Expected]) -> Iterator[str]:
+    allowed = allowed_strategies(file.release)
+    for name in dict.fromkeys(ask.strategy for ask in asks if ask.strategy):
+        if STRATEGIES[name].pixels:
+            yield f"strategy `{name}` moves real patches, which no deployed centre does"
+        elif name not in allowed:
+            yield f"strategy `{name}` is not in release.strategies"
+    rule = unmet_release_rule(file.release)
+    releasing = {ask.kind.name for ask in asks if ask.kind.releases_model(ask.outline) and not ask.kind.pixels}
+    for kind in sorted(releasing) if rule else ():
+        yield f"{_KINDS[kind].title}: {rule}"
     limit = file.release.largest_message_mib * 2**20
     for row in rows:
         for way, size in (("in", row.bytes_down), ("out", row.bytes_up)):
             if size and row.messages and size / row.messages > limit:
                 yield (
-                    f"{kind_name(row.kind)}: a message {way} has about {_size(size // row.messages)}, more than "
+                    f"{_title(row)}: a message {way} has about {_size(size // row.messages)}, more than "
                     f"release.largest_message_mib ({file.release.largest_message_mib:g})"
                 )
 
@@ -159,64 +159,29 @@ def notes(file: CentreFile, scenario: Scenario) -> Iterator[str]:
         yield f"jobs are done {file.working_hours} only; outside the study fails here, and can be resumed"
 
 
-def kinds_of(plan: Plan, centre: str) -> dict[str, set[str]]:
-    """{strategy: kinds of jobs} that a study asks of a centre; "" for what is done for all arms together."""
-    asked: dict[str, set[str]] = defaultdict(set, {"": {"survey"}})
-    if any(order.centre == centre for order in plan.orders()):
-        asked["one_shot"].add("train_generator")
-    for transfer in plan.transfers():
-        asked["pooled"] |= {"send_patches"} if centre in transfer.bodies else set()
-        asked["pooled"] |= {"receive_patches"} if centre == transfer.receiver else set()
-    trainings = [(f.federation, f.federation.members, "train_round") for f in federations(plan)]
-    trainings += [(r.plan, r.plan.members, "train_discriminator") for r in remote_trainings(plan)]  # type: ignore[misc]
-    for planned in federations(plan):
-        if planned.federation.pooled and centre in planned.federation.pooled:
-            asked[planned.federation.strategy].add("send_patches")
-    for training, members, kind in trainings:
-        if any(member.centre == centre for member in members):
-            asked[training.strategy].add(kind)
-        if centre in training.fidelity.bodies:
-            asked[training.strategy].add("feature_sums")
-        if centre == training.fidelity.measured_at:
-            asked[training.strategy].add("measure_generator")
-    if any(receiver == centre for receiver, *_ in plan.synthesised()):
-        asked[""].add("synthesise")
-    for cell in plan.cells():
-        if isinstance(plan.scenario.arms[cell.arm], FedAvgClassifierArm):
-            if centre in federated_classifier(plan, cell).members:
-                asked[cell.strategy].add("train_classifier_round")
-            if cell.receiver == centre:
-                asked[cell.strategy] |= {"validate_classifier", "adopt_classifier"}
-        elif cell.receiver == centre:
-            asked[cell.strategy].add("learn")
-        if centre in plan.test_centres(cell):
-            asked[cell.strategy].add("test")
-    return {strategy: kinds for strategy, kinds in asked.items() if kinds}
+def _title(row: Expected) -> str:
+    return _KINDS[row.kind].title
 
 
-def _sends_classifier(plan: Plan, centre: str) -> bool:
-    return any(plan.test_centres(cell) for cell in plan.cells() if cell.receiver == centre)
-
-
-def _worst(kind: str) -> str:
+def _worst(kind: Kind) -> str:
     """The most telling part of an answer, in words."""
-    if kind in REAL_PATCHES:
+    if kind.pixels:
         return "**images of patients**: never, a deployed node refuses"
     order = list(_RISKS)
-    return _RISKS[min((field.risk for field in fields_of(kind)), key=order.index)]
+    return _RISKS[min((field.risk for field in kind.fields()), key=order.index)]
 
 
 def _fields(file: CentreFile, row: Expected) -> Iterator[tuple[str, str, str]]:
-    fields = sorted(fields_of(row.kind), key=lambda field: list(_RISKS).index(field.risk))
+    fields = sorted(_KINDS[row.kind].fields(), key=lambda field: list(_RISKS).index(field.risk))
     for field in fields:
         if field.name == "predictions.*" and not file.release.predictions:
             continue
         if field.risk == "model" and field.name.startswith("classifier") and not row.bytes_up:
             continue  # nobody else tests it
-        yield f"`{field.name}`", field.type, _told(field)
+        yield f"`{field.name}`", field.type, _tells(field)
 
 
-def _told(field: Field) -> str:
+def _tells(field: Field) -> str:
     text = field.tells if field.risk != "none" else f"nothing about patients: {field.tells}"
     return text + (f" ({field.when})" if field.when else "")
 

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from basics.atomic_files import write_text
-from data_partitions import Cohort, DataError, PatchDataset, SplitRule, build_patches
+from data_partitions import Cohort, DataError, PatchDataset, build_patches
 from data_partitions.archives.official_counts import counts_of, whole_archive
 from data_partitions.extraction import patient_splits
 from data_partitions.near_duplicates import Fingerprint, fingerprint, same_pictures
@@ -77,8 +77,8 @@ def _held(scenario: Scenario, cache: Path, view: DataView) -> list[Held]:
     for centre, section in scenario.centres.items():
         source: Any = section.data
         for task in scenario.all_tasks:
-            body = plan.data_body(centre, task.name)
-            rule, seed = SplitRule.model_validate(body["split"]), body["data_seed"]
+            body = plan.data(centre, task.name)
+            rule, seed = body["split"], body["data_seed"]
             try:
                 patches = build_patches(source, task, rule, centre=centre, seed=seed, cache=cache)
                 cohort = source.load(centre, seed, cache, task)

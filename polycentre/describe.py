@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.table import Table
 
+from basics.words import listed
 from data_partitions import DealtSource
 from federation.wire.units import scenario_digest
-from scenarios.arms import GenerativeArm, LocalArm
-from scenarios.federations import federations, remote_trainings
-from scenarios.messages import Expected, expected_messages, generator_bytes
+from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml, shipped
-from scenarios.scenario import Scenario, listed
+from scenarios.scenario import Scenario
+from strategies import STRATEGIES
+from strategies.kind import layout_bytes
+from strategies.layouts import generator_layout
+from strategies.planned import Training
 
 # More centres (or generators) than this are shown together where they are alike.
 _MANY = 12
@@ -54,26 +57,19 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     table = Table(
         "generator", "trained at", "model", "tasks", "classes", "parameters", title="generators", title_justify="left"
     )
-    made: list[tuple[str, str, str, Mapping[str, Any]]] = [
-        (order.generator, order.centre, order.task, order.spec) for order in plan.orders()
-    ]
+    made = [
+        (training.name, _where(training), training.task, training.spec)
+        for planned in plan.exchanges if (training := planned.describes) is not None
+    ]  # fmt: skip
     made += [
         (name, f"package {scenario.generators[name].package}", task, g.spec)
         for (name, task), g in plan.packages().items()
     ]
-    made += [
-        (f.arm, listed(member.centre for member in f.members), f.task, f.spec)
-        for f in (planned.federation for planned in federations(plan)) if f.series != "alone"
-    ]  # fmt: skip
-    made += [
-        (remote.plan.arm, f"server, with {listed(remote.members)}", remote.plan.task, remote.plan.spec)
-        for remote in remote_trainings(plan)
-    ]
     generators = []
     for name, where, task_name, spec in made:
-        classes = "both" if spec["conditional"] else "positives"
-        size = f"{generator_bytes(spec) / 4e6:.2f} M"
-        generators.append((name, where, str(spec["model"]), task_name, classes, size))
+        classes = "both" if spec.conditional else "positives"
+        size = f"{(layout_bytes(generator_layout(spec)) or 0) / 4e6:.2f} M"
+        generators.append((name, where, spec.model, task_name, classes, size))
     # Generators of one centre each may be shown together; those that an arm trains are few, and each is of its own.
     own = [row for row in generators if row[0] in scenario.generators]
     _add_rows(table, own, named=2)
@@ -84,13 +80,11 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     table = Table("arm", "strategy", "runs at", "learns from", title="arms", title_justify="left")
     for name, arm in scenario.arms.items():
         settings = arm.settings(scenario.study)
-        together = isinstance(arm, GenerativeArm)
-        foreign = (
-            scenario.members(arm) if together else getattr(arm, "generators", None) or getattr(arm, "centres", None)
-        )
+        strategy = STRATEGIES[arm.strategy]
+        foreign = strategy.learns_from(plan, arm)
         text = f"{listed(foreign)}: {settings.classes}, {settings.use}" if foreign else "own patches"
-        if isinstance(arm, LocalArm) and arm.oversample:
-            text += f", {arm.oversample} own positives drawn again"
+        if again := strategy.oversample(arm):
+            text += f", {again} own positives drawn again"
         places = dict.fromkeys(cell.receiver for cell in plan.cells() if cell.arm == name)
         table.add_row(
             name, arm.strategy + (" (control)" if arm.control else ""), listed(places) if places else "nowhere", text
@@ -101,6 +95,11 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     digest = scenario_digest(resolved_yaml(scenario))
     console.print(f"scenario {digest} (what centres approve)", highlight=False, soft_wrap=True)
     console.print(f"{sum(row.messages for row in rows)} units of work; run it with: polycentre run", highlight=False)
+
+
+def _where(training: Training) -> str:
+    names = listed(training.where)
+    return f"server, with {names}" if training.at_server else names
 
 
 def _add_rows(table: Table, rows: Sequence[tuple[str, ...]], named: int) -> None:

@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from basics.seeds import derive_seed
+from data_partitions import PatchTask
 from federation.wire.clock import Availability
-from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
-from models.shapes_only import shapes_only
-from scenarios.arms import DmGANArm, FedAvgClassifierArm, GenerativeArm, LocalArm, MdGANArm, OneShotArm, PooledArm
+from models import ClassifierSpec, ClassifierTraining, GeneratorSpec
 from scenarios.scenario import Scenario
-from scenarios.sections import ClassifierChoice, Generator, Task
-from strategies.delivery import Delivery, portions
-from strategies.dm_gan_jobs import job_problem
-from strategies.one_shot import Order
-from strategies.pooled import Transfer
-from strategies.strategy import Generated
+from scenarios.specs import classifier_spec_of, file_digest, generator_spec_of, read_package
+from strategies import STRATEGIES
+from strategies.bodies import Compute, Pool
+from strategies.cells import test_asks
+from strategies.delivery import Delivery, PoolKey, synthesis_asks
+from strategies.keys import BaseArm, Use
+from strategies.kind import Ask, anything
+from strategies.planned import Generated, Learned, Planned, Shared, split_evenly
+from strategies.survey import SURVEY, Needs, TaskSurvey
+from strategies.view import Cell, classifier_key, generator_key
 
 # Seed of which patients are drawn into splits and subsets; the same for all arms, so that arms are compared in pairs.
 _SPLIT = "split"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One classifier to be trained: the smallest piece of the study.
-
-    Attributes:
-        fraction, images: size of the receiver's training set; one of them is None.
-    """
-
-    arm: str
-    strategy: str
-    receiver: str
-    task: str
-    classifier: ClassifierChoice
-    fraction: float | None
-    images: int | None
-    repeat: int
-
-    @property
-    def label(self) -> str:
-        size = f"{self.images} images" if self.images else f"{self.fraction:.0%}"
-        return f"{self.arm} · {self.classifier.model} · {size} · repeat {self.repeat}"
-
-
 class Plan:
-    """What a scenario asks for.
+    """What a scenario asks for. To strategies it is a `strategies.view.View`.
 
     Args:
         scenario: the study.
@@ -58,25 +35,107 @@ class Plan:
             empty before the survey (then settings are shown as written).
         files: False where the files that the scenario names (packages, pretrained weights) are not at hand, as at a centre
             that looks at what it is asked: what follows from their content is then empty.
+        deployed: whether the centres are real nodes.
     """
 
     def __init__(
-        self, scenario: Scenario, compute: Mapping[str, Mapping[str, Any]] | None = None, *, files: bool = True
-    ):
-        self.scenario = scenario
-        self._compute, self._files = compute or {}, files
+        self, scenario: Scenario, compute: Mapping[str, Mapping[str, Any]] | None = None, *, files: bool = True,
+        deployed: bool = False,
+    ):  # fmt: skip
+        self.scenario, self.files, self.deployed = scenario, files, deployed
+        self._compute = compute or {}
         self._packages = {
             name: read_package(name, g.package)
             for name, g in scenario.generators.items() if g.package is not None and files
         }  # fmt: skip
 
+    # -- what strategies see -------------------------------------------------------------------------------------
+
+    @property
+    def seed(self) -> int:
+        return self.scenario.seed
+
+    @property
+    def step_s(self) -> float:
+        return self.scenario.clock.step_s
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task.name for task in self.scenario.all_tasks]
+
+    @property
+    def generators(self) -> list[str]:
+        return list(self.scenario.generators)
+
+    @property
+    def receivers(self) -> list[str]:
+        return self.scenario.receivers
+
+    @property
+    def training(self) -> ClassifierTraining:
+        return self.scenario.study.training
+
+    def members(self, arm: Any, receiver: str | None = None) -> tuple[str, ...]:
+        return self.scenario.members(arm, receiver)
+
+    def trained_at(self, generator: str) -> str | None:
+        return self.scenario.generators[generator].centre
+
+    def tasks_of(self, generator: str) -> list[str]:
+        wanted = self.scenario.generators[generator].tasks if generator in self.scenario.generators else None
+        return [name for name in self.tasks if wanted is None or name in wanted]
+
+    def use(self, arm: BaseArm) -> Use:
+        return arm.settings(self.scenario.study)
+
+    def task(self, name: str) -> PatchTask:
+        return next(task for task in self.scenario.all_tasks if task.name == name)
+
+    def data(self, centre: str, task: str) -> dict[str, Any]:
+        return self._own_data(centre) | {"task": self.task(task)}
+
+    def _own_data(self, centre: str) -> dict[str, Any]:
+        s = self.scenario
+        return {
+            "data": s.centres[centre].data.model_dump(mode="json"),
+            "split": s.split.model_copy(update={"test_only": set(s.centres[centre].roles) == {"test"}}),
+            "data_seed": derive_seed(s.seed, _SPLIT, centre),
+        }
+
+    def compute(self, centre: str, model: str = "") -> Compute:
+        found, setting = self._compute.get(centre, {}), self.scenario.compute
+        return Compute(
+            device=found.get("device", setting.device), threads=setting.threads_per_job,
+            precision=found.get("precision", {}).get(model, setting.precision),
+        )  # fmt: skip
+
+    def generator_spec(self, name: str, task: str) -> GeneratorSpec | None:
+        if name in self._packages:
+            return self._packages[name].spec
+        source = self.scenario.generators.get(name) or self.scenario.arms[name]
+        if getattr(source, "package", None) is not None:
+            return None  # its file is not at hand
+        return generator_spec_of(source, self.task(task))
+
+    def classifier_spec(self, name: str, task: str) -> ClassifierSpec:
+        choice = next(choice for choice in self.scenario.study.classifiers if choice.model == name)
+        return classifier_spec_of(choice, self.task(task))
+
     @cached_property
     def _pretrained_digests(self) -> dict[str, str | None]:
-        """SHA-256 of each classifier's weights file; read once, not once a cell."""
+        """Read once, not once a cell."""
         return {
-            choice.model: file_digest(choice.pretrained) if self._files else None
+            choice.model: file_digest(choice.pretrained) if self.files else None
             for choice in self.scenario.study.classifiers
         }
+
+    def pretrained_digest(self, classifier: str) -> str | None:
+        return self._pretrained_digests[classifier]
+
+    def test_centres(self, cell: Cell) -> list[str]:
+        return [centre for centre in self.scenario.study.test_on if centre != cell.receiver]
+
+    # -- survey --------------------------------------------------------------------------------------------------
 
     @cached_property
     def _trained_at(self) -> dict[str, list[str]]:
@@ -88,399 +147,150 @@ class Plan:
         return trained
 
     @cached_property
-    def _taking_part(self) -> dict[str, frozenset[str]]:
-        """By arm, the centres that train or send patches in it; those of generators and the receivers are no part."""
+    def _members(self) -> dict[str, frozenset[str]]:
+        """By arm, the centres that train or send patches in it."""
         arms = self.scenario.arms.items()
-        return {name: frozenset(self.scenario.members(arm)) for name, arm in arms if hasattr(arm, "centres")}
+        return {name: frozenset(STRATEGIES[arm.strategy].members(self, arm)) for name, arm in arms}
 
-    # -- pieces that bodies are made of --------------------------------------------------------------------------
-
-    def task(self, name: str) -> Task:
-        return next(task for task in self.scenario.all_tasks if task.name == name)
-
-    def data_body(self, centre: str, task: str | None) -> dict[str, Any]:
-        """What a centre needs to find its patches (in simulation; a deployed node has its own data section)."""
-        s = self.scenario
-        split = s.split.model_copy(update={"test_only": set(s.centres[centre].roles) == {"test"}})
-        body = {
-            "data": s.centres[centre].data.model_dump(mode="json"),
-            "split": split.model_dump(mode="json"),
-            "data_seed": derive_seed(s.seed, _SPLIT, centre),
-        }
-        return body | ({"task": self.task(task).model_dump(mode="json")} if task is not None else {})
-
-    def compute_body(self, centre: str, model: str = "") -> dict[str, Any]:
-        """Device, threads and precision for one model at one centre."""
-        found = self._compute.get(centre, {})
-        setting = self.scenario.compute
-        return {
-            "device": found.get("device", setting.device),
-            "threads": setting.threads_per_job,
-            "precision": found.get("precision", {}).get(model, setting.precision),
-        }
-
-    def generator_spec(self, name: str, task: str) -> dict[str, Any]:
-        """JSON of a `models.GeneratorSpec`, of a generator or of an arm that trains one."""
-        if name in self._packages:
-            return self._packages[name].spec.model_dump(mode="json")
-        source = self.scenario.generators.get(name) or self.scenario.arms[name]
-        if isinstance(source, Generator) and source.package is not None:
-            return {}  # its file is not at hand
-        assert isinstance(source, Generator | GenerativeArm)
-        return generator_spec_of(source, self.task(task)).model_dump(mode="json")
-
-    def classifier_spec(self, choice: ClassifierChoice, task: str) -> dict[str, Any]:
-        """JSON of a `models.ClassifierSpec`."""
-        return classifier_spec_of(choice, self.task(task)).model_dump(mode="json")
-
-    def tasks_of(self, generator: str) -> list[str]:
-        """Tasks that a generator (or an arm that trains one) serves."""
-        wanted = self.scenario.generators[generator].tasks if generator in self.scenario.generators else None
-        return [t.name for t in self.scenario.all_tasks if wanted is None or t.name in wanted]
-
-    # -- phases --------------------------------------------------------------------------------------------------
-
-    def survey_body(self, centre: str) -> dict[str, Any]:
+    def survey_ask(self, centre: str) -> Ask:
         """Survey of one centre: its tasks with what they need, and the models whose precision is to be probed."""
         s = self.scenario
-        roles = s.centres[centre].roles
-        tasks: list[dict[str, Any]] = []
+        receives = "receiver" in s.centres[centre].roles
+        tasks: list[TaskSurvey] = []
         models: dict[str, dict[str, Any]] = {}
+        part = {name: s.arms[name] for name, members in self._members.items() if centre in members}
+        together = {name: batch for name, arm in part.items() if (batch := arm.batch) is not None}
+        learns = receives or any(STRATEGIES[arm.strategy].trains_classifiers(arm) for arm in part.values())
         for task in s.all_tasks:
-            trained = [n for n in self._trained_at.get(centre, ()) if task.name in self.tasks_of(n)]
-            batches = [
-                {"batch_size": s.generators[n].training["batch_size"], "both": s.generators[n].conditional}
-                for n in trained
-            ]
-            part = [n for n, centres in self._taking_part.items() if centre in centres]
-            together = [n for n in part if isinstance(s.arms[n], GenerativeArm)]
-            batches += [_batch(s.arms[n]) for n in together]
-            trained += together
-            learns = "receiver" in roles or any(isinstance(s.arms[n], FedAvgClassifierArm) for n in part)
-            pooled = any(isinstance(s.arms[n], PooledArm) for n in part)
-            needed = learns or bool(trained) or pooled
-            tasks.append(
-                {
-                    "task": task.model_dump(mode="json"),
-                    "needs": {
-                        "positives": s.study.minimum_positives if needed else 0,
-                        "negatives": 1 if needed else 0,
-                        "batches": batches,
-                        "images": max(s.study.real_images) if s.study.real_images and "receiver" in roles else 0,
-                        "validation": "receiver" in roles,
-                    },
-                }
+            trained = [name for name in self._trained_at.get(centre, ()) if task.name in self.tasks_of(name)]
+            needed = learns or bool(trained) or bool(part)
+            needs = Needs(
+                positives=s.study.minimum_positives if needed else 0,
+                negatives=1 if needed else 0,
+                batches=tuple([s.generators[name].batch for name in trained] + list(together.values())),
+                images=max(s.study.real_images) if s.study.real_images and receives else 0,
+                validation=receives,
             )
-            models |= {
-                probe_key("generator", n, task.name): {"generator": self.generator_spec(n, task.name)} for n in trained
-            }
-            if "receiver" in roles:
-                models |= {
-                    probe_key("generator", n, task.name): {"generator": self.generator_spec(n, task.name)}
-                    for name, arm in s.arms.items()
-                    for n in _generators_of(name, arm) if task.name in self.tasks_of(n)
-                }  # fmt: skip
-            if learns:
-                models |= {
-                    probe_key("classifier", c.model, task.name): {"classifier": self.classifier_spec(c, task.name)}
-                    for c in s.study.classifiers
+            tasks.append(TaskSurvey(task=task, needs=needs))
+            probed = [*trained, *together]
+            if receives:
+                given = (STRATEGIES[arm.strategy].generators(name, arm) for name, arm in s.arms.items())
+                probed += [name for names in given for name in names if task.name in self.tasks_of(name)]
+            for name in probed:
+                spec = self.generator_spec(name, task.name)
+                models[generator_key(name, task.name)] = {
+                    "generator": {} if spec is None else spec.model_dump(mode="json")
                 }
-        body = self.data_body(centre, None)
-        return body | {"tasks": tasks, "models": models, "compute": self.compute_body(centre)}
+            for choice in s.study.classifiers if learns else ():
+                spec_of_choice = self.classifier_spec(choice.model, task.name)
+                models[classifier_key(choice.model, task.name)] = {"classifier": spec_of_choice.model_dump(mode="json")}
+        fixed = self._own_data(centre) | {"tasks": tuple(tasks), "compute": self.compute(centre)}
+        if any(generator.package is not None for generator in s.generators.values()):
+            # What a package's model is follows from its file, which a centre does not have.
+            return Ask(SURVEY, "", centre, None, fixed, {"models": anything}, example={"models": models})
+        return Ask(SURVEY, "", centre, None, fixed | {"models": models})
 
-    def orders(self) -> list[Order]:
-        """Every generator that some arm uses and a centre trains, for every task it serves."""
-        orders = []
-        for name, task in self._used():
-            centre = self.scenario.generators[name].centre
-            if centre is None:
-                continue
-            spec = self.generator_spec(name, task)
-            body = self.data_body(centre, task) | {
-                "generator": spec,
-                "name": name,
-                "seed": derive_seed(self.scenario.seed, f"generator/{name}/{task}", centre),
-                "compute": self.compute_body(centre, probe_key("generator", name, task)),
-            }
-            label = f"{name} ({task})" if len(self.scenario.all_tasks) > 1 else name
-            orders.append(Order(name, task, centre, body, spec, label))
-        return orders
+    # -- share ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def exchanges(self) -> list[Planned[Shared]]:
+        """Every exchange of the share phase."""
+        by_strategy: dict[str, dict[str, Any]] = {name: {} for name in STRATEGIES}
+        for name, arm in self.scenario.arms.items():
+            by_strategy[arm.strategy][name] = arm
+        return [
+            planned for strategy, arms in by_strategy.items() if arms
+            for planned in STRATEGIES[strategy].exchanges(self, arms)
+        ]  # fmt: skip
 
     def packages(self) -> dict[tuple[str, str], Generated]:
         """Generators at hand that some arm uses, by (name, task)."""
+        arms = self.scenario.arms.items()
+        used = {generator for name, arm in arms for generator in STRATEGIES[arm.strategy].generators(name, arm)}
         return {
-            (name, task): Generated(package.digest, package.spec.model_dump(mode="json"), package.weights)
-            for name, task in self._used()
-            if (package := self._packages.get(name)) is not None
-        }
+            (name, task): Generated(package.digest, package.spec, package.weights)
+            for name, package in self._packages.items() if name in used for task in self.tasks_of(name)
+        }  # fmt: skip
 
-    def _used(self) -> list[tuple[str, str]]:
-        used = {g for arm in self.scenario.arms.values() if isinstance(arm, OneShotArm) for g in arm.generators}
-        return [(name, task) for name in self.scenario.generators if name in used for task in self.tasks_of(name)]
-
-    def deliveries(self) -> list[Delivery]:
-        """What the arms that share generators bring to each receiver."""
-        deliveries = []
-        for arm_name, arm, receiver, task in self._arm_places():
-            if not isinstance(arm, OneShotArm | GenerativeArm):
+    @cached_property
+    def deliveries(self) -> dict[tuple[str, str, str], Delivery]:
+        """What the arms that share generators bring to each receiver, by (arm, receiver, task)."""
+        deliveries = {}
+        for name, arm, receiver, task in self.arm_places():
+            strategy, use = STRATEGIES[arm.strategy], self.use(arm)
+            generators = strategy.foreign_generators(self, name, arm, receiver, task)
+            if not generators:
                 continue
-            settings = arm.settings(self.scenario.study)
-            generators = self.foreign_generators(arm_name, arm, receiver, task)
-            bodies = tuple(
-                {
-                    "seed": derive_seed(self.scenario.seed, f"synthesis/{generator}/{task}", receiver),
-                    "compute": self.compute_body(receiver, probe_key("generator", generator, task)),
-                }
-                for generator in generators
-            )
-            classes = (0, 1) if settings.classes == "both" else (1,)
+            images = use.images(len(generators))
             # Of which some are chosen, each makes as many as all together: one may be chosen alone.
-            chosen = isinstance(arm, OneShotArm) and arm.choose is not None
-            images = settings.images(len(generators))
-            counts = (images,) * len(generators) if chosen else portions(images, generators)
-            deliveries.append(Delivery(arm_name, receiver, task, generators, counts, classes, bodies))
+            each = [images] * len(generators) if strategy.chooses(arm) else split_evenly(images, len(generators))
+            deliveries[name, receiver, task] = Delivery(name, receiver, task, generators, tuple(each), use.labels)
         return deliveries
 
-    def transfers(self) -> list[Transfer]:
-        """What the pooled arms bring to each receiver."""
-        transfers = []
-        for arm_name, arm, receiver, task in self._arm_places():
-            if not isinstance(arm, PooledArm):
-                continue
-            classes = [0, 1] if arm.settings(self.scenario.study).classes == "both" else [1]
-            bodies = {c: self.moving_body(c, task, classes, arm.patches) for c in arm.centres if c != receiver}
-            transfers.append(Transfer(arm_name, receiver, task, bodies))
-        return transfers
-
-    def moving_body(self, centre: str, task: str, classes: list[int], patches: int | None) -> dict[str, Any]:
-        """What a centre needs to send real patches."""
-        seed = derive_seed(self.scenario.seed, f"pooled/{task}", centre)
-        return self.data_body(centre, task) | {"classes": classes, "patches": patches, "seed": seed}
+    @cached_property
+    def synthesis(self) -> dict[PoolKey, Ask]:
+        """The pools of synthetic images that the receivers draw."""
+        return synthesis_asks(self, list(self.deliveries.values()))
 
     def availability(self, centres: Iterable[str], *, faults: bool = True) -> dict[str, Availability]:
         """How simulated centres behave; without faults only their speeds."""
         found = {centre: self.scenario.centres[centre].availability.build() for centre in centres}
         return found if faults else {centre: Availability(speed=own.speed) for centre, own in found.items()}
 
-    def synthesised(self) -> set[tuple[str, str, str, tuple[int, ...]]]:
-        """(receiver, generator, task, classes) of every pool of synthetic images."""
-        return {(d.receiver, g, d.task, d.classes) for d in self.deliveries() for g in d.generators}
+    # -- learn and test ------------------------------------------------------------------------------------------
 
     def cells(self) -> list[Cell]:
         """All cells, ordered so that a first comparison of all arms is there early."""
         s = self.scenario
         return [
-            Cell(arm_name, arm.strategy, receiver, task, classifier, fraction, images, repeat)
+            Cell(name, arm.strategy, receiver, task, classifier.model, fraction, images, repeat)
             for repeat in range(s.repeats)
             for fraction, images in s.study.sizes
             for classifier in s.study.classifiers
-            for arm_name, arm, receiver, task in self._arm_places()
+            for name, arm, receiver, task in self.arm_places()
         ]
 
-    def cell_body(self, cell: Cell, pools: list[dict[str, Any]]) -> dict[str, Any]:
-        """What the receiver needs for a cell, beside its pools."""
-        s = self.scenario
-        arm = s.arms[cell.arm]
-        settings = arm.settings(s.study)
-        uses_foreign = bool(pools) or (isinstance(arm, LocalArm) and arm.oversample is not None)
-        training = s.study.training.model_copy(
-            update={"augmentation": settings.augmentation, "normalise": settings.normalise}
-        )
-        return self.data_body(cell.receiver, cell.task) | {
-            "cell": {
-                "arm": cell.arm, "strategy": cell.strategy, "task": cell.task, "classifier": cell.classifier.model,
-                "real_fraction": cell.fraction, "real_images": cell.images, "repeat": cell.repeat, "receiver": cell.receiver,
-            },
-            "classifier": self.classifier_spec(cell.classifier, cell.task),
-            # The weights' content, not only their path, decides the result.
-            "pretrained_sha256": self._pretrained_digests[cell.classifier.model],
-            "training": training.model_dump(mode="json"),
-            "recipe": {
-                "use": settings.use if uses_foreign else "none",
-                "steps": settings.schedule.model_dump(mode="json"),
-                "synthetic_share": settings.synthetic_share,
-            },
-            "size": {"fraction": cell.fraction, "images": cell.images},
-            "pools": pools,
-            "choose": arm.choose.model_dump(mode="json") if isinstance(arm, OneShotArm) and arm.choose else None,
-            "oversample": arm.oversample if isinstance(arm, LocalArm) else None,
-            "subset_seed": derive_seed(s.seed, f"subset/{cell.task}", cell.receiver, cell.repeat),
-            "seed": derive_seed(s.seed, f"classifier/{cell.task}/{cell.classifier.model}", cell.receiver, cell.repeat),
-            "send_classifier": bool(self.test_centres(cell)),
-            "compute": self.compute_body(cell.receiver, probe_key("classifier", cell.classifier.model, cell.task)),
-        }  # fmt: skip
-
-    def test_body(self, cell: Cell, centre: str) -> dict[str, Any]:
-        """What another centre needs to test a cell's classifier."""
-        learned = self.cell_body(cell, [])
-        return self.data_body(centre, cell.task) | {
-            "cell": learned["cell"], "training": learned["training"],
-            # Its weights travel; a file of pretrained ones is of no use there.
-            "classifier": learned["classifier"] | {"pretrained": None},
-            "seed": learned["seed"],
-            "compute": learned["compute"] | {"device": self.compute_body(centre)["device"]},
-        }  # fmt: skip
-
-    def test_centres(self, cell: Cell) -> list[str]:
-        """Centres beside the receiver where a cell is tested."""
-        return [centre for centre in self.scenario.study.test_on if centre != cell.receiver]
-
-    def foreign_generators(self, name: str, arm: Any, receiver: str, task: str) -> tuple[str, ...]:
-        """The arm's generators that come from another centre and serve the task. A receiver's own are no sharing."""
-        if isinstance(arm, GenerativeArm):
-            return (name,) if any(centre != receiver for centre in self.scenario.members(arm)) else ()
-        generators = self.scenario.generators
-        return tuple(g for g in arm.generators if generators[g].centre != receiver and task in self.tasks_of(g))
-
-    def _arm_places(self):
+    def arm_places(self) -> Iterator[tuple[str, Any, str, str]]:
         """(arm name, arm, receiver, task) wherever an arm can run; an arm that would bring nothing foreign cannot."""
-        for task in self.scenario.all_tasks:
+        for task in self.tasks:
             for name, arm in self.scenario.arms.items():
                 for receiver in arm.receivers or self.scenario.receivers:
-                    shares = isinstance(arm, OneShotArm | GenerativeArm)
-                    if shares and not self.foreign_generators(name, arm, receiver, task.name):
-                        continue
-                    if isinstance(arm, PooledArm) and not [c for c in arm.centres if c != receiver]:
-                        continue
-                    if isinstance(arm, FedAvgClassifierArm) and len(self.scenario.members(arm, receiver)) < 2:
-                        continue
-                    yield name, arm, receiver, task.name
+                    if STRATEGIES[arm.strategy].runs_at(self, name, arm, receiver, task):
+                        yield name, arm, receiver, task
 
+    def learning(self, cell: Cell, pools: Sequence[Pool] | None = None) -> Planned[Learned]:
+        """How a cell is learned.
 
-def _batch(arm: Any) -> dict[str, Any]:
-    """What an arm's generative model needs of each member's patches."""
-    return {"batch_size": arm.training["batch_size"], "both": arm.conditional}
+        Args:
+            pools: foreign images that the receiver holds; those that are planned when left out.
+        """
+        if pools is None:
+            delivery = self.deliveries.get((cell.arm, cell.receiver, cell.task))
+            pools = delivery.pools() if delivery is not None else []
+        arm = self.scenario.arms[cell.arm]
+        return STRATEGIES[cell.strategy].cell(self, arm, cell, pools)
 
+    def tests(self, cell: Cell) -> list[Ask]:
+        """What a cell asks of the other centres that test it."""
+        return test_asks(self, self.scenario.arms[cell.arm], cell)
 
-def _generators_of(name: str, arm: Any) -> tuple[str, ...]:
-    """Names of what an arm gives to receivers."""
-    return arm.generators if isinstance(arm, OneShotArm) else (name,) if isinstance(arm, GenerativeArm) else ()
+    # -- all of it -----------------------------------------------------------------------------------------------
 
+    def asks(self) -> Iterator[Ask]:
+        """Every job that the study asks of a centre, phase by phase; the same job may come more than once."""
+        for centre in self.scenario.centres:
+            yield self.survey_ask(centre)
+        yield from self.share_asks()
+        yield from self.cell_asks(self.cells())
 
-def probe_key(kind: str, name: str, task: str) -> str:
-    """Under what the survey answers which precision a model is computed in."""
-    return f"{kind}/{name}/{task}"
+    def share_asks(self) -> Iterator[Ask]:
+        """Those of the share phase."""
+        for planned in self.exchanges:
+            yield from planned.asks
+        yield from self.synthesis.values()
 
-
-def model_problems(scenario: Scenario) -> list[str]:
-    """Models that cannot make or take images of a task's size, each as "key: what is wrong"; built without memory."""
-    problems = []
-    found: dict[str, str | None] = {}  # by settings: generators of a thousand centres are often alike
-
-    def problem_of(spec: GeneratorSpec) -> str | None:
-        key = spec.model_dump_json()
-        if key not in found:
-            try:
-                spec.build(0)
-                found[key] = None
-            except ValueError as problem:
-                found[key] = str(problem)
-        return found[key]
-
-    with shapes_only():
-        for task in scenario.all_tasks:
-            sources: dict[str, Generator | GenerativeArm] = {
-                f"generators.{name}": generator for name, generator in scenario.generators.items()
-                if generator.package is None and (generator.tasks is None or task.name in generator.tasks)
-            }  # fmt: skip
-            sources |= {f"arms.{name}": arm for name, arm in scenario.arms.items() if isinstance(arm, GenerativeArm)}
-            for key, source in sources.items():
-                spec = generator_spec_of(source, task)
-                problem = problem_of(spec)
-                if problem is None and isinstance(source, DmGANArm | MdGANArm) and source.sends_images:
-                    problem = job_problem(spec, source.batches_per_job, source.transport)
-                if problem is not None:
-                    problems.append(f"{key}: {problem} (task {task.name!r})")
-            for choice in scenario.study.classifiers:
-                try:
-                    classifier_spec_of(choice.model_copy(update={"pretrained": None}), task).build(0)
-                except ValueError as problem:
-                    problems.append(f"study.classifiers: {choice.model}: {problem} (task {task.name!r})")
-    return list(dict.fromkeys(problems))
-
-
-def file_problems(scenario: Scenario, data_here: bool = True) -> list[str]:
-    """What is wrong with the files that a scenario names, each as "key: what is wrong and what would be right".
-
-    Args:
-        data_here: whether the centres' folders are to be on this machine; in a deployment they are in the hospitals.
-    """
-    problems = []
-    shares_both = {
-        name
-        for arm in scenario.arms.values()
-        if isinstance(arm, OneShotArm) and arm.settings(scenario.study).classes == "both"
-        for name in arm.generators
-    }
-    for name, generator in scenario.generators.items():
-        if generator.package is None:
-            continue
-        key = f"generators.{name}.package"
-        try:
-            spec = read_package(name, generator.package).spec
-        except ValueError as problem:
-            problems.append(f"{key}: {problem}; name a folder with card.json and generator.safetensors")
-            continue
-        if name in shares_both and not spec.conditional:
-            problems.append(
-                f"{key}: makes positives only, but an arm shares both classes of it; set classes: lesion there"
-            )
-        for task in scenario.all_tasks:
-            wanted = generator.tasks is None or task.name in generator.tasks
-            if wanted and (spec.image_size, spec.channels) != (task.image_size, task.channels):
-                problems.append(
-                    f"{key}: makes {spec.image_size} px x {spec.channels} images, but task {task.name!r} has "
-                    f"{task.image_size} px x {task.channels}; name its tasks in generators.{name}.tasks, or change the task"
-                )
-    for choice in scenario.study.classifiers:
-        for task in scenario.all_tasks if choice.pretrained else ():
-            try:
-                classifier_spec_of(choice, task).build(0)
-            except ValueError as problem:
-                problems.append(
-                    f"study.classifiers: {choice.model}: {problem}; name another file in pretrained, or leave it out"
-                )
-    for name, centre in scenario.centres.items() if data_here else ():
-        path = getattr(centre.data, "path", None)
-        if path is not None and not Path(path).exists():
-            dealt = scenario.partition is not None and name in scenario.partition.centres
-            key = "partition.source.path" if dealt else f"centres.{name}.data.path"
-            problems.append(f"{key}: no folder {path}; name the folder that holds the data")
-    return list(dict.fromkeys(problems))
-
-
-def generator_spec_of(generator: Generator | GenerativeArm, task: Task) -> GeneratorSpec:
-    """What a generator of a scenario (or one that an arm trains) is built from, for one task."""
-    return GeneratorSpec(
-        model=str(generator.model),
-        hyper_parameters=generator.hyper_parameters,
-        training=GenerativeTraining.model_validate(generator.training),
-        conditional=generator.conditional,
-        image_size=task.image_size,
-        channels=task.channels,
-    )
-
-
-def classifier_spec_of(choice: ClassifierChoice, task: Task) -> ClassifierSpec:
-    """What a classifier of a scenario is built from, for one task."""
-    return ClassifierSpec(
-        model=choice.model,
-        image_size=task.image_size,
-        channels=task.channels,
-        input_size=choice.image_size,
-        pretrained=Path(choice.pretrained) if choice.pretrained else None,
-    )
-
-
-def file_digest(path: str | None) -> str | None:
-    """SHA-256 of a file, None for no file."""
-    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def read_package(name: str, folder: str | None) -> GeneratorPackage:
-    """A generator package named in a scenario.
-
-    Raises:
-        PackageError: it is missing or altered.
-    """
-    return GeneratorPackage.read(Path(str(folder)))
+    def cell_asks(self, cells: Iterable[Cell]) -> Iterator[Ask]:
+        """Those of the learn and test phases."""
+        for cell in cells:
+            yield from self.learning(cell).asks
+            yield from self.tests(cell)

@@ -16,22 +16,21 @@ from pydantic import ValidationError
 
 from data_partitions import SOURCES, SplitRule
 from models import ClassifierTraining
-from scenarios.arms import ARMS, FidelityChoice, GenerativeArm
+from scenarios.checks import file_problems, model_problems
 from scenarios.groups import GroupError, merge_alike, write_out_groups
-from scenarios.plan import file_problems, model_problems
 from scenarios.scenario import Compute, Scenario
 from scenarios.sections import (
     Centre,
     ClassifierChoice,
-    Generator,
     Outage,
     Partition,
-    Schedule,
     SimulatedAvailability,
     SimulatedClock,
     Study,
     Task,
 )
+from strategies import STRATEGIES
+from strategies.keys import FidelityChoice, Schedule
 
 SHIPPED = Path(__file__).parent
 DEFAULT = "demo"
@@ -155,14 +154,12 @@ def check_files(scenario: Scenario, source: str, data_here: bool = True) -> None
 def resolved_yaml(scenario: Scenario) -> str:
     """The scenario with every default written out; reading it gives the same scenario."""
     tree = scenario.model_dump(mode="json", exclude_none=True)
-    for name, generator in scenario.generators.items():
-        if generator.package is None:
-            own = generator.model_dump(mode="json", exclude_none=True, include=set(Generator.model_fields))
-            tree["generators"][name] = own | generator.hyper_parameters | generator.training
+    for section, entries in (("generators", scenario.generators), ("arms", scenario.arms)):
+        for name, entry in entries.items():
+            if written := entry.written():
+                own = entry.model_dump(mode="json", exclude_none=True, include=set(type(entry).model_fields))
+                tree[section][name] = own | written
     for name, arm in scenario.arms.items():
-        if isinstance(arm, GenerativeArm):
-            own = arm.model_dump(mode="json", exclude_none=True, include=set(type(arm).model_fields))
-            tree["arms"][name] = own | arm.written()
         if arm.schedule is not None:
             tree["arms"][name]["schedule"] = arm.settings(scenario.study).schedule.model_dump(mode="json")
     for key in ("augmentation", "normalise"):  # settings of the study and its arms
@@ -259,7 +256,7 @@ def _is_tag(location: tuple[Any, ...], place: int) -> bool:
     before = location[:place]
     if before[-1:] == ("data",):
         return location[place] in SOURCES
-    return len(before) == 2 and before[0] == "arms" and location[place] in ARMS
+    return len(before) == 2 and before[0] == "arms" and location[place] in STRATEGIES
 
 
 def _known_keys(location: tuple[Any, ...]) -> str:
@@ -277,7 +274,7 @@ def _known_keys(location: tuple[Any, ...]) -> str:
         "fidelity": FidelityChoice,
     }
     tagged = {
-        **SOURCES, **ARMS,
+        **SOURCES, **{name: strategy.keys for name, strategy in STRATEGIES.items()},
     }  # fmt: skip
     owner: Any = Scenario
     for place, part in enumerate(location[:-1]):

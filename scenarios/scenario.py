@@ -5,25 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from basics.words import listed
 from data_partitions import DealtSource, SplitRule
-from scenarios.arms import (
-    Arm,
-    Averaged,
-    DmGANArm,
-    FedAvgClassifierArm,
-    GenerativeArm,
-    MdGANArm,
-    OneShotArm,
-    PooledArm,
-    Together,
-)
-from scenarios.sections import LONGEST_NAME, NAME, Centre, Generator, Partition, Section, SimulatedClock, Study, Task
-from strategies.aggregation import check_aggregation
+from scenarios.sections import LONGEST_NAME, NAME, Centre, Generator, Partition, SimulatedClock, Study, Task
+from strategies import STRATEGIES
+from strategies.keys import BaseArm, Section
+
+if TYPE_CHECKING:  # for a checker of types, what the arms of all strategies have in common
+
+    class Arm(BaseArm):
+        strategy: str
+else:
+    Arm = Annotated[Union[tuple(s.keys for s in STRATEGIES.values())], Field(discriminator="strategy")]  # noqa: UP007
 
 
 class Compute(Section):
@@ -127,14 +124,6 @@ class Scenario(Section):
         return centres if receiver is None else (receiver, *(centre for centre in centres if centre != receiver))
 
 
-def listed(names: Iterable[str], at_most: int = 12) -> str:
-    """Names for a person to read: all of them, or of many the first ones, the last, and how many there are."""
-    names = list(names)
-    if len(names) <= at_most:
-        return ", ".join(names) or "none"
-    return f"{', '.join(names[:3])}, ..., {names[-1]} ({len(names)})"
-
-
 def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and what would be right"
     centres, providers, receivers = listed(s.centres), set(s.providers), set(s.receivers)
     if bool(s.task) == bool(s.tasks):
@@ -167,63 +156,4 @@ def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and wh
         for receiver in arm.receivers or ():
             if receiver not in receivers:
                 yield f"arms.{name}.receivers: {receiver!r} is no receiver; receivers: {listed(s.receivers)}"
-        yield from _arm_problems(s, name, arm, providers)
-
-
-def _arm_problems(s: Scenario, name: str, arm: Any, providers: set[str]):
-    settings = arm.settings(s.study)
-    if isinstance(arm, OneShotArm):
-        for generator_name in arm.generators:
-            generator = s.generators.get(generator_name)
-            if generator is None:
-                yield f"arms.{name}.generators: no generator {generator_name!r}; generators: {listed(s.generators)}"
-            elif settings.classes == "both" and generator.package is None and not generator.conditional:
-                yield (
-                    f"arms.{name}.classes: both, but generator {generator_name!r} is not conditional and makes positives only; "
-                    f"set generators.{generator_name}.conditional: true or classes: lesion"
-                )
-        if settings.use == "only" and settings.classes != "both":
-            yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
-        if arm.choose is not None and len(arm.generators) < 2:
-            yield f"arms.{name}.choose: there is one generator and nothing to choose; name two, or remove choose"
-        if settings.images(len(arm.generators)) < len(arm.generators):
-            yield (
-                f"arms.{name}.synthetic: {settings.synthetic} images from {len(arm.generators)} generators; "
-                f"set it or study.synthetic to {len(arm.generators)} or more"
-            )
-    if isinstance(arm, PooledArm | GenerativeArm | FedAvgClassifierArm):
-        for centre in arm.centres or ():
-            if centre not in s.centres:
-                yield f"arms.{name}.centres: no centre {centre!r}; centres: {listed(s.centres)}"
-            elif centre not in providers:
-                yield f"arms.{name}.centres: centre {centre!r} lacks the role provider; add it to its roles"
-    if isinstance(arm, GenerativeArm):
-        parts = s.study.sizes != [(1.0, None)]
-        own = [centre for centre in arm.receivers or s.receivers if centre in s.members(arm)]
-        if parts and own:
-            yield (
-                f"arms.{name}.centres: {own[0]!r} trains with all its patches and also receives, while cells of real_fraction or "
-                f"real_images may use only a part of them; leave it out of centres, or use all of its patches"
-            )
-        if settings.classes == "both" and not arm.conditional:
-            yield f"arms.{name}.classes: both, but its model is not conditional and makes positives only; set conditional: true"
-        if settings.use == "only" and settings.classes != "both":
-            yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
-    if isinstance(arm, Together | DmGANArm):
-        members = len(_members_at_least(s, arm))
-        if arm.quorum is not None and arm.quorum > members:
-            yield f"arms.{name}.quorum: {arm.quorum}, but the arm has {members} centres; lower quorum"
-    if isinstance(arm, MdGANArm) and len(s.members(arm)) < 2:
-        yield f"arms.{name}.centres: md_gan lets discriminators change places and has one centre; name two"
-    if isinstance(arm, Averaged):
-        try:
-            check_aggregation(arm.aggregation, arm.aggregation_options, len(_members_at_least(s, arm)))
-        except ValueError as problem:
-            yield f"arms.{name}.aggregation: {problem}"
-
-
-def _members_at_least(s: Scenario, arm: Any) -> tuple[str, ...]:
-    """The members of an arm; of a federated classifier with the receiver where they are fewest."""
-    if not isinstance(arm, FedAvgClassifierArm):
-        return s.members(arm)
-    return min((s.members(arm, receiver) for receiver in arm.receivers or s.receivers), key=len)
+        yield from STRATEGIES[arm.strategy].problems(s, name, arm)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
@@ -12,20 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from data_partitions import PartitionRule, PatchTask, Source
 from data_partitions.dealing.dealt import AnySource
 from federation.wire.clock import Availability
-from models import CLASSIFIERS, GENERATIVE_MODELS, ClassifierTraining, GenerativeTraining
+from models import CLASSIFIERS, ClassifierTraining
+from strategies.keys import Section, Use, generative_settings
+from strategies.survey import Batch
 
 # Names become file names, array names and columns of tables.
 LONGEST_NAME = 40
 NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_\-]{{0,{LONGEST_NAME - 1}}}")
 Fraction = Annotated[float, Field(gt=0, le=1)]
-# A number of optimizer steps, or "100 epochs" of the stage's own training set.
-Duration = int | str
-# A number of images, or "4 per generator" of those that an arm brings to a receiver.
-Images = int | str
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Outage(Section):
@@ -132,93 +125,14 @@ class Generator(BaseModel):
         """Resolved settings of its training."""
         return self._training.model_dump(mode="json")
 
+    @property
+    def batch(self) -> Batch:
+        """What it needs of its centre's training patches."""
+        return Batch(batch_size=self._training.batch_size, both=self.conditional)
 
-def generative_settings(
-    model: str | None, extra: Mapping[str, Any], not_here: Mapping[str, str] | None = None
-) -> tuple[BaseModel, GenerativeTraining]:
-    """Sort keys that stand side by side into those of a generative model and those of its training, and check them.
-
-    Args:
-        not_here: training keys that have no meaning where they were written, each with the reason.
-
-    Raises:
-        ValueError: an unknown model or key.
-    """
-    if model not in GENERATIVE_MODELS:
-        raise ValueError(f"model is {model!r}; known models: {', '.join(GENERATIVE_MODELS)}")
-    hyper_class = GENERATIVE_MODELS[model]
-    for key, reason in (not_here or {}).items():
-        if key in extra:
-            raise ValueError(f"{key} cannot be set here: {reason}; remove it")
-    hyper_keys = set(hyper_class.model_fields)
-    training_keys = set(GenerativeTraining.model_fields) - set(not_here or {})
-    unknown = set(extra) - hyper_keys - training_keys
-    if unknown:
-        raise ValueError(
-            f"unknown key{'s' if len(unknown) > 1 else ''} {', '.join(sorted(unknown))}; {model} takes "
-            f"{', '.join(sorted(hyper_keys))} and the training keys {', '.join(sorted(training_keys))}"
-        )
-    training = hyper_class.training_defaults().model_dump() | {k: v for k, v in extra.items() if k in training_keys}
-    return (
-        hyper_class(**{k: v for k, v in extra.items() if k in hyper_keys}),
-        GenerativeTraining.model_validate(training),
-    )
-
-
-class Schedule(Section):
-    """How long a classifier learns, per stage: optimizer steps, or "100 epochs" of the stage's training set."""
-
-    real: Duration = 300
-    pretrain: Duration = 700
-    mix: Duration = 300
-    fine_tune: Duration = 240
-
-    @field_validator("real", "pretrain", "mix", "fine_tune")
-    @classmethod
-    def _positive(cls, value: Duration) -> Duration:
-        text = str(value)
-        if not re.fullmatch(r"[1-9][0-9]*( epochs?)?", text):
-            raise ValueError("must be a number of steps such as 300, or a number of epochs such as '100 epochs'")
-        return int(text) if text.isdigit() else text
-
-
-class Use(Section):
-    """How a receiver uses what it was given. `study` sets it for all arms, an arm overrides it."""
-
-    synthetic: Images = Field(1200, description="synthetic images per shared class: a number, or '4 per generator'")
-    classes: Literal["lesion", "both"] = Field("lesion", description="lesion: positives only (the paper's recipe)")
-    use: Literal["mix", "pretrain", "pretrain_mix", "only"] = "mix"
-    synthetic_share: float | Literal["by_count"] = Field(
-        0.4,
-        description="share of a class's draws that come from foreign images when mixed; by_count: as many as there are",
-    )
-    augmentation: Literal["none", "traditional"] = "traditional"
-    normalise: Literal["none", "per_patch"] = "none"
-    schedule: Schedule = Schedule()
-
-    @field_validator("synthetic", mode="before")
-    @classmethod
-    def _images(cls, value: Any) -> Images:
-        return number_of_images(value)
-
-    @field_validator("synthetic_share")
-    @classmethod
-    def _share(cls, value: float | str) -> float | str:
-        if isinstance(value, float | int) and not 0 < value < 1:
-            raise ValueError("must lie between 0 and 1 (both excluded), or be by_count")
-        return value
-
-    def images(self, generators: int) -> int:
-        """Synthetic images of each shared class that so many generators make together."""
-        number, _, each = str(self.synthetic).partition(" ")
-        return int(number) * (generators if each else 1)
-
-
-def number_of_images(value: Any) -> Images:
-    text = str(value)
-    if not re.fullmatch(r"[1-9][0-9]*( per generator)?", text):
-        raise ValueError("must be a number of images such as 600, or '4 per generator'")
-    return int(text) if text.isdigit() else text
+    def written(self) -> dict[str, Any]:
+        """Resolved keys that stand beside the fields in a written scenario."""
+        return {} if self.package is not None else self.hyper_parameters | self.training
 
 
 class ClassifierChoice(Section):

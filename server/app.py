@@ -25,10 +25,10 @@ from federation.wire.errors import StudyError
 from federation.wire.roll_call import RollCall
 from reports.run_record import RunRecord
 from scenarios import reader
-from scenarios.arms import PooledArm, PooledGANArm
 from scenarios.scenario import Scenario
 from server.environment import describe
 from server.study import Study
+from strategies import STRATEGIES
 
 app = ServerApp()
 log = logging.getLogger("flwr")
@@ -176,7 +176,7 @@ def refuse_pooling(scenario: Scenario) -> None:
     Raises:
         StudyError: with the arms and what to do.
     """
-    pooled = [name for name, arm in scenario.arms.items() if isinstance(arm, PooledArm | PooledGANArm)]
+    pooled = [name for name, arm in scenario.arms.items() if STRATEGIES[arm.strategy].pixels]
     if pooled:
         raise StudyError(
             f"arms.{', arms.'.join(pooled)}: pooled moves real patches, which a deployed centre refuses; remove "

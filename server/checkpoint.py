@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,7 @@ from federation.wire.centres import Centres
 from federation.wire.errors import explain
 from federation.wire.job import Job, Reply
 from reports.run_record import RunRecord
-
-# A survey looks at the data as it is now, so it is done in every session; pixels of `send_patches` pass through the
-# server without being written anywhere.
-NOT_KEPT = frozenset({"survey", "send_patches"})
+from strategies import KINDS
 
 
 class Checkpointed(Centres):
@@ -34,7 +32,7 @@ class Checkpointed(Centres):
         self._numbers: dict[str, int] = {}  # of the last progress recorded, by key
 
     def known(self, job: Job) -> Reply | None:
-        stored = None if job.kind in NOT_KEPT else self._record.read_unit(job.unit)
+        stored = self._record.read_unit(job.unit) if KINDS[job.kind].kept else None
         if stored is None:
             return None
         info, arrays = stored
@@ -60,6 +58,7 @@ class Checkpointed(Centres):
         if reply is None:
             return None
         job = self._jobs.pop(reply.unit)
+        reply = checked(job, reply)
         if reply.ok:
             self._keep(job, reply)
             self._finished(job, reply, cached=False)
@@ -104,8 +103,8 @@ class Checkpointed(Centres):
             self._record.forget_unit(unit)
 
     def _keep(self, job: Job, reply: Reply) -> None:
-        if job.kind == "send_patches":
-            return
+        if KINDS[job.kind].pixels and not KINDS[job.kind].kept:
+            return  # images of patients pass through the server without being written anywhere
         info = {
             "kind": job.kind, "centre": job.centre, "label": job.label, "result": reply.body,
             "started": reply.started, "finished": reply.finished, "worker": reply.worker,
@@ -119,3 +118,19 @@ class Checkpointed(Centres):
             started=reply.started, finished=reply.finished, seconds=reply.finished - reply.started,
             bytes_down=reply.bytes_down, bytes_up=reply.bytes_up, cached=cached, worker=reply.worker,
         )  # fmt: skip
+
+
+def checked(job: Job, reply: Reply) -> Reply:
+    """The reply, or an error in its place where it is not what its kind declares: a centre may be wrong, or hostile."""
+    if not reply.ok:
+        return reply
+    kind = KINDS[job.kind]
+    undeclared = kind.undeclared(reply.body, {})
+    if undeclared:
+        return _instead(reply, "undeclared_field", field=undeclared[:64])
+    wrong = kind.misfit_out(kind.parse(job.body), reply.arrays)
+    return _instead(reply, "wrong_arrays", name=wrong[:64]) if wrong else reply
+
+
+def _instead(reply: Reply, code: str, **numbers: Any) -> Reply:
+    return replace(reply, code=code, numbers={"kind": reply.kind, **numbers}, body={}, arrays={})

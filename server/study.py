@@ -10,36 +10,37 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from basics.words import listed
 from federation.wire.centres import Centres
 from federation.wire.clock import Clock, RealClock, VirtualClock
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import INPUT_CODES, StudyError, explain
-from federation.wire.exchange import Exchange, gather, run_together
+from federation.wire.exchange import Exchange, run_together
 from federation.wire.job import Job, Reply
 from federation.wire.units import Units, digest, scenario_digest
 from metrics import METRICS
-from models import GeneratorPackage, GeneratorSpec
+from models import GeneratorPackage
 from reports.run_record import RunRecord
-from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.messages import Expected, expected_messages
-from scenarios.plan import Cell, Plan
+from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml
-from scenarios.scenario import Scenario, listed
+from scenarios.scenario import Scenario
 from server.checkpoint import Checkpointed
+from strategies import KINDS, STRATEGIES
+from strategies.cells import CLASSIFIER
 from strategies.delivery import deliver
-from strategies.dm_gan import DmGAN
-from strategies.fedavg_classifier import Adopted, FedAvgClassifier
-from strategies.fedavg_gan import FedAvgGAN
-from strategies.one_shot import OneShot
-from strategies.pooled import Pooled
-from strategies.strategy import FederationRecord, Generated, Pool, Shared, Strategy
+from strategies.kind import Phase
+from strategies.planned import FederationRecord, Generated, Learned, Planned, Shared
+from strategies.survey import SURVEY
+from strategies.view import Cell
 
-# Kinds of the learn phase.
-LEARNING = ("learn", "train_classifier_round", "validate_classifier", "adopt_classifier")
+T = TypeVar("T")
+# Images of patients pass through the server, and only those are not kept.
+_SENDING_PIXELS = {name for name, kind in KINDS.items() if kind.pixels and not kind.kept}
 
 
 class Study:
@@ -87,10 +88,10 @@ class Study:
         # What hospitals approve; in a simulation there is nobody to ask.
         scenario = scenario_digest(resolved_yaml(s)) if self._deployed else ""
         units = Units(study, code_digest(), {}, {}, self._place, s.compute.job_timeout_s, scenario)
-        jobs = [
-            units.job("survey", centre, None, blank.survey_body(centre), label=f"survey of {centre}")
-            for centre in s.centres
-        ]
+        jobs = []
+        for centre in s.centres:
+            ask = blank.survey_ask(centre)
+            jobs.append(ask.job(units, label=f"survey of {centre}", **ask.example))
         earlier = self._earlier_precision()
         with self._phase("survey", len(jobs)):
             replies = self._centres.gather(jobs)
@@ -113,88 +114,58 @@ class Study:
             for r in replies
         }
         data = {(r.centre, task): found["digest"] for r in replies for task, found in r.body["tasks"].items()}
-        return Plan(s, compute), replace(units, data=data, platform={r.centre: r.body["platform"] for r in replies})
+        platform = {reply.centre: reply.body["platform"] for reply in replies}
+        return Plan(s, compute, deployed=self._deployed), replace(units, data=data, platform=platform)
 
     def _share(self, plan: Plan, units: Units, expected: Sequence[Expected]) -> Shared:
         """All exchanges side by side, so that a federation's waiting fills with the others' work; then the delivery."""
-        strategies: list[Strategy] = [
-            OneShot(
-                units.of_strategy("one_shot"), order, self._clock(plan, f"{order.generator}/{order.task}", [order.centre]),
-                step_s=self._scenario.clock.step_s,
-            )
-            for order in plan.orders()
-        ]  # fmt: skip
-        strategies += [Pooled(units.of_strategy("pooled"), transfer) for transfer in plan.transfers()]
-        strategies += [
-            FedAvgGAN(
-                units.of_strategy(planned.federation.strategy),
-                planned.federation,
-                # A centre alone, and the central model, are there to compare with: nothing is sent that could be lost.
-                self._clock(plan, planned.purpose, planned.members, faults=planned.federation.series == "federation"),
-            )
-            for planned in federations(plan)
-        ]
-        strategies += [
-            DmGAN(
-                units.of_strategy(remote.plan.strategy), remote.plan, self._clock(plan, remote.purpose, remote.members)
-            )
-            for remote in remote_trainings(plan, deployed=self._deployed)
-        ]
         shared = Shared(generators=plan.packages())
-        jobs = sum(row.messages for row in expected if row.kind not in ("survey", "test", *LEARNING))
-        with self._phase("share", jobs):
-            exchanges = {number: strategy.share(self._centres) for number, strategy in enumerate(strategies)}
+        with self._phase("share", _messages(expected, "share")):
+            exchanges = {number: self._begun(plan, units, one) for number, one in enumerate(plan.exchanges)}
             for part in run_together(self._centres, exchanges).values():
                 shared.add(part)
-            delivery = deliver(units, plan.deliveries(), shared.generators)
+            delivery = deliver(units, list(plan.deliveries.values()), plan.synthesis, shared.generators)
             shared.add(run_together(self._centres, {"delivery": delivery})["delivery"])
         for (name, task), made in shared.generators.items():
             if made.centres:
                 self._keep_generator(name, task, made)
         return shared
 
-    def _clock(self, plan: Plan, purpose: str, members: Sequence[str], faults: bool = True) -> Clock:
+    def _begun(self, plan: Plan, units: Units, planned: Planned[T]) -> Exchange[T]:
+        clock = self._clock(plan, planned)
+        return planned.begin(units.of_strategy(planned.strategy), clock).share(self._centres)
+
+    def _clock(self, plan: Plan, planned: Planned[Any]) -> Clock:
         s = self._scenario
         if self._deployed:
             return RealClock()
-        centres = plan.availability(members, faults=faults)
-        return VirtualClock(centres, seed=s.seed, purpose=purpose, notice_s=s.clock.notice_s)
+        centres = plan.availability(planned.members, faults=planned.faults)
+        return VirtualClock(centres, seed=s.seed, purpose=planned.purpose, notice_s=s.clock.notice_s)
 
     def _learn(
         self, plan: Plan, units: Units, shared: Shared, expected: Sequence[Expected]
     ) -> dict[str, tuple[Cell, Reply]]:
         """All cells: those that one job of the receiver computes, and those that several centres train together."""
-        jobs: dict[str, tuple[Cell, Job]] = {}
-        together: list[tuple[Cell, FedAvgClassifier]] = []
-        for cell in plan.cells():
-            if cell.strategy == "fedavg_classifier":
-                planned = federated_classifier(plan, cell)
-                clock = self._clock(plan, planned.purpose, planned.members)
-                together.append((cell, FedAvgClassifier(units.of_strategy(cell.strategy), planned.federation, clock)))
-                continue
+        light: dict[int, Exchange[Learned]] = {}
+        heavy: dict[int, Exchange[Learned]] = {}
+        cells = plan.cells()
+        for number, cell in enumerate(cells):
             pools = shared.pools.get((cell.arm, cell.receiver, cell.task))
-            if pools is None and cell.strategy != "local":
+            if pools is None and STRATEGIES[cell.strategy].needs_pools():
                 continue  # what it builds on failed; that failure is recorded
-            body = plan.cell_body(cell, [_pool_body(pool) for pool in pools or []])
-            inputs = [pool.unit for pool in pools or []]
-            job = units.of_strategy(cell.strategy).job(
-                "learn", cell.receiver, cell.task, body, inputs=inputs, label=cell.label
-            )
-            jobs[job.unit] = (cell, job)
-        with self._phase("learn", sum(row.messages for row in expected if row.kind in LEARNING)):
-            exchanges: dict[int, Exchange[Any]] = {-1: gather([job for _, job in jobs.values()])}
-            exchanges |= {number: one.train(self._centres) for number, (_, one) in enumerate(together)}
-            # Each federation holds its weights: not all are begun at once.
-            outcomes = run_together(self._centres, exchanges, at_once=1 + 2 * self._scenario.compute.workers)
-        replies: list[Reply] = outcomes.pop(-1)
-        learned = {reply.unit: (jobs[reply.unit][0], reply) for reply in replies if reply.ok}
-        for number, (cell, _) in enumerate(together):
-            adopted: Adopted = outcomes[number]
-            shared.problems += adopted.problems
-            if adopted.record is not None:
-                shared.federations.append(adopted.record)
-            if adopted.reply is not None:
-                learned[adopted.reply.unit] = (cell, adopted.reply)
+            planned = plan.learning(cell, pools or [])
+            (light if planned.light else heavy)[number] = self._begun(plan, units, planned)
+        with self._phase("learn", _messages(expected, "learn")):
+            # A federation holds its weights: not all are begun at once.
+            at_once = 2 * self._scenario.compute.workers
+            outcomes = run_together(self._centres, light | heavy, at_once=at_once, light=light)
+        learned = {}
+        for number, outcome in outcomes.items():
+            shared.problems += outcome.problems
+            if outcome.record is not None:
+                shared.federations.append(outcome.record)
+            if outcome.reply is not None:
+                learned[outcome.reply.unit] = (cells[number], outcome.reply)
         return learned
 
     def _test(
@@ -203,13 +174,15 @@ class Study:
         """The tests that were done, and whether these are all."""
         jobs: dict[str, tuple[Cell, str, Reply, Job]] = {}
         for unit, (cell, reply) in learned.items():
-            for centre in plan.test_centres(cell):
-                weights = {k.removeprefix("classifier."): v for k, v in reply.arrays.items()}
-                job = units.of_strategy(cell.strategy).job(
-                    "test", centre, cell.task, plan.test_body(cell, centre), inputs=[unit], arrays=weights,
-                    label=f"{cell.label} on {centre}",
-                )  # fmt: skip
-                jobs[job.unit] = (cell, centre, reply, job)
+            for ask in plan.tests(cell):
+                weights = {name.removeprefix(CLASSIFIER): array for name, array in reply.arrays.items()}
+                job = ask.job(
+                    units.of_strategy(cell.strategy),
+                    inputs=[unit],
+                    arrays=weights,
+                    label=f"{cell.label} on {ask.centre}",
+                )
+                jobs[job.unit] = (cell, ask.centre, reply, job)
         with self._phase("test", len(jobs)):
             replies = self._centres.gather([job for *_, job in jobs.values()])
         return [(*jobs[reply.unit][:3], reply) for reply in replies if reply.ok], all(reply.ok for reply in replies)
@@ -218,7 +191,7 @@ class Study:
         """{centre: {model: precision}} that earlier sessions of this run computed in: today's measurement may differ."""
         earlier: dict[str, dict[str, str]] = {}
         for info in self._record.units() if self._scenario.compute.precision == "auto" else []:
-            if info["kind"] == "survey":
+            if info["kind"] == SURVEY.name:
                 earlier.setdefault(info["centre"], {}).update(info["result"]["precision"])
         return earlier
 
@@ -245,8 +218,7 @@ class Study:
             "licence": "as agreed between the centres of this study",
             "privacy": "no formal guarantee: trained without differential privacy",
         }
-        spec = GeneratorSpec.model_validate(made.spec)
-        GeneratorPackage(spec, made.weights, card).write(self._record.folder / "generators" / folder)
+        GeneratorPackage(made.spec, made.weights, card).write(self._record.folder / "generators" / folder)
         if made.preview is not None:
             pixels, labels = made.preview
             # Positives first, as in the grids of real patches.
@@ -276,7 +248,7 @@ class Study:
                 for row in record.rows
             ]  # fmt: skip
         )
-        self._record.write_federations([place | _told(record) for record, place in places])
+        self._record.write_federations([place | _entry(record) for record, place in places])
 
     def _write_privacy(self, shared: Shared) -> None:
         """What left each centre, and what is guaranteed about it: in this version nothing, and the file says so."""
@@ -291,7 +263,7 @@ class Study:
                     }
                     for (name, task), made in shared.generators.items() if made.centres
                 },
-                "pixels_left": sorted({event["centre"] for event in finished if event["kind"] == "send_patches"}),
+                "pixels_left": sorted({event["centre"] for event in finished if event["kind"] in _SENDING_PIXELS}),
                 "left_each_centre": _what_left(finished),
                 "text": "Generators were trained without differential privacy and no attack was run on them: that synthetic "
                 "images are not copies of patients is not shown here.",
@@ -307,7 +279,7 @@ class Study:
             body = learned_reply.body
             fraction = cell.fraction if cell.fraction is not None else (cell.images or 0) / body["train_boxes"]
             shared: dict[str, Any] = {
-                "arm": cell.arm, "task": cell.task, "classifier": cell.classifier.model,
+                "arm": cell.arm, "task": cell.task, "classifier": cell.classifier,
                 "real_fraction": round(fraction, 6), "repeat": cell.repeat, "receiver": cell.receiver, "tested_on": tested_on,
             }  # fmt: skip
             for metric in METRICS:
@@ -343,11 +315,12 @@ def _what_left(finished: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, 
     return left
 
 
-def _pool_body(pool: Pool) -> dict[str, Any]:
-    return {"unit": pool.unit, "source": pool.source, "negatives": pool.negatives, "positives": pool.positives}
+def _messages(expected: Sequence[Expected], phase: Phase) -> int:
+    """How many jobs a phase is expected to have."""
+    return sum(row.messages for row in expected if KINDS[row.kind].phase == phase)
 
 
-def _told(record: FederationRecord) -> dict[str, Any]:
+def _entry(record: FederationRecord) -> dict[str, Any]:
     """The entry of federations.json."""
     summary = record.summary
     notes = [f"{reply} ({count} jobs)" for reply, count in sorted(summary.refused.items())]

@@ -12,31 +12,37 @@ the report says what was chosen how often.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import Field, field_validator
 
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
+from strategies.kind import Body
 
 # Images of a class on which a distance is taken at most: enough for a stable one, few enough to cost little.
 _IMAGES = 512
 
 
-@dataclass(frozen=True)
-class Choice:
-    """How generators are chosen.
+class Choice(Body):
+    """How generators are chosen; also a section of a scenario."""
 
-    Attributes:
-        by: distance (to the receiver's training patches, in `space`) or validation (gain in AUPRC).
-        how: select the best `keep` in equal parts, or weight all by 1 / distance or by their gain.
-    """
+    by: Literal["distance", "validation"] = Field(
+        description="distance to the receiver's training patches, or gain on its validation patches (AUPRC)"
+    )
+    how: Literal["select", "weight"] = Field(
+        "select", description="the best `keep` in equal parts, or all by 1 / distance or by their gain"
+    )
+    keep: int = Field(1, ge=1, description="generators that are selected")
+    space: str = Field("texture", description="feature space of the distance")
 
-    by: Literal["distance", "validation"]
-    how: Literal["select", "weight"] = "select"
-    keep: int = 1
-    space: str = "texture"
+    @field_validator("space")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in FEATURE_SPACES:
+            raise ValueError(f"known feature spaces: {', '.join(FEATURE_SPACES)}")
+        return value
 
 
 def distances(

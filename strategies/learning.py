@@ -9,13 +9,13 @@ probability `synthetic_share`, so that the amount of synthetic data does not cha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
 from models import ClassifierFit, ClassifierTraining, PatchArrays, Precision, Stage, fit_classifier
+from strategies.kind import Body
 
 REAL = "real"
 # The receiver's own healthy patches, for a first stage on foreign images of which all are lesions.
@@ -24,18 +24,23 @@ HOME_NEGATIVES = "home_negatives"
 SECOND_STAGE_RATE = 0.5
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How the receiver learns; the steps are resolved numbers.
+class Recipe(Body):
+    """How the receiver learns.
 
     Attributes:
-        steps: by stage name: real, pretrain, mix, fine_tune.
+        steps: by stage name (real, pretrain, mix, fine_tune): optimizer steps, or "100 epochs" until `resolved`.
         synthetic_share: share of a class's draws from foreign sources when mixed, or "by_count".
     """
 
     use: Literal["none", "mix", "pretrain", "pretrain_mix", "only"]
-    steps: Mapping[str, int]
+    steps: dict[str, int | str]
     synthetic_share: float | Literal["by_count"]
+
+    def resolved(self, items: int, batch_size: int) -> Recipe:
+        """The same in steps; an epoch goes through so many items."""
+        per_epoch = max(1, -(-items // batch_size))
+        steps = {k: v if isinstance(v, int) else int(v.split()[0]) * per_epoch for k, v in self.steps.items()}
+        return self.model_copy(update={"steps": steps})
 
 
 def stages(recipe: Recipe, sources: Mapping[str, PatchArrays], learning_rate: float) -> list[Stage]:
@@ -45,9 +50,10 @@ def stages(recipe: Recipe, sources: Mapping[str, PatchArrays], learning_rate: fl
         sources: "real" and any number of foreign ones by name; their sizes matter for "by_count".
         learning_rate: of a first stage.
     """
+    steps = {name: int(value) for name, value in recipe.steps.items()}
     foreign = {name: len(patches.rows) for name, patches in sources.items() if name not in (REAL, HOME_NEGATIVES)}
     if not foreign or recipe.use == "none":
-        return [Stage("real", recipe.steps["real"], learning_rate, {REAL: 1.0})]
+        return [Stage("real", steps["real"], learning_rate, {REAL: 1.0})]
     total = sum(foreign.values())
     alone = {name: count / total for name, count in foreign.items()}
     if recipe.synthetic_share == "by_count":
@@ -60,11 +66,11 @@ def stages(recipe: Recipe, sources: Mapping[str, PatchArrays], learning_rate: fl
     second = learning_rate * SECOND_STAGE_RATE
     # Shares compete within a class only, and these are the stage's only negatives.
     home = {HOME_NEGATIVES: 1.0} if HOME_NEGATIVES in sources else {}
-    pretrain = Stage("pretrain", recipe.steps["pretrain"], learning_rate, alone | home)
+    pretrain = Stage("pretrain", steps["pretrain"], learning_rate, alone | home)
     return {
-        "mix": [Stage("mix", recipe.steps["mix"], learning_rate, mixed)],
-        "pretrain": [pretrain, Stage("fine_tune", recipe.steps["fine_tune"], second, {REAL: 1.0})],
-        "pretrain_mix": [pretrain, Stage("mix", recipe.steps["mix"], second, mixed)],
+        "mix": [Stage("mix", steps["mix"], learning_rate, mixed)],
+        "pretrain": [pretrain, Stage("fine_tune", steps["fine_tune"], second, {REAL: 1.0})],
+        "pretrain_mix": [pretrain, Stage("mix", steps["mix"], second, mixed)],
         "only": [pretrain],
     }[recipe.use]
 

@@ -1,138 +1,161 @@
 """One-shot generator sharing (paper 000, Szafranowska et al., IWBI 2022).
 
-Each provider trains a generative model on its own shard, alone; the trained generator goes to the receivers
-once, and its images stand in for the provider's patients. Differences from the paper: besides its recipe
+Each provider trains a generative model on its own patches, alone; the trained generator goes to the receivers
+once, and its images take the place of the provider's patients. Differences from the paper: besides its recipe
 (an unconditional GAN of lesions), both classes can be shared by a label-conditional model, because adding
 only foreign lesions to home healthy patches lets a classifier recognise the centre instead of the lesion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
+from pydantic import Field
 
+from basics.seeds import derive_seed
+from basics.words import listed
 from federation.wire.centres import Centres
 from federation.wire.clock import Clock
 from federation.wire.exchange import Exchange
 from federation.wire.job import Job, Reply
 from federation.wire.units import Units
 from models import GeneratorSpec, PatchArrays, Precision, fit_generative
+from strategies.bodies import Compute, OfTask
+from strategies.cells import MEMORY
+from strategies.centre_side import CentreSide, as_arrays, trained_on
+from strategies.choice import Choice
+from strategies.delivery import drawn
+from strategies.keys import BaseArm
+from strategies.kind import Answer, Arrays, Ask, Kind, Sent
+from strategies.kind import Field as AnswerField
+from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
+from strategies.planned import FederationRecord, Generated, Planned, ServerHalf, Shared, Training, problems_of
 from strategies.rounds import Summary
-from strategies.strategy import FederationRecord, Generated, Shared, Strategy, problems_of
+from strategies.strategy import Strategy
+from strategies.survey import CARD
+from strategies.view import Facts, View, generator_key
 
-# -- local halves --------------------------------------------------------------------------------------
+WEIGHTS = "weights."
+# How often a job that is lost is sent.
+_ATTEMPTS = 10
 
 
-def train_generator(
-    spec: GeneratorSpec,
-    patches: PatchArrays,
-    *,
-    seed: int,
-    device: str,
-    precision: Precision,
+# -- local half --------------------------------------------------------------------------------------------------------
+
+
+class TrainGenerator(OfTask):
+    """Arguments of `train_here`; `name` is the generator's."""
+
+    generator: GeneratorSpec
+    name: str
+    seed: int
+    compute: Compute
+
+
+def train_here(here: CentreSide, body: TrainGenerator, arrays: Arrays) -> Answer:
+    """Train a generative model on this centre's own patches: both classes for a conditional one, else positives."""
+    spec, compute = body.generator, body.compute
+    patches = here.patches(body).select(split="train")
+    used = patches if spec.conditional else patches.select(label=1)
+    weights, history = trained(
+        spec,
+        as_arrays(used),
+        seed=body.seed,
+        **compute.options,
+        on_progress=here.progress(),
+    )
+    per_class = {0: PREVIEW, 1: PREVIEW} if spec.conditional else {1: PREVIEW}
+    preview, labels = drawn(
+        spec, weights, per_class, seed=derive_seed(body.seed, "preview", here.centre), **compute.options,
+    )  # fmt: skip
+    answer = {"history": history, "data_card": patches.data_card(), "trained_on": trained_on(used)}
+    sent = {WEIGHTS + name: array for name, array in weights.items()}
+    return answer, sent | {"preview.pixels": preview, "preview.labels": labels}
+
+
+def trained(
+    spec: GeneratorSpec, patches: PatchArrays, *, seed: int, device: str, precision: Precision,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Provider's half: train a generative model on its own patches.
+) -> tuple[dict[str, np.ndarray], Any]:  # fmt: skip
+    """The sharable weights (the generator alone, its moving average where there is one), and the history.
 
     Args:
         patches: both classes for a conditional model, positives only for an unconditional one.
-
-    Returns:
-        the sharable weights (the generator alone, its moving average where there is one), and the history.
     """
     model = spec.build(seed)
     fit = fit_generative(
         model, patches, spec.training, seed=seed, device=device, precision=precision, on_progress=on_progress
     )
-    return model.shared_arrays(fit), {"history": fit.history}
+    return model.shared_arrays(fit), fit.history
 
 
-def synthesise(
-    spec: GeneratorSpec,
-    weights: Mapping[str, np.ndarray],
-    per_class: Mapping[int, int],
-    *,
-    seed: int,
-    device: str,
-    precision: Precision,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Receiver's half: draw images from a received generator.
-
-    Args:
-        per_class: how many images of label 0 and 1.
-
-    Returns:
-        uint8 (n, c, h, w) and int64 labels (n,), negatives first; of each class a prefix is a fair draw too.
-    """
-    if not spec.conditional and per_class.get(0):
-        raise ValueError("an unconditional generator makes positives only; ask it for label 1 alone")
-    model = spec.build(seed)
-    model.load_shared_arrays(weights)
-    model.to(device)
-    labels = torch.cat([torch.full((per_class.get(label, 0),), label, dtype=torch.long) for label in (0, 1)])
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    images = model.sample_uint8(len(labels), labels if spec.conditional else None, generator, precision=precision)
-    return images, labels.numpy()
+def card_fields(when: str = "") -> tuple[AnswerField, ...]:
+    """What a centre says of itself beside a model."""
+    return (
+        AnswerField("data_card", "counts", CARD, "counts", when),
+        AnswerField("trained_on.boxes", "count", "how many training boxes; 1 to 4 are not told", "counts", when),
+        AnswerField("trained_on.patients", "count", "how many training patients; 1 to 4 are not told", "counts", when),
+    )
 
 
-# -- server half ---------------------------------------------------------------------------------------
+TRAIN = Kind(
+    name="train_generator",
+    title="train a generator",
+    phase="share",
+    body=TrainGenerator,
+    work=train_here,
+    answer=(*card_fields(), AnswerField("history.*", "lists of numbers", "losses during training", "aggregate")),
+    sends=(
+        Sent("weights.*", "weights", f"a generator of synthetic images; {MEMORY}", "model",
+             layout=lambda body: prefixed(generator_layout(body.generator), WEIGHTS)),
+        Sent("preview.*", "images", "synthetic images for the report, drawn from that generator", "model",
+             layout=lambda body: preview_layout(body.generator)),
+    ),
+)  # fmt: skip
+
+
+# -- server half -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Order:
-    """A generator to be trained for a task.
-
-    Attributes:
-        body: what the provider needs: data, task, split, generator, seed, compute.
-        spec: the generator's specification as JSON, for the receiver.
-    """
-
-    generator: str
-    task: str
-    centre: str
-    body: dict[str, Any]
-    spec: dict[str, Any]
-    label: str = ""
-
-
-class OneShot(Strategy):
+class OneGenerator(ServerHalf[Shared]):
     """Has one generator trained at its provider. Several are several exchanges, which run side by side.
 
-    Args:
+    Attributes:
         step_s: seconds of one training step at speed 1, for a simulated clock.
-        attempts: how often a job that is lost is sent.
     """
 
-    def __init__(self, units: Units, order: Order, clock: Clock, *, step_s: float = 1.0, attempts: int = 10):
-        self._units, self._order, self._clock = units, order, clock
-        self._step_s, self._attempts = step_s, attempts
+    units: Units
+    clock: Clock
+    ask: Ask
+    label: str
+    step_s: float = 1.0
 
     def share(self, centres: Centres) -> Exchange[Shared]:
-        order, label = self._order, self._order.label or self._order.generator
-        job = self._units.job("train_generator", order.centre, order.task, order.body, label=label)
-        reply, summary = yield from self._trained(job)
-        # An exchange of one job is told about only where something happened to it.
-        told = [] if summary.jobs == 1 and summary.used else [
-            FederationRecord(order.generator, order.task, "one_shot", "federation", summary.used, summary, self._clock.rows)
+        body, label, centre = self.ask.outline, self.label, self.ask.centre
+        job = self.ask.job(self.units, label=label)
+        reply, summary = yield from self._answered(job, body.generator.training.steps)
+        # An exchange of one job is recorded only where something happened to it.
+        records = [] if summary.jobs == 1 and summary.used else [
+            FederationRecord(body.name, body.task.name, OneShot.name, "federation", summary.used, summary, self.clock.rows)
         ]  # fmt: skip
         if reply is None:
-            return Shared(problems=[f"centre {order.centre!r} was lost while it trained {label}"], federations=told)
+            return Shared(problems=[f"centre {centre!r} was lost while it trained {label}"], federations=records)
         if not reply.ok:
-            return Shared(problems=problems_of([reply]), federations=told)
+            return Shared(problems=problems_of([reply]), federations=records)
         card = {key: reply.body[key] for key in ("data_card", "trained_on", "history")}
-        made = Generated(reply.unit, order.spec, weights_of(reply), (order.centre,), card, preview_of(reply))
-        return Shared(generators={(order.generator, order.task): made}, federations=told)
+        made = Generated(reply.unit, body.generator, weights_of(reply), (centre,), card, preview_of(reply))
+        return Shared(generators={(body.name, body.task.name): made}, federations=records)
 
-    def _trained(self, job: Job) -> Exchange[tuple[Reply | None, Summary]]:
+    def _answered(self, job: Job, steps: int) -> Exchange[tuple[Reply | None, Summary]]:
         """The provider's reply; a job that is lost on the way is sent again."""
-        summary, clock = Summary(), self._clock
-        while summary.jobs < self._attempts:
+        summary, clock = Summary(), self.clock
+        while summary.jobs < _ATTEMPTS:
             summary.jobs += 1
-            clock.send(job, work_s=self._order.spec["training"]["steps"] * self._step_s)
+            clock.send(job, work_s=steps * self.step_s)
             arrival = yield from clock.next()
             assert arrival is not None, "a job without a time limit ends"
             reply = arrival.reply
@@ -151,11 +174,80 @@ class OneShot(Strategy):
 
 def weights_of(reply: Reply) -> dict[str, np.ndarray]:
     """The generator's weights in a provider's reply (which also holds a preview of synthetic images)."""
-    prefix = "weights."
-    return {name.removeprefix(prefix): array for name, array in reply.arrays.items() if name.startswith(prefix)}
+    return {name.removeprefix(WEIGHTS): array for name, array in reply.arrays.items() if name.startswith(WEIGHTS)}
 
 
 def preview_of(reply: Reply) -> tuple[np.ndarray, np.ndarray] | None:
     """The synthetic images of a reply, if it holds some."""
     pixels = reply.arrays.get("preview.pixels")
     return None if pixels is None else (pixels, reply.arrays["preview.labels"])
+
+
+# -- strategy ----------------------------------------------------------------------------------------------------------
+
+
+class OneShotArm(BaseArm):
+    """Keys of an arm."""
+
+    strategy: Literal["one_shot"]
+    generators: tuple[str, ...] = Field(min_length=1)
+    choose: Choice | None = Field(None, description="use the best of them; all in equal parts when left out")
+
+
+class OneShot(Strategy):
+    """Each provider's generator goes to the receivers once."""
+
+    name, title, keys, kinds = "one_shot", "generators shared once", OneShotArm, (TRAIN,)
+
+    def problems(self, facts: Facts, name: str, arm: OneShotArm) -> Iterator[str]:
+        use = arm.settings(facts.study)
+        for generator_name in arm.generators:
+            generator = facts.generators.get(generator_name)
+            if generator is None:
+                yield f"arms.{name}.generators: no generator {generator_name!r}; generators: {listed(facts.generators)}"
+            elif use.classes == "both" and generator.package is None and not generator.conditional:
+                yield (
+                    f"arms.{name}.classes: both, but generator {generator_name!r} is not conditional and makes positives only; "
+                    f"set generators.{generator_name}.conditional: true or classes: lesion"
+                )
+        if use.use == "only" and use.classes != "both":
+            yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
+        if arm.choose is not None and len(arm.generators) < 2:
+            yield f"arms.{name}.choose: there is one generator and nothing to choose; name two, or remove choose"
+        if use.images(len(arm.generators)) < len(arm.generators):
+            yield (
+                f"arms.{name}.synthetic: {use.synthetic} images from {len(arm.generators)} generators; "
+                f"set it or study.synthetic to {len(arm.generators)} or more"
+            )
+
+    def generators(self, name: str, arm: OneShotArm) -> tuple[str, ...]:
+        return arm.generators
+
+    def foreign_generators(self, view: View, name: str, arm: OneShotArm, receiver: str, task: str) -> tuple[str, ...]:
+        return tuple(g for g in arm.generators if view.trained_at(g) != receiver and task in view.tasks_of(g))
+
+    def learns_from(self, view: View, arm: OneShotArm) -> tuple[str, ...]:
+        return arm.generators
+
+    def chooses(self, arm: OneShotArm) -> Choice | None:
+        return arm.choose
+
+    def exchanges(self, view: View, arms: Mapping[str, OneShotArm]) -> list[Planned[Shared]]:
+        """Every generator that some arm uses and a centre trains, once for each task that it serves."""
+        used = {generator for arm in arms.values() for generator in arm.generators}
+        places = [(name, task) for name in view.generators if name in used for task in view.tasks_of(name)]
+        return [self._planned(view, name, task, centre) for name, task in places if (centre := view.trained_at(name))]
+
+    def _planned(self, view: View, name: str, task: str, centre: str) -> Planned[Shared]:
+        spec = view.generator_spec(name, task)
+        assert spec is not None, "a generator that a centre trains has a specification"
+        fixed = view.data(centre, task) | {
+            "generator": spec, "name": name, "seed": derive_seed(view.seed, f"generator/{name}/{task}", centre),
+            "compute": view.compute(centre, generator_key(name, task)),
+        }  # fmt: skip
+        ask = Ask(TRAIN, self.name, centre, task, fixed, steps=spec.training.steps)
+        label = f"{name} ({task})" if len(view.tasks) > 1 else name
+        return Planned(
+            self.name, (ask,), lambda units, clock: OneGenerator(units, clock, ask, label, view.step_s),
+            purpose=f"{name}/{task}", members=(centre,), describes=Training(name, task, spec, (centre,)),
+        )  # fmt: skip

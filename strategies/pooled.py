@@ -1,71 +1,226 @@
 """Pooling real patches at the receiver: what sharing data itself would give, an upper bound.
 
-Simulation only: `send_patches` is the one kind of job that may carry real pixels, and a deployed node refuses it.
+Simulation only: these two kinds of jobs are the only ones that carry images of patients, and a deployed node refuses them.
 The server passes pixels on without writing them anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+from pydantic import Field
+
+from basics.seeds import derive_seed
 from federation.wire.centres import Centres
 from federation.wire.exchange import Exchange, gather
-from federation.wire.job import Reply
+from federation.wire.job import Reply, canonical_json
 from federation.wire.units import Units
-from strategies.strategy import Pool, Shared, Strategy, problems_of
+from strategies.bodies import Body, OfTask, Pool
+from strategies.centre_side import CentreSide
+from strategies.delivery import counts_of
+from strategies.keys import BaseArm
+from strategies.kind import Answer, Array, Arrays, Ask, Kind, Layout, Received, Sent
+from strategies.kind import Field as AnswerField
+from strategies.planned import Planned, ServerHalf, Shared, problems_of
+from strategies.strategy import Strategy, centre_problems
+from strategies.view import Facts, View
+
+# -- local halves ------------------------------------------------------------------------------------------------------
+
+
+class SendPatches(OfTask):
+    """Arguments of `send`.
+
+    Attributes:
+        classes: labels.
+        patches: of each class at most; None: all.
+    """
+
+    classes: tuple[int, ...]
+    patches: int | None
+    seed: int
+
+
+class ReceivePatches(Body):
+    """Nothing but the arrays."""
+
+
+def send(here: CentreSide, body: SendPatches, arrays: Arrays) -> Answer:
+    """Real training patches of some classes."""
+    train = here.patches(body).select(split="train")
+    rng = np.random.default_rng(body.seed)
+    rows = []
+    for label in body.classes:
+        own = np.flatnonzero(train.labels == label)
+        wanted = len(own) if body.patches is None else min(body.patches, len(own))
+        rows.append(rng.permutation(own)[:wanted])
+    chosen = np.concatenate(rows)
+    labels = train.labels[chosen]
+    return {"counts": counts_of(labels)}, {"pixels": train.uint8(chosen), "labels": labels}
+
+
+def receive(here: CentreSide, body: ReceivePatches, arrays: Arrays) -> Answer:
+    """Keep another centre's real patches: pixels uint8 (n, c, h, w), labels (n,)."""
+    here.write_pool(arrays["pixels"], arrays["labels"])
+    return {"counts": counts_of(arrays["labels"])}, {}
+
+
+def _sent_layout(body: SendPatches) -> Layout:
+    size = (None, body.task.channels, body.task.image_size, body.task.image_size)
+    return {"pixels": Array(size, "uint8"), "labels": Array((None,), "int64")}
+
+
+def _any_layout(body: Any) -> Layout:
+    return {"pixels": Array((None, None, None, None), "uint8"), "labels": Array((None,), "int64")}
+
+
+_COUNTS = AnswerField("counts.*", "counts", "how many real patches of each class", "counts")
+SEND = Kind(
+    name="send_patches",
+    title="send real patches",
+    phase="share",
+    body=SendPatches,
+    work=send,
+    pixels=True,
+    kept=False,
+    answer=(_COUNTS,),
+    sends=(
+        Sent("pixels", "images", "images of patients", "model", layout=_sent_layout),
+        Sent("labels", "numbers", "their labels", "model"),
+    ),
+)
+RECEIVE = Kind(
+    name="receive_patches",
+    title="receive real patches",
+    phase="share",
+    body=ReceivePatches,
+    work=receive,
+    pixels=True,
+    answer=(_COUNTS,),
+    receives=(Received("pixels", _any_layout), Received("labels", _any_layout)),
+)
+KINDS = (SEND, RECEIVE)
+
+
+# -- server half -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """What one arm moves to one receiver for one task.
+class Move:
+    """Patches of one centre on their way to another."""
 
-    Attributes:
-        bodies: by provider: data, task, split, classes, patches, seed.
-    """
+    send: Ask
+    receive: Ask
 
+    @property
+    def asks(self) -> tuple[Ask, Ask]:
+        return self.send, self.receive
+
+
+def planned_moves(
+    view: View,
+    strategy: str,
+    receiver: str,
+    task: str,
+    centres: Sequence[str],
+    classes: Sequence[int],
+    patches: int | None,
+) -> tuple[Move, ...]:
+    """From each of the centres to the receiver."""
+    moves = []
+    for centre in centres:
+        seed = derive_seed(view.seed, f"pooled/{task}", centre)
+        fixed = view.data(centre, task) | {"classes": tuple(classes), "patches": patches, "seed": seed}
+        sent = Ask(SEND, strategy, centre, task, fixed)
+        # Arms that want the same patches have them sent once.
+        same = canonical_json([task, centre, sent.json])
+        moves.append(Move(replace(sent, same=same), Ask(RECEIVE, strategy, receiver, None, {}, same=same)))
+    return tuple(moves)
+
+
+def move(units: Units, centres: Centres, moves: Sequence[Move]) -> Exchange[list[Reply]]:
+    """For each: the receiver's answer, or the sender's where that one failed. Centres send side by side."""
+    sends, receives = [], []
+    for one in moves:
+        sent = one.send.job(units, label=f"real patches for {one.receive.centre}")
+        sends.append(sent)
+        receives.append(one.receive.job(units, inputs=[sent.unit], label=f"real patches of {one.send.centre}"))
+    # What the receiver holds from an earlier session, or from another arm, is not moved again.
+    replies = {i: known for i, job in enumerate(receives) if (known := centres.known(job)) is not None}
+    wanted = [i for i in range(len(moves)) if i not in replies]
+    sent_replies = dict(zip(wanted, (yield from gather([sends[i] for i in wanted])), strict=True))
+    arrived = [i for i in wanted if sent_replies[i].ok]
+    received = yield from gather([replace(receives[i], arrays=sent_replies[i].arrays) for i in arrived])
+    replies |= {i: reply for i, reply in sent_replies.items() if not reply.ok} | dict(
+        zip(arrived, received, strict=True)
+    )
+    return [replies[i] for i in range(len(moves))]
+
+
+@dataclass(frozen=True)
+class PooledHere(ServerHalf[Shared]):
+    """Moves what one arm brings to one receiver for one task."""
+
+    units: Units
     arm: str
     receiver: str
     task: str
-    bodies: dict[str, dict[str, Any]]
-
-
-class Pooled(Strategy):
-    """Asks the providers for real training patches and hands them to the receiver."""
-
-    def __init__(self, units: Units, transfer: Transfer):
-        self._units, self._transfer = units, transfer
+    moves: tuple[Move, ...]
 
     def share(self, centres: Centres) -> Exchange[Shared]:
-        transfer = self._transfer
-        replies = yield from move(self._units, centres, transfer.receiver, transfer.task, transfer.bodies)
+        replies = yield from move(self.units, centres, self.moves)
         problems = problems_of(replies)
         if problems:
             return Shared(problems=problems)
         pools = [
-            Pool(reply.unit, centre, int(reply.body["counts"]["0"]), int(reply.body["counts"]["1"]))
-            for centre, reply in zip(transfer.bodies, replies, strict=True)
-        ]
-        return Shared(pools={(transfer.arm, transfer.receiver, transfer.task): pools})
+            Pool(unit=reply.unit, source=one.send.centre, negatives=int(reply.body["counts"]["0"]),
+                 positives=int(reply.body["counts"]["1"]))
+            for one, reply in zip(self.moves, replies, strict=True)
+        ]  # fmt: skip
+        return Shared(pools={(self.arm, self.receiver, self.task): pools})
 
 
-def move(
-    units: Units, centres: Centres, receiver: str, task: str, bodies: Mapping[str, dict[str, Any]]
-) -> Exchange[list[Reply]]:
-    """By provider: the receiver's answer, or the provider's where that one failed. Providers send side by side."""
-    sends, receives = {}, {}
-    for centre, body in bodies.items():
-        label = f"real patches for {receiver}"
-        sends[centre] = units.job("send_patches", centre, task, body, label=label)
-        receives[centre] = units.job(
-            "receive_patches", receiver, None, {}, inputs=[sends[centre].unit], label=f"real patches of {centre}"
-        )
-    # What the receiver holds from an earlier session, or from another arm, is not moved again.
-    replies = {centre: known for centre, job in receives.items() if (known := centres.known(job)) is not None}
-    wanted = [centre for centre in bodies if centre not in replies]
-    sent = dict(zip(wanted, (yield from gather([sends[c] for c in wanted])), strict=True))
-    arrived = [c for c in wanted if sent[c].ok]
-    received = yield from gather([replace(receives[c], arrays=sent[c].arrays) for c in arrived])
-    replies |= {c: reply for c, reply in sent.items() if not reply.ok} | dict(zip(arrived, received, strict=True))
-    return [replies[centre] for centre in bodies]
+# -- strategy ----------------------------------------------------------------------------------------------------------
+
+
+class PooledArm(BaseArm):
+    """Keys of an arm."""
+
+    strategy: Literal["pooled"]
+    centres: tuple[str, ...] = Field(min_length=1)
+    patches: int | None = Field(None, ge=1, description="real patches per shared class; all when left out")
+
+
+class Pooled(Strategy):
+    """Real patches move to the receiver."""
+
+    name, title, keys, kinds = "pooled", "real images moved", PooledArm, KINDS
+
+    def problems(self, facts: Facts, name: str, arm: PooledArm) -> Iterator[str]:
+        yield from centre_problems(facts, name, arm)
+
+    def members(self, view: View | Facts, arm: PooledArm) -> tuple[str, ...]:
+        return tuple(arm.centres)
+
+    def runs_at(self, view: View, name: str, arm: PooledArm, receiver: str, task: str) -> bool:
+        return any(centre != receiver for centre in arm.centres)
+
+    def exchanges(self, view: View, arms: Mapping[str, PooledArm]) -> list[Planned[Shared]]:
+        planned = []
+        for task in view.tasks:
+            for name, arm in arms.items():
+                for receiver in arm.receivers or view.receivers:
+                    if not self.runs_at(view, name, arm, receiver, task):
+                        continue
+                    others = [centre for centre in arm.centres if centre != receiver]
+                    moves = planned_moves(view, self.name, receiver, task, others, view.use(arm).labels, arm.patches)
+                    planned.append(_planned(name, receiver, task, moves))
+        return planned
+
+
+def _planned(arm: str, receiver: str, task: str, moves: tuple[Move, ...]) -> Planned[Shared]:
+    asks = tuple(ask for one in moves for ask in one.asks)
+    return Planned(Pooled.name, asks, lambda units, clock: PooledHere(units, arm, receiver, task, moves))

@@ -22,6 +22,7 @@ from federation.wire.job import Job, Reply
 from federation.wire.transport import Transport, decode, encode_noting_error
 from federation.wire.units import Units, digest
 from strategies.aggregation import Aggregator
+from strategies.kind import Ask, Check, Kind, anything
 
 Weights = dict[str, np.ndarray]
 GLOBAL, LOCAL = "global.", "weights."
@@ -64,15 +65,50 @@ class Member:
     """One centre of a federation.
 
     Attributes:
-        body: what every job of this centre holds: data, model, seed, compute.
-        task: of its data; see `Units.job`.
-        inputs: units that its work depends on beside the weights (moved patches).
+        ask: what every job asks of this centre.
+        found: values of the ask's free keys that are the same in every job (moved patches).
+        inputs: units that its work depends on beside the weights.
     """
 
-    centre: str
-    body: dict[str, Any]
-    task: str | None
+    ask: Ask
+    found: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
+
+    @property
+    def centre(self) -> str:
+        return self.ask.centre
+
+    def identity(self, units: Units) -> list[Any]:
+        """What a federation's result depends on at this centre."""
+        return [
+            self.centre,
+            self.ask.json,
+            dict(self.found),
+            list(self.inputs),
+            *units.of_centre(self.centre, self.ask.task),
+        ]
+
+
+def round_ask(
+    kind: Kind, strategy: str, centre: str, task: str, settings: RoundSettings, fixed: Mapping[str, Any],
+    free: Mapping[str, Check] | None = None, *, times: int | None = None, steps: int = 0,
+) -> Ask:  # fmt: skip
+    """The ask of a member of a federation in rounds, whose body is a `strategies.bodies.Course` and more.
+
+    Args:
+        fixed, free: of the member, beside the course.
+        times: rounds in which it works; all when left out.
+        steps: training steps of generative models in a round.
+    """
+    course: dict[str, Check] = {
+        "round": lambda body: 0 <= body.round < settings.rounds,
+        "from_step": lambda body: body.from_step == body.round * settings.local_steps,
+    }
+    course |= dict.fromkeys(("federation", "state_unit", "fresh", "attempt", "introduce"), anything)
+    return Ask(
+        kind, strategy, centre, task, {**fixed, "steps": settings.local_steps, "transport": settings.transport},
+        {**course, **(free or {})}, times=settings.rounds if times is None else times, steps=steps,
+    )  # fmt: skip
 
 
 @dataclass
@@ -140,7 +176,6 @@ class Rounds:
 
     Args:
         key: id of everything that the federation depends on; names its progress and the centres' states.
-        kind: the duty of a round.
         members: in the order in which their answers are averaged.
         turns: all: every member in every round; cyclic: one after the other.
         initial: weights of the first round.
@@ -157,7 +192,6 @@ class Rounds:
         centres: Centres,
         *,
         key: str,
-        kind: str,
         label: str,
         members: Sequence[Member],
         settings: RoundSettings,
@@ -170,7 +204,8 @@ class Rounds:
         after_round: AfterRound | None = None,
         introduction: Sequence[str] = (),
     ):
-        self._units, self._centres, self._key, self._kind, self._label = units, centres, key, kind, label
+        self._units, self._centres, self._key, self._label = units, centres, key, label
+        self._kind = members[0].ask.kind.name
         self._members = {member.centre: member for member in members}
         self._settings, self._aggregator, self._clock = settings, aggregator, clock
         self._turns, self._correct, self._after_round = turns, correct, after_round
@@ -294,14 +329,12 @@ class Rounds:
     def _job(self, name: str, attempt: int, encoded: Weights) -> Job:
         member, local, number = self._members[name], self._local[name], self._done.round
         steps = self._settings.local_steps
-        body = member.body | {
-            "federation": self._key, "round": number, "from_step": number * steps, "steps": steps,
-            "transport": self._settings.transport, "fresh": local.fresh, "attempt": attempt,
-            "introduce": name not in self._done.facts, "state_unit": local.made_by,
-        }  # fmt: skip
-        inputs = [self._done.identity, local.chain, *member.inputs]
         label = f"{self._label} · round {number + 1} of {self._settings.rounds}"
-        job = self._units.job(self._kind, name, member.task, body, inputs=inputs, arrays=encoded, label=label)
+        job = member.ask.job(
+            self._units, inputs=[self._done.identity, local.chain, *member.inputs], arrays=encoded, label=label,
+            federation=self._key, round=number, from_step=number * steps, fresh=local.fresh, attempt=attempt,
+            introduce=name not in self._done.facts, state_unit=local.made_by, **member.found,
+        )  # fmt: skip
         return replace(job, expects_state=local.version)
 
     def _judge(self, arrival: Arrival, attempt: int, encoded: Weights) -> Reply | None:
@@ -408,3 +441,16 @@ def fits(weights: Mapping[str, np.ndarray], model: Mapping[str, np.ndarray]) -> 
         and bool(np.isfinite(weights[name]).all())
         for name in model
     )
+
+
+def round_settings(arm: Any, step_s: float) -> RoundSettings:
+    """How an arm's rounds are run.
+
+    Args:
+        arm: with the keys of `strategies.keys.InRounds`, maybe also of `Together`.
+        step_s: see `RoundSettings`.
+    """
+    return RoundSettings(
+        rounds=arm.rounds, local_steps=arm.local_steps, quorum=getattr(arm, "quorum", None),
+        round_timeout_s=getattr(arm, "round_timeout_s", None), transport=arm.transport, step_s=step_s,
+    )  # fmt: skip

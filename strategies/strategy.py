@@ -1,122 +1,116 @@
-"""What every strategy is: `share` moves knowledge between centres until the receivers hold something to learn from."""
+"""What every strategy is: its keys in a scenario, its kinds of jobs, what it asks of each centre, and its exchanges.
+
+A strategy is stateless. Of an arm it plans exchanges (`strategies.planned.Planned`), each with the jobs that it asks for; the
+server begins them and lets them run side by side over the same centres, until the receivers hold something to learn from.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from abc import ABC
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
-import numpy as np
-
-from federation.wire.centres import Centres
-from federation.wire.clock import JobTime
-from federation.wire.exchange import Exchange
-from federation.wire.job import Reply
-from strategies.rounds import Summary
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Foreign images (synthetic or real) that a receiver holds.
-
-    Attributes:
-        unit: id of the unit that made it; its name in the receiver's workspace.
-        source: the generator or the centre it comes from.
-        negatives, positives: images per class.
-    """
-
-    unit: str
-    source: str
-    negatives: int
-    positives: int
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A generator that can be given to receivers.
-
-    Attributes:
-        unit: id of what made it: a unit of work, a federation, or a package's digest.
-        spec: JSON of a `models.GeneratorSpec`.
-        weights: `GenerativeModel.shared_arrays`.
-        centres: whose patients it was trained on; none known for a package.
-        card: data card, what it was trained on, history: JSON by name, as the centres gave it.
-        preview: synthetic images, uint8 (n, c, h, w), and their labels (n,); none for a package.
-    """
-
-    unit: str
-    spec: Mapping[str, Any]
-    weights: Mapping[str, np.ndarray]
-    centres: tuple[str, ...] = ()
-    card: Mapping[str, Any] = field(default_factory=dict)
-    preview: tuple[np.ndarray, np.ndarray] | None = None
-
-
-@dataclass(frozen=True)
-class FederationRecord:
-    """What is written about a federation, beside what it made.
-
-    Attributes:
-        series: federation, alone (one member by itself, for comparison) or central.
-        rows: what became of each job, in seconds of its clock.
-        convergence: rows of convergence.csv without arm and task.
-        rounds: rounds, or generator updates.
-        transport: how weights travelled.
-    """
-
-    arm: str
-    task: str
-    strategy: str
-    series: str
-    rounds: int
-    summary: Summary
-    rows: list[JobTime] = field(default_factory=list)
-    convergence: list[dict[str, Any]] = field(default_factory=list)
-    transport: str = "fp32"
-
-
-@dataclass
-class Shared:
-    """Outcome of the share phase.
-
-    Attributes:
-        pools: by (arm, receiver, task): what that arm's receiver learns from beside its own data.
-        generators: by (generator or arm, task).
-        federations: what happened in each.
-        problems: what failed, each in a sentence; whatever depends on it is missing.
-    """
-
-    pools: dict[tuple[str, str, str], list[Pool]] = field(default_factory=dict)
-    generators: dict[tuple[str, str], Generated] = field(default_factory=dict)
-    federations: list[FederationRecord] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, other: Shared) -> None:
-        """Take over another outcome."""
-        self.pools |= other.pools
-        self.generators |= other.generators
-        self.federations += other.federations
-        self.problems += other.problems
+from basics.words import listed
+from models import GeneratorSpec
+from strategies.bodies import Pool
+from strategies.cells import planned_cell
+from strategies.choice import Choice
+from strategies.kind import Kind
+from strategies.planned import Learned, Planned, Shared
+from strategies.view import Cell, Facts, View
 
 
 class Strategy(ABC):
-    """One way to share. Built with its own arguments; never sees a scenario."""
+    """One way to share.
 
-    @abstractmethod
-    def share(self, centres: Centres) -> Exchange[Shared]:
-        """Do the exchange. A centre that fails is reported in `problems`; the others go on.
+    Attributes:
+        name: as `strategy:` has it in the YAML.
+        title: in the words of reports and pages.
+        keys: its arm: pydantic model, a subclass of `strategies.keys.BaseArm` with `strategy: Literal[name]`.
+        kinds: of jobs that it asks for, beside those of every study (`strategies.COMMON_KINDS`).
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    keys: ClassVar[type[Any]]
+    kinds: ClassVar[tuple[Kind, ...]] = ()
+
+    @property
+    def pixels(self) -> bool:
+        """Whether images of patients move: an upper bound, in a simulation only."""
+        return any(kind.pixels for kind in self.kinds)
+
+    # -- keys --
+
+    def problems(self, facts: Facts, name: str, arm: Any) -> Iterator[str]:
+        """What is wrong with an arm in its scenario, each as "arms.NAME.key: what is wrong and what would be right"."""
+        yield from ()
+
+    def model_problem(self, spec: GeneratorSpec, arm: Any) -> str | None:
+        """Why the arm cannot train such a model; asked where models have shapes only."""
+        return None
+
+    # -- who and what --
+
+    def members(self, view: View | Facts, arm: Any) -> tuple[str, ...]:
+        """Centres that train together or send patches; receivers, and centres of generators, not among them."""
+        return ()
+
+    def trains_classifiers(self, arm: Any) -> bool:
+        """Whether members train classifiers, and not only the receiver."""
+        return False
+
+    def generators(self, name: str, arm: Any) -> tuple[str, ...]:
+        """Names of the generators that an arm gives to receivers; one that the arm trains has the arm's name."""
+        return ()
+
+    def foreign_generators(self, view: View, name: str, arm: Any, receiver: str, task: str) -> tuple[str, ...]:
+        """Those of another centre that serve the task. A receiver's own are not sharing."""
+        return ()
+
+    def runs_at(self, view: View, name: str, arm: Any, receiver: str, task: str) -> bool:
+        """Whether the arm would bring the receiver anything foreign."""
+        return bool(self.foreign_generators(view, name, arm, receiver, task))
+
+    def learns_from(self, view: View, arm: Any) -> Sequence[str]:
+        """Generators or centres, for people."""
+        return self.members(view, arm)
+
+    # -- the study --
+
+    def exchanges(self, view: View, arms: Mapping[str, Any]) -> list[Planned[Shared]]:
+        """Every exchange of the share phase.
 
         Args:
-            centres: asked for what an earlier session recorded; jobs are yielded, never sent directly.
+            arms: all of this strategy, by name.
         """
+        return []
+
+    def chooses(self, arm: Any) -> Choice | None:
+        """How a receiver chooses among several generators; None: it uses all."""
+        return None
+
+    def oversample(self, arm: Any) -> int | None:
+        """How many of the receiver's own positives are drawn again in place of foreign ones."""
+        return None
+
+    def cell(self, view: View, arm: Any, cell: Cell, pools: Sequence[Pool]) -> Planned[Learned]:
+        """How a cell is learned; one job of the receiver unless a strategy does otherwise.
+
+        Args:
+            pools: foreign images at the receiver; of a planned cell their `unit` is empty.
+        """
+        return planned_cell(view, arm, cell, pools, choose=self.chooses(arm), oversample=self.oversample(arm))
+
+    def needs_pools(self) -> bool:
+        """Whether a cell cannot be learned where the share phase brought nothing."""
+        return True
 
 
-def split_evenly(total: int, parts: int) -> list[int]:
-    """`total` in `parts` whole numbers that differ by at most one, larger ones first."""
-    return [total // parts + (i < total % parts) for i in range(parts)]
-
-
-def problems_of(replies: list[Reply]) -> list[str]:
-    """The failed ones among replies, each in a sentence. Their codes and numbers are in the events, too."""
-    return [f"{reply.kind} at centre {reply.centre!r}: {reply.code}" for reply in replies if not reply.ok]
+def centre_problems(facts: Facts, name: str, arm: Any) -> Iterator[str]:
+    """Members of an arm that are not there, or do not provide."""
+    for centre in arm.centres or ():
+        if centre not in facts.centres:
+            yield f"arms.{name}.centres: no centre {centre!r}; centres: {listed(list(facts.centres))}"
+        elif centre not in facts.providers:
+            yield f"arms.{name}.centres: centre {centre!r} lacks the role provider; add it to its roles"

@@ -101,6 +101,8 @@ TEXTS = {
     "not_addressed": "is another centre than its node; check the nodes' configurations, and that the run has deployed=true",
     "bad_node_config": "cannot work: the configuration of its node lacks {key}; start it with "
     "--node-config 'centre=\"NAME\" workspace=\"/absolute/path\" cache=\"/absolute/path\"'",
+    "bad_body": "refuses {label}: {key} of {kind!r} is missing, unknown or of another type; server and clients run different code",
+    "wrong_arrays": "met an array {name!r} of {label} that is not as declared, and refused it",
     "unknown_kind": "does not know the duty {kind!r}; server and clients run different code",
     "code_mismatch": "runs other code (digest {theirs}) than the server ({ours}); update one of them",
     "protocol_mismatch": "speaks version {theirs} of the protocol, and the server version {ours}; update the older of them",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -65,13 +65,16 @@ class _Running:
     kept: dict[str, Reply] = field(default_factory=dict)
 
 
-def run_together(centres: Centres, exchanges: Mapping[Key, Exchange[T]], *, at_once: int | None = None) -> dict[Key, T]:
+def run_together(
+    centres: Centres, exchanges: Mapping[Key, Exchange[T]], *, at_once: int | None = None, light: Collection[Key] = ()
+) -> dict[Key, T]:
     """Run exchanges over the same centres; their results by key, in the order of `exchanges`.
 
     A job that two exchanges send while it is under way is done once and answers both.
 
     Args:
         at_once: largest number of exchanges that have begun and not ended; none: all.
+        light: exchanges that do not count for it.
 
     Raises:
         StudyError: of the first exchange that raises one; the others are closed.
@@ -121,7 +124,9 @@ def run_together(centres: Centres, exchanges: Mapping[Key, Exchange[T]], *, at_o
 
     try:
         while waiting or running:
-            while waiting and (at_once is None or len(running) < at_once):
+            while waiting and (
+                at_once is None or waiting[0][0] in light or sum(key not in light for key in running) < at_once
+            ):
                 key, exchange = waiting.popleft()
                 running[key] = _Running(key, exchange)
                 resume(running[key], None)

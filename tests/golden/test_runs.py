@@ -44,7 +44,7 @@ class Asked:
                 "task": bool(value["data"]), "inputs": [self._named(one) for one in value["inputs"]],
             }  # fmt: skip
             short = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:8]
-            self.names[digest] = f"{value['kind']}@{value['centre']}:{short}"
+            self.names[digest] = f"{content['kind']}@{value['centre']}:{short}"
             self.jobs[digest] = content
 
     def _named(self, value):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,9 +14,6 @@ from polycentre.centre_plan import plan_page
 from scenarios.messages import expected_messages
 from scenarios.plan import Plan
 from scenarios.reader import read, shipped
-
-sys.path.append(str(Path(__file__).parent))
-from enumeration import asked  # noqa: E402
 
 # Scenarios whose file paths must be given with --set.
 DATA = "/data"
@@ -48,9 +44,10 @@ def test_jobs_and_messages(name, plan_of, golden):
     plan = plan_of(name)
     groups = defaultdict(list)
     free = {}
-    for strategy, kind, centre, body, ranges in asked(plan):
-        groups[f"{strategy or 'all'}: {kind}"].append((centre, anywhere(body)))
-        free.setdefault(f"{strategy or 'all'}: {kind}", ranges)
+    for ask in plan.asks():
+        group = f"{ask.strategy or 'all'}: {ask.kind.name}"
+        groups[group].append((ask.centre, anywhere(ask.json)))
+        free.setdefault(group, sorted(ask.free))
     jobs = {
         group: {
             "distinct": len({(centre, canonical_json(body)) for centre, body in found}),

@@ -8,12 +8,14 @@ from federation.wire.clock import Fate
 from federation.wire.job import MAX_BYTES
 from federation.wire.transport import Transport
 from models import GeneratorSpec
-from models.convolutional_gan import ConvolutionalGAN
-from strategies.remote_generator import adversarial_phases, build_gan
+from strategies.dm_gan.phases import batches_of
+from strategies.kind import Array, Layout, layout_bytes
+from strategies.layouts import encoded
 
 # Share of a deployed centre's time that is to be computing.
 _COMPUTING = 0.8
 LARGEST_JOB = 256
+FAKE = "fake."
 # Images of a job; more would wait longer on a hospital's line than they save.
 LARGEST_BYTES = 128 * 1024**2
 
@@ -29,26 +31,16 @@ def adapted(batches: int, computing_s: float, fate: Fate, largest: int = LARGEST
     return int(min(largest, max(1, round(half_way))))
 
 
-def repeats_of(model: ConvolutionalGAN) -> int:
-    """Batches of generated images that the discriminator takes in one training step."""
-    return sum(phase.repeats for phase in adversarial_phases(model)[0])
+def images_layout(spec: GeneratorSpec, batches: int, transport: Transport) -> Layout:
+    """Generated images of a job of exchange `images`: images alone, whatever the networks."""
+    image = (spec.training.batch_size, spec.channels, spec.image_size, spec.image_size)
+    plain = {FAKE + phase: Array((batches * repeats, *image), "float32") for phase, repeats in batches_of(spec).items()}
+    return encoded(plain, transport)
 
 
 def job_problem(spec: GeneratorSpec, batches: int, transport: Transport) -> str | None:
-    """Why a job of so many batches cannot be sent, if it cannot; to be asked where models have shapes only."""
-    down, _ = job_bytes(spec, batches, repeats_of(build_gan(spec, 0)), transport)
+    """Why a job of so many batches cannot be sent, if it cannot."""
+    down = layout_bytes(images_layout(spec, batches, transport)) or 0
     if down <= MAX_BYTES:
         return None
     return f"a job of {batches} batches holds {down / 1e9:.1f} GB of images; lower batches_per_job, or set exchange: generator"
-
-
-def job_bytes(spec: GeneratorSpec, batches: int, repeats: int, transport: Transport) -> tuple[int, int]:
-    """Bytes of arrays of a job of exchange `images`, down and up: images alone, whatever the networks.
-
-    Args:
-        repeats: batches of images that the discriminator takes in one training step.
-    """
-    item = {"fp32": 4, "fp16": 2, "int8": 1}[transport]
-    images = batches * spec.training.batch_size * spec.channels * spec.image_size**2 * item
-    scales = {"fp32": (0, 0), "fp16": (0, 4), "int8": (4 * batches * (repeats + 1), 4 * batches + 4)}[transport]
-    return images * (repeats + 1) + scales[0], images + scales[1]

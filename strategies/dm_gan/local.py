@@ -1,34 +1,41 @@
 """A centre's half of a GAN whose generator is on the server: its discriminator's training steps, and the gradients that leave.
 
-The generator's half is `remote_generator`, the exchange between them `dm_gan`.
+The generator's half is `generator`, the exchange between them `server`.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federation.wire.transport import Transport, decode, encode
+from federation.wire.transport import Transport, decode, encode, relative_error
 from models import GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
 from models.federated_parts import averaged_state, load_averaged
 from models.generative import Batch, Logs, backpropagate
 from models.random_streams import torch_stream
-from strategies.remote_generator import adversarial_phases, build_gan
+from strategies.bodies import Body, Compute, OfTask, OnState
+from strategies.cells import MEMORY
+from strategies.centre_side import CentreSide, as_arrays, introduction, training_patches
+from strategies.dm_gan.phases import adversarial_phases, build_gan
+from strategies.dm_gan.sizes import FAKE, images_layout
+from strategies.fedavg_gan.local import COURSE_FIELDS
+from strategies.kind import Answer, Array, Arrays, Kind, Layout, Received, Sent
+from strategies.layouts import encoded, network_layouts, prefixed
+from strategies.one_shot import card_fields
 
-FAKE, GENERATOR, GRADIENT, DISCRIMINATOR = "fake.", "generator.", "gradient.", "discriminator."
+GENERATOR, GRADIENT, DISCRIMINATOR = "generator.", "gradient.", "discriminator."
 _SCALE = "scale."
 Exchanged = Literal["images", "generator"]
-Arrays = dict[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class GradientRules:
+class GradientRules(Body):
     """What is done to gradients before they leave a centre.
 
     Attributes:
@@ -40,7 +47,51 @@ class GradientRules:
     noise: float = 0.0
 
 
-def train_discriminator(
+class Discriminate(OfTask, OnState):
+    """Arguments of `work`.
+
+    Attributes:
+        version: of the generator whose images, or weights, these are.
+        from_step: local steps before.
+        batches: training steps of the discriminator in this job.
+        gradients: what is done to gradients before they leave.
+        send_discriminator: whether it goes to another centre.
+    """
+
+    generator: GeneratorSpec
+    build_seed: int
+    seed: int
+    compute: Compute
+    version: int
+    from_step: int
+    batches: int
+    exchange: Exchanged
+    gradients: GradientRules
+    transport: Transport
+    introduce: bool
+    send_discriminator: bool
+
+
+def work(here: CentreSide, body: Discriminate, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
+    """A job of this centre's own discriminator."""
+    spec, compute = body.generator, body.compute
+    own = training_patches(here, body, spec.conditional)
+    ours = {n: a for n, a in arrays.items() if n.startswith(DISCRIMINATOR)}
+    received = decode({n: a for n, a in arrays.items() if n not in ours}, body.transport) | ours
+    gradients, kept, discriminator, facts = discriminator_steps(
+        spec, as_arrays(own), received, state, exchange=body.exchange, rules=body.gradients, build_seed=body.build_seed,
+        seed=body.seed, from_step=body.from_step, batches=body.batches, **compute.options,
+        noise_seed=secrets.randbits(62) if here.deployed else None, on_progress=here.progress(),
+    )  # fmt: skip
+    sent = encode_gradients(gradients, body.transport)
+    answer = facts | {"transport_error": relative_error(gradients, decode_gradients(sent, body.transport))}
+    answer |= introduction(here, body, own, wanted=body.introduce)
+    if body.send_discriminator:
+        sent |= {DISCRIMINATOR + name: array for name, array in discriminator.items()}
+    return (answer, sent), kept
+
+
+def discriminator_steps(
     spec: GeneratorSpec,
     patches: PatchArrays,
     received: Mapping[str, np.ndarray],
@@ -193,3 +244,51 @@ def decode_gradients(arrays: Mapping[str, np.ndarray], how: Transport) -> Arrays
         if not np.issubdtype(array.dtype, np.floating):
             raise ValueError(f"gradient {name!r} is {array.dtype} and came without its scales")
     return {name: array if how == "fp32" else array * arrays[_SCALE + name] for name, array in plain.items()}
+
+
+# -- kind --------------------------------------------------------------------------------------------------------------
+
+
+def _gradients(body: Discriminate) -> Layout:
+    spec = body.generator
+    if body.exchange == "images":
+        shape = (body.batches, spec.training.batch_size, spec.channels, spec.image_size, spec.image_size)
+        plain = {"images": Array(shape, "float32")}
+    else:
+        plain = dict(network_layouts(spec, "generator")[1])
+    found = prefixed(encoded(plain, body.transport), GRADIENT)
+    return found if body.transport == "fp32" else {**found, **{_SCALE + name: Array((), "float32") for name in plain}}
+
+
+def _received(body: Discriminate) -> Layout:
+    if body.exchange == "images":
+        return images_layout(body.generator, body.batches, body.transport)
+    return encoded(prefixed(network_layouts(body.generator, "generator")[0], GENERATOR), body.transport)
+
+
+def _discriminator(body: Discriminate) -> Layout:
+    return prefixed(network_layouts(body.generator, "discriminator")[0], DISCRIMINATOR)
+
+
+DISCRIMINATE = Kind(
+    name="train_discriminator",
+    title="train a discriminator",
+    phase="share",
+    body=Discriminate,
+    work=work,
+    stateful=True,
+    averaged=True,
+    answer=(*(field for field in COURSE_FIELDS if field.name != "examples"), *card_fields("in the first answer")),
+    sends=(
+        Sent("gradient.*", "gradients", "how synthetic images should change to look real to this centre's discriminator", "model",
+             layout=_gradients),
+        Sent("scale.*", "numbers", "factors of those gradients", "model", "where they travel rounded"),
+        Sent("discriminator.*", "weights", f"this centre's discriminator; {MEMORY}", "model", "only where discriminators change places",
+             layout=_discriminator, sent_if=lambda body: body.send_discriminator),
+    ),
+    receives=(
+        Received("fake.*", lambda body: _received(body) if body.exchange == "images" else {}),
+        Received("generator.*", lambda body: _received(body) if body.exchange == "generator" else {}),
+        Received("discriminator.*", _discriminator, optional=True),
+    ),
+)  # fmt: skip

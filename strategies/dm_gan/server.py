@@ -42,21 +42,21 @@ from federation.wire.units import Units, digest
 from models import GeneratorSpec
 from models.federated_parts import averaged_state
 from models.precision import processor
-from strategies.dm_gan_jobs import LARGEST_BYTES, LARGEST_JOB, adapted, job_bytes, repeats_of
-from strategies.fidelity import Fidelity, Reference
-from strategies.one_shot import preview_of
-from strategies.remote_discriminator import (
+from strategies.dm_gan.generator import Draw, Gradients, RemoteGenerator, combine
+from strategies.dm_gan.local import (
+    DISCRIMINATE,
     DISCRIMINATOR,
-    FAKE,
     GENERATOR,
-    Arrays,
     Exchanged,
     GradientRules,
     decode_gradients,
 )
-from strategies.remote_generator import Draw, Gradients, RemoteGenerator, combine
+from strategies.dm_gan.sizes import FAKE, LARGEST_BYTES, LARGEST_JOB, adapted, images_layout
+from strategies.fidelity import Fidelity, Reference
+from strategies.kind import Arrays, Ask, layout_bytes
+from strategies.one_shot import preview_of
+from strategies.planned import FederationRecord, Generated, ServerHalf, Shared
 from strategies.rounds import FederationFailed, Member, Summary, fits, sound, summary_of
-from strategies.strategy import FederationRecord, Generated, Shared, Strategy
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,22 @@ class DmGANSettings:
 
 @dataclass(frozen=True)
 class DmGANPlan:
-    """One generator, trained for one task; see `strategies.fedavg_gan.Federation` for the fields of the same names."""
+    """One generator, trained for one task; see `strategies.fedavg_gan.server.Federation` for the fields of the same names."""
 
     arm: str
     task: str
     strategy: str
-    spec: dict[str, Any]
+    spec: GeneratorSpec
     build_seed: int
     members: tuple[Member, ...]
     settings: DmGANSettings
     fidelity: Fidelity
     device: str = "cpu"
+
+    @property
+    def asks(self) -> tuple[Ask, ...]:
+        """All that it asks of the centres."""
+        return (*(member.ask for member in self.members), *self.fidelity.asks)
 
 
 @dataclass
@@ -164,13 +169,13 @@ class _Progress:
     swapping: dict[str, Arrays] = field(default_factory=dict)
 
 
-class DmGAN(Strategy):
+class RemoteTraining(ServerHalf[Shared]):
     """Trains one generator with discriminators at the centres; shared under the arm's name."""
 
     def __init__(self, units: Units, plan: DmGANPlan, clock: Clock):
         self._units, self._plan, self._clock = units, plan, clock
         self._members = {member.centre: member for member in plan.members}
-        self._spec = GeneratorSpec.model_validate(plan.spec)
+        self._spec = plan.spec
         self._done = _Progress("")
         self._prepared: dict[str, tuple[_Tag, Arrays]] = {}  # by centre, its next job's images
         self._saved_at = (0.0, 0.0)  # when the last recording began and ended (monotonic)
@@ -240,11 +245,11 @@ class DmGAN(Strategy):
     def _key(self, reference: Reference) -> str:
         plan, f = self._plan, self._plan.fidelity
         return digest({
-            "dm_gan": [plan.arm, plan.task, plan.strategy], "spec": plan.spec, "seed": plan.build_seed,
-            "settings": asdict(plan.settings), "device": plan.device,
-            "members": [[m.centre, m.body, *self._units.of_centre(m.centre, plan.task)] for m in plan.members],
+            "dm_gan": [plan.arm, plan.task, plan.strategy], "spec": plan.spec.model_dump(mode="json"), "seed": plan.build_seed,
+            "settings": asdict(plan.settings) | {"gradients": plan.settings.gradients.model_dump()}, "device": plan.device,
+            "members": [member.identity(self._units) for member in plan.members],
             "server": [torch.__version__, processor(plan.device)],
-            "fidelity": [f.every, f.images, list(f.spaces), f.body, list(reference.units)],
+            "fidelity": [f.identity, list(reference.units)],
             "code": self._units.code, "clock": self._clock.identity,
         })  # fmt: skip
 
@@ -267,7 +272,7 @@ class DmGAN(Strategy):
         if prepared is not None and self._suits(prepared[0].draw, centre):
             tag, made = prepared
         else:
-            seed = int(self._members[name].body["seed"])
+            seed = int(self._members[name].ask.fixed["seed"])
             tag, made = _Tag(self._generator.version, Draw(seed, centre.step, centre.batches)), None
         job = self._job(name, tag, made)
         if self._plan.settings.exchange == "images" and made is None:
@@ -323,15 +328,13 @@ class DmGAN(Strategy):
         settings, member, centre, draw = self._plan.settings, self._members[name], self._done.centres[name], tag.draw
         arrays = (self._made(tag) if made is None else made) | self._done.swapping.get(name, {})
         number = tag.version
-        body = member.body | {
-            "federation": self._federation, "version": number, "from_step": draw.from_step, "batches": draw.batches,
-            "exchange": settings.exchange, "gradients": asdict(settings.gradients), "transport": settings.transport,
-            "fresh": centre.fresh, "state_unit": centre.made_by, "introduce": name not in self._done.facts,
-            "send_discriminator": bool(settings.swap_every and (self._done.update + 1) % settings.swap_every == 0),
-        }  # fmt: skip
-        inputs = [self._identities[tag.version], centre.chain, centre.swapped_from]
-        label = f"{self._plan.arm} · images of version {number} of {settings.updates}"
-        job = self._units.job("train_discriminator", name, member.task, body, inputs=inputs, arrays=arrays, label=label)
+        swaps = settings.swap_every and (self._done.update + 1) % settings.swap_every == 0
+        job = member.ask.job(
+            self._units, inputs=[self._identities[tag.version], centre.chain, centre.swapped_from], arrays=arrays,
+            label=f"{self._plan.arm} · images of version {number} of {settings.updates}", federation=self._federation,
+            version=number, from_step=draw.from_step, batches=draw.batches, fresh=centre.fresh, state_unit=centre.made_by,
+            introduce=name not in self._done.facts, send_discriminator=bool(swaps),
+        )  # fmt: skip
         return replace(job, expects_state=centre.version)
 
     # -- answers -------------------------------------------------------------------------------------------------
@@ -458,7 +461,7 @@ class DmGAN(Strategy):
         """Batches of a job at most: by number, and by the bytes of their images."""
         if self._plan.settings.exchange == "generator":
             return LARGEST_JOB
-        down, _ = job_bytes(self._spec, 1, repeats_of(self._generator.model), self._plan.settings.transport)
+        down = layout_bytes(images_layout(self._spec, 1, self._plan.settings.transport)) or 1
         return max(1, min(LARGEST_JOB, LARGEST_BYTES // down))
 
     def _trouble_with(self, reply: Reply, tag: _Tag) -> str:
@@ -632,7 +635,7 @@ class DmGAN(Strategy):
             self._clock.send_again(job, Fate(**entry["fate"]), tag)
 
 
-_KIND = "train_discriminator"
+_KIND = DISCRIMINATE.name
 # In a simulation progress is recorded when this many times its duration has passed, or so many answers have come.
 _SAVING, _REPLAYED = 50, 500
 # Default bound on staleness, in updates per centre.

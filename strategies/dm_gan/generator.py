@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from models import GenerativeTrainer, GeneratorSpec, Phase
-from models.convolutional_gan import ConvolutionalGAN
 from models.federated_parts import averaged_state
 from models.fit_generative import batch_labels, fresh_batches, phase_stream
 from models.generative import Batch, Logs
+from strategies.dm_gan.phases import adversarial_phases, build_gan
 
 Gradients = list[Tensor]
 
@@ -37,26 +37,6 @@ class Draw:
     seed: int
     from_step: int
     batches: int
-
-
-def adversarial_phases(model: ConvolutionalGAN) -> tuple[list[Phase], Phase]:
-    """The phases that train the discriminator, and the one that trains the generator."""
-    phases = model.phases()
-    discriminator = [phase for phase in phases if phase.network == "discriminator"]
-    (generator,) = [phase for phase in phases if phase.network == "generator"]
-    return discriminator, generator
-
-
-def build_gan(spec: GeneratorSpec, seed: int) -> ConvolutionalGAN:
-    """A model with a generator and a discriminator.
-
-    Raises:
-        ValueError: the model has no discriminator.
-    """
-    model = spec.build(seed)
-    if not isinstance(model, ConvolutionalGAN):
-        raise ValueError(f"model is {spec.model!r}, which has no discriminator; name a GAN: dcgan, wgan_gp")
-    return model
 
 
 class RemoteGenerator:

@@ -1,0 +1,92 @@
+"""A node as the local half of a strategy sees it; see `strategies.centre_side`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from basics.atomic_files import write_text
+from basics.csv_table import to_csv
+from clients.node import Node, device_for, platform_of
+from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, build_patches
+from federation.wire.job import Job, plain_name
+from models import Precision, probe_precision
+from reports.samples import save_grid
+from strategies.bodies import OfTask, OwnData
+from strategies.centre_side import PrecisionSetting, Progress
+
+
+@dataclass(frozen=True)
+class NodeSide:
+    """What one job may use of its node."""
+
+    node: Node
+    job: Job
+
+    @property
+    def centre(self) -> str:
+        return self.node.centre
+
+    @property
+    def label(self) -> str:
+        return self.job.label
+
+    @property
+    def deployed(self) -> bool:
+        return self.node.deployed
+
+    def patches(self, body: OfTask) -> PatchDataset:
+        return load_patches(self.node, body, body.task)
+
+    def progress(self) -> Progress:
+        return self.node.progress(self.job.unit, self.job.label)
+
+    def read_pool(self, unit: str) -> tuple[np.ndarray, np.ndarray]:
+        return self.node.read_pool(unit)
+
+    def write_pool(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        self.node.write_pool(self.job.unit, pixels, labels)
+
+    # -- for the survey ------------------------------------------------------------------------------------------
+
+    def make_patches(self, body: OwnData, task: PatchTask) -> PatchDataset:
+        progress = self.node.progress(self.job.unit, f"patches for {task.name}")
+        try:
+            return load_patches(self.node, body, task, progress)
+        except DataError as error:
+            self._write_problems(error)
+            raise
+
+    def _write_problems(self, error: DataError) -> None:
+        """All faults of this centre's data, one line each; they name files and rows and stay in the workspace."""
+        file = self.node.workspace / "problems.csv"
+        rows = [{"kind": problem.code, "what": problem.text} for problem in error.problems]
+        write_text(file, to_csv(rows, ("kind", "what")))
+        self.node.log(f"{self.label} [{self.job.unit}]: {len(rows)} problems of the data, all of them listed in {file}")
+
+    def digest_key(self) -> bytes:
+        return self.node.secret()
+
+    def device(self, setting: str) -> str:
+        return device_for(setting)
+
+    def platform(self, device: str) -> str:
+        return platform_of(device)
+
+    def precision(self, spec: Mapping[str, Any], device: str, setting: PrecisionSetting) -> Precision:
+        return probe_precision(spec, device=device, setting=setting, cache=self.node.cache)
+
+    def keep_pictures(self, name: str, images: np.ndarray) -> None:
+        save_grid(self.node.workspace / "samples" / f"{plain_name(name, 'task')}.png", images, columns=16)
+
+
+def load_patches(node: Node, body: OwnData, task: PatchTask, progress: Progress | None = None) -> PatchDataset:
+    """The patches of a task: made once, then opened from the cache."""
+    source: Any = TypeAdapter(SOURCES[body.data["source"]]).validate_python(body.data)
+    return build_patches(
+        source, task, body.split, centre=node.centre, seed=body.data_seed, cache=node.cache, on_progress=progress
+    )

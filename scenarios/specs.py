@@ -1,0 +1,48 @@
+"""From sections of a scenario to what models are built from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from data_partitions import PatchTask
+from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
+from scenarios.sections import ClassifierChoice
+
+
+def generator_spec_of(source: Any, task: PatchTask) -> GeneratorSpec:
+    """What a generator of a scenario (or one that an arm trains) is built from, for one task."""
+    return GeneratorSpec(
+        model=str(source.model),
+        hyper_parameters=source.hyper_parameters,
+        training=GenerativeTraining.model_validate(source.training),
+        conditional=source.conditional,
+        image_size=task.image_size,
+        channels=task.channels,
+    )
+
+
+def classifier_spec_of(choice: ClassifierChoice, task: PatchTask) -> ClassifierSpec:
+    """What a classifier of a scenario is built from, for one task."""
+    return ClassifierSpec(
+        model=choice.model,
+        image_size=task.image_size,
+        channels=task.channels,
+        input_size=choice.image_size,
+        pretrained=Path(choice.pretrained) if choice.pretrained else None,
+    )
+
+
+def file_digest(path: str | None) -> str | None:
+    """SHA-256 of a file, None for no file."""
+    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def read_package(name: str, folder: str | None) -> GeneratorPackage:
+    """A generator package named in a scenario.
+
+    Raises:
+        PackageError: it is missing or altered.
+    """
+    return GeneratorPackage.read(Path(str(folder)))

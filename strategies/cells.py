@@ -1,0 +1,339 @@
+"""Cells of the study: a receiver learns a classifier from its own patches and foreign ones, and it is tested here and elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from basics.seeds import derive_seed
+from data_partitions import PatchDataset
+from federation.wire.centres import Centres
+from federation.wire.exchange import Exchange, gather
+from federation.wire.units import Units
+from metrics import METRICS
+from models import ClassifierFit, ClassifierSpec, ClassifierTraining, PatchArrays, predict
+from strategies import choice, learning
+from strategies.bodies import CellName, Compute, OfTask, Pool, Size
+from strategies.centre_side import CentreSide, as_arrays, receiver_patches
+from strategies.kind import Answer, Arrays, Ask, Check, Field, Kind, Received, Sent, anything
+from strategies.layouts import classifier_layout, prefixed
+from strategies.planned import Learned, Planned, ServerHalf
+from strategies.view import Cell, View, classifier_key
+
+# Before a source's name, which may be that of one of the stages' own sources.
+_FROM = "from "
+MEMORY = "a model can remember single training images; without differential privacy nothing rules that out"
+CLASSIFIER = "classifier."
+
+
+class CellBody(OfTask):
+    """What every job about a cell says of it."""
+
+    cell: CellName
+    classifier: ClassifierSpec
+    training: ClassifierTraining
+    seed: int
+    compute: Compute
+
+
+class Learn(CellBody):
+    """Arguments of learning a cell.
+
+    Attributes:
+        pretrained_sha256: of the file of pretrained weights; its content decides the result, not only its path.
+        pools: foreign images at this centre.
+        choose: which of them are used; None: all.
+        oversample: control: so many of its own positives are drawn again.
+        send_classifier: whether another centre tests it.
+    """
+
+    pretrained_sha256: str | None
+    recipe: learning.Recipe
+    size: Size
+    pools: tuple[Pool, ...]
+    choose: choice.Choice | None
+    oversample: int | None
+    subset_seed: int
+    send_classifier: bool
+
+
+class Test(CellBody):
+    """Arguments of testing another centre's classifier."""
+
+
+# -- local halves ------------------------------------------------------------------------------------------------------
+
+
+def learn(here: CentreSide, body: Learn, arrays: Arrays) -> Answer:
+    """One cell of the study: train a classifier, choose it on validation, test it here."""
+    patches = here.patches(body)
+    train = receiver_patches(here, body, body.size, body.subset_seed)
+    real = as_arrays(train)
+    foreign = {}
+    for pool in body.pools:
+        pixels, labels = here.read_pool(pool.unit)
+        rows = learning.draw_per_class(labels, (pool.negatives, pool.positives))
+        foreign[_FROM + pool.source] = PatchArrays(pixels, rows, labels[rows])
+    if body.oversample:
+        rng = np.random.default_rng(body.subset_seed)
+        foreign["own positives again"] = learning.oversampled(real, body.oversample, rng)
+    training, compute = body.training, body.compute
+    boxes = len(np.unique(train.table["box"]))
+    validation = as_arrays(patches.select(split="val"))
+
+    def fitted(sources: Mapping[str, PatchArrays]) -> ClassifierFit:
+        items = boxes + sum(len(patches.rows) for patches in sources.values())
+        return learning.learn(
+            body.classifier.build(body.seed), real, sources, validation, body.recipe.resolved(items, training.batch_size), training,
+            seed=body.seed, **compute.options, on_progress=here.progress(),
+        )  # fmt: skip
+
+    selected: dict[str, Any] = {}
+    if body.choose is not None:
+        foreign, selected = _chosen(body.choose, real, foreign, fitted)
+    fit = fitted(foreign)
+    network = body.classifier.model_copy(update={"pretrained": None}).build(body.seed)
+    network.load_state_dict(fit.state)
+    answer = learned(body, patches, train, network) | {
+        "history": fit.history,
+        "best": {"step": fit.best_step, "val_auprc": fit.best_auprc},
+        "n_synthetic": int(sum(len(p.rows) for p in foreign.values())),
+        **selected,
+    }
+    return answer, sent_classifier(body, fit.state)
+
+
+def learned(body: Learn | Any, patches: PatchDataset, train: PatchDataset, network: torch.nn.Module) -> dict[str, Any]:
+    """What a receiver answers about a classifier that it has: tested here, and how many patches it saw."""
+    return tested(network, patches.select(split="test"), body.training, body.compute) | {
+        "cell": body.cell.model_dump(mode="json"),
+        "n_real": int(train.table["box"].nunique()),
+        "train_boxes": int(patches.select(split="train").table["box"].nunique()),
+    }
+
+
+def sent_classifier(body: Any, state: Mapping[str, torch.Tensor]) -> Arrays:
+    """A classifier's state as it travels; nothing where nobody else tests it."""
+    if not body.send_classifier:
+        return {}
+    return {CLASSIFIER + name: tensor.detach().cpu().contiguous().numpy() for name, tensor in state.items()}
+
+
+def _chosen(
+    rule: choice.Choice, real: PatchArrays, foreign: Mapping[str, PatchArrays],
+    fitted: Callable[[Mapping[str, PatchArrays]], ClassifierFit],
+) -> tuple[dict[str, PatchArrays], dict[str, Any]]:  # fmt: skip
+    """The images that this cell uses of its candidates, and what is reported of the choice.
+
+    Every candidate holds as many images as all chosen ones together are to have.
+    """
+    if rule.by == "distance":
+        pools = {source: by_class(patches) for source, patches in foreign.items()}
+        scores = choice.distances(by_class(real), pools, rule.space)
+    else:
+        scores = choice.gains(
+            foreign, lambda source: fitted({} if source is None else {source: foreign[source]}).best_auprc
+        )
+    share_of = choice.shares(rule, scores)
+    used: dict[str, PatchArrays] = {}
+    for label in (0, 1):
+        total = max(int((learning.labels_of(patches) == label).sum()) for patches in foreign.values())
+        for source, count in choice.counts(total, share_of).items():
+            part = learning.of_label(foreign[source], label)
+            before = used.get(source)
+            rows = part.rows[:count] if before is None else np.concatenate([before.rows, part.rows[:count]])
+            labels = np.full(min(count, len(part.rows)), label)
+            labels = labels if before is None else np.concatenate([learning.labels_of(before), labels])
+            used[source] = PatchArrays(part.pixels, rows, labels)
+    by_name = ({source.removeprefix(_FROM): value for source, value in table.items()} for table in (share_of, scores))
+    return used, dict(zip(("selected", "selection_scores"), by_name, strict=True))
+
+
+def by_class(patches: PatchArrays) -> dict[int, np.ndarray]:
+    """Images of each label, uint8 (n, c, h, w)."""
+    return {label: np.asarray(patches.pixels[learning.of_label(patches, label).rows]) for label in (0, 1)}
+
+
+def test(here: CentreSide, body: Test, arrays: Arrays) -> Answer:
+    """Test another centre's classifier on this centre's test patches."""
+    network = body.classifier.build(body.seed)
+    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    return tested(network, here.patches(body).select(split="test"), body.training, body.compute), {}
+
+
+def tested(
+    network: torch.nn.Module, patches: PatchDataset, training: ClassifierTraining, compute: Compute
+) -> dict[str, Any]:
+    """Metrics and predictions; cases and patients are running numbers of this test set, not identities."""
+    probability = predict(network, as_arrays(patches), **compute.options, normalise=training.normalise)[:, 1]
+    patients = {patient: number for number, patient in enumerate(dict.fromkeys(patches.table["patient"].tolist()))}
+    labels = patches.labels
+    return {
+        "metrics": {
+            name: _number(value) for name, value in learning.measurements(labels, probability, METRICS).items()
+        },
+        "predictions": {
+            "patient": [patients[p] for p in patches.table["patient"].tolist()],
+            "label": labels.tolist(),
+            # 9 digits hold a float32 exactly and keep results byte for byte the same when read again.
+            "probability": [float(f"{p:.9g}") for p in probability.tolist()],
+        },
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: a metric that is not defined (one class only) travels as null."""
+    return None if np.isnan(value) else float(json.loads(f"{value:.12g}"))
+
+
+# -- kinds -------------------------------------------------------------------------------------------------------------
+
+
+def send_classifier(body: Any) -> bool:
+    """Whether another centre is to test the classifier."""
+    return bool(body.send_classifier)
+
+
+TESTED = (
+    Field("metrics.*", "numbers", "accuracy, AUROC and the like over the test images", "aggregate"),
+    Field(
+        "predictions.*", "lists", "true class and probability for each test image, under running numbers",
+        "aggregate", "only with release.predictions: true; else they stay here",
+    ),
+)  # fmt: skip
+LEARNED = (
+    *TESTED,
+    Field("cell.*", "names", "which cell of the study it is: as it was asked"),
+    Field("history.*", "lists of numbers", "losses and validation AUPRC during training", "aggregate"),
+    Field("best.*", "numbers", "the best step and its validation AUPRC", "aggregate"),
+    Field("n_real", "count", "how many training boxes were used, exactly", "counts"),
+    Field("n_synthetic", "count", "how many synthetic images were used"),
+    Field("train_boxes", "count", "how many training boxes there are, exactly", "counts"),
+)
+LEARNED_CLASSIFIER = Sent(
+    f"{CLASSIFIER}*", "weights", f"a classifier that learned from this centre's images; {MEMORY}", "model",
+    "only where another centre tests it", layout=lambda body: prefixed(classifier_layout(body.classifier), CLASSIFIER),
+    sent_if=send_classifier,
+)  # fmt: skip
+
+LEARN = Kind(
+    name="learn_classifier",
+    title="train a classifier",
+    phase="learn",
+    body=Learn,
+    work=learn,
+    answer=(
+        *LEARNED,
+        Field("selected.*", "shares", "which generator's images helped here", "aggregate", "where an arm chooses"),
+        Field("selection_scores.*", "numbers", "how much each helped, or its distance to this centre's images", "aggregate",
+              "where an arm chooses"),
+    ),
+    sends=(LEARNED_CLASSIFIER,),
+)  # fmt: skip
+TEST = Kind(
+    name="test_classifier",
+    title="test elsewhere",
+    phase="test",
+    body=Test,
+    work=test,
+    answer=TESTED,
+    receives=(Received("*", lambda body: classifier_layout(body.classifier)),),
+)
+
+
+# -- server half -------------------------------------------------------------------------------------------------------
+
+
+def learn_ask(
+    view: View, arm: Any, cell: Cell, pools: Sequence[Pool], *, choose: choice.Choice | None = None, oversample: int | None = None,
+) -> Ask:  # fmt: skip
+    """What a cell asks of its receiver.
+
+    Args:
+        pools: of a planned cell without ids of units.
+    """
+    use, planned = view.use(arm), [pool.model_copy(update={"unit": ""}) for pool in pools]
+    fixed = view.data(cell.receiver, cell.task) | cell_fixed(view, arm, cell) | {
+        "recipe": learning.Recipe(
+            use=use.use if pools or oversample is not None else "none", steps=use.schedule.model_dump(),
+            synthetic_share=use.synthetic_share,
+        ),
+        "size": Size(fraction=cell.fraction, images=cell.images),
+        "choose": choose,
+        "oversample": oversample,
+        "subset_seed": subset_seed(view, cell),
+        "send_classifier": bool(view.test_centres(cell)),
+    }  # fmt: skip
+    free: dict[str, Check] = {
+        "pools": lambda body: [pool.model_copy(update={"unit": ""}) for pool in body.pools] == planned,
+        "pretrained_sha256": anything,  # its file need not be at hand where this is looked at
+    }
+    return Ask(LEARN, cell.strategy, cell.receiver, cell.task, fixed, free)
+
+
+def cell_fixed(view: View, arm: Any, cell: Cell) -> dict[str, Any]:
+    """What every job about a cell says of it."""
+    use = view.use(arm)
+    training = view.training.model_copy(update={"augmentation": use.augmentation, "normalise": use.normalise})
+    return {
+        "cell": cell.name,
+        "classifier": view.classifier_spec(cell.classifier, cell.task),
+        "training": training,
+        "seed": derive_seed(view.seed, f"classifier/{cell.task}/{cell.classifier}", cell.receiver, cell.repeat),
+        "compute": view.compute(cell.receiver, classifier_key(cell.classifier, cell.task)),
+    }
+
+
+def subset_seed(view: View, cell: Cell) -> int:
+    """Of the draw of the receiver's patches: the same for all arms, so that they are compared in pairs."""
+    return derive_seed(view.seed, f"subset/{cell.task}", cell.receiver, cell.repeat)
+
+
+def test_asks(view: View, arm: Any, cell: Cell) -> list[Ask]:
+    """What a cell asks of the other centres that test it."""
+    asks = []
+    for centre in view.test_centres(cell):
+        fixed = cell_fixed(view, arm, cell)
+        # Its weights travel; a file of pretrained ones is of no use there.
+        fixed["classifier"] = fixed["classifier"].model_copy(update={"pretrained": None})
+        fixed["compute"] = fixed["compute"].model_copy(update={"device": view.compute(centre).device})
+        asks.append(Ask(TEST, cell.strategy, centre, cell.task, view.data(centre, cell.task) | fixed))
+    return asks
+
+
+def planned_cell(
+    view: View, arm: Any, cell: Cell, pools: Sequence[Pool], *, choose: choice.Choice | None, oversample: int | None
+) -> Planned[Learned]:
+    """A cell that one job of the receiver computes."""
+    ask = learn_ask(view, arm, cell, pools, choose=choose, oversample=oversample)
+    digest = view.pretrained_digest(cell.classifier)
+    return Planned(
+        cell.strategy,
+        (ask,),
+        lambda units, clock: LearnedAtReceiver(units, ask, tuple(pools), digest, cell.label),
+        light=True,
+    )
+
+
+@dataclass(frozen=True)
+class LearnedAtReceiver(ServerHalf[Learned]):
+    """One cell, one job."""
+
+    units: Units
+    ask: Ask
+    pools: tuple[Pool, ...]
+    pretrained_sha256: str | None
+    label: str
+
+    def share(self, centres: Centres) -> Exchange[Learned]:
+        job = self.ask.job(
+            self.units, inputs=[pool.unit for pool in self.pools], label=self.label, pools=self.pools,
+            pretrained_sha256=self.pretrained_sha256,
+        )  # fmt: skip
+        (reply,) = yield from gather([job])
+        return Learned(reply if reply.ok else None)

@@ -1,0 +1,272 @@
+"""A federated classifier, a centre's half: a round anywhere, validation and adoption at the receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from federation.wire.transport import decode, encode_noting_error
+from models import ClassifierSpec, ClassifierTraining, PatchArrays, Precision, Stage, predict
+from models.federated_parts import averaged_state, load_averaged
+from models.fit_classifier import BalancedDraws, StageTrainer, average_precision, recompute_batch_norm
+from strategies import learning
+from strategies.bodies import CellName, Compute, Course, OfTask, Size
+from strategies.cells import LEARNED, LEARNED_CLASSIFIER, MEMORY, learned, sent_classifier
+from strategies.centre_side import CentreSide, as_arrays, receiver_patches
+from strategies.fedavg_gan.local import COURSE_FIELDS
+from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent
+from strategies.layouts import classifier_layout, encoded, prefixed
+from strategies.learning import REAL
+from strategies.rounds import GLOBAL, LOCAL, Weights
+
+# Images on which the receiver recomputes batch norm's statistics before it validates.
+_STATISTICS_IMAGES = 256
+_WEIGHTS = "weights."
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------------
+
+
+class OfClassifier(OfTask):
+    """What every job of a federated classifier says."""
+
+    size: Size
+    subset_seed: int
+    classifier: ClassifierSpec
+    training: ClassifierTraining
+    compute: Compute
+
+
+class TrainRound(OfClassifier, Course):
+    """Arguments of a round.
+
+    Attributes:
+        optimizer: what becomes of the moments over rounds.
+        of_steps: steps of all rounds, the length of the learning-rate schedule.
+    """
+
+    optimizer: Literal["keep", "reset"]
+    proximal_mu: float
+    of_steps: int
+    seed: int
+
+
+class Validate(OfClassifier):
+    """Arguments of validating a round at the receiver."""
+
+
+class Adopt(OfClassifier):
+    """Arguments of taking over the chosen weights.
+
+    Attributes:
+        fine_tune: steps on the receiver's own patches; 0: none.
+        history, best: of the rounds, to be reported with the cell.
+    """
+
+    cell: CellName
+    seed: int
+    fine_tune: int
+    send_classifier: bool
+    pretrained_sha256: str | None
+    history: dict[str, list[Any]]
+    best: dict[str, Any]
+
+
+# -- work --------------------------------------------------------------------------------------------------------------
+
+
+def train(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
+    """A round at one centre."""
+    own = receiver_patches(here, body, body.size, body.subset_seed)
+    received = {name.removeprefix(GLOBAL): array for name, array in arrays.items()}
+    weights, kept, facts = local_steps(
+        body.classifier, as_arrays(own), decode(received, body.transport), state, body.training, optimizer=body.optimizer,
+        proximal_mu=body.proximal_mu, seed=body.seed, from_step=body.from_step, steps=body.steps, of_steps=body.of_steps,
+        **body.compute.options,
+    )  # fmt: skip
+    sent, error = encode_noting_error(weights, body.transport)
+    answer = facts | {"examples": len(own), "transport_error": error}
+    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+
+
+def validate(here: CentreSide, body: Validate, arrays: Arrays) -> Answer:
+    """AUPRC of a round's weights on this centre's validation patches."""
+    auprc, _ = _validated(here, body, arrays)
+    return {"val_auprc": auprc}, {}
+
+
+def adopt(here: CentreSide, body: Adopt, arrays: Arrays) -> Answer:
+    """Take over the chosen weights, fine-tune them where asked for, and test: the answer is that of a learned cell."""
+    auprc, network = _validated(here, body, arrays)
+    history, best = dict(body.history), dict(body.best)
+    train, whole = receiver_patches(here, body, body.size, body.subset_seed), here.patches(body)
+    if body.fine_tune:
+        recipe = learning.Recipe(use="none", steps={"real": body.fine_tune}, synthetic_share="by_count")
+        rate = body.training.learning_rate * learning.SECOND_STAGE_RATE
+        fit = learning.learn(
+            network, as_arrays(train), {}, as_arrays(whole.select(split="val")), recipe,
+            body.training.model_copy(update={"learning_rate": rate}), seed=body.seed, on_progress=here.progress(),
+            **body.compute.options,
+        )  # fmt: skip
+        before = max(history["step"], default=0)
+        history = {
+            "step": history["step"] + [before + step for step in fit.history["step"]],
+            "val_auprc": history["val_auprc"] + fit.history["val_auprc"],
+            "stage": history["stage"] + ["fine_tune"] * len(fit.history["step"]),
+        }
+        # Only if it helped on validation.
+        if fit.best_auprc >= auprc:
+            network.load_state_dict(fit.state)
+            best = {"step": before + fit.best_step, "val_auprc": fit.best_auprc}
+        else:
+            _, network = _validated(here, body, arrays)
+    answer = learned(body, whole, train, network) | {"history": history, "best": best, "n_synthetic": 0}
+    return answer, sent_classifier(body, network.state_dict())
+
+
+def _validated(here: CentreSide, body: OfClassifier, arrays: Arrays) -> tuple[float, nn.Module]:
+    weights = {name.removeprefix(_WEIGHTS): array for name, array in arrays.items()}
+    own = as_arrays(receiver_patches(here, body, body.size, body.subset_seed))
+    validation = as_arrays(here.patches(body).select(split="val"))
+    return validated(
+        body.classifier, weights, own, validation, body.training, **body.compute.options,
+    )  # fmt: skip
+
+
+# -- arrays in, arrays out ---------------------------------------------------------------------------------------------
+
+
+def local_steps(
+    spec: ClassifierSpec,
+    patches: PatchArrays,
+    weights: Mapping[str, np.ndarray],
+    state: Mapping[str, np.ndarray],
+    training: ClassifierTraining,
+    *,
+    optimizer: Literal["keep", "reset"],
+    proximal_mu: float,
+    seed: int,
+    from_step: int,
+    steps: int,
+    of_steps: int,
+    device: str,
+    precision: Precision,
+) -> tuple[Weights, Weights, dict[str, Any]]:
+    """A centre's part of a round.
+
+    Args:
+        weights: the round's averaged weights.
+        state: optimizer moments of the round before, where they are kept.
+        of_steps: steps of all rounds, the length of the learning-rate schedule.
+
+    Returns:
+        its weights, what it keeps, and facts.
+    """
+    network = loaded(spec, weights, training, device)
+    stage = Stage("federated", of_steps, training.learning_rate, {REAL: 1.0})
+    draws = BalancedDraws({REAL: patches}, stage)
+    penalty = proximal(network, proximal_mu) if proximal_mu else None
+    trainer = StageTrainer(
+        network, None, draws, stage, training, seed=seed, device=device, precision=precision, local=from_step,
+        penalty=penalty,
+    )  # fmt: skip
+    parameters = list(network.parameters())
+    for key, array in state.items():
+        number, name = key.split(".")
+        parameter = parameters[int(number)]
+        value = torch.from_numpy(np.array(array))
+        # The count of steps lies beside the parameter, where a fused optimizer wants it.
+        trainer.optimizer.state[parameter][name] = (
+            value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
+        )
+    loss = trainer.advance(steps)
+    kept = {} if optimizer == "reset" else {
+        f"{number}.{name}": tensor.detach().cpu().contiguous().numpy()
+        for number, parameter in enumerate(parameters)
+        for name, tensor in trainer.optimizer.state.get(parameter, {}).items()
+        if isinstance(tensor, Tensor)
+    }  # fmt: skip
+    return {n: t.numpy() for n, t in averaged_state(network).items()}, kept, {"scalars": {"loss": loss}}
+
+
+def validated(
+    spec: ClassifierSpec, weights: Mapping[str, np.ndarray], own: PatchArrays, validation: PatchArrays,
+    training: ClassifierTraining, *, device: str, precision: Precision,
+) -> tuple[float, nn.Module]:  # fmt: skip
+    """AUPRC of averaged weights on the receiver's validation patches, and the network as it was validated."""
+    network = loaded(spec, weights, training, device)
+    if training.batch_norm_on is not None:
+        chosen = np.linspace(0, len(own) - 1, min(len(own), _STATISTICS_IMAGES)).astype(int)
+        recompute_batch_norm(network, own.take(chosen), training.normalise, precision)
+    probability = predict(network, validation, device=device, precision=precision, normalise=training.normalise)
+    assert validation.labels is not None
+    return average_precision(validation.labels, probability[:, 1]), network
+
+
+def loaded(
+    spec: ClassifierSpec, weights: Mapping[str, np.ndarray], training: ClassifierTraining, device: str
+) -> nn.Module:
+    """A network with averaged weights, on its device."""
+    network = spec.build(0)
+    load_averaged(network, {name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+    memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
+    return network.to(torch.device(device)).to(memory_format=memory_format)  # type: ignore[call-overload]
+
+
+def proximal(network: nn.Module, mu: float) -> Callable[[nn.Module], Tensor]:
+    """mu / 2 |w - w_round|^2 (Li et al. 2020)."""
+    anchors = [parameter.detach().clone() for parameter in network.parameters()]
+
+    def penalty(network: nn.Module) -> Tensor:
+        distances = [(p - anchor).square().sum() for p, anchor in zip(network.parameters(), anchors, strict=True)]
+        return 0.5 * mu * torch.stack(distances).sum()
+
+    return penalty
+
+
+# -- kinds -------------------------------------------------------------------------------------------------------------
+
+
+def _round_layout(body: TrainRound) -> Layout:
+    return encoded(classifier_layout(body.classifier, averaged=True), body.transport)
+
+
+_AVERAGED = Received("weights.*", lambda body: prefixed(classifier_layout(body.classifier, averaged=True), _WEIGHTS))
+TRAIN_ROUND = Kind(
+    name="train_classifier_round",
+    title="train a classifier's round",
+    phase="learn",
+    body=TrainRound,
+    work=train,
+    stateful=True,
+    averaged=True,
+    answer=COURSE_FIELDS,
+    sends=(
+        Sent("weights.*", "weights", f"a classifier after local steps; {MEMORY}", "model",
+             layout=lambda body: prefixed(_round_layout(body), LOCAL)),
+    ),
+    receives=(Received("global.*", lambda body: prefixed(_round_layout(body), GLOBAL)),),
+)  # fmt: skip
+VALIDATE = Kind(
+    name="validate_classifier",
+    title="validate a classifier",
+    phase="learn",
+    body=Validate,
+    work=validate,
+    answer=(Field("val_auprc", "number", "AUPRC on this centre's validation images", "aggregate"),),
+    receives=(_AVERAGED,),
+)
+ADOPT = Kind(
+    name="adopt_classifier",
+    title="adopt a classifier",
+    phase="learn",
+    body=Adopt,
+    work=adopt,
+    answer=LEARNED,
+    sends=(LEARNED_CLASSIFIER,),
+    receives=(_AVERAGED,),
+)

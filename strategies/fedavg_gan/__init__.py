@@ -1,0 +1,119 @@
+"""Federated averaging of GANs: keys and plan; see `server` for the algorithm, `local` for a centre's half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from models import GeneratorSpec
+from strategies.aggregation import check_aggregation
+from strategies.fedavg_gan.local import TRAIN_ROUND, LocalRules
+from strategies.fedavg_gan.server import FederatedTraining, Federation
+from strategies.fidelity import FEATURE_SUMS, MEASURE, planned_fidelity
+from strategies.generative import GenerativeStrategy, build_seed, member_fixed
+from strategies.keys import Averaged, GenerativeInRounds
+from strategies.kind import Kind, anything
+from strategies.planned import Planned, Shared, Training
+from strategies.pooled import Move
+from strategies.rounds import Member, RoundSettings, round_ask, round_settings
+from strategies.view import Facts, View
+
+Series = Literal["federation", "alone", "central"]
+
+
+class FedAvgGANArm(Averaged, GenerativeInRounds):
+    """Keys of an arm."""
+
+    strategy: Literal["fedavg_gan"]
+    optimizer: Literal["keep", "reset"] = Field("keep", description="moments of the centres' optimizers over rounds")
+    batch_norm: Literal["average", "local"] = Field("average", description="running statistics of batch norm")
+    average_ema: Literal["average", "rebuild"] = Field(
+        "average", description="the generators' moving averages: averaged, or rebuilt on the server"
+    )
+    alone: bool = Field(False, description="also train every member by itself, for the convergence plot")
+
+
+class InRounds(GenerativeStrategy):
+    """Members train in rounds, from the same weights."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = (FEATURE_SUMS, TRAIN_ROUND, MEASURE)
+    turns: ClassVar[Literal["all", "cyclic"]] = "all"
+
+    def rules(self, arm: Any) -> LocalRules:
+        """What the arm's keys say of the centres' half."""
+        return LocalRules(optimizer=arm.optimizer, batch_norm=arm.batch_norm)
+
+    def trainings(self, view: View, name: str, arm: Any, task: str, spec: GeneratorSpec) -> list[Planned[Shared]]:
+        return [self.training(view, name, arm, task, spec, "federation", view.members(arm), self.rules(arm))]
+
+    def training(
+        self, view: View, name: str, arm: Any, task: str, spec: GeneratorSpec, series: Series, members: tuple[str, ...],
+        rules: LocalRules, pooled: tuple[Move, ...] = (),
+    ) -> Planned[Shared]:  # fmt: skip
+        """One federation.
+
+        Args:
+            members: that work; one alone, and a central model, are there to compare with: plain local training, without
+                what belongs to averaging over a line.
+        """
+        comparing = series != "federation"
+        settings = (
+            RoundSettings(arm.rounds, arm.local_steps, step_s=view.step_s)
+            if comparing
+            else round_settings(arm, view.step_s)
+        )
+        asked = []
+        for number, centre in enumerate(members):
+            rounds = len(range(number, settings.rounds, len(members))) if self.turns == "cyclic" else settings.rounds
+            fixed = member_fixed(view, name, arm, task, spec, centre) | {"rules": rules}
+            free = {"pools": anything} if pooled else {}
+            fixed |= {} if pooled else {"pools": ()}
+            asked.append(Member(round_ask(
+                TRAIN_ROUND, self.name, centre, task, settings, fixed, free, times=rounds, steps=settings.local_steps,
+            )))  # fmt: skip
+        federation = Federation(
+            arm=name, task=task, strategy=self.name, series=series, spec=spec, build_seed=build_seed(view, name, task),
+            members=asked, settings=settings, rules=rules,
+            aggregation="FedAvg" if comparing else getattr(arm, "aggregation", "FedAvg"),
+            options={} if comparing else getattr(arm, "aggregation_options", {}),
+            fidelity=planned_fidelity(view, self.name, name, arm, task, spec, settings.rounds),
+            turns=self.turns, pooled=pooled,
+        )  # fmt: skip
+        return Planned(
+            self.name, federation.asks, lambda units, clock: FederatedTraining(units, federation, clock),
+            purpose=f"{name}/{task}" + (f"/{members[0]}" if series == "alone" else ""), members=members, faults=not comparing,
+            describes=None if series == "alone" else Training(name, task, spec, members),
+        )  # fmt: skip
+
+
+class FedAvgGAN(InRounds):
+    """Generator and discriminator are trained at every centre and averaged in rounds (paper 002)."""
+
+    name, title, keys = "fedavg_gan", "GANs averaged in rounds", FedAvgGANArm
+
+    def problems(self, facts: Facts, name: str, arm: FedAvgGANArm) -> Iterator[str]:
+        yield from super().problems(facts, name, arm)
+        yield from aggregation_problems(name, arm, len(facts.members(arm)))
+
+    def rules(self, arm: FedAvgGANArm) -> LocalRules:
+        return LocalRules(
+            optimizer=arm.optimizer, batch_norm=arm.batch_norm, ema=arm.average_ema, proximal_mu=arm.proximal_mu
+        )
+
+    def trainings(
+        self, view: View, name: str, arm: FedAvgGANArm, task: str, spec: GeneratorSpec
+    ) -> list[Planned[Shared]]:
+        planned = super().trainings(view, name, arm, task, spec)
+        for centre in view.members(arm) if arm.alone else ():
+            planned.append(self.training(view, name, arm, task, spec, "alone", (centre,), LocalRules()))
+        return planned
+
+
+def aggregation_problems(name: str, arm: Averaged, members: int) -> Iterator[str]:
+    """An aggregation that so few members cannot have."""
+    try:
+        check_aggregation(arm.aggregation, arm.aggregation_options, members)
+    except ValueError as problem:
+        yield f"arms.{name}.aggregation: {problem}"

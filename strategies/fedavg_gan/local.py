@@ -1,0 +1,198 @@
+"""Federated averaging of GANs, a centre's half: local steps from the round's averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from federation.wire.transport import decode, encode_noting_error
+from models import GenerativeModel, GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
+from models.federated_parts import averaged_state, load_averaged, parts
+from strategies.bodies import Body, Compute, Course, OfTask
+from strategies.cells import MEMORY
+from strategies.centre_side import CentreSide, as_arrays, introduction, joined, training_patches
+from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent
+from strategies.layouts import averaged_layout, encoded, prefixed
+from strategies.one_shot import card_fields
+from strategies.rounds import GLOBAL, LOCAL, Weights
+
+
+class LocalRules(Body):
+    """What a centre does with the weights that it gets, and what it keeps.
+
+    Attributes:
+        optimizer: keep its moments over rounds, or begin anew with each.
+        batch_norm: take over the averaged statistics, or go on with its own.
+        ema: average the moving averages of the centres, or rebuild one on the server.
+        proximal_mu: weight of FedProx's term, mu / 2 |w - w_round|^2, in the loss of every network (Li et al. 2020).
+    """
+
+    optimizer: Literal["keep", "reset"] = "keep"
+    batch_norm: Literal["average", "local"] = "average"
+    ema: Literal["average", "rebuild"] = "average"
+    proximal_mu: float = 0.0
+
+
+class TrainRound(OfTask, Course):
+    """Arguments of `work`.
+
+    Attributes:
+        build_seed: of the model's initial weights, the same for all members.
+        seed: of this centre's streams.
+        pools: foreign real patches that a central model trains on, too.
+    """
+
+    generator: GeneratorSpec
+    rules: LocalRules
+    build_seed: int
+    seed: int
+    pools: tuple[str, ...]
+    compute: Compute
+
+
+def work(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
+    """A round at one centre."""
+    spec, compute = body.generator, body.compute
+    own = training_patches(here, body, spec.conditional)
+    patches = joined(as_arrays(own), [here.read_pool(unit) for unit in body.pools])
+    received = {name.removeprefix(GLOBAL): array for name, array in arrays.items()}
+    weights, kept, facts = local_steps(
+        spec, patches, decode(received, body.transport), state, body.rules, build_seed=body.build_seed, seed=body.seed,
+        from_step=body.from_step, steps=body.steps, **compute.options,
+        on_progress=here.progress(),
+    )  # fmt: skip
+    sent, error = encode_noting_error(weights, body.transport)
+    answer = facts | {"examples": len(patches), "transport_error": error}
+    answer |= introduction(here, body, own, wanted=body.introduce)
+    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+
+
+def build(spec: GeneratorSpec, seed: int, *, averaged: bool = True) -> GenerativeModel:
+    """The model as all members begin with it, with a moving average if its training has one and `averaged` is set."""
+    model = spec.build(seed)
+    if averaged and spec.training.ema is not None:
+        model.start_average()
+    return model
+
+
+def local_steps(
+    spec: GeneratorSpec,
+    patches: PatchArrays,
+    weights: Mapping[str, np.ndarray],
+    state: Mapping[str, np.ndarray],
+    rules: LocalRules,
+    *,
+    build_seed: int,
+    seed: int,
+    from_step: int,
+    steps: int,
+    device: str,
+    precision: Precision,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Weights, Weights, dict[str, Any]]:
+    """A centre's part of a round.
+
+    Args:
+        weights: the round's averaged weights, by name in the model's state dict.
+        state: what the centre kept of the round before; empty in its first.
+        build_seed: of the model's initial weights, the same for all members.
+        seed: of this centre's streams.
+
+    Returns:
+        its weights, what it keeps, and facts: scalars of the training, as means over the round.
+    """
+    model = build(spec, build_seed, averaged=rules.ema == "average")
+    training = spec.training if rules.ema == "average" else spec.training.model_copy(update={"ema": None})
+    phases = model.phases()
+    if rules.proximal_mu:
+        received = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+        phases = [proximal(phase, model, received, rules.proximal_mu) for phase in phases]
+    trainer = GenerativeTrainer(model, training, seed=seed, device=device, precision=precision, phases=phases)
+    if state:
+        trainer.load_state({name: torch.from_numpy(np.array(array)) for name, array in state.items()}, strict=False)
+    statistics = rules.batch_norm == "average" or not state
+    load_averaged(model, {name: torch.from_numpy(np.array(a)) for name, a in weights.items()}, statistics=statistics)
+    trainer.step = from_step
+    trainer.fit.history.clear()
+    trainer.fit.history["step"] = []
+    fit = trainer.advance(patches, from_step + steps, on_progress)
+    kept = kept_state(trainer, rules)
+    facts = {
+        "scalars": {name: _mean(values) for name, values in fit.history.items() if name != "step"},
+        "images_per_step": trainer.images_per_step,
+    }
+    return arrays_of(averaged_state(model)), arrays_of(kept), facts
+
+
+def kept_state(trainer: GenerativeTrainer, rules: LocalRules) -> dict[str, Tensor]:
+    """The part of a trainer's state that stays at the centre and that the next round goes on with."""
+    part_of = parts(trainer.model)
+    received = {"parameter"} | ({"statistic"} if rules.batch_norm == "average" else set())
+    kept = {}
+    for name, tensor in trainer.state().items():
+        kind, _, rest = name.partition(".")
+        if kind == "model" and part_of[rest] in received:
+            continue
+        if kind == "optimizer" and rules.optimizer == "reset":
+            continue
+        kept[name] = tensor
+    return kept
+
+
+def proximal(phase: Phase, model: GenerativeModel, received: Mapping[str, Tensor], mu: float) -> Phase:
+    """The phase with mu / 2 |w - w_received|^2 added to its loss, over the network that it steps."""
+    network: nn.Module = model.networks[phase.network]
+    anchors = [
+        (parameter, received[f"networks.{phase.network}.{name}"]) for name, parameter in network.named_parameters()
+    ]
+
+    def loss(batch: Any, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        plain, logs = phase.loss(batch, rng)
+        distance = sum(
+            ((p - anchor.to(p.device)).square().sum() for p, anchor in anchors), torch.zeros((), device=plain.device)
+        )
+        return plain + 0.5 * mu * distance, logs | {f"{phase.name}_drift": distance.detach()}
+
+    return replace(phase, loss=loss)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else None
+
+
+def arrays_of(state: Mapping[str, Tensor]) -> Weights:
+    """Tensors on the CPU as arrays of the same memory."""
+    return {name: tensor.numpy() for name, tensor in state.items()}
+
+
+def _travelling(body: TrainRound) -> Layout:
+    return encoded(averaged_layout(body.generator, averaged_generator=body.rules.ema == "average"), body.transport)
+
+
+COURSE_FIELDS = (
+    Field("images_per_step", "count", "images that one training step goes through: a setting"),
+    Field("scalars.*", "numbers", "losses, means over the steps of the job", "aggregate"),
+    Field("transport_error", "number", "rounding of what travels"),
+    Field("examples", "count", "how many training patches take part, exactly", "counts"),
+)
+TRAIN_ROUND = Kind(
+    name="train_round",
+    title="train a round",
+    phase="share",
+    body=TrainRound,
+    work=work,
+    stateful=True,
+    averaged=True,
+    answer=(*COURSE_FIELDS, *card_fields("in the first answer")),
+    sends=(
+        Sent("weights.*", "weights", f"generator and discriminator after local steps; {MEMORY}", "model",
+             layout=lambda body: prefixed(_travelling(body), LOCAL)),
+    ),
+    receives=(Received("global.*", lambda body: prefixed(_travelling(body), GLOBAL)),),
+)  # fmt: skip

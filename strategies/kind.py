@@ -1,0 +1,399 @@
+"""What a kind of job is, declared once: its body, its arrays in and out, what the answer tells about patients, and the work.
+
+Both sides read the declaration. The server makes jobs from it and refuses answers that do not fit; a centre parses the body,
+refuses arrays that do not fit, does the work, and keeps back whatever the declaration does not name. Predicted bytes, the check
+against an approved study, a hospital's plan page and the policy's rules follow from it, too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from federation.wire.job import Job, canonical_json
+from federation.wire.units import Units
+
+# How much a field tells of patients, from what a model learned from them to nothing.
+Risk = Literal["model", "aggregate", "counts", "none"]
+Phase = Literal["survey", "share", "learn", "test"]
+Arrays = dict[str, np.ndarray]
+Answer = tuple[dict[str, Any], Arrays]
+
+
+class Body(BaseModel):
+    """Arguments of a job. A missing or an unknown key is an error on either side."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Array:
+    """Shape and dtype of one array; a side of None is not known before the data is seen."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int | None:
+        known = [side for side in self.shape if side is not None]
+        return math.prod(known) * np.dtype(self.dtype).itemsize if len(known) == len(self.shape) else None
+
+    def fits(self, array: np.ndarray) -> bool:
+        """Whether an array has this dtype and shape."""
+        return (
+            str(array.dtype) == self.dtype
+            and array.ndim == len(self.shape)
+            and all(side in (None, own) for side, own in zip(self.shape, array.shape, strict=True))
+        )
+
+
+Layout = Mapping[str, Array]
+
+
+def layout_of(arrays: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
+    """The layout of arrays or tensors at hand, or of tensors that have shapes only."""
+    return {
+        prefix + name: Array(tuple(array.shape), str(array.dtype).removeprefix("torch."))
+        for name, array in arrays.items()
+    }
+
+
+def layout_bytes(layout: Layout) -> int | None:
+    """Bytes of all arrays; None where one of them cannot be known yet."""
+    sizes = [array.nbytes for array in layout.values()]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
+
+
+def _nothing(body: Any) -> Layout:
+    return {}
+
+
+def _always(body: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Received:
+    """Arrays that come with a job.
+
+    Attributes:
+        name: `*` stands for any one part of a name.
+        layout: exact names, shapes and dtypes, from the body.
+        optional: whether they may be missing, all together.
+    """
+
+    name: str
+    layout: Callable[[Any], Layout]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Field:
+    """One part of an answer's body, as the page of a hospital shows it.
+
+    Attributes:
+        name: path in the body; `*` stands for any one part of a path.
+        type: what it is made of.
+        tells: what it says about patients.
+        risk: none: nothing about patients. counts: how many there are of what. aggregate: numbers over many images.
+            model: what a model learned from them.
+        when: where it is not sent every time.
+    """
+
+    name: str
+    type: str
+    tells: str
+    risk: Risk = "none"
+    when: str = ""
+
+
+@dataclass(frozen=True)
+class Sent(Field):
+    """Arrays of an answer.
+
+    Attributes:
+        layout: exact names, shapes and dtypes, from the body of the job.
+        sent_if: whether they are sent at all, from the body.
+    """
+
+    layout: Callable[[Any], Layout] = field(default=_nothing, kw_only=True)
+    sent_if: Callable[[Any], bool] = field(default=_always, kw_only=True)
+
+
+# -- kinds -------------------------------------------------------------------------------------------------------------
+
+
+class BadBody(ValueError):
+    """A body that is not one of its kind: `key` is the first that is missing, unknown or of another type."""
+
+    code = "bad_body"
+
+    def __init__(self, kind: str, key: str, text: str):
+        super().__init__(f"{kind}: {key}: {text}")
+        self.key = key
+        self.numbers: dict[str, Any] = {"kind": kind, "key": key[:64]}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of job.
+
+    Attributes:
+        name: as it travels, and in records.
+        title: in the words of reports and pages.
+        phase: of the study.
+        body: the arguments.
+        work: what a centre does: (its side, the body, arrays) -> (answer, arrays), none of Flower's types. Where the kind
+            is `stateful`: (its side, the body, arrays, state) -> ((answer, arrays), state after it).
+        answer: fields of the answer's body.
+        sends, receives: arrays.
+        pixels: whether images of patients leave a centre, or come to one. A deployed node refuses such a job.
+        stateful: whether it builds on what the centre kept of the job before.
+        averaged: whether answers become part of a running result and are not kept themselves.
+        kept: whether an answer is recorded, so that a resumed run does not ask again.
+    """
+
+    name: str
+    title: str
+    phase: Phase
+    body: type[Body]
+    work: Callable[..., Any]
+    answer: tuple[Field, ...] = ()
+    sends: tuple[Sent, ...] = ()
+    receives: tuple[Received, ...] = ()
+    pixels: bool = False
+    stateful: bool = False
+    averaged: bool = False
+    kept: bool = True
+
+    def parse(self, body: Mapping[str, Any]) -> Any:
+        """The body, checked.
+
+        Raises:
+            BadBody: a key is missing, unknown, or of another type.
+        """
+        try:
+            return self.body.model_validate(dict(body))
+        except ValidationError as problem:
+            first = problem.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise BadBody(self.name, key or "body", first["msg"]) from None
+
+    def fields(self) -> tuple[Field, ...]:
+        """All that an answer may hold: arrays first."""
+        return (*self.sends, *self.answer)
+
+    def releases_model(self, body: Any) -> bool:
+        """Whether the answer holds what a model learned from patients."""
+        return any(part.risk == "model" and part.sent_if(body) for part in self.sends)
+
+    def layout_in(self, body: Any) -> Layout:
+        """Arrays that a job of this body brings, without the optional ones."""
+        return _merged(part.layout(body) for part in self.receives if not part.optional)
+
+    def layout_out(self, body: Any) -> Layout:
+        """Arrays of the answer to a job of this body."""
+        return _merged(part.layout(body) for part in self.sends if part.sent_if(body))
+
+    def misfit_in(self, body: Any, arrays: Mapping[str, np.ndarray]) -> str:
+        """Name of the first array of a job that should not be there, is missing, or has another shape or dtype; "" if none."""
+        expected = dict(self.layout_in(body))
+        for part in self.receives:
+            if part.optional and any(fullmatch(part.name, name) for name in arrays):
+                expected |= part.layout(body)
+        return _misfit(expected, arrays)
+
+    def misfit_out(self, body: Any, arrays: Mapping[str, np.ndarray]) -> str:
+        """The same of an answer."""
+        return _misfit(self.layout_out(body), arrays)
+
+    def undeclared(self, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+        """The first part of an answer that is not declared; empty where all are."""
+        fields = [_pattern(part.name) for part in self.answer]
+        for path in _paths(body):
+            if not any(pattern.fullmatch(path) for pattern in fields):
+                return path.rstrip("\0").replace("\0", ".")
+        for name, array in arrays.items():
+            declared = any(fullmatch(part.name, name) for part in self.sends)
+            if not declared or not isinstance(array, np.ndarray):
+                return name
+        return ""
+
+
+def _merged(layouts: Iterator[Layout]) -> Layout:
+    merged: dict[str, Array] = {}
+    for layout in layouts:
+        merged |= layout
+    return merged
+
+
+def _misfit(expected: Layout, arrays: Mapping[str, np.ndarray]) -> str:
+    for name in (*expected, *arrays):
+        if name not in expected or name not in arrays or not expected[name].fits(arrays[name]):
+            return name
+    return ""
+
+
+def fullmatch(declared: str, name: str) -> bool:
+    """Whether the name of an array is covered by a declared one."""
+    return _pattern(declared).fullmatch(name.replace(".", "\0")) is not None
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """A declared name as a pattern: it covers all that lies below it."""
+    parts = "\0".join("[^\0]*" if part == "*" else re.escape(part) for part in name.split("."))
+    return re.compile(parts + "(\0.*)?", re.DOTALL)
+
+
+def _paths(value: Any, above: str = "") -> Iterator[str]:
+    """Paths of everything that is not a mapping, parts joined by NUL because keys may hold points."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _paths(inner, f"{above}\0{key}" if above else str(key))
+    elif isinstance(value, Mapping) and above:
+        yield f"{above}\0"  # an empty mapping where a declared field may be
+    elif above:
+        yield above
+
+
+# -- asks --------------------------------------------------------------------------------------------------------------
+
+Check = Callable[[Any], bool]
+
+
+def anything(body: Any) -> bool:
+    """The check of a key that is found out on the way: any value of its type."""
+    return True
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A job that a study asks of a centre, once or many times, as far as the scenario fixes it.
+
+    The strategy's exchange fills in the rest and sends it; the predicted messages count it; a hospital's page lists it; and a
+    node compares what arrives with it.
+
+    Attributes:
+        strategy: of the arm; empty for what is done for all arms together.
+        task: whose data the job depends on; None: it uses none.
+        fixed: values of the body that the scenario fixes.
+        free: the other keys of the body, each with a check of its value in the whole body.
+        times: how many such jobs a run without faults sends.
+        same: jobs of one kind at one centre with an equal `same` are one job, however many arms ask for it; None: each is
+            its own.
+        steps: training steps of generative models that each job asks for.
+        example: values of free keys on which the size of the arrays depends.
+        extra_down, extra_up: bytes of optional arrays, of all jobs together.
+    """
+
+    kind: Kind
+    strategy: str
+    centre: str
+    task: str | None
+    fixed: Mapping[str, Any]
+    free: Mapping[str, Check] = field(default_factory=dict)
+    times: int = 1
+    same: str | None = None
+    steps: int = 0
+    example: Mapping[str, Any] = field(default_factory=dict)
+    extra_down: int = 0
+    extra_up: int = 0
+
+    def __post_init__(self) -> None:
+        wanted, given = set(self.kind.body.model_fields), {*self.fixed, *self.free}
+        assert wanted == given and not set(self.fixed) & set(self.free), (
+            f"{self.kind.name}: {sorted(wanted ^ given)} differ from the declared body"
+        )
+
+    @property
+    def outline(self) -> Any:
+        """The body as far as it is known; what is free and has no example is not an attribute of it."""
+        return self.kind.body.model_construct(**self.fixed, **self.example)
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The fixed part as it travels."""
+        return self.kind.body.model_construct(**self.fixed).model_dump(
+            mode="json", include=set(self.fixed), warnings=False
+        )
+
+    def filled(self, **found: Any) -> dict[str, Any]:
+        """The body of one job, as it travels."""
+        return self.kind.parse({**self.fixed, **found}).model_dump(mode="json")
+
+    def job(self, units: Units, *, inputs: Sequence[str] = (), arrays: Mapping[str, np.ndarray] | None = None, label: str = "",
+            **found: Any) -> Job:  # fmt: skip
+        """One job of this ask.
+
+        Args:
+            found: values of the free keys.
+        """
+        body = self.filled(**found)
+        return units.job(self.kind.name, self.centre, self.task, body, inputs=inputs, arrays=arrays, label=label)
+
+    @property
+    def bytes_down(self) -> int | None:
+        """Bytes of arrays of each job; None where they cannot be known before the survey."""
+        return layout_bytes(self.kind.layout_in(self.outline))
+
+    @property
+    def bytes_up(self) -> int | None:
+        """Bytes of arrays of each answer; likewise."""
+        return layout_bytes(self.kind.layout_out(self.outline))
+
+    def difference(self, strategy: str, body: Mapping[str, Any]) -> list[str]:
+        """Keys in which a job differs from this ask, in the body's order; empty for a job that is this one.
+
+        The device is the centre's own affair and the precision was measured; of `compute` only the threads are compared.
+        """
+        differing = [] if strategy == self.strategy else ["strategy"]
+        for key, wanted in self.json.items():
+            if key == "compute":
+                differing += _compute_differs(wanted, body.get(key))
+            elif key not in body or not _same(body[key], wanted):
+                differing.append(key)
+        differing += sorted(set(body) - set(self.fixed) - set(self.free))
+        differing += [key for key in self.free if key not in body]
+        if differing:
+            return differing
+        try:
+            parsed = self.kind.parse(body)
+        except BadBody as problem:
+            return [problem.key.partition(".")[0]]
+        return [key for key, holds in self.free.items() if not holds(parsed)]
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    try:
+        return canonical_json(value) == canonical_json(wanted)
+    except (TypeError, ValueError):
+        return False
+
+
+def _compute_differs(wanted: Mapping[str, Any], given: Any) -> list[str]:
+    if not isinstance(given, Mapping) or set(given) != set(wanted):
+        return ["compute"]
+    return [] if given["threads"] == wanted["threads"] else ["compute.threads"]
+
+
+def distinct(asks: Iterable[Ask]) -> list[Ask]:
+    """Asks of which those that are the same job stand once."""
+    seen: set[tuple[str, str, str]] = set()
+    kept = []
+    for ask in asks:
+        key = (ask.kind.name, ask.centre, ask.same or "")
+        if ask.same is not None and key in seen:
+            continue
+        seen.add(key)
+        kept.append(ask)
+    return kept

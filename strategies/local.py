@@ -1,0 +1,40 @@
+"""Nothing is shared: the receiver's own patches. The baseline of every comparison, and its controls."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from strategies.keys import BaseArm
+from strategies.strategy import Strategy
+from strategies.view import View
+
+
+class LocalArm(BaseArm):
+    """Keys of an arm."""
+
+    strategy: Literal["local"]
+    oversample: int | None = Field(
+        None,
+        ge=1,
+        description="control: this many of the receiver's own positives drawn again in place of synthetic ones",
+    )
+
+
+class Local(Strategy):
+    """Asks for nothing but the receivers' cells."""
+
+    name, title, keys = "local", "own data only", LocalArm
+
+    def runs_at(self, view: View, name: str, arm: LocalArm, receiver: str, task: str) -> bool:
+        return True
+
+    def oversample(self, arm: LocalArm) -> int | None:
+        return arm.oversample
+
+    def needs_pools(self) -> bool:
+        return False
+
+    def learns_from(self, view: View, arm: Any) -> list[str]:
+        return []

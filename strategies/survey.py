@@ -1,0 +1,148 @@
+"""The survey: every centre makes its patches, checks them, and answers with a data card. No pixel leaves."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from data_partitions import DataError, PatchDataset, PatchTask
+from data_partitions.small_cells import cell
+from strategies.bodies import Body, Compute, OwnData
+from strategies.centre_side import SurveySide
+from strategies.kind import Answer, Arrays, Field, Kind
+
+# Real patches of each class on a contact sheet.
+_SHOWN = 32
+CARD = "counts of patients, images, views, scanners, kinds of lesions; 1 to 4 of anything are not told"
+
+
+class Batch(Body):
+    """What a generative model needs of a centre's training patches."""
+
+    batch_size: int
+    both: bool
+
+
+class Needs(Body):
+    """What a task needs of a centre's data.
+
+    Attributes:
+        positives, negatives, images: fewest training examples; 0: any number.
+        validation: whether the validation split must hold both classes.
+    """
+
+    positives: int
+    negatives: int
+    batches: tuple[Batch, ...]
+    images: int
+    validation: bool
+
+
+class TaskSurvey(Body):
+    """One task of a survey."""
+
+    task: PatchTask
+    needs: Needs
+
+
+class Survey(OwnData):
+    """Arguments of a survey.
+
+    Attributes:
+        models: by name, {"generator": specification} or {"classifier": ...}: whose precision is to be chosen.
+    """
+
+    tasks: tuple[TaskSurvey, ...]
+    models: dict[str, dict[str, Any]]
+    compute: Compute
+
+
+def survey(here: SurveySide, body: Survey, arrays: Arrays) -> Answer:
+    """Data card, keyed digest and platform for each task; refuses data that no training could use.
+
+    Raises:
+        DataError: with a code that may travel.
+    """
+    device = here.device(body.compute.device)
+    cards: dict[str, dict[str, Any]] = {}
+    for entry in body.tasks:
+        task, started = entry.task, time.perf_counter()
+        patches = here.make_patches(body, task)
+        _check(patches, task.name, entry.needs)
+        cards[task.name] = {
+            "card": patches.data_card(),
+            "digest": patches.digest(here.digest_key()),
+            "partition": patches.partition_rows(here.digest_key()),
+            "notes": patches.report.get("notes", []),
+            "left_out": {
+                name: {why: cell(n) for why, n in patches.report[name].items()}
+                for name in ("skipped", "excluded")
+                if patches.report.get(name)
+            },
+            "seconds": time.perf_counter() - started,
+        }
+        _keep_pictures(here, patches, task.name)
+    precision = {name: here.precision(spec, device, body.compute.precision) for name, spec in body.models.items()}
+    return {"tasks": cards, "platform": here.platform(device), "device": device, "precision": precision}, {}
+
+
+def _check(patches: PatchDataset, task: str, needs: Needs) -> None:
+    train = patches.select(split="train")
+    boxes = train.table.drop_duplicates("box")["label"].value_counts()
+    positives, negatives = int(boxes.get(1, 0)), int(boxes.get(0, 0))
+    if needs.positives and positives == 0:
+        raise DataError("no_lesions", f"no positive training example for task {task}", task=task)
+    _at_least(positives, needs.positives, "too_few_positives", task)
+    _at_least(negatives, needs.negatives, "too_few_negatives", task)
+    _at_least(positives + negatives, needs.images, "too_few_images", task)
+    for batch in needs.batches:
+        have = len(train) if batch.both else len(train.select(label=1))
+        if have < batch.batch_size:
+            text = f"{have} patches, batch {batch.batch_size}"
+            raise DataError("batch_too_large", text, have=have, batch_size=batch.batch_size)
+    if needs.validation:
+        labels = patches.select(split="val").labels
+        if len(set(labels.tolist())) < 2:
+            raise DataError(
+                "no_validation", f"validation split of task {task} holds one class",
+                positives=int((labels == 1).sum()), negatives=int((labels == 0).sum()), task=task,
+            )  # fmt: skip
+
+
+def _at_least(have: int, need: int, code: str, task: str) -> None:
+    if have < need:
+        raise DataError(code, f"{have} of {need} wanted for task {task}", have=have, need=need, task=task)
+
+
+def _keep_pictures(here: SurveySide, patches: PatchDataset, task: str) -> None:
+    train = patches.select(split="train")
+    rows = [train.select(label=label) for label in (1, 0)]
+    images = [
+        part.uint8(np.linspace(0, len(part) - 1, min(_SHOWN, len(part))).astype(int)) for part in rows if len(part)
+    ]
+    if images:
+        here.keep_pictures(task, np.concatenate(images))
+
+
+SURVEY = Kind(
+    name="survey_data",
+    title="survey of the data",
+    phase="survey",
+    body=Survey,
+    work=survey,
+    kept=False,  # it looks at the data as it is now
+    answer=(
+        Field("tasks.*.card", "counts", CARD, "counts"),
+        Field("tasks.*.partition", "table", "patients and images by split and class; 1 to 4 are not told", "counts"),
+        Field("tasks.*.digest", "keyed digest", "whether the data is the same as before; without this centre's key it cannot be tested "
+              "for an image"),
+        Field("tasks.*.notes", "sentences", "remarks on the data as a whole, such as copies in it", "counts"),
+        Field("tasks.*.left_out", "counts", "how many images were left out, by reason; 1 to 4 are not told", "counts"),
+        Field("tasks.*.seconds", "number", "how long it took"),
+        Field("platform", "names", "versions, processor or GPU"),
+        Field("device", "name", "cpu or GPU"),
+        Field("precision", "names", "in which precision each model is fast here"),
+    ),
+)  # fmt: skip

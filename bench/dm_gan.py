@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from flwr.app import Message
+from strategies.remote_generator import RemoteGenerator
 
 from clients.app import app as client_app
 from federation.flower.in_process import InProcessGrid
@@ -33,7 +34,6 @@ from models.precision import processor
 from reports.run_record import RunRecord
 from scenarios.reader import parse, resolved_yaml
 from server.app import begin, conduct
-from strategies.remote_generator import RemoteGenerator
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -104,7 +104,11 @@ def run(folder: Path, cache: Path, text: str) -> dict[str, Any]:
             setattr(RemoteGenerator, name, function)
     events = record.events()
     share = next(e["seconds"] for e in events if e["event"] == "phase_finished" and e["phase"] == "share")
-    shared = [e for e in events if e["event"] == "unit_finished" and e["kind"] not in ("survey", "learn", "test")]
+    shared = [
+        e
+        for e in events
+        if e["event"] == "unit_finished" and e["kind"] not in ("survey_data", "learn_classifier", "test_classifier")
+    ]
     working = sum(e["seconds"] for e in shared if not e["cached"])
     updates = scenario.arms["dm"].updates
     curve = record.convergence().drop_duplicates("round").sort_values("round")

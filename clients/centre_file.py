@@ -29,7 +29,6 @@ from pydantic import (
 
 from data_partitions import SOURCES
 
-# All of `scenarios.arms.ARMS` but those in which real patches leave a centre.
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
 _HOST = r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9])?)"

@@ -27,10 +27,10 @@ from reports.refusals import real_failures, refusals
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
 from scenarios import reader
-from scenarios.arms import PooledArm, PooledGANArm
 from scenarios.scenario import Scenario
 from server.app import begin, default_cache, refuse_pooling
 from server.environment import describe, usable_cpus
+from strategies import STRATEGIES
 
 RUNS = Path("runs")
 # What a worker needs at the least: Python, torch and a small model. Measured: 0.45 GiB.
@@ -177,7 +177,7 @@ def _agree_to_pooling(console: Console, scenario: Scenario, yes: bool) -> None:
     """
     real = [
         name for name, arm in scenario.arms.items()
-        if isinstance(arm, PooledArm | PooledGANArm)
+        if STRATEGIES[arm.strategy].pixels
         and any(_is_real(scenario.centres[c].data) for c in scenario.members(arm))
     ]  # fmt: skip
     if real:

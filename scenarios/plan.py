@@ -264,11 +264,12 @@ class Plan:
         Args:
             pools: foreign images that the receiver holds; those that are planned when left out.
         """
+        arm, strategy = self.scenario.arms[cell.arm], STRATEGIES[cell.strategy]
         if pools is None:
             delivery = self.deliveries.get((cell.arm, cell.receiver, cell.task))
             pools = delivery.pools() if delivery is not None else []
-        arm = self.scenario.arms[cell.arm]
-        return STRATEGIES[cell.strategy].cell(self, arm, cell, pools)
+            pools = [*pools, *strategy.pools(self, cell.arm, arm, cell.receiver, cell.task)]
+        return strategy.cell(self, arm, cell, pools)
 
     def tests(self, cell: Cell) -> list[Ask]:
         """What a cell asks of the other centres that test it."""

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from data_partitions import PatchTask
 from federation.wire.transport import SCALE_SUFFIX, Transport
 from models import ClassifierSpec, GeneratorSpec
 from models.federated_parts import averaged_state
@@ -98,6 +99,11 @@ def _classifier_layout(spec: str, averaged: bool) -> Layout:
     with shapes_only():
         network = ClassifierSpec.model_validate_json(spec).build(0)
     return layout_of(averaged_state(network, copy=False) if averaged else network.state_dict())
+
+
+def patches_layout(task: PatchTask, count: int | None) -> Layout:
+    """So many patches of a task as "pixels"; None: their number is not known before the survey."""
+    return {"pixels": Array((count, task.channels, task.image_size, task.image_size), "uint8")}
 
 
 def preview_layout(spec: GeneratorSpec, images: int = PREVIEW) -> Layout:

@@ -24,6 +24,7 @@ from strategies.delivery import counts_of
 from strategies.keys import BaseArm
 from strategies.kind import Answer, Array, Arrays, Ask, Kind, Layout, Received, Sent
 from strategies.kind import Field as AnswerField
+from strategies.layouts import patches_layout
 from strategies.planned import Planned, ServerHalf, Shared, problems_of
 from strategies.strategy import Strategy, centre_problems
 from strategies.view import Facts, View
@@ -69,8 +70,7 @@ def receive(here: CentreSide, body: ReceivePatches, arrays: Arrays) -> Answer:
 
 
 def _sent_layout(body: SendPatches) -> Layout:
-    size = (None, body.task.channels, body.task.image_size, body.task.image_size)
-    return {"pixels": Array(size, "uint8"), "labels": Array((None,), "int64")}
+    return {**patches_layout(body.task, None), "labels": Array((None,), "int64")}
 
 
 def _any_layout(body: Any) -> Layout:

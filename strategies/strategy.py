@@ -68,9 +68,16 @@ class Strategy(ABC):
         """Those of another centre that serve the task. A receiver's own are not sharing."""
         return ()
 
+    def pools(self, view: View, name: str, arm: Any, receiver: str, task: str) -> Sequence[Pool]:
+        """Foreign images that a receiver will hold beside those of generators, as far as they are known before: without ids."""
+        return ()
+
     def runs_at(self, view: View, name: str, arm: Any, receiver: str, task: str) -> bool:
         """Whether the arm would bring the receiver anything foreign."""
-        return bool(self.foreign_generators(view, name, arm, receiver, task))
+        foreign = self.foreign_generators(view, name, arm, receiver, task) or self.pools(
+            view, name, arm, receiver, task
+        )
+        return bool(foreign)
 
     def learns_from(self, view: View, arm: Any) -> Sequence[str]:
         """Generators or centres, for people."""

@@ -6,8 +6,9 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
-from clients.centre_file import POOLING, STRATEGIES, CentreFile, CentreFileError, WorkingHours
-from scenarios.arms import ARMS
+from clients.centre_file import CentreFile, CentreFileError, WorkingHours
+from clients.policy import allowed_strategies
+from strategies import STRATEGIES
 
 
 def problems_of(path):
@@ -19,7 +20,7 @@ def problems_of(path):
 def test_a_file_with_what_is_needed_takes_the_careful_defaults(centre_file, tmp_path):
     file = CentreFile.read(centre_file(tmp_path, "B"))
     assert (file.approve.bundles, file.approve.studies) == ("own", "listed")
-    assert file.release.strategies == STRATEGIES and file.release.predictions is False
+    assert file.release.strategies is None and file.release.predictions is False
     assert file.working_hours is None and file.resources.threads == 1 and not file.preload
 
 
@@ -35,8 +36,9 @@ def test_paths_start_at_the_folder_of_the_file(centre_file, tmp_path, monkeypatc
     assert CentreFile.read(centre_file(tmp_path / "other", cache="kept")).cache_folder == tmp_path / "other" / "kept"
 
 
-def test_the_strategies_that_may_be_allowed_are_all_but_those_that_move_patches():
-    assert set(STRATEGIES) | set(POOLING) == set(ARMS) and not set(STRATEGIES) & set(POOLING)
+def test_the_strategies_that_are_allowed_where_none_is_named_are_all_but_those_that_move_patches(centre_file, tmp_path):
+    allowed = allowed_strategies(CentreFile.read(centre_file(tmp_path, "B")).release)
+    assert set(STRATEGIES) - set(allowed) == {"pooled", "pooled_gan"}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_the_strategies_that_may_be_allowed_are_all_but_those_that_move_patches(
         ({"approve": {"bundles": ["12ab"]}}, "approve.bundles.0: '12ab' is no digest of a bundle; it has 64"),
         ({"approve": {"studies": "all"}}, "approve.studies: 'all' input should be 'listed' or 'any'"),
         ({"release": {"strategies": ["pooled"]}}, "release.strategies.0: 'pooled' moves real patches, which no deployed centre does"),
-        ({"release": {"strategies": ["gossip"]}}, "release.strategies.0: 'gossip' is no strategy; strategies: local"),
+        ({"release": {"strategies": ["gossip"]}}, "release.strategies.0: 'gossip' is not a strategy; strategies: local"),
         ({"release": {"epsilon_at_most": 0}}, "release.epsilon_at_most: 0 input should be greater than 0"),
         ({"release": {"largest_message_mib": 4096}}, "release.largest_message_mib: 4096 input should be less than"),
     ],

@@ -143,7 +143,7 @@ def test_a_bundle_with_changed_code_is_refused_and_nothing_of_it_runs(name, own,
 
 
 def test_a_job_with_changed_code_is_refused_before_its_policy_or_its_data_are_asked(own, file, launched):
-    job = Job("s", "u", "B", "survey", {}, label="survey of B")
+    job = Job("s", "u", "B", "survey_data", {}, label="survey of B")
     reply = launched(rewritten(own, {"clients/app.py": b""}), file(), job)
     assert (reply.code, reply.unit) == ("bundle_not_approved", "u")
 
@@ -185,7 +185,7 @@ def test_a_listed_bundle_is_unpacked_and_run_as_flower_does(own, file, launched,
         ("foreign_app/__init__.py", code), ("foreign_app/app.py", app), (".info/CONTENT", listed),
     ])  # fmt: skip
     assert launched(foreign, file()).code == "bundle_not_approved" and not flag.exists()
-    job = Job("s", "u", "B", "survey", {})
+    job = Job("s", "u", "B", "survey_data", {})
     settings = file(approve={"studies": "any", "bundles": [bundle.bundle_digest(foreign)]})
     with pytest.raises(EnvelopeError):  # it answers with the job itself, which is no reply of ours
         launched(foreign, settings, job)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from clients.federation import remembered
-from clients.local_state import LocalState, StateLost
+from clients.local_state import LocalState, StateLost, remembered
 from clients.node import Node
 from federation.wire.job import Job
+from strategies.bodies import OnState
+
+BODY = OnState(federation="f", state_unit="", fresh=0)
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ class Counting:
 
 
 def do(node, unit, expects, work):
-    return remembered(node, a_job(unit, expects), work)
+    return remembered(node, a_job(unit, expects), BODY, work)
 
 
 def test_state_goes_from_job_to_job_and_a_repeated_job_is_answered_from_what_was_kept(node):
@@ -75,7 +77,8 @@ def test_federations_do_not_share_a_state(node):
     work = Counting()
     do(node, "u1", 0, work)
     other = Job("s", "u1", "A", "train_round", {"federation": "g"}, expects_state=0)
-    assert remembered(node, other, work)[0]["before"] == 0
+    other_body = OnState(federation="g", state_unit="", fresh=0)
+    assert remembered(node, other, other_body, work)[0]["before"] == 0
     assert work.calls == [0, 0]
 
 

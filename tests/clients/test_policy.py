@@ -9,16 +9,16 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+import strategies
 from clients import app, policy
 from clients.approval import Approvals
-from clients.centre_file import STRATEGIES, CentreFile
+from clients.centre_file import CentreFile
 from clients.ledger import Ledger
 from clients.node import Node, Refusal
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import TEXTS, explain
 from federation.wire.job import MESSAGE_TYPE, PROTOCOL, Job, Reply, canonical_json
 from federation.wire.units import scenario_digest
-from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml
 
@@ -36,7 +36,7 @@ def scenario(federated):
 
 @pytest.fixture(scope="module")
 def plan(scenario):
-    return Plan(scenario)
+    return Plan(scenario, deployed=True)
 
 
 @pytest.fixture
@@ -58,59 +58,47 @@ def config_of(node):
     return {"centre_file": str(node.workspace.parent / "centre.yaml")}
 
 
+COURSE = {"federation": "ab12", "fresh": 0, "introduce": True, "state_unit": ""}
+# Of each kind: the strategy and the centre of an honest job, and what the server finds out on the way.
+HONEST = {
+    "survey_data": ("", "B", {}),
+    "train_generator": ("one_shot", "B", {}),
+    "train_round": ("fedavg_gan", "B", COURSE | {"attempt": 0, "round": 3, "from_step": 6}),
+    "feature_sums": ("fedavg_gan", "B", {}),
+    "measure_generator": ("fedavg_gan", "A", {}),
+    "train_discriminator": (
+        "dm_gan", "B", COURSE | {"version": 4, "from_step": 5, "batches": 2, "send_discriminator": False},
+    ),
+    "synthesise": ("", "A", {}),
+    "learn_classifier": ("one_shot", "A", {"pretrained_sha256": None}),
+    "test_classifier": ("one_shot", "B", {}),
+    "train_classifier_round": ("fedavg_classifier", "B", COURSE | {"attempt": 0, "round": 1, "from_step": 2}),
+    "validate_classifier": ("fedavg_classifier", "A", {}),
+    "adopt_classifier": ("fedavg_classifier", "A", {"history": {}, "best": {}, "pretrained_sha256": None}),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def jobs(scenario, plan):
     """Function: an honest job of a kind, as the server would send it to its centre."""
     known = {}
-
-    def add(kind, centre, body, strategy=""):
-        job = Job("study", "unit", centre, kind, body, code=code_digest(), scenario=scenario_digest(resolved_yaml(scenario)),
-                  strategy=strategy)  # fmt: skip
-        known.setdefault(kind, job)
-
-    course = {"federation": "ab12", "fresh": 0, "attempt": 0, "introduce": True, "state_unit": ""}
-    add("survey", "B", plan.survey_body("B"))
-    (order,) = plan.orders()
-    add("train_generator", "B", order.body, "one_shot")
-    cells = {cell.arm: cell for cell in plan.cells()}
-    average = next(f.federation for f in federations(plan) if f.federation.arm == "average")
-    member = next(m for m in average.members if m.centre == "B")
-    add(
-        "train_round",
-        "B",
-        member.body | course | {"round": 3, "from_step": 6, "steps": 2, "transport": "fp32"},
-        "fedavg_gan",
-    )
-    spaces = {"spaces": list(average.fidelity.spaces)}
-    add("feature_sums", "B", average.fidelity.bodies["B"] | spaces, "fedavg_gan")
-    add("measure_generator", "A", average.fidelity.body | {"images": 16, "preview": False}, "fedavg_gan")
-    (remote,) = remote_trainings(plan, deployed=True)
-    member = next(m for m in remote.plan.members if m.centre == "B")
-    own = {key: course[key] for key in ("federation", "fresh", "introduce", "state_unit")}
-    add("train_discriminator", "B", member.body | own | {
-        "version": 4, "from_step": 5, "batches": 2, "exchange": "images", "gradients": {"clip": 1.0, "noise": 0.0},
-        "transport": "fp32", "send_discriminator": False,
-    }, "dm_gan")  # fmt: skip
-    delivery = next(d for d in plan.deliveries() if d.arm == "one")
-    drawn = {
-        "generator": plan.generator_spec("b_gan", "lesion"),
-        "name": "b_gan",
-        "counts": {"1": delivery.per_generator[0]},
-    }
-    add("synthesise", "A", delivery.bodies[0] | drawn)
-    pool = {"unit": "ab12", "source": "b_gan", "negatives": 0, "positives": delivery.per_generator[0]}
-    add("learn", "A", plan.cell_body(cells["one"], [pool]), "one_shot")
-    add("test", "B", plan.test_body(cells["one"], "B"), "one_shot")
-    planned = federated_classifier(plan, cells["classifier"]).federation
-    member = next(m for m in planned.members if m.centre == "B")
-    rounds = {"round": 1, "from_step": 2, "steps": 2, "transport": planned.settings.transport}
-    add("train_classifier_round", "B", member.body | course | rounds, "fedavg_classifier")
-    add("validate_classifier", "A", planned.validation, "fedavg_classifier")
-    add("adopt_classifier", "A", planned.adoption | {"history": {}, "best": {}}, "fedavg_classifier")
+    (delivery,) = (d for d in plan.deliveries.values() if d.arm == "one")
+    for ask in plan.asks():
+        strategy, centre, found = HONEST[ask.kind.name]
+        if ask.kind.name in known or (ask.strategy, ask.centre) != (strategy, centre):
+            continue
+        if ask.kind.name == "learn_classifier":
+            found = found | {"pools": delivery.pools(["ab12"])}
+        known[ask.kind.name] = Job(
+            "study", "unit", centre, ask.kind.name, ask.filled(**found), code=code_digest(),
+            scenario=scenario_digest(resolved_yaml(scenario)), strategy=strategy,
+        )  # fmt: skip
     return known.__getitem__
 
 
-KINDS = sorted(set(app.DUTIES) - policy.REAL_PATCHES)
+PIXELS = sorted(name for name, kind in strategies.KINDS.items() if kind.pixels)
+KINDS = sorted(set(strategies.KINDS) - set(PIXELS))
+ALLOWED = [name for name, strategy in strategies.STRATEGIES.items() if not strategy.pixels]
 
 
 def refused(node, job, **options):
@@ -135,7 +123,7 @@ def test_a_job_of_a_study_that_is_not_approved_is_refused_with_its_hash(kind, no
 
 
 def test_a_revoked_study_and_an_altered_approval_are_refused(node, jobs, scenario):
-    job, made = jobs("survey"), node()
+    job, made = jobs("survey_data"), node()
     file = made.workspace / "approved" / f"{job.scenario}.yaml"
     file.write_text(file.read_text().replace("patients: 24", "patients: 48"))
     assert refused(made, job) == ("approval_altered", {"scenario": job.scenario})
@@ -154,8 +142,8 @@ def tampered():
         yield kind, "compute", {"compute": {"device": "cpu"}}
         if kind != "feature_sums":
             yield kind, "compute.threads", {"compute": {"device": "cpu", "threads": 64, "precision": "fp32"}}
-    yield "survey", "tasks", {"tasks": []}
-    yield "survey", "models", {"models": {"x": {}}}
+    yield "survey_data", "tasks", {"tasks": []}
+    yield "survey_data", "models", {"models": {"x": {}}}
     for kind in ("train_generator", "train_round", "train_discriminator", "synthesise", "measure_generator"):
         yield kind, "generator", {"generator": {"model": "memorising"}}
         yield kind, "seed", {"seed": 1}
@@ -176,13 +164,13 @@ def tampered():
     yield "train_discriminator", "version", {"version": 11}
     yield "train_discriminator", "from_step", {"from_step": -1}
     yield "synthesise", "counts", {"counts": {"1": 10**9}}
-    yield "learn", "size", {"size": {"fraction": None, "images": 1}}
-    yield "learn", "pools", {"pools": []}
-    yield "learn", "pools", {"pools": 3}
-    yield "learn", "choose", {"choose": {"by": "distance"}}
+    yield "learn_classifier", "size", {"size": {"fraction": None, "images": 1}}
+    yield "learn_classifier", "pools", {"pools": []}
+    yield "learn_classifier", "pools", {"pools": 3}
+    yield "learn_classifier", "choose", {"choose": {"by": "distance"}}
     yield "adopt_classifier", "fine_tune", {"fine_tune": 10**6}
     yield "adopt_classifier", "send_classifier", {"send_classifier": False}
-    for kind in ("learn", "test", "adopt_classifier"):
+    for kind in ("learn_classifier", "test_classifier", "adopt_classifier"):
         yield kind, "training", {"training": {}}
 
 
@@ -204,12 +192,14 @@ def test_no_key_may_be_left_out(kind, node, jobs):
 def test_a_centre_is_not_asked_for_what_another_centre_does(node, jobs):
     job = replace(jobs("train_generator"), centre="C")
     assert refused(node("C"), job)[0] == "not_in_study"
-    assert refused(node("C"), replace(jobs("learn"), centre="C"))[0] == "not_in_study"
+    assert refused(node("C"), replace(jobs("learn_classifier"), centre="C"))[0] == "not_in_study"
 
 
 def test_any_study_is_done_where_the_centre_says_so(node, jobs):
     made = node(approved=False, **{"approve": {"studies": "any"}})
-    policy.accept(made, replace(jobs("train_generator"), scenario="0" * 64, body={}))
+    policy.accept(
+        made, replace(jobs("train_generator"), scenario="0" * 64, body=jobs("train_generator").body | {"seed": 1})
+    )
 
 
 # -- what is forbidden whatever was approved -------------------------------------------------------------------------
@@ -219,17 +209,19 @@ def trial(node, **settings):
     return node(approved=False, **{"approve": {"studies": "any"}}, **settings)
 
 
-@pytest.mark.parametrize("kind", sorted(policy.REAL_PATCHES))
+@pytest.mark.parametrize("kind", PIXELS)
 @pytest.mark.parametrize("strategy", ["pooled", "pooled_gan", "local"])
 def test_real_patches_stay(kind, strategy, node, jobs):
-    job = replace(jobs("survey"), kind=kind, strategy=strategy)
+    job = replace(jobs("survey_data"), kind=kind, strategy=strategy)
     assert refused(trial(node), job) == ("policy", {"rule": "real patches stay where they are"})
     assert refused(node(), job)[0] == "policy"
 
 
 @pytest.mark.parametrize("strategy", ["pooled", "pooled_gan", "", "gossip"])
 def test_a_strategy_that_no_deployed_centre_takes_part_in(strategy, node, jobs):
-    assert refused(trial(node), replace(jobs("learn"), centre="B", strategy=strategy))[0] == "not_in_strategy"
+    assert (
+        refused(trial(node), replace(jobs("learn_classifier"), centre="B", strategy=strategy))[0] == "not_in_strategy"
+    )
 
 
 def test_a_duty_under_the_name_of_another_strategy(node, jobs):
@@ -238,14 +230,14 @@ def test_a_duty_under_the_name_of_another_strategy(node, jobs):
     assert refused(node(), job) == ("not_in_study", {"key": "strategy"})
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ALLOWED)
 def test_a_strategy_that_the_centre_leaves_out(strategy, node, jobs):
-    allowed = [name for name in STRATEGIES if name != strategy]
+    allowed = [name for name in ALLOWED if name != strategy]
     made = trial(node, release={"strategies": allowed})
-    kind = next((k for k, of in policy.STRATEGIES_OF.items() if strategy in of), "learn")
-    job = replace(jobs("survey"), kind=kind, strategy=strategy)
+    kind = next((kind.name for kind in strategies.STRATEGIES[strategy].kinds), "learn_classifier")
+    job = replace(jobs("survey_data"), kind=kind, strategy=strategy)
     assert refused(made, job) == ("strategy_refused", {"strategy": strategy})
-    policy.accept(made, jobs("survey"))
+    policy.accept(made, jobs("survey_data"))
 
 
 @pytest.mark.parametrize("rule", [{"epsilon_at_most": 8}, {"attacks_must_fail": ["membership"]}])
@@ -254,26 +246,26 @@ def test_a_model_does_not_leave_where_a_rule_cannot_be_checked(rule, node, jobs)
     for kind in ("train_generator", "train_round", "train_discriminator", "train_classifier_round"):
         code, numbers = refused(made, replace(jobs(kind), centre="B"))
         assert code == "policy" and f"release.{next(iter(rule))}" in numbers["rule"]
-    for kind in ("learn", "adopt_classifier"):
+    for kind in ("learn_classifier", "adopt_classifier"):
         job = replace(jobs(kind), centre="B")
         assert refused(made, job)[0] == "policy"
         policy.accept(made, replace(job, body=job.body | {"send_classifier": False}))
-    for kind in ("survey", "feature_sums", "test"):
+    for kind in ("survey_data", "feature_sums", "test_classifier"):
         policy.accept(made, jobs(kind))
 
 
 def test_working_hours_and_a_pause(node, jobs):
     made = trial(node, working_hours={"from": "19:00", "until": "07:00", "zone": "UTC"})
     noon, night = datetime(2026, 3, 2, 12, tzinfo=UTC), datetime(2026, 3, 2, 23, tzinfo=UTC)
-    code, numbers = refused(made, jobs("survey"), now=noon)
+    code, numbers = refused(made, jobs("survey_data"), now=noon)
     assert code == "outside_hours" and "19:00 to 07:00 UTC" in numbers["hours"]
-    policy.accept(made, jobs("survey"), now=night)
+    policy.accept(made, jobs("survey_data"), now=night)
     (made.workspace / policy.PAUSED).touch()
-    assert refused(made, jobs("survey"), now=night) == ("paused", {})
+    assert refused(made, jobs("survey_data"), now=night) == ("paused", {})
 
 
 def test_a_job_for_another_centre(node, jobs):
-    assert refused(node("C"), jobs("survey")) == ("not_addressed", {})
+    assert refused(node("C"), jobs("survey_data")) == ("not_addressed", {})
 
 
 # -- terms -----------------------------------------------------------------------------------------------------------
@@ -310,22 +302,22 @@ def envelope_of(reply):
 
 def test_a_refusal_is_a_reply_with_its_code_and_stands_in_the_record(node, jobs):
     made = node(approved=False)
-    job = jobs("survey")
+    job = jobs("survey_data")
     reply = Reply.from_record(handled(job.to_record(), made).content, job)
     assert (reply.code, reply.numbers) == ("study_not_approved", {"scenario": job.scenario})
     (entry,) = Ledger(made.workspace).verify().entries
-    assert (entry["kind"], entry["code"], entry["scenario"]) == ("survey", "study_not_approved", job.scenario)
+    assert (entry["kind"], entry["code"], entry["scenario"]) == ("survey_data", "study_not_approved", job.scenario)
 
 
 def test_changed_client_code_on_the_servers_side_is_named(node, jobs):
     made = node()
-    reply = app.answer(replace(jobs("survey"), code="0" * 16), config_of(made))
+    reply = app.answer(replace(jobs("survey_data"), code="0" * 16), config_of(made))
     assert (reply.code, reply.numbers) == ("code_mismatch", {"ours": "0" * 16, "theirs": code_digest()})
 
 
 def test_what_cannot_be_recorded_does_not_leave(node, jobs):
     made = node()
-    app.answer(replace(jobs("survey"), code="0" * 16), config_of(made))
+    app.answer(replace(jobs("survey_data"), code="0" * 16), config_of(made))
     ledger = Ledger(made.workspace)
     ledger.path.write_bytes(ledger.path.read_bytes().replace(b'"n":1', b'"n":2'))
     reply = app.answer(Job("roll-call", "node-1", "unknown", "identify", {}), config_of(made))
@@ -335,12 +327,12 @@ def test_what_cannot_be_recorded_does_not_leave(node, jobs):
 def test_a_centre_file_with_a_fault_is_a_refusal_without_its_text(node, jobs, caplog):
     made = node()
     (made.workspace.parent / "centre.yaml").write_text("centre: B\nporto: 3\n")
-    reply = app.answer(jobs("survey"), config_of(made))
+    reply = app.answer(jobs("survey_data"), config_of(made))
     assert (reply.code, reply.numbers, reply.body) == ("bad_centre_file", {}, {})
 
 
 def message_with(envelope=None, arrays=None, **changes):
-    job = Job("s", "u", "B", "survey", {"compute": {"threads": 1}})
+    job = Job("s", "u", "B", "survey_data", {"compute": {"threads": 1}})
     record = job.to_record()
     known = json.loads(record.config_records["envelope"]["json"]) | changes
     return RecordDict({
@@ -412,14 +404,17 @@ def test_a_path_in_the_place_of_a_name_within_a_body_is_refused(place, node, job
     course = {"federation": "../../../x"} if place == "federation" else {"pools": ["../../../x"]}
     job = jobs("train_round")
     small = {"source": "phantom", "patients": 8, "scanner": "film"}
-    reply = app.answer(replace(job, body=job.body | course | {"data": small}), config_of(made))
+    body = job.body | course | {"data": small}
+    kind = strategies.KINDS["train_round"]
+    arrays = {name: np.zeros(one.shape, one.dtype) for name, one in kind.layout_in(kind.parse(body)).items()}
+    reply = app.answer(replace(job, body=body, arrays=arrays), config_of(made))
     assert reply.code == "bad_name"
     assert not (tmp_path / "x").exists()
 
 
 def test_predictions_stay_unless_the_policy_lets_them_go(node, jobs):
     table = {"patient": [0, 1, 10], "label": [1, 0, 1], "probability": [0.25, 0.123456789, 1e-7]}
-    job = jobs("test")
+    job = jobs("test_classifier")
     answer = Reply(job.study, job.unit, job.centre, job.kind, body={"metrics": {"auroc": 0.5}, "predictions": table})
     made = node()
     assert policy.release(made, job, answer).body == {"metrics": {"auroc": 0.5}}

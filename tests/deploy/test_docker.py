@@ -206,11 +206,11 @@ def test_a_study_over_three_nodes_gives_the_generators_of_a_simulation(
     assert status == 0 and "train_generator" in log
 
 
-@pytest.mark.parametrize("kind", ["survey", "train_generator", "train_round", "learn"])
+@pytest.mark.parametrize("kind", ["survey_data", "train_generator", "train_round", "learn_classifier"])
 def test_a_node_is_killed_in_each_phase_and_comes_back(kind, compose, scenario, ends_like_its_simulation, tmp_path):
     file = scenario(steps=400, local=150)
     process = compose.run(file, tmp_path / "run")
-    centre = {"train_generator": "B", "learn": "A"}.get(kind, "C")
+    centre = {"train_generator": "B", "learn_classifier": "A"}.get(kind, "C")
     service = f"node-{centre.lower()}"
     wait_for(process, tmp_path / "run", at_work(centre, kind), f"{centre} was asked for {kind}")
     compose.docker("kill", compose.container(service))
@@ -234,7 +234,9 @@ def test_the_superlink_is_killed_and_nothing_is_lost(down_s, compose, scenario, 
         process = compose.run(file, tmp_path / "run", "--resume")
     ends_like_its_simulation(process, file)
     events = RunRecord.open(tmp_path / "run").events()
-    done = [e["unit"] for e in events if e["event"] == "unit_finished" and not e["cached"] and e["kind"] != "survey"]
+    done = [
+        e["unit"] for e in events if e["event"] == "unit_finished" and not e["cached"] and e["kind"] != "survey_data"
+    ]
     assert len(done) == len(set(done)) and before, "what was finished is not done again"
 
 

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from scenarios.federations import federations, remote_trainings
 from scenarios.plan import Plan
 from scenarios.reader import ScenarioError, parse, resolved_yaml
 
@@ -62,22 +61,18 @@ def test_a_federated_scenario_survives_its_own_resolution(federated, tmp_path):
     again = parse(resolved_yaml(scenario), source="resolved", base=tmp_path)
     assert resolved_yaml(again) == resolved_yaml(scenario)
     first, second = (
-        ([f.federation for f in federations(Plan(s))], remote_trainings(Plan(s))) for s in (scenario, again)
+        [(ask.kind.name, ask.centre, ask.times, ask.json) for ask in Plan(s).asks()] for s in (scenario, again)
     )
     assert first == second
 
 
 def test_a_federation_has_seeds_of_its_own_for_every_arm_and_centre(federated):
-    plans = federations(Plan(federated("arms.average.alone=true")))
+    plan = Plan(federated("arms.average.alone=true"))
     seeds = {
-        (f.federation.arm, f.federation.series, m.centre): m.body["seed"] for f in plans for m in f.federation.members
-    }
+        (one.purpose, ask.centre): ask.fixed["seed"]
+        for one in plan.exchanges for ask in one.asks if ask.kind.name == "train_round"
+    }  # fmt: skip
+    together, alone, ring = (seeds[purpose, "B"] for purpose in ("average/lesion", "average/lesion/B", "ring/lesion"))
     # A centre alone draws what it draws in the federation: the two are compared.
-    assert seeds["average", "alone", "B"] == seeds["average", "federation", "B"]
-    assert (
-        len(
-            {seeds["average", "federation", "B"], seeds["average", "federation", "C"], seeds["ring", "federation", "B"]}
-        )
-        == 3
-    )
-    assert len({f.purpose for f in plans}) == len(plans)
+    assert alone == together and len({together, ring, seeds["average/lesion", "C"]}) == 3
+    assert len({one.purpose for one in plan.exchanges}) == len(plan.exchanges)

@@ -224,12 +224,12 @@ def test_images_for_each_generator_are_as_many_as_the_same_number_for_all(tmp_pa
     """A receiver's own generator brings it nothing, and is not counted."""
     changes = {"centres__c__roles": ["provider", "receiver"], "generators__g__model": "dcgan"}
     each, number = (read_tree(tree(**changes), tmp_path, f"study.synthetic={own}") for own in ("7 per generator", 42))
-    brought = {d.receiver: d.per_generator for d in Plan(each).deliveries() if d.arm == "some"}
+    brought = {d.receiver: d.per_generator for d in Plan(each).deliveries.values() if d.arm == "some"}
     assert brought["A"] == (7,) * 6 and brought["c2"] == (7,) * 5
-    assert {d.receiver: d.per_generator for d in Plan(number).deliveries() if d.arm == "some"}["A"] == (7,) * 6
+    assert {d.receiver: d.per_generator for d in Plan(number).deliveries.values() if d.arm == "some"}["A"] == (7,) * 6
     assert resolved_yaml(each).count("synthetic: 7 per generator") == 1
     # An arm that trains one model together brings one generator.
-    assert [d.per_generator for d in Plan(each).deliveries() if d.arm == "federated"] == [(7,)] * 6
+    assert [d.per_generator for d in Plan(each).deliveries.values() if d.arm == "federated"] == [(7,)] * 6
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "4 per centre", "0 per generator", "1.5", "per generator"])
@@ -261,7 +261,7 @@ def test_a_thousand_centres_are_read_and_planned():
          "arms.together={strategy: fedavg_gan, model: dcgan, width: 8, batch_size: 4, alone: true}"],
     )  # fmt: skip
     plan = Plan(s)
-    assert len(s.centres) == 1000 and len(plan.orders()) == 999
-    bodies = [plan.survey_body(centre) for centre in s.centres]
-    assert len(bodies[1]["models"]) == 2
+    assert len(s.centres) == 1000 and len([one for one in plan.exchanges if one.strategy == "one_shot"]) == 999
+    asks = [plan.survey_ask(centre) for centre in s.centres]
+    assert len(asks[1].fixed["models"]) == 2
     assert sum(row.messages for row in expected_messages(plan) if row.kind == "train_round") == 2 * 999 * 20

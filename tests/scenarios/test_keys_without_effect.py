@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from scenarios.federations import federations
+from federation.wire.clock import RealClock
 from scenarios.plan import Plan
 from scenarios.reader import ScenarioError
-from strategies.fedavg_gan import LocalRules
+from strategies.fedavg_gan.local import LocalRules
+from strategies.fedavg_gan.server import FederatedTraining
 from strategies.rounds import RoundSettings
 
 # What is said of a key of another strategy; arms of generative models list what theirs takes, others all their keys.
@@ -71,6 +72,12 @@ def test_a_receiver_does_not_train_with_all_its_patches_where_a_cell_may_use_a_p
         federated(*also, *others, parts)
 
 
+def federations(plan):
+    """The federations in rounds that a study plans."""
+    begun = [one.begin(None, RealClock()) for one in plan.exchanges]
+    return [one._federation for one in begun if isinstance(one, FederatedTraining)]
+
+
 def test_what_belongs_to_averaging_is_left_out_of_the_trainings_to_compare_with(federated):
     """A member alone is plain local training, however its federation averages, waits and compresses."""
     settings = (
@@ -79,11 +86,11 @@ def test_what_belongs_to_averaging_is_left_out_of_the_trainings_to_compare_with(
     arm = (
         f"{{strategy: fedavg_gan, model: dcgan, rounds: 4, local_steps: 2, alone: true, batch_norm: local, {settings}}}"
     )
-    plans = [p.federation for p in federations(Plan(federated(f"arms.x={arm}"))) if p.federation.arm == "x"]
+    plans = [f for f in federations(Plan(federated(f"arms.x={arm}"))) if f.arm == "x"]
     assert [p.series for p in plans] == ["federation", "alone", "alone"]
     together, *alone = plans
     assert (together.aggregation, together.settings.transport, together.settings.quorum) == ("FedAdam", "int8", 1)
     assert (together.rules.proximal_mu, together.rules.batch_norm) == (0.1, "local")
     for plan in alone:
         assert (plan.aggregation, plan.options, plan.rules) == ("FedAvg", {}, LocalRules())
-        assert plan.settings == RoundSettings(4, 2) and plan.members[0].body["rules"] == vars(LocalRules())
+        assert plan.settings == RoundSettings(4, 2) and plan.members[0].ask.fixed["rules"] == LocalRules()

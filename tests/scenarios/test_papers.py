@@ -5,7 +5,7 @@ import pytest
 from archives import write_bcdr, write_cbis_ddsm, write_ddsm, write_inbreast, write_omi_db
 from PIL import Image
 
-from data_partitions import SplitRule, build_patches
+from data_partitions import build_patches
 from models import GeneratorPackage, GeneratorSpec
 from scenarios.plan import Plan
 from scenarios.reader import ScenarioError, check_files, read
@@ -67,7 +67,7 @@ def test_a_scenario_is_valid_and_its_archives_become_patches(paper, tmp_path):
             if centre in ("n01", "n02"):  # a tenth of the invented cases has one class only
                 assert section.data.load(centre, 0, tmp_path / "cache", task).exams
                 continue
-            rule = SplitRule.model_validate(plan.data_body(centre, task.name)["split"])
+            rule = plan.data(centre, task.name)["split"]
             patches = build_patches(section.data, task, rule, centre=centre, seed=0, cache=tmp_path / "cache")
             assert patches.pixels.shape[1:] == (task.channels, task.image_size, task.image_size)
             assert set(patches.labels) == {0, 1}, (centre, task.name)

@@ -199,7 +199,7 @@ arms:
 
 def test_a_partition_gives_its_centres_their_part_and_survives_its_own_resolution(tmp_path):
     scenario = read_text(DEALT, tmp_path)
-    bodies = {c: Plan(scenario).data_body(c, "lesion")["data"] for c in "ABC"}
+    bodies = {c: Plan(scenario).data(c, "lesion")["data"] for c in "ABC"}
     assert {c: b["source"] for c, b in bodies.items()} == {"A": "dealt", "B": "dealt", "C": "phantom"}
     assert bodies["A"] == bodies["B"] | {"centre": "A"}, "one rule, one archive, one seed"
     assert bodies["A"]["partition"]["seed"] == 3 and bodies["A"]["archive"]["patients"] == 60
@@ -207,7 +207,7 @@ def test_a_partition_gives_its_centres_their_part_and_survives_its_own_resolutio
     assert "dealt" not in text.replace("name: dealt", "")
     again = parse(text, source="resolved", base=tmp_path)
     assert resolved_yaml(again) == text
-    assert {c: Plan(again).data_body(c, "lesion")["data"] for c in "ABC"} == bodies
+    assert {c: Plan(again).data(c, "lesion")["data"] for c in "ABC"} == bodies
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_an_approved_study_runs_and_gives_the_bytes_of_a_simulation(
     for centre in "ABC":
         verified = Ledger(tmp_path / centre / "workspace").verify()
         assert verified.problems == [] and {entry["code"] for entry in verified.entries} == {"ok"}
-        assert {entry["kind"] for entry in verified.entries} >= {"identify", "survey"}
+        assert {entry["kind"] for entry in verified.entries} >= {"identify", "survey_data"}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_study_that_one_centre_has_not_approved_ends_in_one_line_before_anythi
     for centre in "ABC":
         assert f"centre '{centre}' has not approved this study (scenario " in end["text"]
     assert "polycentre centre approve" in end["text"]
-    assert {e["kind"] for e in record.events() if e["event"] == "unit_failed"} == {"survey"}
+    assert {e["kind"] for e in record.events() if e["event"] == "unit_failed"} == {"survey_data"}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_centres_own_data_replaces_that_of_the_scenario(tiny, nodes, conduct_o
     own = {"source": "phantom", "patients": 32, "scanner": "film"}
     done, record = conduct_over(scenario, nodes(scenario, B={"data": own}))
     assert done
-    survey = next(unit for unit in record.units() if unit["kind"] == "survey" and unit["centre"] == "B")
+    survey = next(unit for unit in record.units() if unit["kind"] == "survey_data" and unit["centre"] == "B")
     assert survey["result"]["tasks"]["lesion"]["card"]["patients"] > 24, "more than the scenario gives it"
 
 

@@ -365,7 +365,7 @@ def test_the_superlink_is_killed_and_nothing_is_lost(deployment, long_reference,
     done = [
         e["unit"]
         for e in record.events()
-        if e["event"] == "unit_finished" and not e["cached"] and e["kind"] != "survey"
+        if e["event"] == "unit_finished" and not e["cached"] and e["kind"] != "survey_data"
     ]
     assert len(done) == len(set(done)) and before, "what was finished is not done again"
 
@@ -384,7 +384,7 @@ def test_a_node_killed_for_good_fails_what_needs_it_and_the_run_can_be_resumed(d
     (failed,) = [e for e in record.events() if e["event"] == "unit_failed"]
     assert (failed["centre"], failed["code"]) == ("B", "node_unavailable")
     assert "can be resumed when its node is back" in failed["text"]
-    finished = {e["unit"] for e in record.events() if e["event"] == "unit_finished" and e["kind"] != "survey"}
+    finished = {e["unit"] for e in record.events() if e["event"] == "unit_finished" and e["kind"] != "survey_data"}
     assert len(finished) == 2, "the arm that does not need B is learned at A and tested at C"
 
     begin(record)  # over the same folders; in this process, which is quicker

@@ -26,7 +26,7 @@ class Interrupting:
         if self.seen == self.stop_at:
             raise KeyboardInterrupt
         job = Job.from_record(message.content)
-        if job.kind != "survey":
+        if job.kind != "survey_data":
             self.computed[job.unit] += 1
             self.kinds[job.kind] += 1
 

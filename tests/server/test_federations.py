@@ -44,7 +44,7 @@ class Centre:
         instead = self.interfere(job, message)
         if instead is None:
             self.kinds[job.kind] += 1
-            if job.kind != "survey":
+            if job.kind != "survey_data":
                 self.computed[job.unit] += 1
         return instead
 
@@ -113,7 +113,9 @@ def test_a_run_interrupted_many_times_goes_on_to_the_same_bytes(
     """Each session works on for some messages and is interrupted; nothing is computed twice."""
     record, whole = faulty
     computed, kinds, sessions, done = Counter(), Counter(), 0, False
-    share_phase = sum(n for kind, n in whole.kinds.items() if kind not in ("survey", "learn", "test"))
+    share_phase = sum(
+        n for kind, n in whole.kinds.items() if kind not in ("survey_data", "learn_classifier", "test_classifier")
+    )
     while not done:
         # Three surveys of every session, and about a seventh of the run.
         centre = Centre(stop_at=4 + share_phase // 7 + (offset if sessions == 0 else 0))
@@ -128,8 +130,8 @@ def test_a_run_interrupted_many_times_goes_on_to_the_same_bytes(
     assert sessions >= 5
     assert bytes_of(again) == bytes_of(record)
     assert not {unit: n for unit, n in computed.items() if n > 1}, "finished work was done again"
-    assert {kind: n for kind, n in kinds.items() if kind != "survey"} == {
-        kind: n for kind, n in whole.kinds.items() if kind != "survey"
+    assert {kind: n for kind, n in kinds.items() if kind != "survey_data"} == {
+        kind: n for kind, n in whole.kinds.items() if kind != "survey_data"
     }
 
 

@@ -136,7 +136,7 @@ def test_ray_gives_the_bytes_of_the_in_process_engine_and_leaves_nothing_behind(
     ("phase", "reached"),
     [
         ("share", lambda events: finished(events, "train_generator").total() >= 1),
-        ("learn", lambda events: finished(events, "learn").total() >= 2),
+        ("learn", lambda events: finished(events, "learn_classifier").total() >= 2),
     ],
 )
 def test_sigkill_and_resume_gives_the_same_bytes(phase, reached, start, reference, tmp_path):
@@ -152,7 +152,8 @@ def test_sigkill_and_resume_gives_the_same_bytes(phase, reached, start, referenc
     kept = {
         e["unit"]
         for e in before
-        if e["event"] == "unit_finished" and e["kind"] in ("train_generator", "synthesise", "learn", "test")
+        if e["event"] == "unit_finished"
+        and e["kind"] in ("train_generator", "synthesise", "learn_classifier", "test_classifier")
     }
     after = RunRecord.open(tmp_path / "run").events()[len(before) :]
     again = {e["unit"] for e in after if e["event"] == "unit_finished" and not e["cached"]}

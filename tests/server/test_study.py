@@ -85,7 +85,7 @@ def test_resuming_a_finished_run_computes_nothing_and_changes_nothing(finished, 
     before = (finished.folder / "results.csv").read_bytes()
     done, record = conduct_in_process(tiny(), finished.folder, resume=True)
     assert done and (record.folder / "results.csv").read_bytes() == before
-    assert set(units(record, cached=False)) == {"survey"}
+    assert set(units(record, cached=False)) == {"survey_data"}
 
 
 def test_another_run_gives_the_same_bytes(finished, tiny, conduct_in_process, tmp_path):
@@ -111,7 +111,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(finished, tiny, conduct_in
         done, record = conduct_in_process(tiny(), folder, resume=True)
         assert done
         assert (record.folder / "results.csv").read_bytes() == (finished.folder / "results.csv").read_bytes()
-        kept = first - Counter({"survey": 99, "send_patches": 99})
+        kept = first - Counter({"survey_data": 99, "send_patches": 99})
         assert units(record, cached=True) >= kept - Counter({"receive_patches": 99}), "finished work was done again"
 
 
@@ -120,7 +120,9 @@ def test_one_setting_redoes_what_depends_on_it(finished, tiny, conduct_in_proces
     assert done
     again = units(record, cached=False)
     # b_gan and its pool; the two arms with it, twice; their tests at C
-    assert again - Counter({"survey": 9}) == Counter(train_generator=1, synthesise=1, learn=4, test=4)
+    assert again - Counter({"survey_data": 9}) == Counter(
+        train_generator=1, synthesise=1, learn_classifier=4, test_classifier=4
+    )
 
 
 def test_data_of_one_centre_redoes_what_depends_on_it(finished, tiny, conduct_in_process):
@@ -128,7 +130,9 @@ def test_data_of_one_centre_redoes_what_depends_on_it(finished, tiny, conduct_in
     assert done
     again = units(record, cached=False)
     # c_flow, its pools of positives and of both classes, the arms that use it; all tests at C look at its new test set
-    assert again - Counter({"survey": 9}) == Counter(train_generator=1, synthesise=2, learn=4, test=12)
+    assert again - Counter({"survey_data": 9}) == Counter(
+        train_generator=1, synthesise=2, learn_classifier=4, test_classifier=12
+    )
 
 
 def test_a_failing_provider_takes_only_what_depends_on_it(tiny, conduct_in_process, tmp_path):
@@ -159,7 +163,7 @@ def test_data_that_cannot_do_is_refused_before_any_training(override, expected, 
     end = record.events()[-1]
     assert not done and end["exit_status"] == 2
     assert re.search(expected, end["text"]), end["text"]
-    assert not [e for e in record.events() if e["event"] == "unit_started" and e["kind"] != "survey"]
+    assert not [e for e in record.events() if e["event"] == "unit_started" and e["kind"] != "survey_data"]
 
 
 # -- what never travels --------------------------------------------------------------------------------------

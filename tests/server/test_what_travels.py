@@ -109,7 +109,7 @@ def test_a_lost_pool_is_sent_again_on_resume(tiny, conduct_in_process, tmp_path)
     before = (record.folder / "results.csv").read_bytes()
     shutil.rmtree(record.folder / "centres" / "A" / "pools")
     for info in record.units():
-        if info["kind"] == "learn" and info["result"]["cell"]["arm"] == "b_gan":
+        if info["kind"] == "learn_classifier" and info["result"]["cell"]["arm"] == "b_gan":
             record.forget_unit(info["unit"])
     done, record = conduct_in_process(tiny(), tmp_path / "run", resume=True)
     assert not done
@@ -119,7 +119,7 @@ def test_a_lost_pool_is_sent_again_on_resume(tiny, conduct_in_process, tmp_path)
 
 
 def test_a_client_with_other_code_is_refused(tmp_path):
-    job = Job("s", "u", "A", "survey", {}, code="0000", place={"out": str(tmp_path), "cache": str(tmp_path)})
+    job = Job("s", "u", "A", "survey_data", {}, code="0000", place={"out": str(tmp_path), "cache": str(tmp_path)})
     assert client_module.answer(job, {"partition-id": 0}).code == "code_mismatch"
 
 

@@ -1,0 +1,166 @@
+"""A strategy with kinds of jobs of its own is one file and one entry of `STRATEGIES`; nothing else is touched.
+
+It is added to a copy of the checkout, and all engines run from there: a patch in memory would reach no bundle, no Ray worker and
+no node.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ADDED = Path(__file__).parent / "added"
+SCENARIO = """
+name: new
+repeats: 1
+centres:
+  A: {roles: [receiver], data: {source: phantom, patients: 24, scanner: digital}}
+  B: {roles: [provider], data: {source: phantom, patients: 24, scanner: film}}
+task: {name: lesion, label: lesion, image_size: 32, margin_mm: 4.2, crops: 2}
+arms:
+  real: {strategy: local}
+  new: {strategy: averages, images: 600, classes: both}
+study:
+  classifiers: [cnn_small]
+  minimum_positives: 2
+  schedule: {real: 2, mix: 2}
+  training: {validate_every: 2, batch_size: 8}
+compute: {workers: 2, threads_per_job: 1, precision: fp32}
+"""
+
+
+def make_environment(copy):
+    """An environment with what this one has installed, and with the copy in the place of this checkout."""
+    venv.create(copy / "venv", symlinks=True)
+    installed = Path(pytest.__file__).parents[1]
+    (site,) = (copy / "venv").glob("lib/python*/site-packages")
+    # Files that make this checkout importable are not read from a folder that is only named.
+    (site / "copy.pth").write_text(f"{copy}\n{installed}\n")
+    python = copy / "venv" / "bin" / "python"
+    for script in Path(sys.executable).parent.iterdir():
+        text = script.read_bytes()[:4096] if script.is_file() else b""
+        if (
+            text.startswith(b"#!")
+            and b"python" in text.partition(b"\n")[0]
+            and not (python.parent / script.name).exists()
+        ):
+            _, _, rest = script.read_bytes().partition(b"\n")
+            (python.parent / script.name).write_bytes(b"#!%s\n%s" % (str(python).encode(), rest))
+            (python.parent / script.name).chmod(0o755)
+
+
+def in_copy(copy, *arguments, timeout=570):
+    """A command of the project in the copy; what it printed."""
+    environment = os.environ | {"POLYCENTRE_CACHE": str(copy / "cache"), "COLUMNS": "200"}
+    environment.pop("PYTHONPATH", None)
+    command = [copy / "venv" / "bin" / "python", *map(str, arguments)]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the checkout with the strategy in it."""
+    folder = tmp_path_factory.mktemp("new") / "copy"
+    left_out = shutil.ignore_patterns(
+        ".git", ".venv", "runs", "tests", "bench", "docs", "__pycache__", ".*_cache", "*.egg-info"
+    )
+    shutil.copytree(CHECKOUT, folder, ignore=left_out)
+    shutil.copy(ADDED / "averages.py", folder / "strategies")
+    table = folder / "strategies" / "__init__.py"
+    text = table.read_text()
+    for before, entry in (
+        ("from strategies.cells import LEARN, TEST\n", "from strategies.averages import Averages\n"),
+        ("        Local(),\n", "        Averages(),\n"),
+    ):
+        assert text.count(before) == 1
+        text = text.replace(before, entry + before)
+    table.write_text(text)
+    (folder / "new.yaml").write_text(SCENARIO)
+    make_environment(folder)
+    assert Path(in_copy(folder, "-c", "import strategies; print(strategies.__file__)").strip()).is_relative_to(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(copy):
+    """The study, in one process."""
+    in_copy(copy, "-m", "polycentre", "run", "new.yaml", "--engine", "inprocess", "--out", "run")
+    return copy / "run"
+
+
+def test_the_strategy_is_short():
+    assert len((ADDED / "averages.py").read_text().splitlines()) <= 120
+
+
+def test_it_runs_in_one_process_and_the_report_names_it(run):
+    assert "new,averages,lesion,cnn_small" in (run / "results.csv").read_text()
+    page = (run / "report.html").read_text()
+    for words in ("average patches", "keep averages", "averages of patches"):
+        assert words in page
+
+
+def test_validate_predicts_its_bytes(copy, run):
+    assert "average patches" in in_copy(copy, "-m", "polycentre", "validate", "new.yaml")
+    code = """
+import json, sys
+from collections import Counter
+expected, measured = json.load(open("run/expected.json")), Counter()
+for line in open("run/events.jsonl"):
+    event = json.loads(line)
+    if event["event"] == "unit_finished":
+        for way in ("down", "up"):
+            measured[event["centre"], event["kind"], way] += event[f"bytes_{way}"]
+for row in expected:
+    if row["kind"] in ("average_patches", "keep_averages"):
+        for way in ("down", "up"):
+            size = row[f"bytes_{way}"]
+            assert size == 0 or abs(measured[row["centre"], row["kind"], way] - size) <= 0.05 * size, (row, measured)
+            print(row["kind"], way, size)
+"""
+    printed = in_copy(copy, "-c", code)
+    assert f"average_patches up {2 * 600 * 32 * 32}" in printed and f"keep_averages down {2 * 600 * 32 * 32}" in printed
+
+
+def test_a_hospitals_page_lists_its_fields_and_a_policy_without_it_refuses_it(copy, centre_file):
+    file = centre_file(copy / "hospital", "B")
+    page = in_copy(copy, "-m", "polycentre", "centre", "plan", file, "new.yaml")
+    assert "### average patches" in page and "means over patches of several patients" in page and "**Yes**" in page
+    file = centre_file(copy / "strict", "B", release={"strategies": ["local"]})
+    page = in_copy(copy, "-m", "polycentre", "centre", "plan", file, "new.yaml")
+    assert "strategy `averages` is not in release.strategies" in page
+    code = """
+import sys
+import venv
+from pathlib import Path
+from clients import policy
+from clients.centre_file import CentreFile
+from clients.node import Node, Refusal
+from federation.wire.job import Job
+file = CentreFile.read(Path(sys.argv[1]))
+node = Node("B", file.workspace, file.cache_folder, deployed=True, file=file)
+try:
+    policy.accept(node, Job("s", "u", "B", "average_patches", {}, strategy="averages"))
+except Refusal as refusal:
+    print(refusal.code, refusal.numbers)
+"""
+    file = centre_file(copy / "strict", "B", release={"strategies": ["local"]}, approve={"studies": "any"})
+    assert in_copy(copy, "-c", code, file) == "strategy_refused {'strategy': 'averages'}\n"
+
+
+@pytest.mark.runtime
+def test_it_runs_under_ray(copy, run):
+    in_copy(copy, "-m", "polycentre", "run", "new.yaml", "--engine", "ray", "--out", "under-ray")
+    assert (copy / "under-ray" / "results.csv").read_bytes() == (run / "results.csv").read_bytes()
+
+
+@pytest.mark.runtime
+def test_it_runs_over_nodes_that_have_approved_the_study(copy, run):
+    in_copy(copy, ADDED / "over_nodes.py", "new.yaml", "over-nodes")
+    assert (copy / "over-nodes" / "results.csv").read_bytes() == (run / "results.csv").read_bytes()

@@ -8,7 +8,7 @@ from basics.seeds import derive_seed
 from clients.node import Node
 from clients.survey import load_patches
 from data_partitions import PatchDataset
-from data_partitions.small_cells import cell
+from data_partitions.small_counts import suppressed_count
 from federation.wire.job import Job
 from models import GeneratorSpec, PatchArrays
 from strategies import one_shot
@@ -25,7 +25,8 @@ def as_arrays(patches: PatchDataset) -> PatchArrays:
 def trained_on(used: PatchDataset) -> dict[str, int | str]:
     """How many boxes and patients a model saw; small numbers are not told."""
     return {
-        name: cell(int(used.table[column].nunique())) for name, column in (("boxes", "box"), ("patients", "patient"))
+        name: suppressed_count(int(used.table[column].nunique()))
+        for name, column in (("boxes", "box"), ("patients", "patient"))
     }
 
 

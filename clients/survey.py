@@ -12,7 +12,7 @@ from basics.atomic_files import write_text
 from basics.csv_table import to_csv
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, SplitRule, build_patches
-from data_partitions.small_cells import cell
+from data_partitions.small_counts import suppressed_count
 from federation.wire.job import Job, plain_name
 from models import probe_precision
 from reports.samples import save_grid
@@ -59,7 +59,7 @@ def survey(node: Node, job: Job) -> tuple[dict, dict[str, np.ndarray]]:
             "partition": patches.partition_rows(node.secret()),
             "notes": patches.report.get("notes", []),
             "left_out": {
-                name: {why: cell(n) for why, n in patches.report[name].items()}
+                name: {why: suppressed_count(n) for why, n in patches.report[name].items()}
                 for name in ("skipped", "excluded")
                 if patches.report.get(name)
             },

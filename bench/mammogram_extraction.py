@@ -27,7 +27,8 @@ import psutil
 import pydicom
 
 from bench.dicom_images import SHAPE, bare, write
-from data_partitions import FolderSource, PatchTask, SplitRule, build_patches
+from data_partitions import PatchTask, SplitRule, build_patches
+from data_partitions.archives.folder import FolderSource
 from models.precision import processor
 
 RESULTS = Path(__file__).parent / "results"

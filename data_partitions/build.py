@@ -1,7 +1,7 @@
 """Patches of one centre, made once: source and task in, a `PatchDataset` on disk out.
 
-What was made is found again by a key over everything that it depends on: the source's arguments and files, the task,
-the split, the centre, the seed, and this package's own code. Two processes that want the same patches make them once.
+The cache finds them again by a key over everything that they depend on: the source's settings and files, the task, the
+split, the centre, the seed, and the code of this package. Two processes that want the same patches make them once.
 """
 
 from __future__ import annotations
@@ -16,39 +16,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache as remembered
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from data_partitions.dealing.dealt import DealtSource
 from data_partitions.errors import DataError
-from data_partitions.exams import Cohort
 from data_partitions.extraction import Extraction
 from data_partitions.patch_dataset import PatchDataset, open_patches, write_patches
 from data_partitions.patches import PatchTask
-from data_partitions.phantom.phantom import PhantomSource
 from data_partitions.preprocessing import preprocessed
+from data_partitions.source import DataSource
 from data_partitions.split import SplitRule
 
 Progress = Callable[[int, int], None]
 
 
-class Source(Protocol):
-    """What `data_partitions.SOURCES` names: settings that can load a centre's exams."""
-
-    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
-
-    def files_digest(self) -> str:
-        """Changes when a file that the exams depend on does."""
-        ...
-
-    def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
-        """The centre's exams. Raises DataError."""
-        ...
-
-
 def build_patches(
-    source: Source, task: PatchTask, split: SplitRule, *, centre: str, seed: int, cache: Path,
+    source: DataSource, task: PatchTask, split: SplitRule, *, centre: str, seed: int, cache: Path,
     on_progress: Progress | None = None,
 ) -> PatchDataset:  # fmt: skip
     """The centre's patches, from the cache or made now.
@@ -65,7 +49,7 @@ def build_patches(
     return open_patches(folder)
 
 
-def _key(source: Source, task: PatchTask, split: SplitRule, centre: str, seed: int) -> str:
+def _key(source: DataSource, task: PatchTask, split: SplitRule, centre: str, seed: int) -> str:
     parts = {
         "source": source.model_dump(mode="json"),
         "files": source.files_digest(),
@@ -95,21 +79,21 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _make(
-    folder: Path, source: Source, task: PatchTask, split: SplitRule, centre: str, seed: int, cache: Path,
+    folder: Path, source: DataSource, task: PatchTask, split: SplitRule, centre: str, seed: int, cache: Path,
     on_progress: Progress | None,
 ) -> None:  # fmt: skip
     cohort = source.load(centre, seed, cache, task)
     if not cohort.exams:
-        raise DataError("no_images", f"centre {centre}: the source holds no image; check its path and filters")
+        raise DataError("no_images", f"centre {centre}: the source has no image; check its path and filters")
     extraction = Extraction(preprocessed(cohort, task.preprocess), task, seed, on_progress)
-    # Products of small matrices: with more threads BLAS takes the same time and spins on every core.
+    # On small matrices more threads of BLAS are no faster, and keep every core busy.
     with threadpool_limits(1, user_api="blas"):
         pixels, table, codes = extraction.run(split)
     if not len(table):
         raise DataError(
             "no_lesions",
             f"centre {centre}: {len(cohort.exams)} images and no lesion of the task's kind (lesions: {task.lesions}"
-            f"{', with a known label' if task.label == 'malignancy' else ''}); {_remedy(source, task)}",
+            f"{', with a known label' if task.label == 'malignancy' else ''}); {source.remedy(task)}",
             lesions=task.lesions,
         )
     report: dict[str, Any] = cohort.report | {
@@ -120,33 +104,15 @@ def _make(
         report["healthy_boxes_missing"] = extraction.missing
         report["notes"] = [
             *report.get("notes", []),
-            f"{extraction.missing} healthy boxes found no place and were left out",
+            f"{extraction.missing} healthy boxes have no place in any image and were left out",
         ]
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         write_patches(temporary, pixels, table, report)
-        # The only place with identities: it stays beside the data, readable by its owner alone.
+        # The only file with identities: it stays beside the data, readable by its owner only.
         private = temporary / "private.json"
         private.touch(mode=0o600)
         private.write_text(json.dumps({"patients": codes, **cohort.private}, indent=1), encoding="utf-8")
         os.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remedy(source: Any, task: PatchTask) -> str:
-    """What to change where a source has no lesion for the task."""
-    if isinstance(source, DealtSource):
-        return _remedy(source.archive, task)
-    if isinstance(source, PhantomSource):
-        return "raise `lesion_fraction` or `patients`"
-    if not hasattr(source, "lesions"):
-        return "set `lesions: all` in the task, or choose another task or archive"
-    if source.masks is not None:
-        return "look into the masks, set `lesions: all` in the task, or choose another centre or part"
-    if source.lesions is None:
-        return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"
-    remedy = f"check the coordinates in {source.lesions}, or choose another centre, part or task"
-    if task.lesions == "all":
-        return remedy
-    return f"map the table's words to {task.lesions} in `kinds`, set `lesions: all`, {remedy}"

@@ -1,8 +1,9 @@
 """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994), as dm-GAN's preprocessing has it.
 
-The image is cut into tiles; each gets the curve that would equalise its histogram after counts above a limit were spread
-over all grey levels; between the middles of tiles the curves are blended linearly. Limits count as in OpenCV: 1 is the
-mean count of a level (no contrast is added), larger is more.
+The image is cut into tiles; each gets the curve that equalises its histogram after counts above a limit are spread over
+all grey levels; between the middles of tiles the curves are blended linearly. Limits count as in OpenCV: 1 is the
+mean count of a level (no contrast is added), larger is more. scikit-image's version clips and pads in another way and
+would change every pixel.
 """
 
 from __future__ import annotations

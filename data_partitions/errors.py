@@ -1,4 +1,4 @@
-"""What is wrong with a centre's data: a code and numbers that may leave the centre, a text that may not."""
+"""What is wrong with a centre's data: a code and numbers, which may leave the centre, and a text, which may not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DataError(ValueError):
     """Data that cannot be used.
 
     `code` and `numbers` (counts and field names, never ids or paths) are safe to send to a server. `str(error)` is one
-    line with files and rows and stays at the centre; `problems` lists every fault that was found.
+    line that names files and rows, and stays at the centre; `problems` lists every fault that was found.
     """
 
     def __init__(

@@ -28,14 +28,6 @@ class Box(NamedTuple):
     def width(self) -> int:
         return self.right - self.left
 
-    def contains(self, other: Box) -> bool:
-        return (
-            self.top <= other.top
-            and self.left <= other.left
-            and self.bottom >= other.bottom
-            and self.right >= other.right
-        )
-
     def overlaps(self, other: Box) -> bool:
         return (
             self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
@@ -82,8 +74,8 @@ class Exam:
     """One image of one patient.
 
     `healthy_sites` are places in healthy tissue that the source proposes for healthy boxes (drawn like lesions, but
-    without one); None lets the extraction draw them. `usable_as_healthy` is False where a finding exists that nobody
-    located.
+    without one); None lets the extraction draw them. `usable_as_healthy` is False where a finding exists that was
+    not located.
     """
 
     patient: str
@@ -109,7 +101,7 @@ class Cohort:
     """A centre's exams, what was left out or moved (counts, safe to show), and the names behind it (private).
 
     `groups` maps a patient to the group that no split may divide, where that is more than the patient. `for_test` are
-    patients that the archive itself keeps for testing: they and their groups are in the test split, and no one else is.
+    patients that the archive itself keeps for testing: they and their groups, and nobody else, are the test split.
     """
 
     exams: list[Exam]

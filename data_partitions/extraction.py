@@ -1,7 +1,7 @@
 """From exams to patches: which region of which image becomes a box, cut into crops of the task's size.
 
-Each image is opened once for its lesions, and healthy images once for each healthy box. Of a box one window is read
-that covers all its crops. While one image is cut, the next are opened on the other cores; the order stays.
+An image with lesions is opened once, a healthy image once for each healthy box. One window is read for all crops of a box.
+While one image is cut, other cores open the next ones; the order stays the same.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from data_partitions.split import SPLITS, SplitRule, split_patients
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Opened = Iterator[tuple[Exam, tuple[Image, TissueMap]]]
-WORKERS = min(4, len(os.sched_getaffinity(0)))  # that open images, this thread among them
-AHEAD = WORKERS + 2  # images that are opened before they are cut; each holds up to tens of megabytes
-NOWHERE = 3  # times that the healthy images are gone through before the boxes that found no place are given up
+WORKERS = min(4, len(os.sched_getaffinity(0)))  # threads that open images, including this one
+AHEAD = WORKERS + 2  # images opened in advance; each may take tens of megabytes
+VISITS = 3  # passes over the healthy images before boxes without a place are given up
 
 
 @dataclass(frozen=True)
 class _Plan:
     """What one split is made of.
 
-    wanted: exams with lesions of the task's, `lesions` in all. healthy: number of boxes. candidates: exams for them, in
-    order. sites: those that the source proposes; where there are none, places are drawn.
+    wanted: exams with lesions of the task, `lesions` in all. healthy: number of healthy boxes. candidates: exams for them,
+    in order. sites: places that the source proposes; without any, places are drawn.
     """
 
     split: str
@@ -61,7 +61,7 @@ class _Plan:
 
     @property
     def opened(self) -> list[Exam]:
-        """Exams in the order in which they are certainly opened."""
+        """The exams that are sure to be opened, in this order."""
         return [*self.wanted, *([exam for exam, _ in self.sites] or self.candidates[: self.healthy])]
 
 
@@ -78,7 +78,7 @@ class Extraction:
         self.pixels: list[np.ndarray] = []
         self.rows: list[dict] = []
         self.boxes = 0
-        self.missing = 0  # healthy boxes that found no place
+        self.missing = 0  # healthy boxes without a place
         self.expected = 0  # boxes, for the progress
 
     def run(self, rule: SplitRule) -> tuple[np.ndarray, pd.DataFrame, dict[str, int]]:
@@ -92,7 +92,7 @@ class Extraction:
             else:
                 plans = [self._plan(split, [e for e in self.exams if splits[e.patient] == split]) for split in SPLITS]
                 self.expected = sum(plan.lesions + plan.healthy for plan in plans)
-                # In one row: at the end of a split the images of the next are opened already.
+                # One sequence for all splits: the first images of the next are opened before a split ends.
                 with closing(self._ahead(self._open, [exam for plan in plans for exam in plan.opened])) as opened:
                     for plan in plans:
                         self._boxes_of(plan, opened)
@@ -126,7 +126,7 @@ class Extraction:
         return _Plan(split, wanted, lesions, count, healthy, sites)
 
     def _boxes_of(self, plan: _Plan, opened: Opened) -> None:
-        """Boxes of one split: around its lesions first, then as many healthy ones as they call for, made like them."""
+        """Boxes of one split: around its lesions, then as many healthy ones as the task asks for, made alike."""
         models: list[tuple[int, Place]] = []  # side in pixels and place of each lesion's square
         for exam, (image, tissue) in islice(opened, len(plan.wanted)):
             for lesion in exam.lesions:
@@ -145,11 +145,11 @@ class Extraction:
         """Squares in the healthy images, each of the size and place of the next lesion's square."""
         split, waiting = plan.split, [models[i % len(models)] for i in range(plan.healthy)]
         taken: dict[str, list[Box]] = {}
-        visits = NOWHERE * max(1, -(-plan.healthy // max(1, len(plan.candidates))))
+        visits = VISITS * max(1, -(-plan.healthy // max(1, len(plan.candidates))))
         for visit in range(visits):
             left = plan.candidates
             while waiting and left:
-                # Each image takes one square, so that none of these is opened in vain.
+                # Each image takes one square, so each image that is opened is used.
                 now, left = left[: len(waiting)], left[len(waiting) :]
                 first = visit == 0 and now[0] is plan.candidates[0]
                 for exam, (image, tissue) in islice(opened, len(now)) if first else self._ahead(self._open, now):
@@ -269,8 +269,8 @@ def _done(work: Callable[[Item], Result], item: Item) -> Future[Result]:
 def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) -> dict[str, str]:
     """Split of each patient. A group's class is positive when any of its exams is; its density the first by name.
 
-    Patients of whom the archive says it are in their official split. Where that knows no validation, validation
-    patients are drawn from all that are not for testing.
+    A patient with an official split is in that one. Without an official validation split, validation patients are drawn
+    from all that are not for testing.
     """
     strata: dict[str, tuple[str, str]] = {}
     official: dict[str, str] = {}
@@ -289,7 +289,7 @@ def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) 
 
 
 def _known(malignant: bool | None) -> bool:
-    """A label that the source has seen to: what is not known is no negative."""
+    """A label, which the source guarantees where the task needs one: unknown is not negative."""
     assert malignant is not None, "a source hands over what has no label to a task that needs one"
     return malignant
 

@@ -1,6 +1,7 @@
-"""Where things of an image lie after it was mirrored, scaled and padded: axis by axis, new = scale * old + offset.
+"""Where points of an image are after it was mirrored, scaled and padded: for each axis, new = scale * old + offset.
 
-Coordinates count pixel edges: pixel i covers i .. i + 1, as boxes do.
+Coordinates count pixel edges: pixel i covers i .. i + 1, as boxes do. scikit-image's transforms have no whole-pixel boxes
+and no masks of samples, which is all of this.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Which images are the same picture: byte for byte once decoded, or nearly (saved again, resized, brightened).
+"""Which images show the same: equal once decoded, or nearly equal (saved again, resized, brightened).
 
-Two steps, because the first alone takes one skin lesion in the middle of the picture for another: a difference hash
+There are two steps, because the first alone confuses one skin lesion in the middle of an image with another. A difference
+hash
 (Krawetz 2013) of 9 x 9 means, compared along rows and along columns (128 bits), finds candidates; thumbnails of 32 x 32
 without their coarse brightness, compared by correlation, confirm them. On 3,000 dermatoscopic images (4.5 million
 pairs) the highest correlation of two different lesions was .93; JPEG at quality 40, 60 % size, and 20 % more brightness
@@ -57,7 +58,7 @@ def fingerprint_of(pixels: np.ndarray) -> Fingerprint:
     thumbnail = np.asarray(grey.resize((_SIDE, _SIDE), PillowImage.Resampling.BOX), dtype=np.float32)
     detail = thumbnail - ndimage.uniform_filter(thumbnail, _BLUR)
     detail -= detail.mean()
-    # Below a grey level of noise there is nothing to recognise, and any two flat images would be alike.
+    # Flat images have nothing but noise to recognise, and would all be alike.
     norm = float(np.linalg.norm(detail))
     detail = detail / norm if norm > _SIDE * 0.25 else np.zeros_like(detail)
     return Fingerprint(digest, np.packbits(rises).view(np.uint64), detail.ravel())

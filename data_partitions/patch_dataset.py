@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from basics.seeds import rank
-from data_partitions.small_cells import cell, guarded, is_small, pooled
+from data_partitions.small_counts import guarded, is_small, pooled, suppressed_count
 from data_partitions.split import SPLITS
 
 COLUMNS = (
@@ -30,7 +30,7 @@ class PatchDataset:
 
     pixels: uint8 (n, channels, height, width), all patches of the centre, usually a memory map.
     table: one row per patch of `pixels`, columns COLUMNS; `box` numbers a lesion or a healthy region, `crop` its stored
-    crops, `patient` and `image` are running numbers of this data set and no identities.
+    crops, `patient` and `image` are running numbers within this data set, not identities.
     index: int64, the rows of this selection, ascending.
     report: what was found, skipped and moved while the patches were made (counts only).
     """
@@ -78,7 +78,7 @@ class PatchDataset:
         return self.uint8(rows).astype(np.float32) / np.float32(127.5) - np.float32(1)
 
     def counts(self) -> dict[str, dict[int, int]]:
-        """Boxes (not crops) by split and label; every split and both labels are named."""
+        """Boxes (not crops) by split and label, zeros included."""
         boxes = self.table.drop_duplicates("box")
         found = boxes.groupby(["split", "label"]).size()
         return {split: {label: int(found.get((split, label), 0)) for label in (0, 1)} for split in SPLITS}
@@ -86,7 +86,7 @@ class PatchDataset:
     def digest(self, secret: bytes) -> str:
         """HMAC-SHA256 of this selection's pixels and table, hexadecimal.
 
-        Keyed, because a plain hash of images would tell anyone who holds an image whether it is in here.
+        Keyed, because a plain hash would let anyone who has an image find out whether it is in here.
         """
         keyed = hmac.new(secret, digestmod=hashlib.sha256)
         keyed.update(np.asarray(self.pixels.shape[1:], dtype=np.int64).tobytes())
@@ -134,9 +134,9 @@ class PatchDataset:
         return replace(self, index=self.index[self.table["box"].isin(drawn).to_numpy()])
 
     def partition_rows(self, secret: bytes) -> list[dict]:
-        """What this selection holds by split and class: patients, images (boxes), keyed digest; empty cells left out.
+        """Patients, images (boxes) and keyed digest of this selection, by split and class; classes without images left out.
 
-        Counts of 1 to 4 are "<5", and no other count here or on the data card gives them back (`guarded`).
+        Counts of 1 to 4 are "<5", and no other count here or on the data card reveals them (`guarded`).
         """
         rows: list[dict] = []
         for split in SPLITS:
@@ -146,7 +146,7 @@ class PatchDataset:
                     boxes = part.table.drop_duplicates("box")
                     rows.append({
                         "split": split, "class": ("negative", "positive")[label],
-                        "patients": int(boxes["patient"].nunique()), "images": cell(len(boxes)),
+                        "patients": int(boxes["patient"].nunique()), "images": suppressed_count(len(boxes)),
                         "digest": part.digest(secret)[:16],
                     })  # fmt: skip
         for row, shown in zip(rows, guarded([row["patients"] for row in rows]), strict=True):
@@ -154,10 +154,10 @@ class PatchDataset:
         return rows
 
     def data_card(self) -> dict:
-        """What a centre says about its data: counts without identities, cells of 1 to 4 shown as "<5".
+        """What a centre says about its data: counts without identities, those of 1 to 4 shown as "<5".
 
-        No sum gives back what is not shown. Where a count of boxes is hidden, every number from which their sum follows
-        is left out: `patches`, and the counts by column, of which only the values remain (a list). Where none is, the
+        No sum reveals what is not shown. Where a count of boxes is hidden, every number that gives their sum is left
+        out: `patches`, and the counts by column, of which only the values remain (a list). Where none is hidden, the
         sum is known, and the rare values of a column are counted together with another (`pooled`).
         """
         boxes = self.table.drop_duplicates("box")
@@ -171,9 +171,9 @@ class PatchDataset:
         columns["lesion_type"].pop("", None)
         return {
             "image": {"channels": int(self.pixels.shape[1]), "size": int(self.pixels.shape[2])},
-            "patients": cell(boxes["patient"].nunique()),
+            "patients": suppressed_count(boxes["patient"].nunique()),
             "boxes": {
-                split: {("negative", "positive")[label]: cell(n) for label, n in labels.items()}
+                split: {("negative", "positive")[label]: suppressed_count(n) for label, n in labels.items()}
                 for split, labels in counts.items()
             },
             **({} if hidden else {"patches": len(self)}),

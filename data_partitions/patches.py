@@ -2,13 +2,13 @@
 
 The recipe is that of Szafranowska et al., "Sharing generative models instead of private data" (2022): a square around
 the lesion's bounding box with a margin, its side from the LARGER of height and width, translated back inside the image;
-healthy boxes from images without any finding, with at most 40 % background; in training each box is zoomed by N(.2,
+healthy boxes from images without any finding, with at most 40 % background. In training each box is zoomed by N(.2,
 .33) and translated by N(0, .25) of its side, both clipped to +-.33, then resized by area.
 
 Departures, each where the published code contradicts its own text: the translation is symmetric (the code only ever
 moved up and left), the margin is applied once per side, and a jittered crop keeps the whole lesion wherever the image
 allows. Healthy boxes have the sizes of lesion boxes and lie in the same part of the body, with as much background:
-otherwise size, skin line and film edge give the class away.
+otherwise size, skin line and film edge would reveal the class.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from data_partitions.exams import Box, Lesion
 from data_partitions.preprocessing import Step
 
-TISSUE_STEP = 8  # pixels between the samples of a tissue mask: shares of a box are wanted to a few per cent only
-CANDIDATES = 32  # positions tried for a healthy box before the image is given up
+TISSUE_STEP = 8  # pixels between the samples of a tissue mask; gives shares of a box to a few per cent
+CANDIDATES = 32  # positions tried for a healthy box in one image
 SCATTER = 0.08  # of those positions around the lesion's, standard deviation in sizes of the body
 
 
@@ -78,7 +78,7 @@ class PatchTask(BaseModel):
         return self.margin_px
 
     def wants(self, lesion: Lesion) -> bool:
-        """Whether this lesion is one of the task's: of its kind, and with a known label where one is needed."""
+        """Whether the task uses this lesion: of its kind, and with a known label where one is needed."""
         return self.lesions in ("all", lesion.kind) and (self.label == "lesion" or lesion.malignant is not None)
 
 
@@ -98,7 +98,7 @@ def central_square(shape: tuple[int, int]) -> Box:
 
 
 def square_around_body(body: Box, shape: tuple[int, int], rng: np.random.Generator | None = None) -> Box:
-    """A square that holds `body` where the image allows, and as much of it as there is room for where it does not.
+    """A square that holds `body`, or as much of it as the image allows.
 
     Without rng the smallest, with the body in the middle. With it, a side uniform between that one's and the image's
     smaller side, at a place uniform among those that keep the body: the random crops of paper 003.
@@ -157,7 +157,7 @@ def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
 
 
 class Place(NamedTuple):
-    """Where a square lies in a body, whatever that body's size and laterality, and how much of it is background."""
+    """Where a square lies in a body, relative to its size and side, and how much of the square is background."""
 
     down: float  # of the middle, in heights of the body, from its top
     inwards: float  # of the middle, in widths of the body, from its straight side (the chest wall)
@@ -181,14 +181,14 @@ class TissueMap:
         if not self.empty:
             self.top, self.height = rows[0] * step, (rows[-1] + 1 - rows[0]) * step
             self.left, self.width = columns[0] * step, (columns[-1] + 1 - columns[0]) * step
-            # The chest wall is the side on which more of the body lies.
+            # The chest wall is on the side with more of the body.
             middle = (columns[0] + columns[-1] + 1) // 2
             left = self.sums[-1, middle]
             self.wall_is_left = left >= self.sums[-1, -1] - left
 
     @property
     def box(self) -> Box:
-        """Around the body, up to the samples' step; the whole image's where there is none."""
+        """Around the body, to the precision of the samples; the whole image without a body."""
         if self.empty:
             return Box(0, 0, self.shape[0] * self.step, self.shape[1] * self.step)
         return Box(*map(int, (self.top, self.left, self.top + self.height, self.left + self.width)))

@@ -1,7 +1,7 @@
 """What is done to whole images before patches are cut: steps by name, in the order in which the scenario lists them.
 
     flip_to_left      right breasts are mirrored, so that the chest wall is always on the left
-    segment_breast    what is not the breast (labels, markers, film edge) becomes 0 (dm-GAN)
+    segment_breast    everything but the breast (labels, markers, film edge) becomes 0 (dm-GAN)
     clahe             local contrast (dm-GAN)
     fit               scaled by the largest factor that fits into height x width, the rest 0 on the side away from the chest
                       wall and half above, half below: aspect ratio and hanging protocol stay (Korkinof et al. 2018)
@@ -9,7 +9,7 @@
     task: {preprocess: [flip_to_left, segment_breast, {clahe: {clip_limit: 2.0}}, {fit: {height: 1280, width: 1024}}]}
 
 Lesions, healthy sites, contours and the pixel size follow the geometry. Steps work on 8-bit images. The order matters,
-and is part of what a unit's id hashes.
+and is part of a unit's id.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WALL_STEP = 16
 
 @dataclass(frozen=True)
 class Frame:
-    """What a step has to know of the image it is given: its shape, and on which side the chest wall is."""
+    """What a step needs to know about its image: the shape, and the side of the chest wall."""
 
     shape: tuple[int, int]
     wall_is_left: bool
@@ -222,5 +222,5 @@ class PreprocessedImage:
         return self.pixels[box.top : box.bottom, box.left : box.right]
 
     def tissue(self, step: int) -> np.ndarray:
-        """bool: the body at every `step`-th pixel; padding is none."""
+        """bool: the body at every `step`-th pixel; padding is False."""
         return self.geometry.sampled(self.mask, MASK_STEP, step)

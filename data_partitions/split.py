@@ -1,9 +1,9 @@
 """Patient-disjoint splits into training, validation and test, stratified by class and density.
 
-Patients are put in an order that depends on (seed, patient) only, class by class and density by density. Going down
-that order each patient goes to the split that lacks most of its share so far. Within a class every split is therefore
-within one patient of its share wherever one stops, and the same holds nearly for each density inside the class, however
-few patients that has; rounding each stratum by itself would starve validation and test of small strata.
+Patients are put in an order that depends on (seed, patient) only, class by class and density by density. In
+that order each patient goes to the split that lacks most of its share so far. So within a class every split is always
+within one patient of its share, and nearly so within each density of the class, however
+few patients it has. Rounding each stratum by itself would leave validation and test without the small strata.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from data_partitions.small_cells import suppressed_count
 
 from data_partitions import PatchDataset
-from data_partitions.small_cells import cell
 from models import PatchArrays, Precision
 from strategies.bodies import OfTask, OwnData, Size
 
@@ -97,7 +97,7 @@ def receiver_patches(here: CentreSide, body: OfTask, size: Size, subset_seed: in
 def trained_on(used: PatchDataset) -> dict[str, int | str]:
     """How many boxes and patients a model saw; counts of 1 to 4 are suppressed."""
     return {
-        name: cell(int(used.table[column].nunique())) for name, column in (("boxes", "box"), ("patients", "patient"))
+        name: suppressed_count(int(used.table[column].nunique())) for name, column in (("boxes", "box"), ("patients", "patient"))
     }
 
 

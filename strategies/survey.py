@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 import numpy as np
+from data_partitions.small_cells import suppressed_count
 
 from data_partitions import DataError, PatchDataset, PatchTask
-from data_partitions.small_cells import cell
 from strategies.bodies import Body, Compute, OwnData
 from strategies.centre_side import SurveySide
 from strategies.kind import Answer, Arrays, Field, Kind
@@ -77,7 +77,7 @@ def survey(here: SurveySide, body: Survey, arrays: Arrays) -> Answer:
             "partition": patches.partition_rows(here.digest_key()),
             "notes": patches.report.get("notes", []),
             "left_out": {
-                name: {why: cell(n) for why, n in patches.report[name].items()}
+                name: {why: suppressed_count(n) for why, n in patches.report[name].items()}
                 for name in ("skipped", "excluded")
                 if patches.report.get(name)
             },

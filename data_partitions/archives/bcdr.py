@@ -1,9 +1,9 @@
 """BCDR, the Breast Cancer Digital Repository (Lopez et al. 2012): digital (D01, D02, DN01) and film (F01 to F03) sets.
 
-Each set is a folder with `bcdr_SET_outlines.csv` (one row per outline) and, but for F03, `bcdr_SET_img.csv` (one row per
+Each set is a folder with `bcdr_SET_outlines.csv` (one row per outline) and, except F03, `bcdr_SET_img.csv` (one row per
 image). Each outline is a lesion, as in Szafranowska et al. (2022), where "nodule" is a mass; one with several signs has
 the first of mass, calcification, distortion. Its label is the biopsy's. Healthy boxes come from DN01 alone, whose women
-have no finding: an image of another set without an outline may hold what only the other view shows.
+have no finding: in another set, an image without an outline may hold a finding that was outlined in the other view only.
 
 Departures: an image that two sets share is taken once, with the outlines of both.
 """
@@ -46,7 +46,7 @@ TABLE = re.compile(r"bcdr_(?P<set>[a-z]+\d+)_(?P<what>outlines|img)\.csv", re.IG
 
 
 class Row(NamedTuple):
-    """One image: what the tables say of it."""
+    """What the tables say about one image."""
 
     file: Path
     where: str
@@ -63,7 +63,7 @@ class BcdrSource(ArchiveSource):
 
     source: Literal["bcdr"] = "bcdr"
     sets: tuple[Literal["d01", "d02", "dn01", "f01", "f02", "f03"], ...] = Field(
-        (), description="sets to take, such as [d01, d02, dn01]; all that are there when left out"
+        (), description="sets to take, such as [d01, d02, dn01]; all that exist when left out"
     )
     spacing_mm: float | None = Field(
         None, gt=0, description="of film, whose files do not say; digital images have 0.07"
@@ -101,7 +101,7 @@ class BcdrSource(ArchiveSource):
             if row.file.is_file():
                 present[name] = row.file
             else:
-                account.fault("row_without_file", f"{row.where}: file {name} is not there; add it or drop the row")
+                account.fault("row_without_file", f"{row.where}: file {name} does not exist; add it or drop the row")
         exams = [
             self._exam(account, name, row, look, outlines.get(name, []))
             for name, look in account.looks(present).items()
@@ -119,7 +119,7 @@ class BcdrSource(ArchiveSource):
         for name in self.sets or (() if found else ("SET",)):
             if name not in found:
                 account.fatal.append(
-                    Problem("missing_file", f"{self.path} holds no bcdr_{name}_outlines.csv or bcdr_{name}_img.csv")
+                    Problem("missing_file", f"{self.path} has no bcdr_{name}_outlines.csv or bcdr_{name}_img.csv")
                 )
         return dict(sorted(found.items()))
 
@@ -154,7 +154,7 @@ def _read_images(account: Account, name: str, path: Path, rows: dict[str, Row | 
         code = cells.get("image_type_id", "")
         key = _key(account, path, cells)
         if key in rows:
-            account.fault("duplicate_image", f"{where}: image {key} stands in an earlier row already; keep one of them")
+            account.fault("duplicate_image", f"{where}: image {key} is in an earlier row already; keep one of them")
         else:
             coded = VIEWS[int(code)] if code in ("0", "1", "2", "3") else None
             rows[key] = _row(account, name, path, where, cells, coded)
@@ -169,12 +169,14 @@ def _read_outlines(
         code, number = cells["image_view"], cells.get("segmentation_id", "")
         key = _key(account, path, cells)
         if number and number in seen:
-            account.fault("duplicate_lesion", f"{where}: segmentation {number} stands in {seen[number]} already")
+            account.fault("duplicate_lesion", f"{where}: segmentation {number} is in {seen[number]} already")
             continue
         seen[number] = where
         if code not in ("1", "2", "3", "4"):
             account.unread.add(key)
-            account.fault("unknown_label", f"{where}: image_view {code!r} is none of 1 (RCC), 2 (LCC), 3 (RO), 4 (LO)")
+            account.fault(
+                "unknown_label", f"{where}: image_view {code!r} is unknown; known: 1 (RCC), 2 (LCC), 3 (RO), 4 (LO)"
+            )
             continue
         if known_images and key not in rows:
             account.fault(
@@ -225,7 +227,7 @@ def _row(
     if view is None or (coded is not None and view != coded):
         account.fault("bad_value", f"{where}: the view of {file.name} is not that of its code, or neither is known")
         return None
-    # Digital and film sets number their patients apart; within each of them a number is one person.
+    # Digital and film sets number their patients separately; within each kind a number is one person.
     patient = f"{'film' if name.startswith('f') else 'digital'} {cells['patient_id']}"
     return Row(file, where, patient, *view, _density(cells), _age(cells), name)
 
@@ -238,7 +240,7 @@ def _outline(account: Account, where: str, cells: dict[str, str]) -> tuple[str, 
     except ValueError:
         x = y = np.empty(0)
     if len(x) < 2 or len(x) != len(y) or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        account.fault("bad_annotation", f"{where}: lw_x_points and lw_y_points are no outline of at least 2 points")
+        account.fault("bad_annotation", f"{where}: lw_x_points and lw_y_points are not an outline of at least 2 points")
         return None
     try:
         malignant = WORDS.read(cells["classification"])

@@ -1,7 +1,7 @@
 """CDD-CESM (Khaled et al. 2022): contrast-enhanced mammograms as JPEG, a spreadsheet, and outlines drawn in a browser tool.
 
-Each breast and view is there twice: the low-energy image, which looks like a digital mammogram, and the subtracted one,
-which shows the contrast medium. A centre takes one of the two. Each outline is a lesion; its label is the pathology of its
+Each breast and view has two images: the low-energy one, which looks like a digital mammogram, and the subtracted one,
+which shows the contrast medium. A centre takes one kind. Each outline is a lesion; its label is the pathology of its
 image, and its kind is that of the image's finding where the image has one kind only.
 """
 
@@ -51,7 +51,7 @@ class CddCesmSource(ArchiveSource):
     source: Literal["cdd_cesm"] = "cdd_cesm"
     images: Literal["low_energy", "subtracted"] = "low_energy"
     table: str | None = Field(None, description="the spreadsheet, .xlsx or .csv; found by its name when left out")
-    spacing_mm: float | None = Field(None, gt=0, description="of a pixel; the files do not say")
+    spacing_mm: float | None = Field(None, gt=0, description="of a pixel, which the files do not give")
 
     @property
     def official(self) -> dict[str, int]:
@@ -68,7 +68,7 @@ class CddCesmSource(ArchiveSource):
         table = self._table(folder.parent)
         if not table.is_file():
             account.fatal.append(
-                Problem("missing_file", f"{self.path} holds no {TABLES[0]}.xlsx or .csv; add it, or set `table`")
+                Problem("missing_file", f"{self.path} has no {TABLES[0]}.xlsx or .csv; add it, or set `table`")
             )
             return []
         rows, named = self._rows(account, table)
@@ -84,7 +84,7 @@ class CddCesmSource(ArchiveSource):
                 density=row.density, age=row.age, malignant=PATHOLOGY[row.pathology], lesions=tuple(lesions),
                 usable_as_healthy=row.pathology == "normal" and not found, spacing_mm=self.spacing_mm, scanner=self.images,
             ))  # fmt: skip
-        account.note("single_points", counts["single_points"], "outlines of a single point, which are no lesions")
+        account.note("single_points", counts["single_points"], "outlines of a single point, which are not lesions")
         return exams
 
     def _table(self, folder: Path) -> Path:
@@ -94,9 +94,9 @@ class CddCesmSource(ArchiveSource):
         return next((file for file in known if file.is_file()), known[1])
 
     def _rows(self, account: Account, path: Path) -> tuple[dict[str, Row], set[str]]:
-        """Rows of the chosen kind of image by name, and every such name, in rows with a fault too.
+        """Rows of the chosen kind of image by name, and every such name, faulty rows included.
 
-        An image stands in several rows when it has several findings.
+        An image with several findings has several rows.
         """
         rows: dict[str, Row] = {}
         named: set[str] = set()
@@ -112,7 +112,7 @@ class CddCesmSource(ArchiveSource):
                 rows[name] = row
             elif (rows[name].patient, rows[name].pathology) != (row.patient, row.pathology):
                 account.fault(
-                    "duplicate_image", f"{where}: {name} is of another patient or pathology than in {rows[name].where}"
+                    "duplicate_image", f"{where}: {name} has another patient or pathology than in {rows[name].where}"
                 )
             else:
                 rows[name] = rows[name]._replace(findings=rows[name].findings | row.findings)
@@ -145,10 +145,10 @@ def _row(account: Account, where: str, name: str, cells: dict[str, str]) -> Row 
     if not cells["patient_id"] or not name:
         account.fault("bad_value", f"{where}: Patient_ID or Image_name is empty; fill it in or drop the row")
     elif pathology not in PATHOLOGY:
-        account.fault("unknown_label", f"{where}: pathology {pathology!r} is none of {', '.join(PATHOLOGY)}")
+        account.fault("unknown_label", f"{where}: pathology {pathology!r} is unknown; known: {', '.join(PATHOLOGY)}")
     elif side not in ("L", "R") or view not in ("CC", "MLO"):
         account.fault(
-            "unknown_label", f"{where}: {cells['side']!r} {cells['view']!r} is no side (L, R) and view (CC, MLO)"
+            "unknown_label", f"{where}: {cells['side']!r} {cells['view']!r} is not a side (L, R) and a view (CC, MLO)"
         )
     else:
         age, density = cells.get("age", ""), cells.get("breast_density_(acr)", "").upper()
@@ -180,7 +180,7 @@ def _outlines(account: Account, path: Path, mark: str, known: set[str]) -> dict[
             points = _points(shape) if shape else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             account.unread.add(name)
-            account.fault("bad_annotation", f"{where}: region_shape_attributes is no outline ({error}); correct it")
+            account.fault("bad_annotation", f"{where}: region_shape_attributes is not an outline ({error}); correct it")
             continue
         if points is None:  # an image without any region
             continue
@@ -228,7 +228,7 @@ def _lesions(
         if len(points) < 2:
             counts["single_points"] += 1
             continue
-        # An outline on an image called normal is a finding that nobody has labelled.
+        # An outline on an image called normal is a finding without a label.
         malignant = None if row.pathology == "normal" else PATHOLOGY[row.pathology]
         lesions.append(Lesion(box, kind, malignant, row.birads, points))
     return lesions

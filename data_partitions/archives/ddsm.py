@@ -1,8 +1,8 @@
 """DDSM (Heath et al. 2001): scanned film, one folder per case with an .ics file and a chain-coded overlay per image.
 
-The images themselves are in a lossless JPEG of their own that no current decoder reads: they have to be converted first
-(at full size, names kept), for example to 16-bit PNG. The boundary of each abnormality is a lesion; the cores inside it are
-not read. Healthy are the images of cases without any overlay: the archive's normal volumes.
+The images are in a lossless JPEG of their own that no current decoder reads. Convert them first (at full size, names
+kept), for example to 16-bit PNG. The boundary of each abnormality is a lesion; the cores inside it are not read. Images
+of cases without any overlay, the archive's normal volumes, are healthy.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class DdsmSource(ArchiveSource):
         cases = [case for file in sorted(self.path.rglob("*.ics")) if (case := _case(account, file)) is not None]
         if not cases:
             account.fault(
-                "missing_file", f"{self.path} holds no .ics file that can be read; `path` is the folder with the cases"
+                "missing_file",
+                f"{self.path} has no .ics file that can be read; set `path` to the folder with the cases",
             )
             account.fatal += account.problems
         self._unlisted(account, cases)
@@ -151,7 +152,7 @@ def _case(account: Account, file: Path) -> Case | None:
         shape = numbers.get("LINES", 0), numbers.get("PIXELS_PER_LINE", 0)
         if 0 in shape:
             account.fault(
-                "bad_value", f"{where}: LINES and PIXELS_PER_LINE do not say the size of the image; mend the line"
+                "bad_value", f"{where}: LINES and PIXELS_PER_LINE do not give the size of the image; correct the line"
             )
             continue
         resolution = numbers.get("RESOLUTION", 0)
@@ -198,15 +199,15 @@ def _overlay(account: Account, name: str, picture: Picture) -> list[Abnormality]
     file = picture.stem.with_name(picture.stem.name + ".OVERLAY")
     if not file.is_file():
         account.unread.add(name)
-        account.fault("row_without_file", f"{picture.where}: overlay {file.name} is announced and not there; add it")
+        account.fault("row_without_file", f"{picture.where}: overlay {file.name} is announced but missing; add it")
         return []
     head, *entries = re.split(r"^\s*ABNORMALITY\b", file.read_text(encoding="latin-1"), flags=re.MULTILINE)
     total = re.search(r"TOTAL_ABNORMALITIES\s+(\d+)", head)
     if total is None or int(total[1]) != len(entries):
         account.unread.add(name)
-        told = total[1] if total else "none"
+        announced = total[1] if total else "none"
         account.fault(
-            "bad_annotation", f"{file.name}: {len(entries)} abnormalities, {told} announced; copy the file again"
+            "bad_annotation", f"{file.name}: {len(entries)} abnormalities, {announced} announced; copy the file again"
         )
     abnormalities = []
     for number, text in enumerate(entries, start=1):
@@ -216,10 +217,10 @@ def _overlay(account: Account, name: str, picture: Picture) -> list[Abnormality]
         assessment = re.search(r"ASSESSMENT\s+(\d)", text)
         boundary = re.search(r"BOUNDARY\s+(\d+)\s+(\d+)\s+([0-7\s]*)#", text)
         if unknown := [kind for kind in kinds if kind not in KINDS]:
-            problem = "unknown_label", f"{where}: lesion type {unknown[0]!r} is none of {', '.join(KINDS)}"
+            problem = "unknown_label", f"{where}: lesion type {unknown[0]!r} is unknown; known: {', '.join(KINDS)}"
         elif pathology is None or pathology[1] not in PATHOLOGY:
-            told = pathology[1] if pathology else ""
-            problem = "unknown_label", f"{where}: pathology {told!r} is none of {', '.join(PATHOLOGY)}"
+            word = pathology[1] if pathology else ""
+            problem = "unknown_label", f"{where}: pathology {word!r} is unknown; known: {', '.join(PATHOLOGY)}"
         elif boundary is None:
             problem = (
                 "bad_annotation",

@@ -1,8 +1,8 @@
 """A list of images that a study leaves out: clips, implants, pacemakers, or whatever a person saw on them.
 
-A csv with a column `image` (or `image_id`, `file`) and maybe `reason`, one row per image. Images go by the name the
-source gives them, by their path, or by the file's name without its ending. Left out is counted by reason; names that
-are in no archive are counted too, since a misspelt one would leave its image in.
+The list is a csv with a column `image` (or `image_id`, `file`) and perhaps `reason`, one row per image. An image is
+named as its source names it, by its file, or by its file without the ending. Excluded images are counted by reason.
+Names that match no image are counted too: a misspelt name would leave its image in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from data_partitions.errors import DataError
 from data_partitions.exams import Cohort
 from data_partitions.reading.tables import read_records
-from data_partitions.small_cells import cell
+from data_partitions.small_counts import suppressed_count
 
 NAMES = ("image", "image_id", "image_name", "file", "filename")
 
@@ -32,11 +32,14 @@ def read_exclusions(path: Path, encoding: str = "utf-8") -> dict[str, str]:
     return {cells[str(column)]: cells.get("reason", "") for _, cells in rows if cells[str(column)]}
 
 
-def listed(folder: Path, exclude: Path | None) -> list[Path]:
-    """Every file of an archive, and the exclusion list, in a fixed order. Raises DataError where the list is missing."""
+def listed(path: Path, exclude: Path | None) -> list[Path]:
+    """The files of an archive (a folder or one file) and its exclusion list, in a fixed order.
+
+    Raises DataError where the list is missing.
+    """
     if exclude is not None and not exclude.is_file():
-        raise DataError("missing_file", f"{exclude} does not exist; mend `exclude`", field="exclude")
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+        raise DataError("missing_file", f"{exclude} does not exist; correct `exclude`", field="exclude")
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return files if exclude is None else [*files, exclude]
 
 
@@ -55,10 +58,10 @@ def without(cohort: Cohort, path: Path | None, encoding: str = "utf-8") -> Cohor
             found.add(hit)
             reasons[reason_of[hit] or "no reason given"] += 1
     notes = list(cohort.report.get("notes", []))
-    notes += [f"{cell(n)} images excluded: {reason}" for reason, n in sorted(reasons.items())]
+    notes += [f"{suppressed_count(n)} images excluded: {reason}" for reason, n in sorted(reasons.items())]
     unknown = len(reason_of) - len(found)
     if unknown:
-        notes.append(f"{cell(unknown)} names of the exclusion list are no image here")
+        notes.append(f"{suppressed_count(unknown)} names of the exclusion list match no image here")
     patients = {exam.patient for exam in kept}
     report = cohort.report | {"notes": notes, "excluded": dict(reasons), "excluded_unknown": unknown}
     private = cohort.private | {"excluded_unknown": sorted(set(reason_of) - found)}

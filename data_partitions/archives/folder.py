@@ -1,32 +1,26 @@
-"""A folder of images with a table: `metadata.csv`, one row per image, and maybe a table of lesions or a folder of masks.
+"""A folder of images with a table, `metadata.csv`, of one row per image, and maybe a table of lesions or a folder of masks.
 
-Centres come from the table (column `centre`, natural centres) or from `part: k/n`, a patient-disjoint share of an
-archive (simulated centres). Images whose decoded pixels are equal belong to one person whatever the table says: their
-patients become one group. A group that spans centres belongs to the one with most of its images.
-
-Every fault of the whole folder is collected before any is reported.
+Centres come from the table (column `centre`: natural centres) or from `part: k/n`, a patient-disjoint share of the
+folder (simulated centres); see `folder_share`. Images whose decoded pixels are equal show one person, whatever the table
+says, so their patients become one group.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from basics.seeds import rank
-from data_partitions.archives.copies import groups_of_copies
-from data_partitions.archives.exclusions import listed, without
-from data_partitions.errors import DataError, Problem, allowed
+from data_partitions.archives.archive import Account, FileSource
+from data_partitions.archives.folder_share import FolderShare
+from data_partitions.errors import DataError
 from data_partitions.exams import Cohort, Exam
 from data_partitions.patches import PatchTask
 from data_partitions.reading.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
-from data_partitions.reading.image_files import FileLook, files_digest, inspect, open_image
+from data_partitions.reading.image_files import FileLook
 from data_partitions.reading.label_words import NEGATIVE, POSITIVE, LabelWords, plain
 from data_partitions.reading.mask_folder import read_masks
-from data_partitions.small_cells import cell
 
 
 def _part(value: object) -> object:
@@ -39,13 +33,10 @@ def _part(value: object) -> object:
     return value
 
 
-class FolderSource(BaseModel):
+class FolderSource(FileSource):
     """Images in a folder; the field names are the keys of the scenario."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     source: Literal["folder"] = "folder"
-    path: Path
     metadata: str = "metadata.csv"
     lesions: str | None = Field(None, description="table of lesions in the folder")
     masks: str | None = Field(
@@ -64,9 +55,6 @@ class FolderSource(BaseModel):
     scanner: str = ""
     spacing_mm: float | None = Field(None, gt=0, description="of all images, where no column says")
     background: Literal["dark", "none"] = Field("dark", description="none: the whole image is tissue")
-    encoding: str = "utf-8"
-    max_bad_fraction: float = Field(0.0, ge=0, le=1, description="share of rows that may be left out as unusable")
-    exclude: Path | None = Field(None, description="csv of images to leave out, with a column `image`, maybe `reason`")
 
     @model_validator(mode="before")
     @classmethod
@@ -105,185 +93,92 @@ class FolderSource(BaseModel):
             raise ValueError(f"part {self.part[0]}/{self.part[1]} does not exist; count from 1/{self.part[1]}")
         return self
 
-    def files_digest(self) -> str:
-        """Changes when a file of the folder is added, removed or written again."""
-        if not self.path.is_dir():
-            raise DataError("missing_file", f"folder {self.path} does not exist; mend `path`", field="path")
-        return files_digest(listed(self.path, self.exclude))
-
-    def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
-        """This centre's exams. Raises DataError.
-
-        cache: where the look at all image files is kept. task: what they are for; one of malignancy makes a problem of
-        each image (`whole_image`) or lesion whose label is not known. None: exams may come without a label.
-        """
-        words = LabelWords(self.positive, self.negative)
-        metadata = self._metadata(words)
-        problems = list(metadata.problems)
-        rows, files = self._usable_rows(metadata, cache, problems)
-        table = LesionTable()
+    def remedy(self, task: PatchTask) -> str:
         if self.masks is not None:
-            known = {row["image"] for row in metadata.rows}
-            of_images = {row["image"]: row["malignant"] for row in rows}
-            looks = {name: files[name] for name in of_images}
-            table = read_masks(self.path / self.masks, looks, known, of_images, cache)
-            problems += table.problems
-        if self.lesions is not None:
-            shapes = {row["image"]: files[row["image"]].shape for row in rows}
-            known = {row["image"] for row in metadata.rows}
-            table = read_lesions(
-                self.path / self.lesions, self.columns, self.kinds, words, self.encoding, shapes, known
-            )
-            problems += table.problems
+            return "check the masks, set `lesions: all` in the task, or choose another centre or part"
+        if self.lesions is None:
+            return "name the table of lesions in the data's `lesions`, or set `whole_image: true` in the task"
+        remedy = f"check the coordinates in {self.lesions}, or choose another centre, part or task"
+        if task.lesions == "all":
+            return remedy
+        return f"map the table's words to {task.lesions} in `kinds`, set `lesions: all`, {remedy}"
+
+    def _cohort(self, account: Account, seed: int, task: PatchTask | None) -> Cohort:
+        metadata = self._metadata()
+        account.things = len(metadata.rows) + len(metadata.problems)
+        account.problems += metadata.problems
+        rows, looks = self._usable_rows(metadata, account)
+        table = self._lesions(metadata, rows, looks, account)
+        account.problems += table.problems
+        account.unread |= table.unread.union(table.without_place)
         labels = {row["image"]: self._malignant(row, table, metadata.labelled) for row in rows}
         if task is not None and task.label == "malignancy":
-            rows = self._labelled(rows, labels, table, task, problems)
-        # An image may have several lesions, each with a fault of its own: never more than all rows.
-        total = max(1, len(metadata.rows) + len(metadata.problems), len(problems))
-        skipped = allowed(problems, total, self.max_bad_fraction, f"{self.path}")
-        rows, report, groups = self._centre_rows(rows, files, table, seed)
-        notes = report["notes"]
-        if skipped:
-            report["skipped"] = skipped
-            notes += [f"{cell(count)} rows left out: {code}" for code, count in sorted(skipped.items())]
-        placeless = [row["image"] for row in rows if row["image"] in table.without_place]
+            rows = self._labelled(rows, labels, table, task, account)
+        exams = [self._exam(row, looks[row["image"]], table, labels[row["image"]], account) for row in rows]
+        cohort = account.cohort(exams, self.max_bad_fraction, None)
+        share = FolderShare(self.centre, self.part, self.part_seed, self.images)
+        malignant = {row["image"] for row in rows if row["malignant"]}
+        cohort = share.of(cohort, account, seed, malignant, set(table.lesions))
+        placeless = [exam.name for exam in cohort.exams if exam.name in table.without_place]
+        account.note(
+            "lesions_without_coordinates", len(placeless),
+            "images hold a lesion without coordinates, which is left out; no healthy box is drawn from them",
+        )  # fmt: skip
         if placeless:
-            report["lesions_without_coordinates"] = len(placeless)
-            notes.append(
-                f"{cell(len(placeless))} images hold a lesion without coordinates, which is left out; "
-                "no healthy box is drawn from them"
-            )
-        private = {"problems": [problem.text for problem in problems], "lesions_without_coordinates": placeless}
-        exams = [self._exam(row, files[row["image"]], table, labels[row["image"]]) for row in rows]
-        cohort = Cohort(exams, report, private | report.pop("private"), groups)
-        return without(cohort, self.exclude, self.encoding)
+            account.private["lesions_without_coordinates"] = placeless
+        return cohort
 
-    def _metadata(self, words: LabelWords) -> Metadata:
-        """The table of images; where it cannot be read, the other table's faults are told with its own."""
+    @property
+    def _label_words(self) -> LabelWords:
+        return LabelWords(self.positive, self.negative)
+
+    def _metadata(self) -> Metadata:
+        """The table of images. Where it cannot be read, the faults of the table of lesions are reported with its own."""
         try:
-            return read_metadata(self.path / self.metadata, self.columns, words, self.encoding)
+            return read_metadata(self.path / self.metadata, self.columns, self._label_words, self.encoding)
         except DataError as error:
             if self.lesions is None:
                 raise
             try:
-                read_lesions(self.path / self.lesions, self.columns, self.kinds, words, self.encoding, {}, set())
+                self._lesion_table({}, set())
             except DataError as other:
                 raise DataError.of([*error.problems, *other.problems], f"{self.path}") from None
             raise
 
-    def _usable_rows(
-        self, metadata: Metadata, cache: Path | None, problems: list[Problem]
-    ) -> tuple[list[dict], dict[str, FileLook]]:
-        """Rows whose image is there and decodes; and what was seen in each file, by image."""
-        present = []
+    def _usable_rows(self, metadata: Metadata, account: Account) -> tuple[list[dict], dict[str, FileLook]]:
+        """Rows whose image exists and decodes, and what one look at each of these files showed."""
+        files: dict[str, Path] = {}
+        names: dict[str, str] = {}
         for row in metadata.rows:
-            if (self.path / row["image"]).is_file():
-                present.append(row)
+            image, names[row["image"]] = row["image"], f"{self.metadata} row {row['row']}"
+            if (self.path / image).is_file():
+                files[image] = self.path / image
             else:
-                problems.append(Problem(
-                    "row_without_file",
-                    f"{self.metadata} row {row['row']}: file {row['image']} is not there; add it or drop the row",
-                ))  # fmt: skip
-        found = inspect([self.path / row["image"] for row in present], cache)
-        looks = {row["image"]: look for row, look in zip(present, found, strict=True)}
-        usable = []
-        for row in present:
-            look = looks[row["image"]]
-            if look.code:
-                problems.append(
-                    Problem(str(look.code), f"{self.metadata} row {row['row']}: {row['image']} {look.text}")
+                account.fault(
+                    "row_without_file", f"{names[image]}: file {image} does not exist; add it or drop the row"
                 )
-            else:
-                usable.append(row)
-        return usable, looks
+        looks = account.looks(files, names)
+        return [row for row in metadata.rows if row["image"] in looks], looks
 
-    def _centre_rows(
-        self, rows: list[dict], files: dict[str, FileLook], table: LesionTable, seed: int
-    ) -> tuple[list[dict], dict, dict[str, str]]:
-        """The rows of this centre, what was moved to get them, and patient -> group."""
-        group, copies = groups_of_copies((row["patient_id"], row["image"], files[row["image"]].digest) for row in rows)
-        members: dict[str, list[dict]] = defaultdict(list)
-        for row in sorted(rows, key=lambda row: row["image"]):
-            members[group[row["patient_id"]]].append(row)
-        report: dict = {"notes": [], "private": {}}
-        if copies:
-            report["duplicate_images"] = len(copies)
-            report["notes"].append(
-                f"{cell(len(copies))} sets of identical images, each kept on one side of every split"
-            )
-            report["private"]["duplicate_images"] = copies
-        if self.centre is not None:
-            members = self._natural_centre(members, report)
-        if self.part is not None:
-            members = {name: members[name] for name in self._dealt(members, table)}
-        if self.images is not None:
-            members = self._limited(members, self.images, seed)
-        chosen = [row for name in sorted(members) for row in members[name]]
-        return chosen, report, {patient: name for patient, name in group.items() if name in members and patient != name}
+    def _lesions(
+        self, metadata: Metadata, rows: list[dict], looks: dict[str, FileLook], account: Account
+    ) -> LesionTable:
+        known = {row["image"] for row in metadata.rows}
+        if self.masks is not None:
+            labels = {row["image"]: row["malignant"] for row in rows}
+            return read_masks(self.path / self.masks, looks, known, labels, account.cache)
+        if self.lesions is not None:
+            return self._lesion_table({image: look.shape for image, look in looks.items()}, known)
+        return LesionTable()
 
-    def _natural_centre(self, members: dict[str, list[dict]], report: dict) -> dict[str, list[dict]]:
-        """Groups of this centre; those found in several belong where most of their images are, ties alphabetically."""
-        taken, spanning, moved_here, moved_away = {}, [], 0, 0
-        centres = Counter(row["centre"] for rows in members.values() for row in rows)
-        if self.centre not in centres:
-            known = ", ".join(sorted(str(name) for name in centres)) or "none"
-            raise DataError(
-                "unknown_centre",
-                f"{self.path}: no image of centre {self.centre!r}; the table has {known}",
-                field="centre",
-            )
-        for name, rows in members.items():
-            counts = Counter(row["centre"] for row in rows)
-            home = min(counts, key=lambda c: (-counts[c], c))
-            if len(counts) > 1 and self.centre in counts:
-                spanning.append(name)
-                if home == self.centre:
-                    moved_here += len(rows) - counts[home]
-                else:
-                    moved_away += counts[self.centre]
-            if home == self.centre:
-                taken[name] = rows
-        if spanning:
-            report["spanning_patients"] = {
-                "patients": len(spanning),
-                "images_moved_here": moved_here,
-                "images_moved_away": moved_away,
-            }
-            report["notes"].append(
-                f"{cell(len(spanning))} patients found in several centres, kept in the one with most of their images"
-            )
-            report["private"]["spanning_patients"] = sorted(spanning)
-        return taken
-
-    def _dealt(self, members: dict[str, list[dict]], table: LesionTable) -> list[str]:
-        """Names of the groups in part k of n: dealt like cards, those with a lesion first, then the others."""
-        assert self.part is not None
-        number, total = self.part
-        with_lesion = {name: any(row["image"] in table.lesions for row in rows) for name, rows in members.items()}
-        order = sorted(
-            members,
-            key=lambda name: (-with_lesion[name], -_label(members[name]), rank(self.part_seed, "part", name)),
-        )
-        return order[number - 1 :: total]
-
-    def _limited(self, members: dict[str, list[dict]], images: int, seed: int) -> dict[str, list[dict]]:
-        """At most `images` images: whole groups, each class its share of the images."""
-        total = sum(len(rows) for rows in members.values())
-        taken: dict[str, list[dict]] = {}
-        for label in sorted({_label(rows) for rows in members.values()}):
-            names = sorted((n for n in members if _label(members[n]) == label), key=lambda n: rank(seed, "images", n))
-            room = int(images * sum(len(members[n]) for n in names) / total) if images < total else total
-            for name in names:
-                if len(members[name]) > room:
-                    break
-                room -= len(members[name])
-                taken[name] = members[name]
-        return taken
+    def _lesion_table(self, shapes: dict[str, tuple[int, int]], known: set[str]) -> LesionTable:
+        file = self.path / str(self.lesions)
+        return read_lesions(file, self.columns, self.kinds, self._label_words, self.encoding, shapes, known)
 
     def _malignant(self, row: dict, table: LesionTable, labelled: bool) -> bool | None:
         """Of an image: what its row says, or else what its lesions say; None where neither is known.
 
-        labelled: the metadata have a column for the label; only where they have none, no lesion means benign.
+        labelled: the metadata have a column for the label. Only without one does an image without lesions count as benign.
         """
         if row["malignant"] is not None or self.lesions is None:
             return row["malignant"]
@@ -294,52 +189,32 @@ class FolderSource(BaseModel):
         return None if unknown else False
 
     def _labelled(
-        self, rows: list[dict], labels: dict[str, bool | None], table: LesionTable, task: PatchTask,
-        problems: list[Problem],
-    ) -> list[dict]:  # fmt: skip
-        """The rows that can be used; what has no label, an image or a lesion of the task's kind, joins `problems`."""
+        self, rows: list[dict], labels: dict[str, bool | None], table: LesionTable, task: PatchTask, account: Account
+    ) -> list[dict]:
+        """The rows that a task of malignancy can use; an image or a lesion of the task's kind without a label is a fault.
+
+        Like `Account.cohort`, but each fault names its row.
+        """
         remedy = "fill it in, drop the row, or name the column that holds it"
         if task.whole_image:
-            unknown = {row["image"] for row in rows if labels[row["image"]] is None}
-            problems += [
-                Problem(
+            for row in rows:
+                if labels[row["image"]] is None:
+                    where = f"{self.metadata} row {row['row']}: {row['image']}"
+                    account.fault("no_label", f"{where} has no label; {remedy}, as in `columns: {{label: malignant}}`")
+            return [row for row in rows if labels[row["image"]] is not None]
+        for kind, where in table.unlabelled:
+            if task.lesions in ("all", kind):
+                account.fault(
                     "no_label",
-                    f"{self.metadata} row {row['row']}: {row['image']} is without a label; {remedy}, as in "
-                    "`columns: {label: malignant}`",
+                    f"{where}: the {kind} has no label; {remedy}, as in `columns: {{lesion_label: pathology}}`",
                 )
-                for row in rows
-                if row["image"] in unknown
-            ]
-            return [row for row in rows if row["image"] not in unknown]
-        problems += [
-            Problem(
-                "no_label",
-                f"{where}: the {kind} is without a label; {remedy}, as in `columns: {{lesion_label: pathology}}`",
-            )
-            for kind, where in table.unlabelled
-            if task.lesions in ("all", kind)
-        ]
         return rows
 
-    def _exam(self, row: dict, look: FileLook, table: LesionTable, malignant: bool | None) -> Exam:
-        lesions = tuple(table.lesions.get(row["image"], ()))
-        return Exam(
-            patient=row["patient_id"],
-            name=row["image"],
-            shape=look.shape,
-            open=partial(open_image, self.path / row["image"], dark_background=self.background == "dark"),
-            view=row["view"],
-            laterality=row["laterality"],
-            density=row["density"],
-            age=row["age"],
-            scanner=row["scanner"] or self.scanner or look.scanner,
-            spacing_mm=row["spacing_mm"] or self.spacing_mm or look.spacing_mm,
-            malignant=malignant,
-            lesions=lesions,
-            usable_as_healthy=row["image"] not in table.unread.union(table.without_place),
-            site=row["centre"],
-        )
-
-
-def _label(rows: list[dict]) -> int:
-    return int(any(row["malignant"] for row in rows))
+    def _exam(self, row: dict, look: FileLook, table: LesionTable, malignant: bool | None, account: Account) -> Exam:
+        return account.exam(
+            look, self.path / row["image"], patient=row["patient_id"], name=row["image"], view=row["view"],
+            laterality=row["laterality"], density=row["density"], age=row["age"], scanner=row["scanner"] or self.scanner,
+            spacing_mm=row["spacing_mm"] or self.spacing_mm, malignant=malignant,
+            lesions=tuple(table.lesions.get(row["image"], ())), site=row["centre"],
+            dark_background=self.background == "dark",
+        )  # fmt: skip

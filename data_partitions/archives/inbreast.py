@@ -1,11 +1,11 @@
 """INbreast (Moreira et al. 2012): 410 digital mammograms as DICOM, OsiriX outlines, a spreadsheet with BI-RADS and density.
 
 Lesions follow Szafranowska et al. (2022): the outlines of one kind are painted together, and each connected area of at
-least two pixels is a lesion; "spiculated regions", in every spelling, are masses. Single-pixel calcifications are no
-lesions unless `single_points` says so, but their images are never a source of healthy boxes: those come from images of
-BI-RADS 1 without any outline. Departures are in `contours`; here distortions are a kind of their own and not "other".
+least two pixels is a lesion; "spiculated regions", in every spelling, are masses. Single-pixel calcifications count as
+lesions only with `single_points`. Healthy boxes come from images of BI-RADS 1 without any outline, never from images
+with such a calcification. For departures see `contours`; and distortions are a kind of their own here, not "other".
 
-There is no biopsy in this archive: a lesion is called malignant after the BI-RADS of its image.
+The archive has no biopsies: the BI-RADS of its image decides whether a lesion is malignant.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class InbreastSource(ArchiveSource):
             ))  # fmt: skip
         account.report["outlines"] = counts["outlines"]
         account.note("single_points", counts["single_points"], "areas of a single pixel" + (
-            "" if self.single_points else ", which are no lesions; no healthy box is drawn from their images"
+            "" if self.single_points else ", which are not lesions; no healthy box is drawn from their images"
         ))  # fmt: skip
         return exams
 
@@ -128,17 +128,19 @@ def _rows(account: Account, path: Path) -> tuple[dict[str, dict[str, str]], set[
             account.things -= 1
         elif name in named:
             account.fault(
-                "duplicate_image", f"{where}: file name {name} stands in an earlier row already; keep one of them"
+                "duplicate_image", f"{where}: file name {name} is in an earlier row already; keep one of them"
             )
         elif row["bi_rads"] not in BIRADS:
-            account.fault("unknown_label", f"{where}: Bi-Rads {cells['bi_rads']!r} is none of {', '.join(BIRADS)}")
+            account.fault(
+                "unknown_label", f"{where}: Bi-Rads {cells['bi_rads']!r} is unknown; known: {', '.join(BIRADS)}"
+            )
         elif row["laterality"] not in ("L", "R") or not row["view"]:
             account.fault(
                 "unknown_label",
-                f"{where}: {cells['laterality']!r} {cells['view']!r} is no side (L, R) and view (CC, MLO)",
+                f"{where}: {cells['laterality']!r} {cells['view']!r} is not a side (L, R) and a view (CC, MLO)",
             )
         elif row["acr"] not in ("", "1", "2", "3", "4"):
-            account.fault("unknown_label", f"{where}: ACR {cells['acr']!r} is none of 1, 2, 3, 4")
+            account.fault("unknown_label", f"{where}: ACR {cells['acr']!r} is unknown; known: 1, 2, 3, 4")
         else:
             rows[name] = row
         named.add(name)
@@ -175,7 +177,7 @@ def _outlines(account: Account, folder: Path, known: set[str]) -> dict[str, list
             continue
         try:
             regions = [dict(region) for region in plistlib.loads(file.read_bytes())["Images"][0]["ROIs"]]
-        except Exception as error:  # expat's, plistlib's own, and what a list of another shape raises
+        except Exception as error:  # of expat, of plistlib, or of indexing a list of another shape
             account.unread.add(file.stem)
             account.fault("bad_annotation", f"{file.name} is not an OsiriX list of outlines ({error}); copy it again")
             continue
@@ -183,16 +185,16 @@ def _outlines(account: Account, folder: Path, known: set[str]) -> dict[str, list
             where = f"{file.name} outline {number}"
             label = str(region.get("Name", "")).strip()
             points = [[float(value) for value in NUMBER.findall(str(text))] for text in region.get("Point_px", ())]
-            told = region.get("NumberOfPoints", len(points))
+            announced = region.get("NumberOfPoints", len(points))
             if label.lower() not in KINDS:
                 problem = (
                     "unknown_label",
-                    f"{where}: kind {label!r} is none of {', '.join(name for name in KINDS if name)}",
+                    f"{where}: kind {label!r} is unknown; known: {', '.join(name for name in KINDS if name)}",
                 )
-            elif not points or told != len(points) or any(len(point) != 2 for point in points):
+            elif not points or announced != len(points) or any(len(point) != 2 for point in points):
                 problem = (
                     "bad_annotation",
-                    f"{where}: {len(points)} points of (x, y), {told} announced; copy the file again",
+                    f"{where}: {len(points)} points of (x, y), {announced} announced; copy the file again",
                 )
             else:
                 xy = np.array(points, dtype=np.float64)

@@ -5,8 +5,8 @@
                table of centres (Ogier du Terrail et al. 2022) can be given as `sites`
     2020       ISIC_2020_Training_GroundTruth_v2.csv: image_name, patient_id, target; _Duplicates.csv is honoured
 
-Who is one person: the patient in 2020; the lesion in the others, which name no patients; the image where 2019 names no
-lesion. Malignant: mel, bcc and akiec of HAM10000; MEL, BCC, SCC and AK of 2019 (AK is part of akiec); target of 2020,
+What counts as one person: in 2020 the patient; in the others, which name no patients, the lesion; where 2019 names no
+lesion, the image. Malignant: mel, bcc and akiec of HAM10000; MEL, BCC, SCC and AK of 2019 (AK is part of akiec); target of 2020,
 which is melanoma.
 """
 
@@ -24,7 +24,7 @@ from data_partitions.dealing.partition import PartitionRule, partition
 from data_partitions.exams import Cohort, Exam
 from data_partitions.patches import PatchTask
 from data_partitions.reading.label_words import LabelWords, UnknownWord
-from data_partitions.small_cells import cell
+from data_partitions.small_counts import suppressed_count
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 TABLES = {
@@ -56,7 +56,7 @@ OFFICIAL = {
 
 
 class IsicSource(ArchiveSource):
-    """A folder with a release's tables and its images, in whatever folders these were unpacked to."""
+    """A folder with a release's tables and, at any depth, its images."""
 
     source: Literal["isic"] = "isic"
     release: Literal["ham10000", "2019", "2020"]
@@ -88,7 +88,9 @@ class IsicSource(ArchiveSource):
         exams = [exam for exam in cohort.exams if dealt.home[exam.patient] == self.centre]
         notes = list(cohort.report["notes"])
         if spanning := dealt.report.get("spanning"):
-            notes.append(f"{cell(spanning)} patients have images of several sites; each is kept where most of them are")
+            notes.append(
+                f"{suppressed_count(spanning)} patients have images of several sites; each is kept where most of those are"
+            )
         patients = {exam.patient for exam in exams}
         groups = {patient: group for patient, group in cohort.groups.items() if patient in patients}
         private = cohort.private | {"spanning_patients": list(dealt.spanning)}
@@ -101,7 +103,8 @@ class IsicSource(ArchiveSource):
         for row in self._rows(account):
             if row["name"] in rows:
                 account.fault(
-                    "duplicate_image", f"{row['where']}: image {row['name']} stands in an earlier row; keep one of them"
+                    "duplicate_image",
+                    f"{row['where']}: image {row['name']} is in an earlier row already; keep one of them",
                 )
             elif row["name"] not in files:
                 account.fault("row_without_file", f"{row['where']}: no file {row['name']}.jpg; add it or drop the row")
@@ -146,7 +149,7 @@ class IsicSource(ArchiveSource):
                 age = _age(cells.get("age") or cells.get("age_approx") or "")
             except UnknownWord:
                 known = ", ".join((*words.positive, *words.negative))
-                account.fault("unknown_label", f"{where}: {word!r} is none of {known}; correct it or list it")
+                account.fault("unknown_label", f"{where}: {word!r} is unknown; known: {known}; correct it or list it")
                 continue
             except ValueError as error:
                 account.fault("bad_value", f"{where}: {error}")

@@ -1,28 +1,25 @@
 """MedMNIST (Yang et al. 2023): one .npz with images and labels of a fixed training, validation and test split.
 
-No patients are named, so every image counts as one. Which labels are malignant differs from set to set and is easy to get
-wrong: label 0 of BreastMNIST is malignant, label 1 "normal, benign".
+The files name no patients, so every image counts as a patient. Which labels are malignant differs from set to set and is
+easy to get wrong: label 0 of BreastMNIST is malignant, label 1 "normal, benign".
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from data_partitions.archives.copies import groups_of_copies
-from data_partitions.archives.exclusions import listed, without
-from data_partitions.errors import DataError, Problem, allowed
+from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.errors import DataError
 from data_partitions.exams import Box, Cohort, Exam
 from data_partitions.patches import PatchTask
 from data_partitions.reading.body import body_mask
-from data_partitions.reading.image_files import files_digest
-from data_partitions.small_cells import cell
+from data_partitions.small_counts import suppressed_count
 from data_partitions.split import SPLITS
 
 # Labels that count as positive: cancer, or the disease that the set is about.
@@ -34,80 +31,62 @@ OFFICIAL = {
 }
 
 
-class MedmnistSource(BaseModel):
+class MedmnistSource(ArchiveSource):
     """One .npz file; labels are (n,) or, as distributed, (n, 1)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Literal["medmnist"] = "medmnist"
     path: Path = Field(description="the .npz file")
     positive: tuple[int, ...] | None = Field(None, description="labels that count as malignant; known for some sets")
     official_split: bool = Field(True, description="keep the set's own training, validation and test images")
     background: Literal["dark", "none"] = Field("none", description="none: the whole image is tissue")
-    max_bad_fraction: float = Field(0.0, ge=0, le=1, description="share of images that may be left out as unusable")
-    exclude: Path | None = Field(None, description="csv of images to leave out, such as train_00012")
 
     @property
     def official(self) -> dict[str, int]:
-        """Counts as the authors give them; none for a set not listed here."""
+        """Counts as the authors give them; empty for a set that is not listed here."""
         return OFFICIAL.get(self._set, {})
 
     @property
     def _set(self) -> str:
         return self.path.stem.split("_")[0].lower()  # breastmnist_224.npz is a larger breastmnist.npz
 
-    def files_digest(self) -> str:
-        """Changes when the file is written again."""
+    def _require_path(self) -> None:
         if not self.path.is_file():
-            raise DataError("missing_file", f"file {self.path} does not exist; mend `path`", field="path")
-        return files_digest([self.path, *listed(self.path, self.exclude)])
+            raise DataError("missing_file", f"file {self.path} does not exist; correct `path`", field="path")
 
-    def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
-        """All images, each a patient of its own. Raises DataError."""
+    def _cohort(self, account: Account, seed: int, task: PatchTask | None) -> Cohort:
+        cohort = super()._cohort(account, seed, task)
+        copies = account.private.get("duplicate_images", [])
+        across = sum(len({name.split("_")[0] for name in names}) > 1 for names in copies)
+        if self.official_split and across:
+            account.report["notes"].append(
+                f"{suppressed_count(across)} of them are in several official splits and are kept in the first by name"
+            )
+        return cohort
+
+    def _exams(self, account: Account) -> list[Exam]:
+        """All images, each a patient of its own. Their names are exclusion lists' too: train_00012."""
         positive = self.positive or POSITIVE.get(self._set)
         if positive is None:
             raise DataError(
                 "no_label", f"{self.path.name}: which labels are malignant is not known; list them in `positive`"
             )
-        self.files_digest()
         arrays = _arrays(self.path, self.path.stat().st_mtime_ns)
-        problems: list[Problem] = []
         exams: list[Exam] = []
-        digests: list[tuple[str, str, str]] = []
-        total = 0
         for split in SPLITS:
             images, labels = _part(self.path, arrays, split)
-            total += len(images)
+            account.things += len(images)
             for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
                 name = f"{split}_{number:05d}"
-                if label < 0 or label != int(label):
-                    problems.append(Problem("unknown_label", f"{self.path.name} {name}: label {label} is no class"))
+                if label < 0:
+                    account.fault("unknown_label", f"{self.path.name} {name}: label {label} is not a class")
                     continue
-                digests.append((name, name, hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()))
+                account.digests[name] = hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
                 exams.append(Exam(
                     patient=name, name=name, shape=pixels.shape[:2], malignant=int(label) in positive,
                     open=partial(ArrayImage, self.path, split, number, dark_background=self.background == "dark"),
                     split=split if self.official_split else "",
                 ))  # fmt: skip
-        skipped = allowed(problems, max(1, total), self.max_bad_fraction, f"{self.path}")
-        groups, copies = groups_of_copies(digests)
-        report: dict = {"notes": []}
-        if skipped:
-            report["skipped"] = skipped
-            report["notes"] += [f"{cell(n)} left out: {code}" for code, n in sorted(skipped.items())]
-        if copies:
-            report["duplicate_images"] = len(copies)
-            report["notes"].append(
-                f"{cell(len(copies))} sets of identical images, each kept on one side of every split"
-            )
-        moved = _across(copies) if self.official_split else 0
-        if moved:
-            report["notes"].append(
-                f"{cell(moved)} of them lie in several official splits and are kept in the first by name"
-            )
-        private = {"duplicate_images": copies, "problems": [problem.text for problem in problems]}
-        joined = {patient: group for patient, group in groups.items() if patient != group}
-        return without(Cohort(exams, report, private, joined), self.exclude)
+        return exams
 
 
 class ArrayImage:
@@ -134,7 +113,7 @@ def _arrays(path: Path, changed: int) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
-            "bad_table", f"{path} is no .npz file of arrays ({error}); fetch it again", field="path"
+            "bad_table", f"{path} is not an .npz file of arrays ({error}); download it again", field="path"
         ) from error
 
 
@@ -144,7 +123,7 @@ def _part(path: Path, arrays: dict[str, np.ndarray], split: str) -> tuple[np.nda
     if missing:
         raise DataError(
             "bad_columns",
-            f"{path.name}: no array {' or '.join(missing)}; it has {', '.join(sorted(arrays))}",
+            f"{path.name}: has no array {' or '.join(missing)}; it has {', '.join(sorted(arrays))}",
             field="path",
         )
     images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
@@ -158,11 +137,3 @@ def _part(path: Path, arrays: dict[str, np.ndarray], split: str) -> tuple[np.nda
             "bad_value", f"{path.name}: {split}_labels has shape {labels.shape} for {len(images)} images; expected (n, 1)"
         )  # fmt: skip
     return images, labels.reshape(-1).astype(np.int64)
-
-
-def _across(copies: list[list[str]]) -> int:
-    """Sets of copies that lie in more than one official split."""
-    splits: dict[int, set[str]] = defaultdict(set)
-    for number, names in enumerate(copies):
-        splits[number] |= {name.split("_")[0] for name in names}
-    return sum(len(found) > 1 for found in splits.values())

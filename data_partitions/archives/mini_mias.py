@@ -83,7 +83,7 @@ def _lines(account: Account, path: Path) -> list[tuple[str, list[str]]]:
     try:
         text = path.read_text(encoding=account.encoding)
     except OSError:
-        account.refuse("missing_file", f"{path} does not exist; `path` is the folder that holds {TABLE}")
+        account.refuse("missing_file", f"{path} does not exist; set `path` to the folder that holds {TABLE}")
         return []
     except (UnicodeDecodeError, LookupError) as error:
         account.refuse("bad_encoding", f"{path} is not text in {account.encoding} ({error}); set `encoding`")
@@ -97,11 +97,11 @@ def _lines(account: Account, path: Path) -> list[tuple[str, list[str]]]:
         where = f"{path.name} line {number}"
         numbers = words[4:7] if len(words) == 7 and not words[4].startswith("*") else []
         if len(words) < 3 or words[1] not in TISSUES or words[2] not in KINDS:
-            account.fault("unknown_label", f"{where}: {line.strip()!r} is no number, tissue (F, G, D) and class")
+            account.fault("unknown_label", f"{where}: {line.strip()!r} is not a number, a tissue (F, G, D) and a class")
         elif words[2] != "NORM" and (len(words) < 4 or words[3] not in SEVERITIES):
             account.fault("unknown_label", f"{where}: {line.strip()!r} has no severity (B, M)")
         elif numbers and not all(word.isdigit() for word in numbers):
-            account.fault("bad_value", f"{where}: {' '.join(numbers)} is no x, y and radius")
+            account.fault("bad_value", f"{where}: {' '.join(numbers)} is not x, y and radius")
         elif len(words) not in (3, 4, 7) and not words[4].startswith("*"):
             account.fault("bad_value", f"{where}: {line.strip()!r} has {len(words)} words; expected 3, 4 or 7")
         else:

@@ -1,9 +1,8 @@
 """What an archive says it holds, and what papers found in it, beside what was found in it here.
 
-A source may have a property `official`: counts by name, of the whole archive, as its authors give them; and `in_papers`:
-the same from studies of it, which count by rules of their own. Names are those of `counts_of`: images, patients,
-malignant (images), lesions, masses, "site NAME", "split NAME", and "TABLE: rows" and "TABLE: lesions" of an archive
-whose tables are counted one by one.
+The properties `official` and `in_papers` of a source use the names of `counts_of`: images, patients, malignant (images),
+lesions, masses, "site NAME", "split NAME", and "TABLE: rows" and "TABLE: lesions" of an archive whose tables are counted
+one by one.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 
 from data_partitions.exams import Cohort
 
-# Settings by which a source is only a part of its archive; where one is None, it is the whole.
+# Settings that limit a source to a part of its archive; all None: the whole.
 PARTS = ("centre", "part", "images")
 
 
@@ -36,7 +35,7 @@ def counts_of(cohort: Cohort) -> dict[str, int]:
 
 
 def whole_archive(source: Any) -> Any:
-    """The source without what makes it one centre's part of its archive."""
+    """The source without the settings that limit it to one centre's part."""
     archive = getattr(source, "archive", source)
     fields = type(archive).model_fields
     return archive.model_copy(update={name: None for name in PARTS if name in fields and fields[name].default is None})

@@ -1,12 +1,12 @@
 """OPTIMAM Mammography Image Database, OMI-DB (Halling-Brown et al. 2021): screening of the NHS, one folder per client.
 
 `data/CLIENT/imagedb_CLIENT.json` holds the studies with the radiologists' marks (boxes), `nbss_CLIENT.json` the episodes
-with the opinions after biopsy and surgery, and `images/CLIENT/STUDY/IMAGE.dcm` the images. Of each exposure there may be
-a raw and a processed image: only what a reader sees ("FOR PRESENTATION") is taken, in the views CC and MLO.
+with the opinions after biopsy and surgery, and `images/CLIENT/STUDY/IMAGE.dcm` the images. An exposure may have
+a raw and a processed image: only the one that a reader sees ("FOR PRESENTATION") is taken, in the views CC and MLO.
 
 A mark's label is the opinion on the lesion that it is linked to, in the same breast and episode: malignant where any
-biopsy or operation says so, benign where one says so and none is uncertain, else not known. Healthy are the images of
-clients without any mark, biopsy, operation or interval cancer.
+biopsy or operation says so, benign where one says so and none is uncertain, else not known. Images of clients without
+any mark, biopsy, operation or interval cancer are healthy.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class HeaderLook(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One image in the database: where, whose, its marks, and its episode ({} where there is none)."""
+    """One image in the database: its file, client, marks and episode ({} without one)."""
 
     file: Path
     client: str
@@ -71,7 +71,7 @@ class OmiDbSource(ArchiveSource):
     )
     missing_images: Literal["refuse", "skip"] = Field(
         "refuse",
-        description="skip: a part of the images was obtained; those that are not there are counted and left out",
+        description="skip: only part of the images was obtained; missing ones are counted and left out",
     )
 
     @property
@@ -93,14 +93,12 @@ class OmiDbSource(ArchiveSource):
         account.things += len(entries)
         present = {name: entry for name, entry in entries.items() if entry.file.is_file()}
         if self.missing_images == "skip":
-            account.note(
-                "missing_images", len(entries) - len(present), "images of the database are not there, left out"
-            )
+            account.note("missing_images", len(entries) - len(present), "images of the database are missing, left out")
         else:
             for name in sorted(set(entries) - set(present)):
                 account.fault(
                     "row_without_file",
-                    f"{entries[name].where}: file {name}.dcm is not there; add it, or set `missing_images: skip`",
+                    f"{entries[name].where}: file {name}.dcm does not exist; add it, or set `missing_images: skip`",
                 )
         headers = self._shown(account, present)
         found = account.looks({name: present[name].file for name in headers})
@@ -162,7 +160,7 @@ class OmiDbSource(ArchiveSource):
             box = _box(mark)
             if box is None:
                 account.unread.add(name)
-                account.fault("bad_annotation", f"{where}: X1, Y1, X2, Y2 are no box; correct them")
+                account.fault("bad_annotation", f"{where}: X1, Y1, X2, Y2 are not a box; correct them")
                 continue
             inside = account.inside(name, where, box, look.shape)
             if inside is None:
@@ -221,14 +219,14 @@ def _opinion(account: Account, where: str, mark: dict[str, Any], episode: dict[s
     for event in EVENTS:
         lesions = (episode.get(event) or {}).get(side) or {}
         opinions += [str((lesions.get(number) or {}).get("Opinion") or "") for number in numbers]
-    told = [opinion for opinion in opinions if opinion]
-    unknown = [opinion for opinion in told if opinion not in (*MALIGNANT, *BENIGN, *OPEN)]
+    given = [opinion for opinion in opinions if opinion]
+    unknown = [opinion for opinion in given if opinion not in (*MALIGNANT, *BENIGN, *OPEN)]
     if unknown:
         account.fault("unknown_label", f"{where}: opinion {unknown[0]!r} is unknown; correct it")
         return None
-    if any(opinion in MALIGNANT for opinion in told):
+    if any(opinion in MALIGNANT for opinion in given):
         return True
-    return False if told and all(opinion in BENIGN for opinion in told) else None
+    return False if given and all(opinion in BENIGN for opinion in given) else None
 
 
 def _box(mark: dict[str, Any]) -> Box | None:

@@ -1,9 +1,9 @@
-"""Deal out groups of images to centres so that every centre gets the number of images, class by class, it is meant to.
+"""Deal out groups of images to centres so that every centre gets its number of images, class by class.
 
-A group is what no centre may share with another: a patient, or patients who share an image. Within each class the
-groups go, density by density, in an order that depends on (seed, name) only, each to the centre that lacks most of its
-share so far: the patients' split works the same way. Groups have unequal numbers of images, so the leftovers of several
-classes may add up; a few groups are then moved, and every centre's total ends within one group of its target.
+A group is a patient, or patients who share an image; it goes to one centre. Within each class the groups are dealt density
+by density, in an order that depends on (seed, name) only, each to the centre that lacks most of its share so far, as in
+`split`. Groups have unequal numbers of images, so the leftovers of several classes may add up; a few groups are then
+moved, and every centre's total ends within one group of its target.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 
 from basics.seeds import rank
 
-REST = ""  # takes what no centre is to have
+REST = ""  # takes what goes to no centre
 
 
 @dataclass(frozen=True)
 class Group:
     """Images that stay together, with what decides where they go.
 
-    label: class of the group, whatever the task: malignant, lesion or healthy. feature: the site, scanner or density
-    most of its images have. size: of the breast, in any unit; NaN where nobody measured it.
+    label: malignant, lesion or healthy, the same for every task. feature: the site, scanner or density that most of its
+    images have. size: of the breast, in any unit; NaN where it was not measured.
     """
 
     name: str
@@ -37,8 +37,8 @@ class Group:
 def deal(groups: Sequence[Group], targets: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, str]:
     """Group -> centre, REST for those left out.
 
-    targets: centre -> class -> number of images; what they leave of the groups' images is REST. The result depends on
-    neither the order of `groups` nor on names other than the groups' own. Every centre's total is within the largest
+    targets: centre -> class -> number of images; the images that remain go to REST. The result does not depend on the
+    order of `groups`. Every centre's total is within the largest
     group of its target.
     """
     labels = sorted({group.label for group in groups})
@@ -122,7 +122,7 @@ def label_skew(
 
     sizes: images per centre; classes: images per class. What was drawn is then scaled, rows and columns in turn
     (iterative proportional fitting), until the centres have their sizes and no class is asked for more than it holds:
-    the archive is finite, and a centre's number of images is the scenario's to say, not the draw's.
+    the archive is finite, and the scenario, not the draw, sets a centre's number of images.
     """
     total, labels = sum(classes.values()), list(classes)
     prior = np.array([classes[label] / total for label in labels])

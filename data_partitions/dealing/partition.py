@@ -1,4 +1,4 @@
-"""How one archive becomes several centres: the rule a scenario writes, and who goes where by it.
+"""How one archive becomes several centres: the rule in a scenario, and which patient it sends where.
 
     size         each centre its number of images (or share), classes and densities alike
     quantity     sizes drawn from Dirichlet(alpha)
@@ -6,9 +6,9 @@
     site, scanner, density    each centre the patients with its values: natural centres, and feature skew
     breast_size  patients sorted by the size of the breast and cut into consecutive parts (dm-GAN's ten subsets)
 
-A patient is never in two centres. Where a patient's images differ in site, scanner or density, most of them decide, and
-of equal numbers the first by name. The class used here does not depend on the task, so that all tasks of a study have
-the same centres: malignant, lesion (none of them known to be malignant) or healthy.
+A patient is never in two centres. Where a patient's images differ in site, scanner or density, the most frequent value
+decides; of equally frequent ones, the first by name. The class used here is malignant, lesion (no lesion known to be
+malignant) or healthy. It does not depend on the task, so that all tasks of a study have the same centres.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class PartitionRule(BaseModel):
                 raise ValueError(f"centres: by {self.by} takes a number of images or a share for each centre")
             numbers = [value for value in values if not isinstance(value, tuple)]
             if min(numbers) <= 0:
-                raise ValueError(f"centres: {min(numbers):g} images are none; remove the centre or raise its number")
+                raise ValueError(f"centres: {min(numbers):g} is too few images; remove the centre or raise its number")
             shares = [value for value in numbers if isinstance(value, float)]
             if shares and (len(shares) < len(numbers) or sum(shares) > 1 + 1e-6):
                 raise ValueError(
@@ -149,7 +149,7 @@ def _by_size(groups: list[Group], rule: PartitionRule, seed: int) -> dict[str, s
         unknown = sum(np.isnan(group.size) for group in groups)
         if unknown:
             raise DataError(
-                "bad_value", f"{unknown} patients show no breast that could be measured; deal them out by size",
+                "bad_value", f"{unknown} patients have no image on which the breast can be measured; deal them out by size",
                 field="partition",
             )  # fmt: skip
         return in_order(groups, sizes)

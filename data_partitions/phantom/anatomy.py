@@ -183,7 +183,7 @@ def _strands(rng: np.random.Generator, patient: Patient, nipple: np.ndarray) -> 
 
 
 def _specks(rng: np.random.Generator, patient: Patient) -> Beads:
-    """Single benign calcifications, and now and then a small loose group: what a cluster must be told from."""
+    """Single benign calcifications, and now and then a small loose group: what a cluster has to be distinguished from."""
     axes = np.asarray(patient.axes)
     alone = _in_breast(rng, int(rng.poisson(5))) * axes
     groups = _in_breast(rng, int(rng.poisson(1.2))) * axes

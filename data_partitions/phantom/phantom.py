@@ -1,10 +1,10 @@
-"""Mammography phantom: patients without a person behind them, drawn and rendered from a seed.
+"""Mammography phantom: invented patients, drawn and rendered from a seed.
 
-No real image and no learnt weight is in it. It has what a study of centres needs: patients with two breasts in two
-views, density, age, lesions with contours, BI-RADS and malignancy, and three scanners that differ as vendors do. It is
-not a model of the disease: what is learnt from it says nothing about women.
+It uses no real image and no learnt weight. It has what a study of centres needs: patients with two breasts in two views,
+density, age, lesions with contours, BI-RADS and malignancy, and three scanners that differ as vendors do. It is not a
+model of the disease: what is learnt from it says nothing about women.
 
-Only the windows that are asked for are rendered: see `phantom_fields` for why a window equals its part of the image.
+Only the requested windows are rendered; see `fields` for why a window equals its part of the image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from basics.seeds import stream
 from data_partitions.exams import Box, Cohort, Exam, Lesion, bounding_box
@@ -22,18 +22,16 @@ from data_partitions.patches import PatchTask
 from data_partitions.phantom.anatomy import Finding, Patient, Population, draw_patient
 from data_partitions.phantom.scanner import HALO, SCANNERS, Acquisition
 from data_partitions.phantom.view import VIEWS, Outline, ViewOfBreast, silhouette
+from data_partitions.source import DataSource
 
 SPACING_MM = 0.2
 SHAPE = (1200, 900)  # rows, columns: 240 x 180 mm
 SIZE_MM = (SHAPE[0] * SPACING_MM, SHAPE[1] * SPACING_MM)
 NIPPLE_ROW_MM = {"CC": SIZE_MM[0] / 2, "MLO": SIZE_MM[0] / 2 + 8}
-FULL_IMAGE_TILE = 200  # pixels; a whole image is put together from tiles, whose clouds of beads are small
 
 
-class PhantomSource(BaseModel):
+class PhantomSource(DataSource):
     """A simulated screening centre; the field names are the keys of the scenario."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Literal["phantom"] = "phantom"
     patients: int = Field(ge=1, le=100_000)
@@ -45,11 +43,11 @@ class PhantomSource(BaseModel):
     contrast: float = Field(1.0, gt=0, le=3, description="factor on the lesions' contrast")
 
     def files_digest(self) -> str:
-        """Nothing on disk decides what a phantom looks like."""
+        """Empty: a phantom depends on no file."""
         return ""
 
     def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
-        """All exams of the centre, whatever the task: every lesion has a label.
+        """All exams of the centre, for every task: each lesion has a label.
 
         Patient k is the same for any number of patients, and on any scanner.
         """
@@ -59,6 +57,9 @@ class PhantomSource(BaseModel):
             patient = draw_patient(seed, centre, number, population, self.lesion_fraction)
             exams += [self._exam(patient, laterality, view) for laterality in "LR" for view in VIEWS]
         return Cohort(exams)
+
+    def remedy(self, task: PatchTask) -> str:
+        return "raise `lesion_fraction` or `patients`"
 
     def _exam(self, patient: Patient, laterality: str, view: str) -> Exam:
         findings = [(f, _as_lesion(f, laterality, view)) for f in patient.sites[laterality]]
@@ -100,15 +101,6 @@ class PhantomImage:
         view, acquisition = self._parts
         pixels = acquisition.developed(view.attenuation(rows, columns), rows, columns, top, left - HALO)
         return pixels[:, ::-1, None] if flipped else pixels[..., None]
-
-    def whole(self) -> np.ndarray:
-        """uint8 SHAPE: the image as a picture."""
-        pixels = np.empty(SHAPE, dtype=np.uint8)
-        for top in range(0, SHAPE[0], FULL_IMAGE_TILE):
-            for left in range(0, SHAPE[1], FULL_IMAGE_TILE):
-                tile = Box(top, left, top + FULL_IMAGE_TILE, left + FULL_IMAGE_TILE).clipped(SHAPE)
-                pixels[tile.top : tile.bottom, tile.left : tile.right] = self.window(tile)[..., 0]
-        return pixels
 
     def tissue(self, step: int) -> np.ndarray:
         """bool: breast or pectoral muscle at every `step`-th pixel."""

@@ -1,8 +1,10 @@
-"""From contours and masks to the boxes of lesions: what is connected is one lesion.
+"""From contours and masks to the boxes of lesions: a connected area is one lesion.
 
 The rule is that of Szafranowska et al. (2022): all outlines of one kind are painted into the image, and each connected
-area (8 neighbours) is a lesion. Departures: a hole in an area is no lesion of its own (the published code also took
+area (8 neighbours) is a lesion. Departures: a hole in an area is not a lesion of its own (the published code also took
 inner contours), and an outline of two points is the line between them, not two dots.
+
+Pillow paints and scipy labels; scikit-image's polygons round their edges otherwise, which would move boxes by a pixel.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def pixel_box(contour: np.ndarray) -> Box:
 def painted_areas(contours: Sequence[np.ndarray], shape: tuple[int, int]) -> list[Area]:
     """Connected areas of filled outlines, each (k, 2) of (y, x) in pixels, clipped to an image of `shape`.
 
-    An outline that lies outside the image altogether is in no area.
+    An outline that lies completely outside the image is in no area.
     """
     boxes = [pixel_box(contour).clipped(shape) for contour in contours]
     inside = [number for number, box in enumerate(boxes) if box.height > 0 and box.width > 0]
@@ -76,8 +78,8 @@ def painted_areas(contours: Sequence[np.ndarray], shape: tuple[int, int]) -> lis
 def mask_boxes(mask: np.ndarray) -> list[Box]:
     """Boxes of the connected areas of a mask, bool (height, width), largest area first, after a closing.
 
-    The closing joins dots and gaps at the rim to the lesion they belong to: masks of CBIS-DDSM have both. It works at a
-    quarter of the size, so an edge may move by up to 4 pixels; a box never leaves the mask.
+    The closing joins dots and gaps at the rim, which masks of CBIS-DDSM have, to their lesion. It works at a quarter of
+    the size, so an edge may move by up to 4 pixels; a box never leaves the mask.
     """
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     if not len(rows):

@@ -1,12 +1,12 @@
-"""DICOM files of projection X-ray: pixels at full depth, the header that a study needs, and the picture a reader sees.
+"""DICOM files of projection X-ray: pixels at full depth, the header that a study needs, and the image a reader sees.
 
 The grey value on a screen is made in three steps (DICOM PS3.3, C.11 and C.7.6.3.1.2): the modality transform (rescale
 slope and intercept, or a table) gives physical values; the value-of-interest transform (a window, or a table) picks the
-range that is shown; MONOCHROME1 means that low values are bright, so the result is turned over. Where a file brings no
-usable window, its own smallest and largest value take its place.
+range that is shown; MONOCHROME1 means that low values are bright, so the result is inverted. Where a file has no usable
+window, its own smallest and largest value take its place.
 
-Mammograms come from devices of thirty years: tags may be missing or empty, text may be burnt into the pixels. A missing
-tag is no fault as long as the pixels can be told; a file whose pixels are short, in colour or in several frames is one.
+Mammograms come from thirty years of devices: tags may be missing or empty, and text may be burnt into the pixels. A
+missing tag is not a fault as long as the pixels can be decoded. Truncated pixels, colour and several frames are faults.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BadDicom(ValueError):
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a header says, "" or None where it does not.
+    """What a header says; "" or None where a tag is missing.
 
     spacing_mm: of a pixel, from PixelSpacing or else ImagerPixelSpacing (on the detector: the breast is some 5 to 10 %
     smaller); None where both are missing, zero or not square. scanner: manufacturer and model. intent: "FOR PRESENTATION"
@@ -49,7 +49,6 @@ class DicomHeader:
     scanner: str
     laterality: str
     view: str
-    series: str
     intent: str
     age_years: float | None
 
@@ -76,15 +75,8 @@ def read_header(path: Path) -> DicomHeader:
     return _header(parsed(path, stop_before_pixels=True))
 
 
-def read_dicom(path: Path) -> DicomPixels:
-    """One image at full depth and as it is shown. Raises BadDicom."""
-    dataset = parsed(path, stop_before_pixels=False)
-    greyscale_header(dataset)
-    return shown_pixels(stored_values(dataset), dataset)
-
-
 def greyscale_header(dataset: pydicom.Dataset) -> DicomHeader:
-    """The header of one grey image whose decoder is there. Raises BadDicom."""
+    """The header of a single grey image whose decoder is installed. Raises BadDicom."""
     header = _header(dataset)
     if header.photometric not in GREY:
         raise BadDicom(
@@ -115,8 +107,8 @@ def shown_pixels(
 ) -> DicomPixels:
     """Stored values, transformed and as they are shown.
 
-    extremes: smallest and largest value of the image after the modality transform, used where the file brings no window;
-    None: those of `stored`.
+    extremes: smallest and largest value of the image after the modality transform, used where the file has no window; None:
+    those of `stored`.
     """
     header = _header(dataset)
     values = rescaled(stored, dataset)
@@ -125,9 +117,9 @@ def shown_pixels(
 
 
 def parsed(path: Path | BinaryIO, *, stop_before_pixels: bool) -> pydicom.Dataset:
-    """The data set of a file, which is left standing before the pixels where it stops there. Raises BadDicom."""
+    """The data set of a file. With `stop_before_pixels` an open file is left at its pixels. Raises BadDicom."""
     try:
-        # force: files from before the preamble was customary are DICOM all the same; what follows tells them apart.
+        # force: old files are DICOM without the preamble; the checks below reject everything else.
         dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
         rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     except Exception as error:  # pydicom raises what the bytes make it raise: struct.error, KeyError, EOFError, ...
@@ -170,7 +162,7 @@ def is_windowed(dataset: pydicom.Dataset) -> bool:
 
 
 def _window(dataset: pydicom.Dataset) -> tuple[str, float, float] | None:
-    """Function, centre and width; None where the file brings no window that can be used."""
+    """Function, centre and width; None where the file has no usable window."""
     centre, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
     if centre is None or width is None or width <= (1 if function == "LINEAR" else 0):
@@ -206,7 +198,6 @@ def _header(dataset: pydicom.Dataset) -> DicomHeader:
         scanner=" ".join(text for text in (_text(dataset, "Manufacturer"), _text(dataset, "ManufacturerModelName")) if text),
         laterality=_text(dataset, "ImageLaterality") or _text(dataset, "Laterality"),
         view=_text(dataset, "ViewPosition"),
-        series=_text(dataset, "SeriesDescription"),
         intent=_text(dataset, "PresentationIntentType"),
         age_years=_age(_text(dataset, "PatientAge")),
     )  # fmt: skip
@@ -231,7 +222,7 @@ def _age(text: str) -> float | None:
 
 
 def _number(dataset: pydicom.Dataset, name: str) -> float | None:
-    """The first value of a tag that may hold several, None where there is none."""
+    """The first value of a tag that may hold several; None without one."""
     value: Any = dataset.get(name)
     try:
         number = float(value[0] if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else value)

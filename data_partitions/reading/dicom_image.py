@@ -1,11 +1,12 @@
-"""A DICOM image read where it is asked for: a window costs the rows it lies in, and not the picture.
+"""A DICOM image that is read in part: a window costs the rows that it covers, not the whole image.
 
-A full-field mammogram has 13 million pixels, and patches need few of them. Of an uncompressed file rows are read when a
-box asks for them; any other is decoded once, whole. What is shown of a stored value (rescale, window or table, MONOCHROME1,
-eight bits) is worked out once for each of the at most 65,536 values by the functions of `dicom`, and looked up for pixels.
+A full-field mammogram has 13 million pixels, and patches need few of them. The rows of an uncompressed file are read when a
+box needs them; any other file is decoded once, whole. How a stored value is displayed (rescale, window or table,
+MONOCHROME1, eight bits) is computed once for each of the at most 65,536 values by the functions of `dicom`; pixels look it
+up.
 
-The body is sought on means of stored values as they are shown, not on means of shown values: at the edges of a window they
-differ by less than the mask's coarse step.
+The body is found on the displayed means of stored values, not on the means of displayed values: at the edges of a window
+the two differ by less than the mask's coarse step.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class DicomImage:
         self.shape = rows.shape
         if rows.dtype.kind in "iu" and rows.dtype.itemsize <= 2:
             self.levels = self._levels(dataset)
-        else:  # too many values for a table: the picture is made whole, and stands for what is stored
+        else:  # too many values for a table: the whole displayed image takes the place of the stored one
             self.rows = _DecodedRows(dicom.shown_pixels(stored, dataset).eight_bits())
             self.levels = np.arange(256, dtype=np.uint8)
 
@@ -155,7 +156,7 @@ class _DecodedRows:
 class _RowsOnDisk:
     """An image that lies in its file as it is, little endian, from byte `start` on.
 
-    The file is read and not mapped: one that grows shorter meanwhile is an error, and not the end of the process.
+    The file is read, not mapped: if it is truncated meanwhile, that is an error instead of the end of the process.
     """
 
     def __init__(self, path: Path, start: int, shape: tuple[int, int], dtype: np.dtype, unused_bits: int) -> None:

@@ -1,6 +1,6 @@
 """The two tables of a folder of images: one row per image, and one row per lesion.
 
-Columns go by our names, by `columns: {ours: theirs}`, or by the names in ALIASES that public archives use.
+A column has our name, the name in `columns: {ours: theirs}`, or one of the names in ALIASES, which public archives use.
 A lesion is given as a circle (x, y, radius), a box (x0, y0, x1, y1), or a contour (contour_x, contour_y: numbers
 separated by spaces), all in pixels from the top left corner.
 """
@@ -28,7 +28,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "contour_x": ("lw_x_points",),  # BCDR
     "contour_y": ("lw_y_points",),
 }
-# Codes of mini-MIAS (Suckling et al. 1994); "none" is a row that says there is no lesion.
+# Codes of mini-MIAS (Suckling et al. 1994); "none" is a row without a lesion.
 KINDS: dict[str, str] = {
     "CALC": "calcification", "CIRC": "mass", "SPIC": "mass", "MISC": "other", "ARCH": "distortion", "ASYM": "other",
     "NORM": "none", "mass": "mass", "calcification": "calcification", "distortion": "distortion", "other": "other",
@@ -42,7 +42,7 @@ SHAPES = {"circle": ("x", "y", "radius"), "box": ("x0", "y0", "x1", "y1"), "cont
 class Metadata:
     """Rows by our names (text "" where unknown; age, spacing_mm, malignant: None), and what was wrong with others.
 
-    labelled: the table has a column for the label, so an empty cell says that the label is not known.
+    labelled: whether the table has a column for the label; if so, an empty cell means that the label is not known.
     """
 
     rows: list[dict]
@@ -54,8 +54,8 @@ class Metadata:
 class LesionTable:
     """Lesions by image; images with a lesion that has no coordinates; images whose lesion could not be read; faults.
 
-    labels: of all lesions of an image, also of those without coordinates. unlabelled: kind and row of each lesion whose
-    label is not known.
+    labels: of all lesions of an image, with or without coordinates. unlabelled: kind and row of each lesion without a
+    known label.
     """
 
     lesions: dict[str, list[Lesion]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class LesionTable:
 
 
 def read_metadata(path: Path, columns: Mapping[str, str], words: LabelWords, encoding: str) -> Metadata:
-    """The table of images. Raises DataError where no row can be read at all."""
+    """The table of images. Raises DataError where no row can be read."""
     table, find = _read(path, columns, encoding, required=("image", "patient_id"))
     # `malignant` is the plainer column where a table has both, unless the scenario says which one is the label.
     label = find("label") if "label" in columns else find("malignant") or find("label")
@@ -165,7 +165,9 @@ class _BadValue(ValueError):
 def _read(path: Path, columns: Mapping[str, str], encoding: str, required: tuple[str, ...]):
     """The table as text, and a function: our name -> its column, or None."""
     if not path.is_file():
-        raise DataError("missing_file", f"{path} does not exist; mend `path`, `metadata` or `lesions`", field=path.name)
+        raise DataError(
+            "missing_file", f"{path} does not exist; correct `path`, `metadata` or `lesions`", field=path.name
+        )
     table = read_csv(path, encoding)
     for ours, theirs in columns.items():
         # One mapping serves both tables, so a column has to be in one of them only; required ones are checked below.

@@ -1,15 +1,13 @@
-"""Image files to uint8 arrays, and one look at every file of a folder: does it decode, is it a copy of another?
+"""Image files to uint8 arrays, and a look at every file of a folder: whether it decodes, and whether it is a copy.
 
-8-bit images are taken as they are. DICOM says how it is shown (`dicom`). Other deep integers and floats (.npy, TIFF) are
-scaled linearly from their own smallest and largest value to 0 .. 255, because nothing in such a file says what its range
-means.
+8-bit images are used as they are. A DICOM file says how it is displayed (`dicom`). Other deep integers and floats (.npy,
+TIFF) say nothing about their range, so their own smallest and largest value become 0 and 255.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
+from basics.atomic_files import write_text
 from data_partitions.exams import Box, Image
 from data_partitions.reading.body import body_mask
 from data_partitions.reading.dicom import EXTENSIONS, BadDicom
@@ -62,7 +61,10 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def open_image(path: Path, *, dark_background: bool) -> Image:
-    """The image of a file: what lies outside the body on a dark ground is background, or nothing. Raises BadImage."""
+    """The image of a file. Raises BadImage.
+
+    dark_background: whether what lies outside the body, on a dark ground, is background; else all of it is tissue.
+    """
     if path.suffix.lower() in EXTENSIONS:
         return _dicom(path, dark_background=dark_background)
     return DecodedImage(path, dark_background=dark_background)
@@ -79,14 +81,17 @@ def _eight_bits(pixels: np.ndarray) -> np.ndarray:
     values = pixels.astype(np.float64)
     broken = int(np.size(values) - np.isfinite(values).sum())
     if broken:
-        raise BadImage("nan_pixels", f"has {broken} pixels that are not finite; mend the image or drop its row")
+        raise BadImage("nan_pixels", f"has {broken} pixels that are not finite; repair the image or drop its row")
     low, high = float(values.min()), float(values.max())
     return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
 
 
 class FileLook(NamedTuple):
-    """What one look at an image file showed: size, digest of the decoded pixels (of DICOM the values as stored), what is
-    wrong ("" if nothing), and what its header says of the acquisition (DICOM only)."""
+    """What a look at an image file showed.
+
+    digest: of the decoded pixels, or of the stored values of DICOM. code, text: what is wrong, or "". spacing_mm, scanner:
+    from the header (DICOM only).
+    """
 
     height: int
     width: int
@@ -109,9 +114,9 @@ class WholeDigest(NamedTuple):
 
 
 def inspect(files: list[Path], cache: Path | None) -> list[FileLook]:
-    """One look at each file; equal digests mean equal images among these files.
+    """A look at each file. Equal digests mean equal images among these files.
 
-    Of a DICOM file the first digest is of some rows only. Where two agree in it, all of both is read.
+    The first digest of a DICOM file covers some rows only. Where two files agree in it, both are read whole.
     """
     found = looks(files, cache, "image_files", _look, FileLook)
     times = Counter(look.digest for look in found)
@@ -121,8 +126,8 @@ def inspect(files: list[Path], cache: Path | None) -> list[FileLook]:
         if not look.code and times[look.digest] > 1 and files[place].suffix.lower() in EXTENSIONS
     ]
     whole = looks([files[place] for place in alike], cache, "whole_images", _whole, WholeDigest) if alike else []
-    for place, told in zip(alike, whole, strict=True):
-        found[place] = found[place]._replace(digest=told.digest)
+    for place, full in zip(alike, whole, strict=True):
+        found[place] = found[place]._replace(digest=full.digest)
     return found
 
 
@@ -135,20 +140,18 @@ def looks(
 ) -> list[Look]:
     """`look(file)` of each file; each is a named tuple of class `made` that JSON can hold.
 
-    Decoding a whole archive takes a while, so the answer is kept under `cache` / `name` for as long as names, sizes and
-    times of the files stay.
+    Decoding a whole archive takes a while, so the answer is kept under `cache` / `name` until the name, size or time of a
+    file changes.
     """
     kept = None if cache is None else cache / name / f"{files_digest(files)}.json"
     if kept is not None and kept.exists():
         return [made(*values) for values in json.loads(kept.read_text(encoding="utf-8"))]
     with ThreadPoolExecutor(max_workers=2) as pool:  # decoders release the interpreter's lock
         found = list(pool.map(look, files))
-    # A decoder may be installed tomorrow, and the files will look as they do today.
+    # A decoder may be installed later, which changes the answer and not the files.
     if kept is not None and not any(getattr(one, "code", "") == "missing_decoder" for one in found):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-        temporary.rename(kept)
+        write_text(kept, json.dumps(found))
     return found
 
 
@@ -176,7 +179,7 @@ def files_digest(files: Sequence[Path]) -> str:
 
 
 class DecodedImage:
-    """A decoded file. Background is what lies outside the body on a dark ground, or nothing."""
+    """A decoded file; see `open_image`."""
 
     def __init__(self, path: Path, *, dark_background: bool) -> None:
         self.pixels = read_image(path)

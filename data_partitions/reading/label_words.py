@@ -1,7 +1,7 @@
-"""Which words of a table mean malignant, which benign, and which that nobody knows.
+"""Which words of a table mean malignant, which mean benign, and which mean that it is not known.
 
-A word that is none of these is a mistake to be mended, never a benign case: a misspelt "malignat" would otherwise train
-the classifier that cancer is healthy.
+Any other word is a mistake in the table, never a benign case: a misspelt "malignat" would teach the classifier that
+cancer is healthy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A folder of masks beside a folder of images: a mask has its image's name, and what is connected in it is a lesion."""
+"""A folder of masks beside a folder of images: a mask has its image's name, and each connected area in it is a lesion."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def read_masks(
 ) -> LesionTable:  # fmt: skip
     """Lesions of the images that have a mask, of kind "other" and with the label of their image.
 
-    images: usable ones, by path below their own folder; a mask is named for the last part of it, with any ending. known:
-    every image of the metadata. A mask without anything in it means no lesion, unless its image is malignant.
+    images: usable ones, by their path in the folder; a mask has the file name of its image, with any ending. known: every
+    image of the metadata. An empty mask means no lesion; for a malignant image it is a fault.
     """
     result = LesionTable()
     by_stem: dict[str, list[str]] = {}
@@ -37,7 +37,7 @@ def read_masks(
         by_stem.setdefault(Path(name).stem, []).append(name)
     files = sorted(file for file in folder.glob("*") if file.is_file() and not file.name.startswith("."))
     if not files:
-        result.problems.append(Problem("missing_file", f"{folder} holds no mask; mend `masks`"))
+        result.problems.append(Problem("missing_file", f"{folder} holds no mask; correct `masks`"))
     masks: dict[str, Path] = {}
     for file in files:
         names = by_stem.get(file.stem, [])
@@ -49,7 +49,7 @@ def read_masks(
             result.unread.update(names)
         elif names[0] in masks:
             result.problems.append(
-                Problem("duplicate_lesion", f"{folder.name}/{file.name}: {masks[names[0]].name} is of the same name")
+                Problem("duplicate_lesion", f"{folder.name}/{file.name}: {masks[names[0]].name} has the same name")
             )
         elif names[0] in images:
             masks[names[0]] = file
@@ -79,6 +79,6 @@ def _look(file: Path) -> MaskLook:
         mask = read_image(file).max(axis=2)
     except BadImage as error:
         return MaskLook(0, 0, [], error.code, str(error))
-    # Masks are written as 0 and 255 or as 0 and 1; a photograph's compression leaves grey specks in the first.
+    # Masks hold 0 and 255, or 0 and 1; JPEG leaves grey specks in the first kind.
     mask = mask > (127 if mask.max() > 1 else 0)
     return MaskLook(mask.shape[0], mask.shape[1], [list(box) for box in mask_boxes(mask)])

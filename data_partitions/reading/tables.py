@@ -1,7 +1,7 @@
 """Tables of archives as text: csv in any encoding and with commas, semicolons or tabs, .xls and .xlsx.
 
-Column names are compared without regard to case, spaces, hyphens and underscores: the four tables of one archive spell
-"breast density" in two ways. Cells lose the spaces and line breaks around them.
+Column names are compared without regard to case, spaces, hyphens and underscores, because the four tables of one archive
+spell "breast density" in two ways. Spaces and line breaks around a cell's text are dropped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_csv(path: Path, encoding: str, separator: str = ",") -> pd.DataFrame:
             field="encoding",
         ) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError("bad_table", f"{path} is not a table with commas ({error})", field=path.name) from error
+        raise DataError("bad_table", f"{path} is not a table separated by commas ({error})", field=path.name) from error
 
 
 def read_records(path: Path, required: Sequence[str], encoding: str = "utf-8") -> list[tuple[int, dict[str, str]]]:
@@ -44,7 +44,7 @@ def read_records(path: Path, required: Sequence[str], encoding: str = "utf-8") -
     required: canonical names of columns that must be there.
     """
     if not path.is_file():
-        raise DataError("missing_file", f"{path} does not exist; mend `path`", field=path.name)
+        raise DataError("missing_file", f"{path} does not exist; correct `path`", field=path.name)
     table = _sheet(path) if path.suffix.lower() in SHEETS else read_csv(path, encoding, _separator(path))
     names = [canonical(str(column)) for column in table.columns]
     missing = [name for name in required if name not in names]

@@ -8,6 +8,7 @@ import csv
 import json
 import plistlib
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 SHAPE = (240, 200)
 
 
+@lru_cache(maxsize=512)  # tests write the same archives again and again
 def breast(seed: int, shape: tuple[int, int] = SHAPE, top: int = 4095, right: bool = False) -> np.ndarray:
     """uint16: a half disc of noisy tissue at the left (or right) edge on a dark ground."""
     rng = np.random.default_rng(seed)
@@ -24,7 +26,9 @@ def breast(seed: int, shape: tuple[int, int] = SHAPE, top: int = 4095, right: bo
     body = np.hypot((y - shape[0] / 2) / (0.45 * shape[0]), x / (0.8 * shape[1])) < 1
     grey = np.where(body, 0.5 + 0.1 * rng.standard_normal(shape), 0.01)
     pixels = np.clip(grey * top, 0, top).astype(np.uint16)
-    return np.ascontiguousarray(pixels[:, ::-1]) if right else pixels
+    pixels = np.ascontiguousarray(pixels[:, ::-1]) if right else pixels
+    pixels.flags.writeable = False
+    return pixels
 
 
 def square(top: float, left: float, side: float, points: int = 5) -> list[tuple[float, float]]:
@@ -356,7 +360,7 @@ def cesm_polygon(points: list[tuple[float, float]]) -> dict:
 
 
 def write_cdd_cesm(folder: Path, patients: int = 6) -> Path:
-    """Patients with both breasts, both views, low-energy and subtracted; a third each normal, benign and malignant left breasts."""
+    """Patients with both breasts, both views, low-energy and subtracted; a third of the left breasts each normal, benign, malignant."""
     rows, regions = [], []
     for patient in range(1, patients + 1):
         for side in "LR":

@@ -1,10 +1,12 @@
-"""Writes DICOM files of invented pixels, as tests need them."""
+"""Writes DICOM files of invented pixels, and reads whole ones step by step, to compare `DicomImage` with."""
 
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from data_partitions.reading.dicom import DicomPixels, greyscale_header, parsed, shown_pixels, stored_values
 
 
 def write_dicom(path: Path, pixels: np.ndarray, drop: tuple[str, ...] = (), **tags) -> Path:
@@ -29,3 +31,10 @@ def write_dicom(path: Path, pixels: np.ndarray, drop: tuple[str, ...] = (), **ta
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format="TransferSyntaxUID" not in drop)
     return path
+
+
+def read_dicom(path: Path) -> DicomPixels:
+    """One image at full depth and as it is shown. Raises BadDicom."""
+    dataset = parsed(path, stop_before_pixels=False)
+    greyscale_header(dataset)
+    return shown_pixels(stored_values(dataset), dataset)

@@ -8,7 +8,8 @@ import pytest
 from archives import bcdr_image, bcdr_outline, square, write_bcdr, write_bcdr_table
 from PIL import Image
 
-from data_partitions import BcdrSource, Box, DataError, PatchTask, SplitRule, build_patches
+from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
+from data_partitions.archives.bcdr import BcdrSource
 from data_partitions.reading.tables import read_records
 
 
@@ -75,7 +76,7 @@ def test_sets_can_be_chosen_and_film_is_told_its_spacing(tmp_path):
     root = write_bcdr(tmp_path)
     exams = load(root, sets=["f01"], spacing_mm=0.2).exams
     assert {(exam.patient.split()[0], exam.spacing_mm) for exam in exams} == {("film", 0.2)}
-    assert "holds no bcdr_d02_outlines.csv" in str(refused(root, sets=["d01", "d02"]))
+    assert "has no bcdr_d02_outlines.csv" in str(refused(root, sets=["d01", "d02"]))
     assert refused(root / "BCDR-D01_dataset/patient_1").code == "missing_file"
 
 

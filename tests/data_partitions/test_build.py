@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_partitions import DataError, FolderSource, PatchTask, PhantomSource, SplitRule, build_patches, extraction
+from data_partitions import DataError, PatchTask, SplitRule, build_patches, extraction
+from data_partitions.archives.folder import FolderSource
 from data_partitions.build import _key
 from data_partitions.exams import Box, Cohort, Exam, Lesion
+from data_partitions.phantom.phantom import PhantomSource
 
 TASK = PatchTask(image_size=16, margin_mm=4, crops=2)
 SMALL = PhantomSource(patients=8)
+TINY = PhantomSource(patients=2, lesion_fraction=1)
 
 
 def build(cache, source=SMALL, task=TASK, split=None, centre="A", seed=0, **arguments):
@@ -62,21 +65,21 @@ def test_second_call_opens_what_the_first_made(cache, monkeypatch):
 @pytest.mark.parametrize(
     "change",
     [
-        {"source": PhantomSource(patients=9)}, {"source": PhantomSource(patients=8, scanner="film")}, {"centre": "B"},
+        {"source": TINY.model_copy(update={"patients": 3})}, {"source": TINY.model_copy(update={"scanner": "film"})}, {"centre": "B"},
         {"seed": 1}, {"task": TASK.model_copy(update={"crops": 3})}, {"split": SplitRule(test_only=True)},
     ],
 )  # fmt: skip
 def test_each_argument_is_part_of_the_key(cache, change):
-    base = build(cache).digest(b"k")
+    base = build(cache, TINY).digest(b"k")
     before = {f for f in (cache / "patches").iterdir() if f.is_dir()}
-    assert build(cache, **change).digest(b"k") != base
+    assert build(cache, **{"source": TINY} | change).digest(b"k") != base
     assert len({f for f in (cache / "patches").iterdir() if f.is_dir()} - before) == 1
 
 
-def test_another_centre_does_not_change_this_one(tmp_path):
-    before = build(tmp_path / "1").digest(b"k")
-    build(tmp_path / "2", PhantomSource(patients=3, scanner="film"), centre="B")
-    assert build(tmp_path / "2").digest(b"k") == before
+def test_another_centre_does_not_change_this_one(cache, tmp_path):
+    before = build(cache, TINY).digest(b"k")
+    build(tmp_path, TINY.model_copy(update={"scanner": "film"}), centre="B")
+    assert build(tmp_path, TINY).digest(b"k") == before
 
 
 def test_more_patients_keep_the_pixels_of_the_first(tmp_path):
@@ -97,7 +100,7 @@ def _build_in_process(cache, started, results):
         return load(self, *arguments)
 
     PhantomSource.load = counted
-    digest = build(cache).digest(b"k")
+    digest = build(cache, TINY).digest(b"k")
     results.put((len(made), digest))
 
 
@@ -118,13 +121,13 @@ def test_two_processes_build_once(tmp_path):
 def test_nothing_is_left_behind_by_a_build_that_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        build(tmp_path)
+        build(tmp_path, TINY)
     assert [f.suffix for f in (tmp_path / "patches").iterdir()] == [".lock"]
 
 
 def test_progress_reaches_its_total(tmp_path):
     seen = []
-    build(tmp_path, on_progress=lambda done, total: seen.append((done, total)))
+    build(tmp_path, TINY, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen) and seen[-1][0] == seen[-1][1]
 
 
@@ -171,7 +174,7 @@ def test_the_number_of_cores_changes_nothing(tmp_path, monkeypatch):
     digests = set()
     for workers in (1, 3):
         monkeypatch.setattr(extraction, "WORKERS", workers)
-        digests.add(build(tmp_path / str(workers), SMALL.model_copy(update={"patients": 4})).digest(b"k"))
+        digests.add(build(tmp_path / str(workers), TINY).digest(b"k"))
     assert len(digests) == 1
 
 

@@ -8,9 +8,9 @@ import pytest
 from archives import cbis_row, write_cbis_ddsm, write_cbis_picture, write_csv
 from dicom_files import write_dicom
 
-from data_partitions import Box, CbisDdsmSource, DataError, PatchTask, SplitRule, build_patches
+from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
 from data_partitions.archives.archive import Account
-from data_partitions.archives.cbis_ddsm import tally
+from data_partitions.archives.cbis_ddsm import CbisDdsmSource, tally
 
 MALIGNANCY = PatchTask(label="malignancy", image_size=16, margin_px=4, crops=1)
 
@@ -78,7 +78,7 @@ def test_a_patient_of_both_sets_is_a_test_patient(tmp_path):
 def test_one_kind_needs_the_files_of_that_kind_only(tmp_path):
     root = write_cbis_ddsm(tmp_path, "png", 2, kinds=("mass",))
     assert {lesion.kind for exam in load(root, abnormalities="mass").exams for lesion in exam.lesions} == {"mass"}
-    assert "holds no calc_case_description_train_set.csv" in str(refused(root))
+    assert "has no calc_case_description_train_set.csv" in str(refused(root))
 
 
 def test_an_image_in_two_tables_is_taken_once_with_both_kinds(tmp_path):
@@ -187,7 +187,7 @@ def test_all_problems_are_collected_in_one_error(tmp_path):
         "file_without_row": 1,
     }, texts  # fmt: skip
     for told in ("pathology 'UNPROVEN'", "'LEFT' 'ML'", "no mask for Mass-Training_P_00003", "no image for Mass-Training_P_00004",
-                 "has to have the size of the image, (240, 200)", "Mass-Test_P_00099_LEFT_CC: no row"):  # fmt: skip
+                 "must have the image's size (240, 200)", "Mass-Test_P_00099_LEFT_CC: no row"):  # fmt: skip
         assert told in texts, told
 
 

@@ -8,8 +8,8 @@ from archives import cesm_polygon, cesm_region, square, write_cdd_cesm, write_cs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_partitions import Box, CddCesmSource, DataError, PatchTask, SplitRule, build_patches
-from data_partitions.archives.cdd_cesm import _points
+from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
+from data_partitions.archives.cdd_cesm import CddCesmSource, _points
 from data_partitions.reading.contours import pixel_box
 from data_partitions.reading.tables import read_records
 
@@ -186,4 +186,4 @@ def test_what_may_be_skipped_is_counted(tmp_path):
     exams = {exam.name: exam for exam in cohort.exams}
     assert not exams["P3_L_DM_CC"].usable_as_healthy and exams["P3_L_DM_MLO"].usable_as_healthy
     assert not exams["P2_L_DM_CC"].lesions
-    assert "holds no Radiology-manual-annotations.xlsx" in str(refused(tmp_path, table="other.csv"))
+    assert "has no Radiology-manual-annotations.xlsx" in str(refused(tmp_path, table="other.csv"))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_partitions import Box, DataError, DdsmSource, PatchTask, SplitRule, build_patches
+from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
 from data_partitions.archives.archive import Account
-from data_partitions.archives.ddsm import _case, chain
+from data_partitions.archives.ddsm import DdsmSource, _case, chain
 
 
 def load(path, **arguments):
@@ -130,7 +130,7 @@ def test_what_may_be_skipped_is_counted_and_no_healthy_box_comes_from_an_image_w
 
 
 def test_a_folder_without_cases_is_named(tmp_path):
-    assert "holds no .ics file" in str(refused(tmp_path))
+    assert "has no .ics file" in str(refused(tmp_path))
 
 
 def test_a_real_header(real_images):

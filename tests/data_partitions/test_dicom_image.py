@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import write_dicom
+from dicom_files import read_dicom, write_dicom
 from PIL import Image
 from pydicom.uid import RLELossless
 from test_dicom import table
@@ -13,7 +13,7 @@ from test_dicom import table
 from data_partitions.exams import Box
 from data_partitions.reading import dicom
 from data_partitions.reading.body import body_mask
-from data_partitions.reading.dicom import BadDicom, read_dicom
+from data_partitions.reading.dicom import BadDicom
 from data_partitions.reading.dicom_image import SAMPLED, DicomImage
 from data_partitions.reading.image_files import inspect
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_partitions import DataError, FolderSource, MedmnistSource
+from data_partitions import DataError
+from data_partitions.archives.folder import FolderSource
+from data_partitions.archives.medmnist import MedmnistSource
 from data_partitions.build import build_patches
 from data_partitions.patches import PatchTask
 from data_partitions.split import SplitRule
@@ -30,7 +32,7 @@ def test_images_go_by_path_file_or_stem_and_are_counted_by_reason(folder):
     assert {e.name for e in cohort.exams} == {f"images/{i:03d}.png" for i in (0, 4, 5, 6, 8, 9, 10, 11)}
     assert cohort.report["excluded"] == {"clip": 1, "implant": 2, "no reason given": 1}
     assert "<5 images excluded: implant" in cohort.report["notes"]
-    assert "<5 names of the exclusion list are no image here" in cohort.report["notes"]
+    assert "<5 names of the exclusion list match no image here" in cohort.report["notes"]
     assert cohort.private["excluded_unknown"] == ["none.png"]
 
 
@@ -49,7 +51,7 @@ def test_another_list_is_another_data_set(folder):
 
 def test_a_list_that_cannot_be_read(folder):
     source = FolderSource(path=folder / "data", exclude=folder / "out.csv")
-    with pytest.raises(DataError, match="out.csv does not exist; mend `exclude`"):
+    with pytest.raises(DataError, match="out.csv does not exist; correct `exclude`"):
         source.files_digest()
     (folder / "out.csv").write_text("name,why\n001,clip\n")
     with pytest.raises(DataError, match="no column for image; it has name, why"):

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from data_partitions import Box, DataError, FolderSource, PatchTask, SplitRule, build_patches
+from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
+from data_partitions.archives.folder import FolderSource
 from data_partitions.reading.body import body_mask
 from data_partitions.reading.image_files import BadImage, read_image
 
@@ -215,7 +216,7 @@ def test_a_share_of_bad_rows_may_be_left_out_and_is_reported(tmp_path):
     assert data.report["skipped"] == {
         "bad_image": 1, "bad_value": 1, "duplicate_image": 1, "nan_pixels": 2, "row_without_file": 1
     }  # fmt: skip
-    assert "<5 rows left out: bad_image" in data.report["notes"]
+    assert "<5 left out: bad_image" in data.report["notes"]
     assert refused(tmp_path, max_bad_fraction=0.24).code == "nan_pixels"
 
 
@@ -235,7 +236,7 @@ def test_tables_that_cannot_be_read(tmp_path, text, code):
 
 def test_what_is_missing_is_named(tmp_path):
     assert "metadata.csv" in str(refused(tmp_path))
-    with pytest.raises(DataError, match="nowhere does not exist; mend `path`"):
+    with pytest.raises(DataError, match="nowhere does not exist; correct `path`"):
         build(tmp_path / "nowhere", tmp_path / "cache")
     archive(tmp_path, 2)
     assert refused(tmp_path, lesions="lesions.csv").code == "missing_file"
@@ -263,13 +264,13 @@ def test_bad_lesions_are_named(tmp_path):
     assert [p.code for p in error.problems] == ["bad_value", "lesion_without_row"] + ["bad_value"] * 3
     assert "kind 'lump' is unknown" in str(error)
     left = FolderSource(path=tmp_path, lesions="lesions.csv", max_bad_fraction=1.0).load("A", 0).exams
-    # Where a lesion could not be read there is one all the same: such an image is no source of healthy boxes.
+    # Where a lesion could not be read there is one all the same: such an image gives no healthy boxes.
     assert [e.name for e in left if e.usable_as_healthy] == ["images/003.png"]
 
 
 def test_images_without_a_label_are_refused_for_malignancy(tmp_path):
     archive(tmp_path, 6).drop(columns="label").to_csv(tmp_path / "metadata.csv", index=False)
-    with pytest.raises(DataError, match="6 problems: .* is without a label; .*`columns: {label: malignant}`") as error:
+    with pytest.raises(DataError, match="6 problems: .* has no label; .*`columns: {label: malignant}`") as error:
         build(tmp_path, tmp_path / "cache")
     assert error.value.code == "no_label"
 

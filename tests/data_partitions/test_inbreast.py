@@ -16,7 +16,8 @@ from archives import (
 )
 from dicom_files import write_dicom
 
-from data_partitions import Box, DataError, InbreastSource, PatchTask, SplitRule, build_patches
+from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
+from data_partitions.archives.inbreast import InbreastSource
 
 MALIGNANCY = PatchTask(label="malignancy")
 FIRST_SICK = "20586910"  # patient 1, left, CC
@@ -236,5 +237,5 @@ def test_tables_that_cannot_be_read_are_named_with_what_they_have(tmp_path):
     assert refused(root).code == "bad_encoding"
     assert len(exams_of(root, encoding="latin-1")) == 8
     assert refused(root, table="other.csv").code == "missing_file"
-    assert "holds no folder AllDICOMs" in str(refused(root / "AllXML"))
-    assert "mend `path`" in str(refused(tmp_path / "nowhere"))
+    assert "has no folder AllDICOMs" in str(refused(root / "AllXML"))
+    assert "correct `path`" in str(refused(tmp_path / "nowhere"))

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_partitions import Box, DataError, DealtSource, IsicSource, PatchTask, SplitRule, build_patches
+from data_partitions import Box, DataError, DealtSource, PatchTask, SplitRule, build_patches
+from data_partitions.archives.isic import IsicSource
 
 WHOLE = PatchTask(label="malignancy", whole_image=True, channels=3, image_size=16)
 DX = ("mel", "nv", "bcc", "bkl", "akiec", "nv", "df", "vasc")
@@ -80,7 +81,7 @@ def test_2019_layout_with_truth_and_sites_in_tables_of_their_own(tmp_path):
     assert [e.patient for e in cohort.exams] == ["BCN_1", "BCN_1", "ISIC_0000002", "ISIC_0000003"]
     assert [e.site for e in cohort.exams] == ["0", "1", "0", "1"]
     assert cohort.report["images_without_lesion_id"] == 2
-    with pytest.raises(DataError, match="ISIC_0000003 is without a label"):
+    with pytest.raises(DataError, match="ISIC_0000003 has no label"):
         load(tmp_path, "2019", WHOLE)
 
 
@@ -149,8 +150,8 @@ def test_every_fault_is_named_with_file_row_and_reason(tmp_path):
         "bad_image", "bad_value", "bad_value", "duplicate_image", "row_without_file", "unknown_label"
     ]  # fmt: skip
     for told in (
-        "HAM10000_metadata.csv row 4: 'melanom' is none of mel, bcc, akiec, nv",
-        "row 7: image ISIC_0000004 stands in an earlier row",
+        "HAM10000_metadata.csv row 4: 'melanom' is unknown; known: mel, bcc, akiec, nv",
+        "row 7: image ISIC_0000004 is in an earlier row",
         "row 10: lesion_id is empty",
         "row 11: age 'old' is not a number",
         "row 12: no file ISIC_7777777.jpg",

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from data_partitions import DataError, FolderSource, PatchTask, SplitRule, build_patches
+from data_partitions import DataError, PatchTask, SplitRule, build_patches
+from data_partitions.archives.folder import FolderSource
 from data_partitions.reading.label_words import LabelWords, UnknownWord
 
 WHOLE = PatchTask(label="malignancy", whole_image=True, image_size=16)
@@ -99,7 +100,7 @@ def test_images_without_a_label_are_problems_of_malignancy_and_never_benign(tmp_
     source = FolderSource(path=tmp_path, max_bad_fraction=0.2)
     data = build_patches(source, WHOLE, SplitRule(), centre="A", seed=0, cache=tmp_path.parent / "cache")
     assert len(data) == 12 and data.labels.sum() == 6
-    assert data.report["skipped"] == {"no_label": 3} and "<5 rows left out: no_label" in data.report["notes"]
+    assert data.report["skipped"] == {"no_label": 3} and "<5 left out: no_label" in data.report["notes"]
     assert len(load(tmp_path, PatchTask()).exams) == 15  # not a matter of `label: lesion`
 
 
@@ -107,7 +108,7 @@ def test_lesions_without_a_label_are_problems_of_malignancy(tmp_path):
     rows = "images/00.png,mass,20,20,5,M\nimages/01.png,mass,20,20,5,NA\nimages/02.png,CALC,20,20,5,\n"
     archive(tmp_path, TWELVE, rows)
     error = refused(tmp_path, LESIONS, lesions="lesions.csv")
-    assert error.numbers == {"no_label": 2} and "lesions.csv row 3: the mass is without a label" in str(error)
+    assert error.numbers == {"no_label": 2} and "lesions.csv row 3: the mass has no label" in str(error)
     masses = LESIONS.model_copy(update={"lesions": "mass"})
     assert refused(tmp_path, masses, lesions="lesions.csv").numbers == {"no_label": 1}
     source = FolderSource(path=tmp_path, lesions="lesions.csv", max_bad_fraction=0.5)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from data_partitions import Box, DataError, FolderSource, PatchTask
+from data_partitions import Box, DataError, PatchTask
+from data_partitions.archives.folder import FolderSource
 
 LABELS = {"a": "malignant", "b": "benign", "c": "benign", "d": "malignant"}
 
@@ -76,5 +77,5 @@ def test_masks_and_lesions_exclude_each_other_and_an_empty_folder_is_named(tmp_p
     with pytest.raises(ValidationError, match="name one of them"):
         FolderSource(path=tmp_path, masks="masks", lesions="lesions.csv")
     root = archive(tmp_path)
-    with pytest.raises(DataError, match="holds no mask; mend `masks`"):
+    with pytest.raises(DataError, match="holds no mask; correct `masks`"):
         FolderSource(path=root, masks="nowhere").load("A", 0)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from data_partitions import DataError, MedmnistSource, PatchTask, SplitRule, build_patches
+from data_partitions import DataError, PatchTask, SplitRule, build_patches
+from data_partitions.archives.medmnist import MedmnistSource
 from data_partitions.exams import Box
 
 WHOLE = PatchTask(label="malignancy", whole_image=True, image_size=16)
@@ -64,7 +65,7 @@ def test_copies_across_official_splits_are_kept_on_one_side_and_noted(tmp_path):
     np.savez(path, **arrays)
     data = build(path, tmp_path / "c")
     assert data.report["duplicate_images"] == 2
-    assert any("<5 of them lie in several official splits" in note for note in data.report["notes"])
+    assert any("<5 of them are in several official splits" in note for note in data.report["notes"])
     assert sum(data.counts()["train"].values()) == 19 and sum(data.counts()["test"].values()) == 13
 
 
@@ -74,7 +75,7 @@ def test_copies_across_official_splits_are_kept_on_one_side_and_noted(tmp_path):
         ({"val_images": None}, "bad_columns", "no array val_images"),
         ({"val_labels": np.zeros(3)}, "bad_value", r"shape \(3,\) for 8 images"),
         ({"val_images": np.zeros((8, 28, 28))}, "bad_image", "expected uint8"),
-        ({"val_labels": np.full(8, -1)}, "unknown_label", "label -1 is no class"),
+        ({"val_labels": np.full(8, -1)}, "unknown_label", "label -1 is not a class"),
     ],
 )
 def test_files_that_are_not_what_they_should_be(tmp_path, changed, code, told):
@@ -87,7 +88,7 @@ def test_what_is_no_file_of_arrays(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         MedmnistSource(path=tmp_path / "breastmnist.npz").load("A", 0)
     (tmp_path / "breastmnist.npz").write_text("no")
-    with pytest.raises(DataError, match="no .npz file"):
+    with pytest.raises(DataError, match="not an .npz file"):
         MedmnistSource(path=tmp_path / "breastmnist.npz").load("A", 0)
 
 

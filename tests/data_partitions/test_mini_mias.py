@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_partitions import Cohort, DataError, FolderSource, MiniMiasSource, PatchTask, SplitRule, build_patches
+from data_partitions import Cohort, DataError, PatchTask, SplitRule, build_patches
+from data_partitions.archives.folder import FolderSource
+from data_partitions.archives.mini_mias import MiniMiasSource
 from data_partitions.exams import Box
 from data_partitions.extraction import Extraction
 
@@ -65,7 +67,7 @@ def test_every_fault_is_named(tmp_path):
         "bad_value", "bad_value", "bad_value", "row_without_file", "unknown_label", "unknown_label", "unknown_label"
     ]  # fmt: skip
     texts = " ".join(p.text for p in error.problems)
-    for told in ("line 12: no file mdb007.pgm", "line 13: 'mdb006 X NORM'", "one 2 3 is no x, y and radius",
+    for told in ("line 12: no file mdb007.pgm", "line 13: 'mdb006 X NORM'", "one 2 3 is not x, y and radius",
                  "line 17: the circle lies outside its image of (200, 160)", "has 6 words"):  # fmt: skip
         assert told in texts, told
     left = MiniMiasSource(path=tmp_path, max_bad_fraction=0.6).load("A", 0)

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from archives import OMI_ROOT, omi_mark, write_omi_db
 
-from data_partitions import Box, DataError, OmiDbSource, PatchTask, SplitRule, build_patches
+from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
 from data_partitions.archives.archive import Account
-from data_partitions.archives.omi_db import _opinion
+from data_partitions.archives.omi_db import OmiDbSource, _opinion
 
 SICK = f"optm2/{OMI_ROOT}1001.1/{OMI_ROOT}1001.12"  # the right CC of the second client
 
@@ -152,7 +152,7 @@ def test_all_problems_are_collected_in_one_error(tmp_path):
         "row_without_file": 5 + 1, "bad_annotation": 3 + 1, "unknown_label": 2, "contour_outside": 1, "bad_image": 2,
     }, texts  # fmt: skip
     for told in ("no file nbss_optm3.json", "nbss_optm5.json is not JSON", "imagedb_optm7.json holds no object",
-                 "imagedb_optm9.json: has no STUDIES", "opinion 'B9'", "(500, 500, 510, 510)", "are no box"):  # fmt: skip
+                 "imagedb_optm9.json: has no STUDIES", "opinion 'B9'", "(500, 500, 510, 510)", "are not a box"):  # fmt: skip
         assert told in texts, told
 
 
@@ -162,4 +162,4 @@ def test_what_may_be_skipped_is_counted(tmp_path):
     assert cohort.report["missing_images"] == 5 and sum(cohort.report["skipped"].values()) == 10
     assert not any(exam.usable_as_healthy for exam in cohort.exams)  # each healthy client has lost a file
     assert {exam.patient for exam in cohort.exams} == {"optm2", "optm3", "optm4", "optm5", "optm6", "optm8", "optm10"}
-    assert "holds no folder data" in str(refused(root / "data/optm1"))
+    assert "has no folder data" in str(refused(root / "data/optm1"))

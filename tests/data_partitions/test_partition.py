@@ -12,7 +12,7 @@ from data_partitions.build import build_patches
 from data_partitions.dealing.partition import partition
 from data_partitions.exams import Box
 from data_partitions.patch_dataset import PatchDataset
-from data_partitions.small_cells import guarded
+from data_partitions.small_counts import guarded
 
 
 class Flat:
@@ -102,7 +102,7 @@ def test_ten_subsets_by_breast_size():
     breasts = {e.name: 0.1 + int(e.patient[1:]) / 100 for e in cohort.exams}
     dealt = partition(cohort, rule, 0, breasts)
     assert [dealt.home[f"p{p:03d}"] for p in range(60)] == [f"n{p // 6}" for p in range(60)]
-    with pytest.raises(DataError, match="60 patients show no breast"):
+    with pytest.raises(DataError, match="60 patients have no image on which the breast"):
         partition(cohort, rule, 0, dict.fromkeys(breasts, float("nan")))
 
 
@@ -133,7 +133,7 @@ def test_groups_of_patients_stay_together():
         ({"centres": ["A", "A"]}, "names a centre twice"),
         ({"centres": {"A": 10, "B": 0.5}}, "whole numbers of images, or shares"),
         ({"centres": {"A": 0.7, "B": 0.7}}, "sum to at most 1"),
-        ({"centres": {"A": 0, "B": 3}}, "0 images are none"),
+        ({"centres": {"A": 0, "B": 3}}, "0 is too few images"),
         ({"centres": {"A": 3}, "alpha": 1}, "by size takes no alpha"),
         ({"centres": {"A": 3}, "by": "dirichlet"}, "needs alpha"),
         ({"centres": {"A": ["x"]}}, "takes a number of images"),
@@ -168,10 +168,13 @@ def test_each_centre_has_its_own_part_of_one_archive():
     assert {e.patient for e in with_task.exams} == patients["A"]
 
 
-def test_a_part_becomes_patches_with_splits_of_its_own(tmp_path):
-    data = build_patches(
-        dealt("B"), PatchTask(image_size=16, margin_mm=4.2, crops=1), SplitRule(), centre="B", seed=0, cache=tmp_path
-    )
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    task, cache = PatchTask(image_size=16, margin_mm=4.2, crops=2), tmp_path_factory.mktemp("dealt")
+    return build_patches(dealt("A"), task, SplitRule(), centre="A", seed=0, cache=cache)
+
+
+def test_a_part_becomes_patches_with_splits_of_its_own(data):
     assert set(data.table["split"]) == {"train", "val", "test"}
     assert (data.table.groupby("patient")["split"].nunique() == 1).all()
     assert data.report["partition"] == {"left_out": 20}
@@ -219,10 +222,7 @@ def test_small_counts_cannot_be_worked_out_from_the_sum(counts, shown):
             assert rest >= (5 if "5 or more" in shown else 1) * len(open_cells)
 
 
-def test_partition_rows_name_no_patient_and_hide_small_cells(tmp_path):
-    data = build_patches(
-        dealt("A"), PatchTask(image_size=16, margin_mm=4.2, crops=2), SplitRule(), centre="A", seed=0, cache=tmp_path
-    )
+def test_partition_rows_name_no_patient_and_hide_small_counts(data):
     rows = data.partition_rows(b"secret")
     assert isinstance(data, PatchDataset) and [r["split"] for r in rows] == [
         "train", "train", "val", "val", "test", "test"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_partitions.patch_dataset import COLUMNS, PatchDataset, open_patches, write_patches
-from data_partitions.small_cells import is_small, pooled
+from data_partitions.small_counts import is_small, pooled
 
 
 def dataset(patients=24, boxes_each=4, crops=2, seed=0):
@@ -27,6 +27,9 @@ def dataset(patients=24, boxes_each=4, crops=2, seed=0):
     ]  # fmt: skip
     pixels = rng.integers(0, 256, (len(rows), 1, 4, 4), dtype=np.uint8)
     return PatchDataset(pixels, pd.DataFrame(rows, columns=list(COLUMNS)), np.arange(len(rows)), {})
+
+
+DATA = dataset()
 
 
 def test_float32_is_uint8_scaled_to_minus_one_to_one():
@@ -55,9 +58,9 @@ def test_counts_are_of_boxes_and_name_empty_cells():
 
 
 @given(st.floats(0.05, 1), st.floats(0.05, 1), st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_fractions_are_by_patient_stratified_and_nested(first, second, seed):
-    data = dataset()
+    data = DATA
     small, large = sorted((first, second))
     few, many = data.draw_fraction(small, seed=seed), data.draw_fraction(large, seed=seed)
     assert set(few.index) <= set(many.index)
@@ -69,9 +72,9 @@ def test_fractions_are_by_patient_stratified_and_nested(first, second, seed):
 
 
 @given(st.integers(2, 96), st.integers(2, 96), st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_numbers_of_boxes_are_exact_in_ratio_and_nested(first, second, seed):
-    data = dataset()
+    data = DATA
     small, large = sorted((first, second))
     few, many = data.draw_fraction(boxes=small, seed=seed), data.draw_fraction(boxes=large, seed=seed)
     assert set(few.index) <= set(many.index)
@@ -107,7 +110,7 @@ def test_digest_depends_on_secret_pixels_labels_and_selection():
     assert len(digests) == 5
 
 
-def test_data_card_hides_small_cells_and_is_plain_json():
+def test_data_card_hides_small_counts_and_is_plain_json():
     card = dataset(patients=12).data_card()
     assert json.loads(json.dumps(card)) == card
     assert card["patients"] == 12

@@ -1,5 +1,7 @@
 """The house: package names that nobody else installs, imports that point down, and files that the bundle must take."""
 
+import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
@@ -26,6 +28,48 @@ def test_imports_point_down_only():
         pytest.skip("import-linter is not installed (pip install -e '.[dev]')")
     done = subprocess.run([lint_imports], cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def imports_of(package, root=CHECKOUT):
+    """Module -> the modules that it imports anywhere, also inside functions, for the modules of one package.
+
+    `from a import b` is an import of module a.b where there is one, and of a otherwise.
+    """
+    files = {}
+    for file in sorted((root / package).rglob("*.py")):
+        parts = file.relative_to(root).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    found = {}
+    for module, file in files.items():
+        found[module] = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found[module].update(name.name for name in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{module}: a relative import"
+                inner = {f"{node.module}.{name.name}" for name in node.names}
+                found[module] |= {name if name in files else str(node.module) for name in inner}
+        found[module] &= set(files)
+    return found
+
+
+# clients and reports still have one each.
+@pytest.mark.parametrize("package", [name for name in PACKAGES if name not in ("clients", "reports")])
+def test_no_modules_import_each_other_in_a_circle(package):
+    try:
+        graphlib.TopologicalSorter(imports_of(package)).prepare()
+    except graphlib.CycleError as circle:
+        pytest.fail(" imports ".join(reversed(circle.args[1])))
+
+
+def test_a_circle_is_found_even_inside_a_function(tmp_path):
+    (tmp_path / "room" / "inner").mkdir(parents=True)
+    (tmp_path / "room/__init__.py").write_text("from room.inner import a\nTABLE = a\n")
+    (tmp_path / "room/inner/__init__.py").write_text("")
+    (tmp_path / "room/inner/a.py").write_text("def table():\n    from room import TABLE\n    return TABLE\n")
+    assert imports_of("room", tmp_path) == {"room": {"room.inner.a"}, "room.inner": set(), "room.inner.a": {"room"}}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(imports_of("room", tmp_path)).prepare()
 
 
 def test_every_package_is_declared():

@@ -1,0 +1,86 @@
+"""Where the files of CBIS-DDSM are, and which of them is the mask.
+
+Files are sought in the archive's own folders (as DICOM, or converted with the folders kept) and in the folders of the
+JPEG edition, which are named by series UID. The table does not show which of an abnormality's two files is the mask: in
+some rows mask and crop are swapped. The mask is the file that has the size of the image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from data_partitions.archives.archive import Account
+from data_partitions.reading.contours import mask_boxes
+from data_partitions.reading.dicom import EXTENSIONS, BadDicom, read_header
+from data_partitions.reading.image_files import BadImage, read_image
+
+PICTURES = (*EXTENSIONS, ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+class Places:
+    """The files behind a cell of the table: below the folder that it starts with, or in the folder of its series."""
+
+    def __init__(self, path: Path) -> None:
+        self.roots = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())]
+
+    def files(self, cell: str) -> list[Path]:
+        parts = cell.strip().split("/")
+        for root in self.roots:
+            for name in (parts[0], parts[2] if len(parts) > 3 else ""):
+                if name and (root / name).is_dir():
+                    return sorted(file for file in (root / name).rglob("*") if file.suffix.lower() in PICTURES)
+        return []
+
+    def named(self, prefix: str) -> list[str]:
+        return sorted({folder.name for root in self.roots for folder in root.glob(f"{prefix}*") if folder.is_dir()})
+
+
+def mask_file(
+    account: Account, where: str, cells: tuple[str, str], shape: tuple[int, int], places: Places
+) -> Path | None:
+    """The file of the image's own `shape` among those of an abnormality. cells: of its mask and of its crop."""
+    candidates = list(dict.fromkeys(file for cell in cells for file in places.files(cell)))
+    sizes = {file: _size(file) for file in candidates}
+    fitting = [file for file, size in sizes.items() if size == shape]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not candidates:
+        account.fault("row_without_file", f"{where}: no mask for {cells[0].split('/')[0]}; add it or drop the row")
+        return None
+    found = ", ".join(f"{file.name} {size or 'unreadable'}" for file, size in sizes.items())
+    account.fault(
+        "mask_size", f"{where}: exactly one of its files ({found}) must have the image's size {shape}; copy them again"
+    )
+    return None
+
+
+def _size(file: Path) -> tuple[int, int] | None:
+    """(height, width) from a file's header."""
+    try:
+        if file.suffix.lower() in EXTENSIONS:
+            return read_header(file).shape
+        with Image.open(file) as picture:
+            return picture.height, picture.width
+    except (BadDicom, OSError):
+        return None
+
+
+class MaskLook(NamedTuple):
+    """What one look at a mask showed: its boxes, or what is wrong."""
+
+    boxes: list[list[int]]
+    code: str = ""
+    text: str = ""
+
+
+def look_at_mask(file: Path) -> MaskLook:
+    try:
+        mask = read_image(file)[..., 0] > 127
+    except BadImage as error:
+        return MaskLook([], error.code, str(error))
+    # An area of a single pixel is not a lesion by the rule of Szafranowska et al.
+    boxes = [list(box) for box in mask_boxes(mask) if mask[box.top : box.bottom, box.left : box.right].sum() > 1]
+    return MaskLook(boxes) if boxes else MaskLook([], "empty_mask", "is empty; copy it again or drop its row")

@@ -2,13 +2,15 @@
 
 from models.classifiers import CLASSIFIERS, ClassifierSpec
 from models.errors import ModelError, PackageError
-from models.fit_classifier import ClassifierFit, ClassifierTraining, Stage, fit_classifier, predict
+from models.fit_classifier import ClassifierFit, ClassifierTraining, fit_classifier
 from models.fit_generative import GenerativeFit, GenerativeTrainer, fit_generative
 from models.generative import GenerativeModel, GenerativeTraining, Phase, Precision
 from models.generator_spec import GENERATIVE_MODELS, GeneratorSpec
 from models.package import GeneratorPackage
 from models.patch_arrays import PatchArrays
 from models.precision import faster_precision, probe_precision
+from models.predict import predict
+from models.stages import Stage
 
 __all__ = [
     "CLASSIFIERS", "GENERATIVE_MODELS", "ClassifierFit", "ClassifierSpec", "ClassifierTraining", "GenerativeFit",

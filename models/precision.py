@@ -22,11 +22,12 @@ import numpy as np
 import torch
 
 from models.classifiers import ClassifierSpec
-from models.fit_classifier import ClassifierTraining, Stage, fit_classifier
+from models.fit_classifier import ClassifierTraining, fit_classifier
 from models.fit_generative import GenerativeTrainer
 from models.generative import Precision
 from models.generator_spec import GeneratorSpec
 from models.patch_arrays import PatchArrays
+from models.stages import Stage
 
 # Below this gain the loss of 16 bits of mantissa is not worth it, and a repeated measurement could turn out otherwise.
 MINIMUM_GAIN = 1.15

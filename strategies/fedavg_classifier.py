@@ -24,9 +24,12 @@ from federation.wire.clock import Clock
 from federation.wire.exchange import Exchange, gather
 from federation.wire.job import Reply
 from federation.wire.units import Units, digest
+from metrics.classification import auprc
 from models import ClassifierSpec, ClassifierTraining, PatchArrays, Precision, Stage, predict
 from models.federated_parts import averaged_state, load_averaged, parts
-from models.fit_classifier import BalancedDraws, StageTrainer, average_precision, recompute_batch_norm
+from models.fit_classifier import StageTrainer
+from models.predict import recompute_batch_norm
+from models.stages import BalancedDraws
 from strategies.aggregation import Aggregator
 from strategies.learning import REAL
 from strategies.rounds import FederationFailed, Member, Outcome, Rounds, RoundSettings, Weights
@@ -103,7 +106,7 @@ def validate(
         recompute_batch_norm(network, own.take(chosen), training.normalise, precision)
     probability = predict(network, validation, device=device, precision=precision, normalise=training.normalise)
     assert validation.labels is not None
-    return average_precision(validation.labels, probability[:, 1]), network
+    return auprc(validation.labels, probability[:, 1]), network
 
 
 def loaded(

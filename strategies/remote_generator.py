@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from models import GenerativeTrainer, GeneratorSpec, Phase
+from models.batch_stream import batch_labels
 from models.convolutional_gan import ConvolutionalGAN
 from models.federated_parts import averaged_state
-from models.fit_generative import batch_labels, fresh_batches, phase_stream
+from models.fit_generative import fresh_batches, phase_stream
 from models.generative import Batch, Logs
 
 Gradients = list[Tensor]

@@ -5,13 +5,12 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from models import ClassifierSpec, ClassifierTraining, ModelError, PatchArrays, Stage, fit_classifier, predict
-from models.fit_classifier import BalancedDraws, average_precision, normalised, recompute_batch_norm
 from models.patch_arrays import to_float
+from models.predict import normalised, recompute_batch_norm
+from models.stages import BalancedDraws
 
 # The module: the package's attribute of this name is the function.
 module = import_module("models.fit_classifier")
@@ -158,7 +157,7 @@ def scripted(monkeypatch):
 
     def script(values):
         queue = list(values)
-        monkeypatch.setattr(module, "average_precision", lambda *_: queue.pop(0))
+        monkeypatch.setattr(module, "auprc", lambda *_: queue.pop(0))
 
     return script
 
@@ -184,17 +183,6 @@ def test_only_the_last_stage_is_chosen_from(scripted):
     stages = [Stage("pretrain", 5, 1e-3, REAL), Stage("real", 10, 1e-3, REAL)]
     fit = train({"real": shapes(40, 0)}, stages)
     assert (fit.best_step, fit.history["stage"]) == (10, ["pretrain", "real", "real"])
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=1, max_size=30).filter(
-        lambda p: any(y for y, _ in p)
-    )
-)
-def test_average_precision_is_that_of_scikit_learn(pairs):
-    labels, scores = np.array(pairs).T
-    assert average_precision(labels, scores / 7) == pytest.approx(average_precision_score(labels, scores / 7))
 
 
 # -- what is done to images --------------------------------------------------------------------------------------

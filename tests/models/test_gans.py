@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from models import GenerativeTrainer, GeneratorSpec, PatchArrays
-from models.fit_generative import BatchStream
+from models.batch_stream import BatchStream
 from models.generative import Batch
 from models.random_streams import torch_stream
 from models.wgan_gp import gradient_penalty

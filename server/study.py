@@ -30,6 +30,7 @@ from scenarios.plan import Cell, Plan
 from scenarios.reader import resolved_yaml
 from scenarios.scenario import Scenario, listed
 from server.checkpoint import Checkpointed
+from server.precision import settle_precision
 from strategies.delivery import deliver
 from strategies.dm_gan import DmGAN
 from strategies.fedavg_classifier import Adopted, FedAvgClassifier
@@ -91,7 +92,6 @@ class Study:
             units.job("survey", centre, None, blank.survey_body(centre), label=f"survey of {centre}")
             for centre in s.centres
         ]
-        earlier = self._earlier_precision()
         with self._phase("survey", len(jobs)):
             replies = self._centres.gather(jobs)
         bad = [reply for reply in replies if not reply.ok]
@@ -108,10 +108,9 @@ class Study:
             {"centre": reply.centre, "task": name, **row}
             for reply in replies for name, task in reply.body["tasks"].items() for row in task["partition"]
         )  # fmt: skip
-        compute = {
-            r.centre: {"device": r.body["device"], "precision": r.body["precision"] | earlier.get(r.centre, {})}
-            for r in replies
-        }
+        settle_precision(self._record, {r.centre: r.body["precision"] for r in replies}, s.compute.precision)
+        precision = self._record.precision()
+        compute = {r.centre: {"device": r.body["device"], "precision": precision[r.centre]} for r in replies}
         data = {(r.centre, task): found["digest"] for r in replies for task, found in r.body["tasks"].items()}
         return Plan(s, compute), replace(units, data=data, platform={r.centre: r.body["platform"] for r in replies})
 
@@ -213,14 +212,6 @@ class Study:
         with self._phase("test", len(jobs)):
             replies = self._centres.gather([job for *_, job in jobs.values()])
         return [(*jobs[reply.unit][:3], reply) for reply in replies if reply.ok], all(reply.ok for reply in replies)
-
-    def _earlier_precision(self) -> dict[str, dict[str, str]]:
-        """{centre: {model: precision}} that earlier sessions of this run computed in: today's measurement may differ."""
-        earlier: dict[str, dict[str, str]] = {}
-        for info in self._record.units() if self._scenario.compute.precision == "auto" else []:
-            if info["kind"] == "survey":
-                earlier.setdefault(info["centre"], {}).update(info["result"]["precision"])
-        return earlier
 
     # -- what is written -----------------------------------------------------------------------------------------
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 
 from metrics import random_network, texture
 
@@ -67,3 +69,12 @@ FEATURE_SPACES: dict[str, FeatureSpace] = {
         FeatureSpace("randnet", "random network (704-d)", random_network.DIMENSIONS, random_network.random_network),
     )
 }
+
+
+def _known(space: str) -> str:
+    if space not in FEATURE_SPACES:
+        raise ValueError(f"no feature space {space!r}; known feature spaces: {', '.join(FEATURE_SPACES)}")
+    return space
+
+
+FeatureSpaceName = Annotated[str, AfterValidator(_known)]

@@ -6,20 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import ModelError
+from models.patch_arrays import NUM_CLASSES
 from models.random_streams import isolated_global_stream
 from models.torchvision_schema import import_torchvision
-
-NUM_CLASSES = 2
 
 
 class CNN(nn.Sequential):
@@ -98,7 +98,6 @@ class Resized(nn.Module):
     def __init__(self, network: nn.Module, size: int):
         super().__init__()
         self.network, self.size = network, size
-        self.head = f"network.{network.head}"
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True))
@@ -119,17 +118,38 @@ def _timm(name: str, sized: bool = False) -> Callable[[int, int], nn.Module]:
     return build
 
 
-# Name -> (image_size, channels) -> network.
-CLASSIFIERS: Mapping[str, Callable[[int, int], nn.Module]] = {
-    "cnn": CNN,
-    "cnn_small": SmallCNN,
-    "swin_tiny": _timm("swin_tiny_patch4_window7_224", sized=True),
-    "efficientnet_b2": _timm("efficientnet_b2"),
-    "resnet18": _timm("resnet18"),
-    "resnet50": _timm("resnet50"),
+@dataclass(frozen=True)
+class Architecture:
+    """How a classifier is built.
+
+    Attributes:
+        build: (image_size, channels) to a network. Its attribute `head` is the prefix of its last layer's weights, which
+            pretrained weights do not replace.
+        input_size: side that patches are resized to unless a spec says otherwise; None: as they are.
+    """
+
+    build: Callable[[int, int], nn.Module]
+    input_size: int | None = None
+
+
+CLASSIFIERS: Mapping[str, Architecture] = {
+    "cnn": Architecture(CNN),
+    "cnn_small": Architecture(SmallCNN),
+    # Windows of 7 need 224 for its weights to fit.
+    "swin_tiny": Architecture(_timm("swin_tiny_patch4_window7_224", sized=True), input_size=224),
+    "efficientnet_b2": Architecture(_timm("efficientnet_b2")),
+    "resnet18": Architecture(_timm("resnet18")),
+    "resnet50": Architecture(_timm("resnet50")),
 }
-# Side that patches are resized to unless a spec says otherwise. Swin's windows of 7 need 224 for its weights to fit.
-_INPUT_SIZES = {"swin_tiny": 224}
+
+
+def _known(model: str) -> str:
+    if model not in CLASSIFIERS:
+        raise ValueError(f"no classifier {model!r}; known classifiers: {', '.join(CLASSIFIERS)}")
+    return model
+
+
+ClassifierName = Annotated[str, AfterValidator(_known)]
 
 
 class ClassifierSpec(BaseModel):
@@ -143,18 +163,11 @@ class ClassifierSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str
+    model: ClassifierName
     image_size: int
     channels: int
     input_size: int | None = None
     pretrained: Path | None = None
-
-    @field_validator("model")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in CLASSIFIERS:
-            raise ValueError(f"is {value!r}; known classifiers: {', '.join(CLASSIFIERS)}")
-        return value
 
     def build(self, seed: int) -> nn.Module:
         """The network, with weights from `seed` and from the file where one is given.
@@ -162,9 +175,10 @@ class ClassifierSpec(BaseModel):
         Raises:
             ModelError: "bad_weights": the file is missing, unreadable or of another architecture.
         """
-        size = self.input_size or _INPUT_SIZES.get(self.model, self.image_size)
+        architecture = CLASSIFIERS[self.model]
+        size = self.input_size or architecture.input_size or self.image_size
         with isolated_global_stream(seed):
-            network = CLASSIFIERS[self.model](size, self.channels)
+            network = architecture.build(size, self.channels)
         if self.pretrained is not None:
             load_pretrained(network, self.pretrained)
         return network if size == self.image_size else Resized(network, size)

@@ -15,8 +15,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.generative import Batch, GenerativeModel
-
 Width = Literal["paper", "small"] | int
 WIDTHS = {"paper": 64, "small": 32}
 IMAGE_SIZES = (32, 64, 128)
@@ -85,30 +83,6 @@ class Discriminator(nn.Module):
             side = images.shape[-1]
             images = torch.cat([images, self.label_image(labels).view(-1, 1, side, side)], dim=1)
         return self.layers(images).flatten()
-
-
-class ConvolutionalGAN(GenerativeModel):
-    """A generator fed with normal noise and a discriminator; subclasses bring the losses."""
-
-    def __init__(self, generator: Generator, discriminator: Discriminator, image_size: int, channels: int, latent: int,
-                 num_classes: int | None):  # fmt: skip
-        super().__init__({"generator": generator, "discriminator": discriminator}, image_size, channels, num_classes)
-        self.latent = latent
-
-    def noise(self, n: int, rng: torch.Generator) -> Tensor:
-        """Latent codes (n, latent)."""
-        return torch.randn(n, self.latent, generator=rng).to(self.device)
-
-    def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        return generator(self.noise(n, rng), labels)
-
-    def fakes(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        """The batch's generated images: those it came with, else new ones.
-
-        The noise is drawn in both cases, so what a loss draws after it is the same wherever the images are made.
-        """
-        noise = self.noise(batch.size, rng)
-        return self.networks["generator"](noise, batch.labels) if batch.fake is None else batch.fake
 
 
 def _up(inputs: int, outputs: int, stride: int, padding: int) -> list[nn.Module]:

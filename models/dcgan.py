@@ -8,18 +8,19 @@ Goodfellow's algorithm 1.
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from models.convolutional_gan import ConvolutionalGAN, Discriminator, Generator, Width, channels_of, check_image_size
-from models.generative import Batch, GenerativeTraining, Logs, Phase
+from models.adversarial import AdversarialModel
+from models.convolutional_gan import Discriminator, Generator, Width, channels_of, check_image_size
+from models.generative import Batch, GenerativeSettings, GenerativeTraining, Logs, Phase
 
 
-class DCGAN(BaseModel):
+class DCGAN(GenerativeSettings):
     """Hyper-parameters; field names are YAML keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    adversarial = True
 
     width: Width = Field(default="small", description="paper (64 channels), small (32), or a number of channels")
     latent: int = Field(default=100, ge=1)
@@ -30,12 +31,11 @@ class DCGAN(BaseModel):
         return GenerativeTraining(batch_size=16, learning_rate=1e-4, betas=(0.5, 0.999), flips="both")
 
     def build(self, image_size: int, channels: int, num_classes: int | None) -> DCGANModel:
-        """Networks with random weights from torch's global stream."""
         return DCGANModel(self, image_size, channels, num_classes)
 
 
-class DCGANModel(ConvolutionalGAN):
-    """See `ConvolutionalGAN`."""
+class DCGANModel(AdversarialModel):
+    """See `AdversarialModel`."""
 
     def __init__(self, settings: DCGAN, image_size: int, channels: int, num_classes: int | None):
         check_image_size(image_size, "dcgan")

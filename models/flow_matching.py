@@ -11,18 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase
+from models.generative import Batch, GenerativeModel, GenerativeSettings, GenerativeTraining, Logs, Phase
 from models.unet import UNet
 
 
-class FlowMatching(BaseModel):
+class FlowMatching(GenerativeSettings):
     """Hyper-parameters; field names are YAML keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     widths: tuple[int, ...] = Field(
         default=(64, 96, 128), min_length=1, description="channels of the U-Net from fine to coarse"
@@ -50,7 +48,6 @@ class FlowMatching(BaseModel):
         )  # fmt: skip
 
     def build(self, image_size: int, channels: int, num_classes: int | None) -> FlowMatchingModel:
-        """A network with random weights from torch's global stream."""
         return FlowMatchingModel(self, image_size, channels, num_classes)
 
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -108,6 +108,32 @@ class GenerativeTraining(BaseModel):
         default=None, ge=1, description="distance of ensemble members; without it the last step alone"
     )
     channels_last: bool = True
+
+
+class GenerativeSettings(BaseModel, ABC):
+    """Hyper-parameters of a generative model, which build it; field names are YAML keys. An entry of `GENERATIVE_MODELS`.
+
+    Attributes:
+        adversarial: whether it builds a `models.adversarial.AdversarialModel`, whose discriminators and generator can be
+            trained at different places.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    adversarial: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def training_defaults(cls) -> GenerativeTraining:
+        """How the model is trained unless a scenario says otherwise."""
+
+    @abstractmethod
+    def build(self, image_size: int, channels: int, num_classes: int | None) -> GenerativeModel:
+        """The model with random weights from torch's global stream.
+
+        Raises:
+            ValueError: it cannot make images of this size.
+        """
 
 
 class GenerativeModel(nn.Module, ABC):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+NUM_CLASSES = 2
+
 
 @dataclass(frozen=True)
 class PatchArrays:

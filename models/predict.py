@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.generative import Precision
-from models.patch_arrays import PatchArrays, to_float
+from models.patch_arrays import NUM_CLASSES, PatchArrays, to_float
 
 Normalise = Literal["none", "per_patch"]
 
@@ -37,7 +37,7 @@ def predict(
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = network(images)
         parts.append(logits.double().softmax(dim=1).cpu())
-    return torch.cat(parts).numpy() if parts else np.empty((0, 2))
+    return torch.cat(parts).numpy() if parts else np.empty((0, NUM_CLASSES))
 
 
 def normalised(images: Tensor, how: Normalise) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.errors import ModelError
-from models.patch_arrays import PatchArrays
+from models.patch_arrays import NUM_CLASSES, PatchArrays
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class BalancedDraws:
         ModelError: "unknown_source", or "class_missing" where no source with a share has images of a class.
     """
 
-    def __init__(self, sources: Mapping[str, PatchArrays], stage: Stage, num_classes: int = 2):
+    def __init__(self, sources: Mapping[str, PatchArrays], stage: Stage):
         unknown = sorted(set(stage.shares) - set(sources))
         if unknown:
             raise ModelError(
@@ -44,7 +44,7 @@ class BalancedDraws:
         # By class: for each source its positions of that class, and the cumulative shares of the sources.
         self._positions: list[list[np.ndarray]] = []
         self._cumulative: list[np.ndarray] = []
-        for label in range(num_classes):
+        for label in range(NUM_CLASSES):
             positions = [np.flatnonzero(source.labels == label) for source in self._sources]
             shares = np.array(
                 [share if len(p) else 0.0 for share, p in zip(stage.shares.values(), positions, strict=True)]

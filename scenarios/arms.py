@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from federation.wire.transport import Transport
-from metrics.feature_spaces import FEATURE_SPACES
+from metrics.feature_spaces import FeatureSpaceName
+from models import GenerativeModelName
 from scenarios.sections import Images, Schedule, Section, Study, Use, generative_settings, number_of_images
 from strategies.aggregation import check_aggregation
 
@@ -60,14 +61,7 @@ class GeneratorChoice(Section):
     )
     how: Literal["select", "weight"] = "select"
     keep: int = Field(1, ge=1, description="generators that are selected")
-    space: str = Field("texture", description="feature space of the distance")
-
-    @field_validator("space")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in FEATURE_SPACES:
-            raise ValueError(f"known feature spaces: {', '.join(FEATURE_SPACES)}")
-        return value
+    space: FeatureSpaceName = Field("texture", description="feature space of the distance")
 
 
 class OneShotArm(BaseArm):
@@ -91,15 +85,9 @@ class FidelityChoice(Section):
 
     every: int = Field(1, ge=1, description="rounds (or updates) between two measurements")
     images: int = Field(256, ge=16, description="generated images of each class")
-    spaces: tuple[str, ...] = Field(("texture",), description="feature spaces; none: only pictures are drawn")
-
-    @field_validator("spaces")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in FEATURE_SPACES:
-                raise ValueError(f"holds {name!r}; known feature spaces: {', '.join(FEATURE_SPACES)}")
-        return value
+    spaces: tuple[FeatureSpaceName, ...] = Field(
+        ("texture",), description="feature spaces; none: only pictures are drawn"
+    )
 
 
 class GenerativeArm(BaseArm):
@@ -107,7 +95,7 @@ class GenerativeArm(BaseArm):
 
     model_config = ConfigDict(frozen=True, extra="allow", validate_default=True)
 
-    model: str
+    model: GenerativeModelName
     conditional: bool = Field(False, description="one model of both classes, sampled by label; else positives only")
     centres: tuple[str, ...] | None = Field(None, min_length=1, description="members; all providers when left out")
     transport: Transport = Field("fp32", description="how weights, images and gradients travel")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from data_partitions import PartitionRule, PatchTask, Source
 from data_partitions.dealing.dealt import AnySource
 from federation.wire.clock import Availability
-from models import CLASSIFIERS, GENERATIVE_MODELS, ClassifierTraining, GenerativeTraining
+from models import ClassifierName, ClassifierTraining, GenerativeModelName, GenerativeTraining, settings_class
 
 # Names become file names, array names and columns of tables.
 LONGEST_NAME = 40
@@ -99,7 +99,7 @@ class Generator(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     centre: str | None = None
-    model: str | None = None
+    model: GenerativeModelName | None = None
     conditional: bool = Field(False, description="one model of both classes, sampled by label; else positives only")
     tasks: tuple[str, ...] | None = Field(None, description="tasks it is trained for; all when left out")
     package: str | None = Field(None, description="folder of a generator package made elsewhere, instead of a centre")
@@ -115,7 +115,7 @@ class Generator(BaseModel):
             if given:
                 raise ValueError(f"a package brings its own model; remove {', '.join(given)}")
             return self
-        if self.centre is None:
+        if self.centre is None or self.model is None:
             raise ValueError("needs `centre` (who trains it) and `model`, or `package` (a folder made elsewhere)")
         hyper, training = generative_settings(self.model, extra)
         # Private attributes of a frozen model may be set once, here, where it is built.
@@ -134,7 +134,7 @@ class Generator(BaseModel):
 
 
 def generative_settings(
-    model: str | None, extra: Mapping[str, Any], not_here: Mapping[str, str] | None = None
+    model: str, extra: Mapping[str, Any], not_here: Mapping[str, str] | None = None
 ) -> tuple[BaseModel, GenerativeTraining]:
     """Sort keys that stand side by side into those of a generative model and those of its training, and check them.
 
@@ -144,9 +144,7 @@ def generative_settings(
     Raises:
         ValueError: an unknown model or key.
     """
-    if model not in GENERATIVE_MODELS:
-        raise ValueError(f"model is {model!r}; known models: {', '.join(GENERATIVE_MODELS)}")
-    hyper_class = GENERATIVE_MODELS[model]
+    hyper_class = settings_class(model)
     for key, reason in (not_here or {}).items():
         if key in extra:
             raise ValueError(f"{key} cannot be set here: {reason}; remove it")
@@ -224,18 +222,11 @@ def number_of_images(value: Any) -> Images:
 class ClassifierChoice(Section):
     """A classifier by name, with weights from a local file if wanted."""
 
-    model: str
+    model: ClassifierName
     pretrained: str | None = Field(None, description="path of a state dict (.safetensors or .pth)")
     image_size: int | None = Field(
         None, ge=16, le=512, description="side to which patches are resized for this network"
     )
-
-    @field_validator("model")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in CLASSIFIERS:
-            raise ValueError(f"is {value!r}; known classifiers: {', '.join(CLASSIFIERS)}")
-        return value
 
 
 class Study(Use):

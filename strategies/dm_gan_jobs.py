@@ -8,7 +8,7 @@ from federation.wire.clock import Fate
 from federation.wire.job import MAX_BYTES
 from federation.wire.transport import Transport
 from models import GeneratorSpec
-from models.convolutional_gan import ConvolutionalGAN
+from models.adversarial import AdversarialModel
 from strategies.remote_generator import adversarial_phases, build_gan
 
 # Share of a deployed centre's time that is to be computing.
@@ -29,7 +29,7 @@ def adapted(batches: int, computing_s: float, fate: Fate, largest: int = LARGEST
     return int(min(largest, max(1, round(half_way))))
 
 
-def repeats_of(model: ConvolutionalGAN) -> int:
+def repeats_of(model: AdversarialModel) -> int:
     """Batches of generated images that the discriminator takes in one training step."""
     return sum(phase.repeats for phase in adversarial_phases(model)[0])
 

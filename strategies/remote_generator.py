@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models import GenerativeTrainer, GeneratorSpec, Phase
+from models.adversarial import AdversarialModel
 from models.batch_stream import batch_labels
-from models.convolutional_gan import ConvolutionalGAN
 from models.federated_parts import averaged_state
 from models.fit_generative import fresh_batches, phase_stream
 from models.generative import Batch, Logs
@@ -40,7 +40,7 @@ class Draw:
     batches: int
 
 
-def adversarial_phases(model: ConvolutionalGAN) -> tuple[list[Phase], Phase]:
+def adversarial_phases(model: AdversarialModel) -> tuple[list[Phase], Phase]:
     """The phases that train the discriminator, and the one that trains the generator."""
     phases = model.phases()
     discriminator = [phase for phase in phases if phase.network == "discriminator"]
@@ -48,14 +48,14 @@ def adversarial_phases(model: ConvolutionalGAN) -> tuple[list[Phase], Phase]:
     return discriminator, generator
 
 
-def build_gan(spec: GeneratorSpec, seed: int) -> ConvolutionalGAN:
+def build_gan(spec: GeneratorSpec, seed: int) -> AdversarialModel:
     """A model with a generator and a discriminator.
 
     Raises:
         ValueError: the model has no discriminator.
     """
     model = spec.build(seed)
-    if not isinstance(model, ConvolutionalGAN):
+    if not isinstance(model, AdversarialModel):
         raise ValueError(f"model is {spec.model!r}, which has no discriminator; name a GAN: dcgan, wgan_gp")
     return model
 

@@ -14,15 +14,15 @@ from models.random_streams import torch_stream
 
 
 def batch_labels(number: int, size: int, classes: int) -> np.ndarray:
-    """Labels (size,) of batch `number`: the classes take turns through all batches. They depend on no data."""
+    """Labels (size,) of batch `number`: the classes take turns through all batches, whatever the data."""
     return np.arange(number * size, (number + 1) * size) % classes
 
 
 class BatchStream:
     """Batch number k of a training set, for any k, without a state.
 
-    Each class is gone through in the order of a new permutation per pass, and the classes take turns: every image is
-    seen equally often within its class, and every batch is balanced to one image. An unconditional model has one class.
+    Each pass through a class has its own permutation, and the classes take turns: every image is seen equally often
+    within its class, and every batch is balanced to within one image. An unconditional model has one class.
 
     Raises:
         ModelError: "batch_too_large", "class_missing", "wrong_images".
@@ -32,7 +32,7 @@ class BatchStream:
         expected = (model.channels, model.image_size, model.image_size)
         if images.pixels.shape[1:] != expected:
             raise ModelError(
-                "wrong_images", f"images are {images.pixels.shape[1:]} but the model was built for {expected}"
+                "wrong_images", f"images have shape {images.pixels.shape[1:]} but the model was built for {expected}"
             )
         if len(images) < training.batch_size:
             raise ModelError(
@@ -53,7 +53,9 @@ class BatchStream:
         for label, members in enumerate(self._members):
             if len(members) == 0:
                 raise ModelError(
-                    "class_missing", f"no training image of class {label}; a conditional model needs all", label=label
+                    "class_missing",
+                    f"no training image of class {label}; a conditional model needs images of every class",
+                    label=label,
                 )
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}
 
@@ -71,7 +73,7 @@ class BatchStream:
         return Batch(size, to_float(images), torch.from_numpy(labels) if self._conditional else None)
 
     def _take(self, label: int, indices: np.ndarray) -> np.ndarray:
-        """Positions of the images that stand at `indices` of the endless sequence of a class."""
+        """Positions of the images at `indices` of the endless sequence of a class."""
         members = self._members[label]
         passes, places = np.divmod(indices, len(members))
         taken = np.empty(len(indices), dtype=np.int64)

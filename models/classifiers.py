@@ -93,7 +93,7 @@ class TimmClassifier(nn.Module):
 
 
 class Resized(nn.Module):
-    """A network behind a bilinear resize to the side it was built for."""
+    """A network with a bilinear resize in front, to the side that it was built for."""
 
     def __init__(self, network: nn.Module, size: int):
         super().__init__()
@@ -110,7 +110,7 @@ def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
 def _timm(name: str, sized: bool = False) -> Callable[[int, int], nn.Module]:
     def build(image_size: int, channels: int) -> nn.Module:
         import_torchvision()
-        import timm  # seconds to import; only those who need it wait
+        import timm  # here, because the import takes seconds and few jobs need it
 
         size: dict[str, Any] = {"img_size": image_size} if sized else {}
         return TimmClassifier(timm.create_model(name, num_classes=NUM_CLASSES, **size))
@@ -157,7 +157,7 @@ class ClassifierSpec(BaseModel):
 
     Attributes:
         image_size, channels: of the patches.
-        input_size: side to which patches are resized for this network; default: as they are (224 for swin_tiny).
+        input_size: side to which patches are resized for this network; None: as its `Architecture` says.
         pretrained: a local state dict (.safetensors, .pth, .pt); everything but the head must fit.
     """
 
@@ -173,7 +173,7 @@ class ClassifierSpec(BaseModel):
         """The network, with weights from `seed` and from the file where one is given.
 
         Raises:
-            ModelError: "bad_weights": the file is missing, unreadable or of another architecture.
+            ModelError: "bad_weights": the file is missing, unreadable or for another architecture.
         """
         architecture = CLASSIFIERS[self.model]
         size = self.input_size or architecture.input_size or self.image_size

@@ -4,8 +4,8 @@ Radford et al., "Unsupervised Representation Learning with Deep Convolutional GA
 kernel of 6 from the paper's code. `width` is the number of channels next to the image; it doubles at every halving of
 the side down to 4x4. At 128 px and width 64 the generator has 12.8 M parameters and the discriminator 25.1 M.
 
-Labels enter as in MCGAN: an embedding of 50 values through one layer becomes 100 values beside the noise in the
-generator, and one more image channel in the discriminator.
+Labels enter as in MCGAN: an embedding of 50 values passes through one layer and becomes 100 values appended to the noise in
+the generator, and one more image channel in the discriminator.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Discriminator(nn.Module):
     """Images (n, channels, image_size, image_size) and labels (n,) to logits (n,).
 
     Args:
-        batch_norm: False for a critic with gradient penalty, whose penalty is one of each image alone.
+        batch_norm: False for a critic with gradient penalty, which is computed for each image independently.
     """
 
     def __init__(self, image_size: int, channels: int, width: int, num_classes: int | None, batch_norm: bool):

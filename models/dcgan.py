@@ -1,8 +1,8 @@
 """DCGAN with one-sided label smoothing (Radford et al. 2016; sizes and smoothing of Szafranowska et al., IWBI 2022).
 
 Targets of real images are drawn from U(.8, 1.1). A target above 1 has no meaning for a probability, so the loss is
-binary cross-entropy on logits, which is defined for any target. Noise of the generator's step is drawn anew, as in
-Goodfellow's algorithm 1.
+binary cross-entropy on logits, which is defined for any target. The generator's step draws new noise, as in Goodfellow's
+algorithm 1.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class DCGANModel(AdversarialModel):
             fake = self.fakes(batch, rng)
         low, high = self.smoothing
         target = (torch.rand(batch.size, generator=rng) * (high - low) + low).to(self.device)
-        # Two passes: batch norm takes its statistics from real and from fake images apart.
+        # Two passes, so that batch norm takes its statistics from real and from fake images separately.
         on_real = discriminator(batch.real(), batch.labels).float()
         on_fake = discriminator(fake, batch.labels).float()
         loss = binary_cross_entropy_with_logits(on_real, target) + binary_cross_entropy_with_logits(

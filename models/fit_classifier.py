@@ -3,8 +3,8 @@
 Every batch is class-balanced, and within a class the source is drawn by the stage's shares. So the amount of synthetic
 data changes neither the ratio of the classes nor, by itself, the weight of the synthetic images.
 
-The network that is validated and returned is the moving average of the weights, with batch norm statistics recomputed
-on real images: those gathered in training belong to other weights and to a mix of centres.
+The network that is validated and returned is the moving average of the weights, with batch norm's statistics recomputed
+on real images. The statistics gathered in training belong to other weights and to a mix of centres.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from basics.seeds import numpy_stream, step_seed
 from metrics.classification import auprc
 from models.augmentation import traditional
 from models.errors import ModelError
-from models.generative import Precision
+from models.generative import Precision, cpu_copy
 from models.patch_arrays import PatchArrays, to_float
 from models.predict import Normalise, normalised, predict, recompute_batch_norm
 from models.random_streams import isolated_global_stream, torch_stream
@@ -34,7 +34,7 @@ from models.weight_average import update_average
 
 Progress = Callable[[int, int], None]
 
-# Images on which batch norm statistics are recomputed: enough for means over positions, too few to cost time.
+# Images on which batch norm's statistics are recomputed: enough for means over positions, and too few to cost time.
 _STATISTICS_IMAGES = 256
 
 
@@ -98,7 +98,7 @@ def fit_classifier(
 ) -> ClassifierFit:
     """Train a classifier.
 
-    Equal AUPRC of several steps: the latest is taken. Validation images are never augmented.
+    Of several steps with the same AUPRC the latest is chosen. Validation images are never augmented.
 
     Args:
         network: trained in place; its final weights are not the chosen ones.
@@ -112,9 +112,7 @@ def fit_classifier(
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     if validation.labels is None or len(np.unique(validation.labels)) < 2:
-        raise ModelError(
-            "no_validation", "validation images of both classes are needed to choose a classifier by AUPRC"
-        )
+        raise ModelError("no_validation", "choosing a classifier by AUPRC needs validation images of both classes")
     averaged = deepcopy(network)
     statistics = _statistics_images(sources, stages, training, seed)
     total, step = sum(stage.steps for stage in stages), 0
@@ -138,7 +136,7 @@ def fit_classifier(
             for key, value in zip(history, (here, mean_loss, score, stage.name), strict=True):
                 history[key].append(value)
             if number == len(stages) - 1 and (score >= best.best_auprc if training.select == "best" else last):
-                best = ClassifierFit(_cpu_copy(averaged), here, score, history)
+                best = ClassifierFit(cpu_copy(averaged.state_dict()), here, score, history)
             if on_progress is not None:
                 on_progress(here, total)
         step += stage.steps
@@ -146,10 +144,10 @@ def fit_classifier(
 
 
 class StageTrainer:
-    """The steps of one stage. All that a step draws follows from (seed, step), so a stage can be cut anywhere.
+    """The steps of one stage. All that a step draws follows from (seed, step), so a stage can be interrupted anywhere.
 
     Args:
-        averaged: a copy of the network that follows it as a moving average; None for none.
+        averaged: a copy of the network that follows it as a moving average, or None.
         before: steps of earlier stages.
         local: steps of this stage that were done elsewhere.
         penalty: added to the loss of every step, e.g. FedProx's proximal term.
@@ -235,15 +233,10 @@ def _cosine(step: int, steps: int) -> float:
 def _statistics_images(
     sources: Mapping[str, PatchArrays], stages: Sequence[Stage], training: ClassifierTraining, seed: int
 ) -> Tensor | None:
-    """A random part of the source for batch norm; None where no stage trains on it: then it may not be seen."""
+    """Random images of the source for batch norm; None where no stage trains on it, for then it must not be seen."""
     name = training.batch_norm_on
     if name is None or not any(stage.shares.get(name) for stage in stages):
         return None
     source = sources[name]
     chosen = numpy_stream(seed, "statistics").permutation(len(source))[:_STATISTICS_IMAGES]
     return source.take(np.sort(chosen))
-
-
-def _cpu_copy(network: nn.Module) -> dict[str, Tensor]:
-    state = network.state_dict()
-    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in state.items()}

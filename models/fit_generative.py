@@ -1,7 +1,7 @@
 """The one training loop of all generative models: run through the model's phases, step by step.
 
-Everything a step draws is derived from (seed, step, phase), and everything it depends on is in `state()`. Steps 0..n at
-once, or 0..k, a restart, and k..n, give the same bits.
+All that a step draws is derived from (seed, step, phase), and all that it depends on is in `state()`. So steps 0..n in one
+go give the same bits as 0..k, a restart, and k..n.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.batch_stream import BatchStream
 from models.errors import ModelError
-from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase, Precision
+from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase, Precision, cpu_copy
 from models.patch_arrays import PatchArrays
 from models.random_streams import torch_stream
 from models.weight_average import update_average
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class GenerativeFit:
-    """What training leaves beside the trained model.
+    """What training returns in addition to the trained model.
 
     Attributes:
         history: {"step": [...], "<scalar>": [...]}: means over windows of a hundredth of the schedule.
@@ -54,7 +54,7 @@ def fit_generative(
 
     Args:
         start_step, stop_step: a part of the schedule, which has `training.steps` steps; the optimizers start anew.
-        state: of an earlier `GenerativeTrainer.state()`, to go on from there instead.
+        state: an earlier `GenerativeTrainer.state()`, to go on from it instead.
         on_progress: called with (steps done, steps in all), about a hundred times.
 
     Raises:
@@ -134,17 +134,17 @@ class GenerativeTrainer:
 
     @property
     def images_per_step(self) -> int:
-        """Real images that one training step looks at."""
+        """Real images that one training step sees."""
         return self.training.batch_size * fresh_batches(self.phases)
 
     def run_phase(self, phase: Phase, batch: Batch, rng: torch.Generator) -> Logs:
         """One optimizer step of one phase, at the learning rate of the present step.
 
-        A phase whose `gradients` leaves none on its network steps nothing.
+        Where `phase.gradients` leaves no gradient, nothing is stepped.
         """
         for name, parameters in self._parameters.items():
             for parameter in parameters:
-                # Frozen, not only unstepped: the gradients of a discriminator's weights are of no use to a generator.
+                # Frozen, not only unstepped: a generator's step does not need gradients of a discriminator's weights.
                 parameter.requires_grad_(name == phase.network)
         optimizer = self._optimizers[phase.network]
         optimizer.param_groups[0]["lr"] = self.training.learning_rate * rate_factor(self.step, self.training)
@@ -169,13 +169,13 @@ class GenerativeTrainer:
                 state |= {f"optimizer.{network}.{number}.{name}": tensor for name, tensor in own.items()}
         for step, snapshot in self.fit.snapshots.items():
             state |= {f"snapshot.{step}.{name}": tensor for name, tensor in snapshot.items()}
-        return {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in state.items()}
+        return cpu_copy(state)
 
     def load_state(self, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
         """Inverse of `state`. Without keys "optimizer.*" the optimizers start anew.
 
         Args:
-            strict: False leaves parts of the model that `state` does not name as they are.
+            strict: False leaves parts of the model that `state` lacks as they are.
         """
         self.step = int(state["step"])
         prefix = "model."
@@ -189,8 +189,8 @@ class GenerativeTrainer:
             if kind == "optimizer":
                 network, number, name = rest.split(".")
                 parameter = self._parameters[network][int(number)]
-                # Moments take the memory layout of their parameter, as when the optimizer made them.
-                # The count of steps lies beside the parameter, where a fused optimizer wants it.
+                # Moments take the memory layout of their parameter, as when the optimizer made them. A fused optimizer
+                # wants the count of steps on the parameter's device.
                 count = tensor.ndim == 0
                 moment = tensor.clone().to(parameter.device) if count else torch.empty_like(parameter).copy_(tensor)
                 self._optimizers[network].state[parameter][name] = moment

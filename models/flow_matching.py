@@ -1,9 +1,9 @@
 """Class-conditional flow matching (Lipman et al. 2023; Liu et al., rectified flow, 2023), sampled in a few Heun steps.
 
 A network learns the velocity x1 - x0 on the straight line x_t = (1 - t) x0 + t x1 from noise x0 (t = 0) to an image x1
-(t = 1). Training times are sigmoid(N(-.2, 1)): most weight in the middle, where the direction is hard to tell. A tenth
-of the labels is replaced by "no class", which allows guidance (Ho & Salimans 2022). On two CPU minutes this helped a
-small receiver where a GAN of the same budget collapsed.
+(t = 1). Training times are sigmoid(N(-.2, 1)): most weight in the middle, where the direction is hard to predict. A tenth
+of the labels is replaced by "no class", which allows guidance (Ho & Salimans 2022). Trained for two CPU minutes it helped
+a small receiver where a GAN with the same budget collapsed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All that is needed to build and train a generative model, as data: what a job carries and a package states."""
+"""All that is needed to build and train a generative model, as data: in a job's body and on a package's card."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ GenerativeModelName = Annotated[str, AfterValidator(_known)]
 
 
 class GeneratorSpec(BaseModel):
-    """A generative model that is yet to be built.
+    """A generative model before it is built.
 
     Attributes:
-        hyper_parameters: of that model; what is left out has the model's default.
-        training: default: the model's own.
+        hyper_parameters: of that model; those left out take the model's defaults.
+        training: settings left out take the model's defaults, too.
         conditional: one model of all classes, sampled by label.
         image_size, channels: of the images.
     """

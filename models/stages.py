@@ -18,7 +18,7 @@ class Stage:
     """A part of training with its own sources and its own optimizer.
 
     Attributes:
-        shares: weight of each source; they compete within a class, among the sources that have images of it.
+        shares: weight of each source. Within a class, images are drawn by the weights of the sources that have any of it.
     """
 
     name: str
@@ -38,7 +38,8 @@ class BalancedDraws:
         unknown = sorted(set(stage.shares) - set(sources))
         if unknown:
             raise ModelError(
-                "unknown_source", f"stage {stage.name!r} draws from {unknown[0]!r}; there is only {', '.join(sources)}"
+                "unknown_source",
+                f"stage {stage.name!r} draws from {unknown[0]!r}; the sources are {', '.join(sources)}",
             )
         self._sources = [sources[name] for name in stage.shares]
         # By class: for each source its positions of that class, and the cumulative shares of the sources.

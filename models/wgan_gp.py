@@ -56,7 +56,7 @@ class WGANGPModel(AdversarialModel):
         critic, real = self.networks["discriminator"], batch.real()
         with torch.no_grad():
             fake = self.fakes(batch, rng).to(real.dtype)
-        # One pass for both: without batch norm every image is scored by itself.
+        # One pass for both: without batch norm each image is scored independently.
         labels = None if batch.labels is None else batch.labels.repeat(2)
         on_real, on_fake = critic(torch.cat([real, fake]), labels).float().chunk(2)
         distance = on_real.mean() - on_fake.mean()

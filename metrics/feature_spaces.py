@@ -1,22 +1,24 @@
-"""Table of feature spaces in which sets of images are compared, none with weights that must be fetched.
+"""Table of feature spaces in which sets of images are compared. None needs weights that must be fetched.
 
-A Fréchet distance in one of them is called `fd_<space>`. It is never called FID: that name belongs to one network, trained
-on ImageNet. Measured on phantom mammography patches of 64 px, 370 images a side of one centre, as multiples of the
+A Fréchet distance in one of them is called `fd_<space>`, and never FID: that name belongs to one network, trained on
+ImageNet. Measured on phantom mammography patches of 64 px, 370 images a side of one centre, as multiples of the
 distance between two patient-disjoint halves of the real images (0.0228 and 0.0079):
 
                 blur .5 / 1 / 2 px    noise .02 / .05    only 100 / 20 / 5 images    +10 grey levels    other scanners
     texture     45 / 475 / 1040       34 / 257           2.4 / 8.5 / 48              3.0                50, 123
     randnet     3.1 / 12 / 28         4.5 / 80           9.1 / 35 / 50               13                 16, 178
 
-Each grows with each kind of damage; they disagree about which kind is worse, so results give both.
+Both grow with every kind of damage. They disagree about which kind is worse, so results give both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 
 from metrics import random_network, texture
 
@@ -27,7 +29,7 @@ SMALLEST_SIDE, LARGEST_SIDE = 16, 512
 class FeatureSpace:
     """A feature space; call it with uint8 images (n, 1 or 3, height, width), sides 16 to 512, for float64 (n, dimensions).
 
-    An image's features do not depend on the others, nor on how many are handed over at a time.
+    An image's features depend neither on the other images nor on how many are passed at a time.
     """
 
     name: str
@@ -37,14 +39,14 @@ class FeatureSpace:
 
     @property
     def distance(self) -> str:
-        """Name of the Fréchet distance in this space, as results carry it."""
+        """Name of the Fréchet distance in this space, as in the results."""
         return f"fd_{self.name}"
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Features of each image.
 
         Raises:
-            ValueError: not uint8, not four dimensions, another number of channels, or a side out of range.
+            ValueError: not uint8, not four dimensions, not 1 or 3 channels, or a side out of range.
         """
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
@@ -67,3 +69,12 @@ FEATURE_SPACES: dict[str, FeatureSpace] = {
         FeatureSpace("randnet", "random network (704-d)", random_network.DIMENSIONS, random_network.random_network),
     )
 }
+
+
+def _known(space: str) -> str:
+    if space not in FEATURE_SPACES:
+        raise ValueError(f"no feature space {space!r}; known feature spaces: {', '.join(FEATURE_SPACES)}")
+    return space
+
+
+FeatureSpaceName = Annotated[str, AfterValidator(_known)]

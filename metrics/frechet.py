@@ -3,16 +3,19 @@
     d(a, b) = |mean_a - mean_b|^2 + trace(C_a + C_b - 2 (C_a C_b)^(1/2))
 
 (Heusel et al., NeurIPS 2017: the squared 2-Wasserstein distance between two Gaussians with the sets' means and covariances.)
-Count, sum and sum of outer products of the features are all that it takes, and those of several centres add up to
-those of their union: the distance to images that nobody holds together.
+It needs the count, the sum and the sum of outer products of the features. Those of several centres add up to those of
+their union, so the distance can be taken to images that nobody holds together.
 
-**The distance is biased**: both covariances are estimated, and the fewer images, the larger it gets, by an amount that depends
-on the features as well. So a distance means something beside two others of *the same number of images a side*: to
-another generator, or between two halves of the real images (`half_split_floor`). A generator at the floor is as near to
-real images as real images are; and n belongs into every table.
+**The distance is biased**: both covariances are estimated, and the fewer images, the larger the distance, by an amount
+that depends on the features as well. So compare it only with distances for *the same number of images a side*: of another
+generator, or of two halves of the real images (`half_split_floor`). A generator at that floor is as close to real images
+as real images are to each other. Every table gives n.
 
-**What sums tell.** One image's sum is its features; the sums of a few still confine them. They belong to what leaves a
-centre and are only to be sent for enough images.
+**What sums tell.** The sum of one image is its features, and the sums of a few images still narrow them down. They count
+as what leaves a centre, and may be sent for enough images only.
+
+Not torchmetrics' or torch-fidelity's: theirs start from images and a network, and take roots of the product of the
+covariances, which are inaccurate where these are singular.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import scipy.linalg
 
 @dataclass(frozen=True, eq=False)
 class FeatureSums:
-    """Sums of features over a set of images; they add: `FeatureSums.of(a) + FeatureSums.of(b)` is that of both sets.
+    """Sums of features over a set of images; `FeatureSums.of(a) + FeatureSums.of(b)` are the sums over both sets.
 
     Attributes:
         count: number of images.
@@ -48,7 +51,7 @@ class FeatureSums:
         if features.ndim != 2:
             raise ValueError(f"features have shape {features.shape}; they must be (images, dimensions)")
         if not np.isfinite(features).all():
-            raise ValueError("features hold NaN or infinity; there is no distance to such images")
+            raise ValueError("features hold NaN or infinity, so no distance can be computed")
         # float64: the covariance is a difference of large numbers and loses rank in float32.
         features = features.astype(np.float64, copy=False)
         return FeatureSums(len(features), features.sum(axis=0), features.T @ features)
@@ -56,7 +59,7 @@ class FeatureSums:
     def __add__(self, other: FeatureSums) -> FeatureSums:
         if self.sum.shape != other.sum.shape:
             raise ValueError(
-                f"sums of {len(self.sum)} and of {len(other.sum)} dimensions do not add; use one feature space"
+                f"sums of {len(self.sum)} and of {len(other.sum)} dimensions cannot be added; use one feature space"
             )
         return FeatureSums(self.count + other.count, self.sum + other.sum, self.outer + other.outer)
 
@@ -68,7 +71,7 @@ class FeatureSums:
             ValueError: no image.
         """
         if self.count < 1:
-            raise ValueError("a mean needs at least 1 image; there is none")
+            raise ValueError("a mean needs at least 1 image and has 0")
         return self.sum / self.count
 
     @property
@@ -79,13 +82,13 @@ class FeatureSums:
             ValueError: fewer than two images.
         """
         if self.count < 2:
-            raise ValueError(f"a covariance needs at least 2 images; there is {self.count}")
+            raise ValueError(f"a covariance needs at least 2 images and has {self.count}")
         mean = self.mean
         return (self.outer - self.count * np.outer(mean, mean)) / (self.count - 1)
 
     def to_arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """As they travel: `<prefix>.count` int64 (), `<prefix>.sum` (d,), `<prefix>.outer` (d (d + 1) / 2,) row by row of
-        the upper triangle, both float64. Not for compressed transport: a covariance would drown in the rounding."""
+        """The form in which they travel: `<prefix>.count` int64 (), `<prefix>.sum` float64 (d,), and `<prefix>.outer`
+        float64 (d (d + 1) / 2,), the upper triangle row by row. Never compress them: rounding would swamp the covariance."""
         return {
             f"{prefix}.count": np.array(self.count, np.int64),
             f"{prefix}.sum": self.sum,
@@ -94,10 +97,10 @@ class FeatureSums:
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> FeatureSums:
-        """What `to_arrays(prefix)` made; other arrays are let be.
+        """Inverse of `to_arrays(prefix)`; other arrays are ignored.
 
         Raises:
-            ValueError: an array is missing, or the shapes or dtypes do not belong together.
+            ValueError: an array is missing, or the shapes or dtypes do not match.
         """
         names = [f"{prefix}.{part}" for part in ("count", "sum", "outer")]
         for name in names:
@@ -112,7 +115,7 @@ class FeatureSums:
             or count < 0
         ):
             raise ValueError(
-                f"arrays {prefix + '.*'!r} are no sums of features: count {count.dtype} {count.shape}, "
+                f"arrays {prefix + '.*'!r} are not sums of features: count {count.dtype} {count.shape}, "
                 f"sum {total.dtype} {total.shape}, outer {packed.dtype} {packed.shape}"
             )
         outer = np.zeros((dimensions, dimensions))
@@ -151,8 +154,8 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 def split_in_halves(patients: np.ndarray, seed: int) -> np.ndarray:
     """Deal images out to two halves, all of a patient to the same one; bool (n,), True for the first half.
 
-    Two images of a patient resemble each other more than two patients do: with one in each half, the floor would be
-    too low. In random order, each patient goes to the half that holds fewer images so far.
+    Two images of one patient are more alike than images of two patients: with one in each half, the floor would be too
+    low. In random order, each patient goes to the half that holds fewer images so far.
 
     Args:
         patients: (n,), the patient of each image.
@@ -169,7 +172,7 @@ def split_in_halves(patients: np.ndarray, seed: int) -> np.ndarray:
 def half_split_floor(first: FeatureSums, second: FeatureSums) -> float:
     """Distance between two patient-disjoint halves of the same real images: what a perfect generator would score.
 
-    It holds for sets of `first.count` and `second.count` images. Compare it with the distance between as many generated
-    and as many real images; more images on either side make that distance smaller without a better generator.
+    It holds for `first.count` and `second.count` images. Compare it with the distance between that many generated and that
+    many real images: more images on either side shrink the distance without a better generator.
     """
     return frechet_distance(first, second)

@@ -1,14 +1,16 @@
 """Precision and recall of generated images (Kynkäänniemi et al., NeurIPS 2019).
 
-The support of a set is estimated as the union of balls around its features, each as large as the distance to the k-th
-nearest other feature of the set. Precision is the share of generated images in the support of the real ones: how many look
-real. Recall is the share of real images in the support of the generated ones: how much of reality is covered. It is
-recall that shows a collapsed generator best.
+The support of a set is estimated as a union of balls: one around each feature, reaching to the k-th nearest other feature
+of the set. Precision is the share of generated images in the support of the real ones: how many look real. Recall is the
+share of real images in the support of the generated ones: how much of reality is covered. Recall shows a collapsed
+generator best.
 
-Both grow with the number of images and depend on the feature space, so they are compared at the same numbers only. A
-single outlier has a large ball; Naeem et al. (ICML 2020) describe the consequences. Distances are computed exactly, not
-from inner products: copies of an image are at distance 0, and a collapse shows undisturbed. 1,000 images a side in 704
-dimensions take about a second on one core, and the time grows with the square.
+Both depend on the number of images and on the feature space; compare them only where these are the same. A single outlier
+has a large ball; Naeem et al. (ICML 2020) describe the consequences. 1,000 images a side in 704 dimensions take about a
+second on one core, and the time grows with the square.
+
+Not torch-fidelity's: its distances come from inner products in float32, which puts copies of an image at a distance above 0.
+Here they are at 0, so a collapse is seen for what it is.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ def precision_recall(real_features: np.ndarray, fake_features: np.ndarray, k: in
         k: neighbours that set the size of a ball; 3 in the paper.
 
     Raises:
-        ValueError: k < 1, k or fewer images on a side, shapes that do not belong together, or NaN or infinity.
+        ValueError: k < 1, k or fewer images on a side, shapes that do not match, or NaN or infinity.
     """
     if k < 1:
-        raise ValueError(f"k is {k}; a ball reaches to the first neighbour or further")
+        raise ValueError(f"k is {k}; it must be 1 or more")
     for side, features in (("real", real_features), ("generated", fake_features)):
         if features.ndim != 2 or features.shape[1] != real_features.shape[-1]:
             raise ValueError(
@@ -58,6 +60,6 @@ def _radii(features: np.ndarray, k: int) -> np.ndarray:
     radii = np.empty(len(features))
     for start in range(0, len(features), _ROWS_AT_A_TIME):
         distances = cdist(features[start : start + _ROWS_AT_A_TIME], features)
-        # The nearest of all is the feature itself, or a copy of it at the same distance of 0.
+        # Index 0 is the feature itself, or a copy of it at the same distance of 0.
         radii[start : start + _ROWS_AT_A_TIME] = np.partition(distances, k, axis=1)[:, k]
     return radii

@@ -18,8 +18,8 @@ structure: on phantom patches a blur of one pixel then moves the distance to 1.4
 zero sums to 12 times, and brightness and collapse are seen as before.
 
 The weights are made of integers and one square root, so they are the same bits on any machine and under any version of
-numpy; the features agree across machines to float32 rounding. Distances in this space are no FID and have no unit:
-compare them with the distance between two halves of the real images.
+numpy; the features agree across machines to float32 rounding. A distance in this space is not an FID and has no unit:
+compare it with the distance between two halves of the real images.
 """
 
 from __future__ import annotations

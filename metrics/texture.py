@@ -11,8 +11,11 @@ Colour images are measured on their luminance (Rec. 601), so hue goes unseen her
 differences of all numbers, so they are brought to comparable units beforehand: shares as their square roots (Hellinger),
 amplitudes as natural logarithms with a floor of one grey level, below which 8 bits hold nothing but rounding.
 
-Sizes: frequencies are relative to Nyquist and gradients to one pixel, so two sets are comparable at the same
-resolution only. No step mixes images, and none depends on how they are divided into batches.
+Frequencies are relative to Nyquist and gradients to one pixel, so two sets can be compared at the same resolution only.
+No step mixes images, and none depends on how they are divided into batches.
+
+Not scikit-image's: `local_binary_pattern` takes one image at a time and computes in floats; here whole batches are measured in
+integers.
 """
 
 from __future__ import annotations
@@ -106,8 +109,8 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 def _gradients(unit: np.ndarray) -> list[np.ndarray]:
     """Five numbers (n, 5) at each scale: log of the mean gradient magnitude, log of its root mean square over its mean,
-    the two components of the dominant orientation (0 if there is none, length 1 for parallel stripes), and log of the
-    root mean square of the Laplacian."""
+    the two components of the dominant orientation (length 0 without one, 1 for parallel stripes), and log of the root
+    mean square of the Laplacian."""
     features = []
     for scale in range(_SCALES):
         if scale:

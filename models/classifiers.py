@@ -6,20 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import ModelError
+from models.patch_arrays import NUM_CLASSES
 from models.random_streams import isolated_global_stream
 from models.torchvision_schema import import_torchvision
-
-NUM_CLASSES = 2
 
 
 class CNN(nn.Sequential):
@@ -93,12 +93,11 @@ class TimmClassifier(nn.Module):
 
 
 class Resized(nn.Module):
-    """A network behind a bilinear resize to the side it was built for."""
+    """A network with a bilinear resize in front, to the side that it was built for."""
 
     def __init__(self, network: nn.Module, size: int):
         super().__init__()
         self.network, self.size = network, size
-        self.head = f"network.{network.head}"
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True))
@@ -111,7 +110,7 @@ def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
 def _timm(name: str, sized: bool = False) -> Callable[[int, int], nn.Module]:
     def build(image_size: int, channels: int) -> nn.Module:
         import_torchvision()
-        import timm  # seconds to import; only those who need it wait
+        import timm  # here, because the import takes seconds and few jobs need it
 
         size: dict[str, Any] = {"img_size": image_size} if sized else {}
         return TimmClassifier(timm.create_model(name, num_classes=NUM_CLASSES, **size))
@@ -119,17 +118,38 @@ def _timm(name: str, sized: bool = False) -> Callable[[int, int], nn.Module]:
     return build
 
 
-# Name -> (image_size, channels) -> network.
-CLASSIFIERS: Mapping[str, Callable[[int, int], nn.Module]] = {
-    "cnn": CNN,
-    "cnn_small": SmallCNN,
-    "swin_tiny": _timm("swin_tiny_patch4_window7_224", sized=True),
-    "efficientnet_b2": _timm("efficientnet_b2"),
-    "resnet18": _timm("resnet18"),
-    "resnet50": _timm("resnet50"),
+@dataclass(frozen=True)
+class Architecture:
+    """How a classifier is built.
+
+    Attributes:
+        build: (image_size, channels) to a network. Its attribute `head` is the prefix of its last layer's weights, which
+            pretrained weights do not replace.
+        input_size: side that patches are resized to unless a spec says otherwise; None: as they are.
+    """
+
+    build: Callable[[int, int], nn.Module]
+    input_size: int | None = None
+
+
+CLASSIFIERS: Mapping[str, Architecture] = {
+    "cnn": Architecture(CNN),
+    "cnn_small": Architecture(SmallCNN),
+    # Windows of 7 need 224 for its weights to fit.
+    "swin_tiny": Architecture(_timm("swin_tiny_patch4_window7_224", sized=True), input_size=224),
+    "efficientnet_b2": Architecture(_timm("efficientnet_b2")),
+    "resnet18": Architecture(_timm("resnet18")),
+    "resnet50": Architecture(_timm("resnet50")),
 }
-# Side that patches are resized to unless a spec says otherwise. Swin's windows of 7 need 224 for its weights to fit.
-_INPUT_SIZES = {"swin_tiny": 224}
+
+
+def _known(model: str) -> str:
+    if model not in CLASSIFIERS:
+        raise ValueError(f"no classifier {model!r}; known classifiers: {', '.join(CLASSIFIERS)}")
+    return model
+
+
+ClassifierName = Annotated[str, AfterValidator(_known)]
 
 
 class ClassifierSpec(BaseModel):
@@ -137,34 +157,28 @@ class ClassifierSpec(BaseModel):
 
     Attributes:
         image_size, channels: of the patches.
-        input_size: side to which patches are resized for this network; default: as they are (224 for swin_tiny).
+        input_size: side to which patches are resized for this network; None: as its `Architecture` says.
         pretrained: a local state dict (.safetensors, .pth, .pt); everything but the head must fit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str
+    model: ClassifierName
     image_size: int
     channels: int
     input_size: int | None = None
     pretrained: Path | None = None
 
-    @field_validator("model")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in CLASSIFIERS:
-            raise ValueError(f"is {value!r}; known classifiers: {', '.join(CLASSIFIERS)}")
-        return value
-
     def build(self, seed: int) -> nn.Module:
         """The network, with weights from `seed` and from the file where one is given.
 
         Raises:
-            ModelError: "bad_weights": the file is missing, unreadable or of another architecture.
+            ModelError: "bad_weights": the file is missing, unreadable or for another architecture.
         """
-        size = self.input_size or _INPUT_SIZES.get(self.model, self.image_size)
+        architecture = CLASSIFIERS[self.model]
+        size = self.input_size or architecture.input_size or self.image_size
         with isolated_global_stream(seed):
-            network = CLASSIFIERS[self.model](size, self.channels)
+            network = architecture.build(size, self.channels)
         if self.pretrained is not None:
             load_pretrained(network, self.pretrained)
         return network if size == self.image_size else Resized(network, size)

@@ -4,8 +4,8 @@ Radford et al., "Unsupervised Representation Learning with Deep Convolutional GA
 kernel of 6 from the paper's code. `width` is the number of channels next to the image; it doubles at every halving of
 the side down to 4x4. At 128 px and width 64 the generator has 12.8 M parameters and the discriminator 25.1 M.
 
-Labels enter as in MCGAN: an embedding of 50 values through one layer becomes 100 values beside the noise in the
-generator, and one more image channel in the discriminator.
+Labels enter as in MCGAN: an embedding of 50 values passes through one layer and becomes 100 values appended to the noise in
+the generator, and one more image channel in the discriminator.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-from models.generative import Batch, GenerativeModel
 
 Width = Literal["paper", "small"] | int
 WIDTHS = {"paper": 64, "small": 32}
@@ -62,7 +60,7 @@ class Discriminator(nn.Module):
     """Images (n, channels, image_size, image_size) and labels (n,) to logits (n,).
 
     Args:
-        batch_norm: False for a critic with gradient penalty, whose penalty is one of each image alone.
+        batch_norm: False for a critic with gradient penalty, which is computed for each image independently.
     """
 
     def __init__(self, image_size: int, channels: int, width: int, num_classes: int | None, batch_norm: bool):
@@ -85,30 +83,6 @@ class Discriminator(nn.Module):
             side = images.shape[-1]
             images = torch.cat([images, self.label_image(labels).view(-1, 1, side, side)], dim=1)
         return self.layers(images).flatten()
-
-
-class ConvolutionalGAN(GenerativeModel):
-    """A generator fed with normal noise and a discriminator; subclasses bring the losses."""
-
-    def __init__(self, generator: Generator, discriminator: Discriminator, image_size: int, channels: int, latent: int,
-                 num_classes: int | None):  # fmt: skip
-        super().__init__({"generator": generator, "discriminator": discriminator}, image_size, channels, num_classes)
-        self.latent = latent
-
-    def noise(self, n: int, rng: torch.Generator) -> Tensor:
-        """Latent codes (n, latent)."""
-        return torch.randn(n, self.latent, generator=rng).to(self.device)
-
-    def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        return generator(self.noise(n, rng), labels)
-
-    def fakes(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        """The batch's generated images: those it came with, else new ones.
-
-        The noise is drawn in both cases, so what a loss draws after it is the same wherever the images are made.
-        """
-        noise = self.noise(batch.size, rng)
-        return self.networks["generator"](noise, batch.labels) if batch.fake is None else batch.fake
 
 
 def _up(inputs: int, outputs: int, stride: int, padding: int) -> list[nn.Module]:

@@ -1,28 +1,26 @@
 """DCGAN with one-sided label smoothing (Radford et al. 2016; sizes and smoothing of Szafranowska et al., IWBI 2022).
 
 Targets of real images are drawn from U(.8, 1.1). A target above 1 has no meaning for a probability, so the loss is
-binary cross-entropy on logits, which is defined for any target. Noise of the generator's step is drawn anew, as in
-Goodfellow's algorithm 1.
+binary cross-entropy on logits, which is defined for any target. The generator's step draws new noise, as in Goodfellow's
+algorithm 1.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from models.convolutional_gan import ConvolutionalGAN, Discriminator, Generator, Width, channels_of, check_image_size
-from models.generative import Batch, GenerativeTraining, Logs, Phase
+from models.adversarial import AdversarialModel
+from models.convolutional_gan import Discriminator, Generator, Width, channels_of, check_image_size
+from models.generative import Batch, GenerativeSettings, GenerativeTraining, Logs, Phase
 
 
-class DCGAN(BaseModel):
+class DCGAN(GenerativeSettings):
     """Hyper-parameters; field names are YAML keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    adversarial: ClassVar[bool] = True
+    adversarial = True
 
     width: Width = Field(default="small", description="paper (64 channels), small (32), or a number of channels")
     latent: int = Field(default=100, ge=1)
@@ -33,12 +31,11 @@ class DCGAN(BaseModel):
         return GenerativeTraining(batch_size=16, learning_rate=1e-4, betas=(0.5, 0.999), flips="both")
 
     def build(self, image_size: int, channels: int, num_classes: int | None) -> DCGANModel:
-        """Networks with random weights from torch's global stream."""
         return DCGANModel(self, image_size, channels, num_classes)
 
 
-class DCGANModel(ConvolutionalGAN):
-    """See `ConvolutionalGAN`."""
+class DCGANModel(AdversarialModel):
+    """See `AdversarialModel`."""
 
     def __init__(self, settings: DCGAN, image_size: int, channels: int, num_classes: int | None):
         check_image_size(image_size, "dcgan")
@@ -62,7 +59,7 @@ class DCGANModel(ConvolutionalGAN):
             fake = self.fakes(batch, rng)
         low, high = self.smoothing
         target = (torch.rand(batch.size, generator=rng) * (high - low) + low).to(self.device)
-        # Two passes: batch norm takes its statistics from real and from fake images apart.
+        # Two passes, so that batch norm takes its statistics from real and from fake images separately.
         on_real = discriminator(batch.real(), batch.labels).float()
         on_fake = discriminator(fake, batch.labels).float()
         loss = binary_cross_entropy_with_logits(on_real, target) + binary_cross_entropy_with_logits(

@@ -1,4 +1,4 @@
-"""The error of this package: what went wrong in words for the one who trains, and in code and numbers for a server."""
+"""The errors of this package: what went wrong, in words for the centre and as a code with numbers for the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class ModelError(ValueError):
 
     Attributes:
         code: short name of the problem, e.g. "batch_too_large", "diverged", "bad_package".
-        numbers: counts and field names that explain it; never an identifier, a path or pixels.
+        numbers: counts and field names that explain it, which may cross the wire; never an identifier, a path or pixels.
     """
 
     def __init__(self, code: str, message: str, **numbers: int | float | str):

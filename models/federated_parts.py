@@ -1,11 +1,11 @@
-"""What of a model a federation averages, and what stays where it is.
+"""Which parts of a model a federation averages, and which stay at the centre.
 
     parameter   weights of the networks and of the averaged generator: averaged
     statistic   running mean and variance of batch norm: averaged, or kept local by choice
     constant    other buffers of networks (blur kernels, counts of batches; all integers): never averaged
     local       what the model holds beside its networks (augmentation probability, path-length mean): stays at the centre
 
-Optimizer moments are no part of a model; they stay at the centre, too.
+Optimizer moments do not belong to a model; they stay at the centre, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.generative import GenerativeModel
+from models.generative import GenerativeModel, cpu_copy
 
 Part = Literal["parameter", "statistic", "constant", "local"]
 _NETWORKS = ("networks.", "average.")
@@ -51,24 +51,22 @@ def averaged_state(model: nn.Module, *, copy: bool = True) -> dict[str, Tensor]:
     """Parameters and statistics, as contiguous copies on the CPU.
 
     Args:
-        copy: False gives the model's own tensors, where only their shapes are wanted.
+        copy: False gives the model's own tensors, for callers that need shapes only.
     """
     part_of = parts(model)
     state = {name: tensor for name, tensor in model.state_dict().items() if part_of[name] in ("parameter", "statistic")}
-    if not copy:
-        return state
-    return {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in state.items()}
+    return cpu_copy(state) if copy else state
 
 
 @torch.no_grad()
 def load_averaged(model: nn.Module, state: Mapping[str, Tensor], *, statistics: bool = True) -> None:
-    """Take over what `averaged_state` of another copy gave.
+    """Load the `averaged_state` of another copy of the model.
 
     Args:
         statistics: False keeps the model's own batch norm statistics.
 
     Raises:
-        ValueError: names or shapes are not those of this model.
+        ValueError: names or shapes differ from this model's.
     """
     own, part_of = model.state_dict(), parts(model)
     wanted = {name for name, part in part_of.items() if part in ("parameter", "statistic")}

@@ -1,7 +1,7 @@
 """The one training loop of all generative models: run through the model's phases, step by step.
 
-Everything a step draws is derived from (seed, step, phase), and everything it depends on is in `state()`. Steps 0..n at
-once, or 0..k, a restart, and k..n, give the same bits.
+All that a step draws is derived from (seed, step, phase), and all that it depends on is in `state()`. So steps 0..n in one
+go give the same bits as 0..k, a restart, and k..n.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basics.seeds import numpy_stream
+from models.batch_stream import BatchStream
 from models.errors import ModelError
-from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase, Precision
-from models.patch_arrays import PatchArrays, to_float
+from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase, Precision, cpu_copy
+from models.patch_arrays import PatchArrays
 from models.random_streams import torch_stream
 from models.weight_average import update_average
 
@@ -27,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class GenerativeFit:
-    """What training leaves beside the trained model.
+    """What training returns in addition to the trained model.
 
     Attributes:
         history: {"step": [...], "<scalar>": [...]}: means over windows of a hundredth of the schedule.
@@ -55,7 +54,7 @@ def fit_generative(
 
     Args:
         start_step, stop_step: a part of the schedule, which has `training.steps` steps; the optimizers start anew.
-        state: of an earlier `GenerativeTrainer.state()`, to go on from there instead.
+        state: an earlier `GenerativeTrainer.state()`, to go on from it instead.
         on_progress: called with (steps done, steps in all), about a hundred times.
 
     Raises:
@@ -135,17 +134,17 @@ class GenerativeTrainer:
 
     @property
     def images_per_step(self) -> int:
-        """Real images that one training step looks at."""
+        """Real images that one training step sees."""
         return self.training.batch_size * fresh_batches(self.phases)
 
     def run_phase(self, phase: Phase, batch: Batch, rng: torch.Generator) -> Logs:
         """One optimizer step of one phase, at the learning rate of the present step.
 
-        A phase whose `gradients` leaves none on its network steps nothing.
+        Where `phase.gradients` leaves no gradient, nothing is stepped.
         """
         for name, parameters in self._parameters.items():
             for parameter in parameters:
-                # Frozen, not only unstepped: the gradients of a discriminator's weights are of no use to a generator.
+                # Frozen, not only unstepped: a generator's step does not need gradients of a discriminator's weights.
                 parameter.requires_grad_(name == phase.network)
         optimizer = self._optimizers[phase.network]
         optimizer.param_groups[0]["lr"] = self.training.learning_rate * rate_factor(self.step, self.training)
@@ -170,13 +169,13 @@ class GenerativeTrainer:
                 state |= {f"optimizer.{network}.{number}.{name}": tensor for name, tensor in own.items()}
         for step, snapshot in self.fit.snapshots.items():
             state |= {f"snapshot.{step}.{name}": tensor for name, tensor in snapshot.items()}
-        return {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in state.items()}
+        return cpu_copy(state)
 
     def load_state(self, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
         """Inverse of `state`. Without keys "optimizer.*" the optimizers start anew.
 
         Args:
-            strict: False leaves parts of the model that `state` does not name as they are.
+            strict: False leaves parts of the model that `state` lacks as they are.
         """
         self.step = int(state["step"])
         prefix = "model."
@@ -190,8 +189,8 @@ class GenerativeTrainer:
             if kind == "optimizer":
                 network, number, name = rest.split(".")
                 parameter = self._parameters[network][int(number)]
-                # Moments take the memory layout of their parameter, as when the optimizer made them.
-                # The count of steps lies beside the parameter, where a fused optimizer wants it.
+                # Moments take the memory layout of their parameter, as when the optimizer made them. A fused optimizer
+                # wants the count of steps on the parameter's device.
                 count = tensor.ndim == 0
                 moment = tensor.clone().to(parameter.device) if count else torch.empty_like(parameter).copy_(tensor)
                 self._optimizers[network].state[parameter][name] = moment
@@ -246,86 +245,3 @@ def rate_factor(step: int, training: GenerativeTraining) -> float:
     if training.decay == "none":
         return warm
     return warm * max(0.0, min(1.0, 2.0 * (1.0 - step / training.steps)))
-
-
-def batch_labels(number: int, size: int, classes: int) -> np.ndarray:
-    """Labels (size,) of batch `number`: the classes take turns through all batches. They depend on no data."""
-    return np.arange(number * size, (number + 1) * size) % classes
-
-
-class BatchStream:
-    """Batch number k of a training set, for any k, without a state.
-
-    Each class is gone through in the order of a new permutation per pass, and the classes take turns: every image is
-    seen equally often within its class, and every batch is balanced to one image. An unconditional model has one class.
-
-    Raises:
-        ModelError: "batch_too_large", "class_missing", "wrong_images".
-    """
-
-    def __init__(self, model: GenerativeModel, images: PatchArrays, training: GenerativeTraining, seed: int):
-        expected = (model.channels, model.image_size, model.image_size)
-        if images.pixels.shape[1:] != expected:
-            raise ModelError(
-                "wrong_images", f"images are {images.pixels.shape[1:]} but the model was built for {expected}"
-            )
-        if len(images) < training.batch_size:
-            raise ModelError(
-                "batch_too_large",
-                f"there are {len(images)} training images but batch_size is {training.batch_size}; "
-                "lower batch_size or give the centre more patients",
-                have=len(images),
-                batch_size=training.batch_size,
-            )
-        self._images, self._training, self._seed = images, training, seed
-        self._conditional = model.num_classes is not None
-        if model.num_classes is None:
-            self._members = [np.arange(len(images))]
-        else:
-            if images.labels is None:
-                raise ModelError("class_missing", "the model is conditional but the images have no labels")
-            self._members = [np.flatnonzero(images.labels == label) for label in range(model.num_classes)]
-        for label, members in enumerate(self._members):
-            if len(members) == 0:
-                raise ModelError(
-                    "class_missing", f"no training image of class {label}; a conditional model needs all", label=label
-                )
-        self._permutations: dict[int, tuple[int, np.ndarray]] = {}
-
-    def batch(self, number: int) -> Batch:
-        """Images float32 in [-1, 1], flipped at random, on the CPU."""
-        size, classes = self._training.batch_size, len(self._members)
-        slots = np.arange(number * size, (number + 1) * size)
-        labels = batch_labels(number, size, classes)
-        positions = np.empty(size, dtype=np.int64)
-        for label in range(classes):
-            positions[labels == label] = self._take(label, slots[labels == label] // classes)
-        images = self._images.take(positions)
-        rng = torch_stream(self._seed, "flips", number)
-        images = flip(images, self._training.flips, self._training.quarter_turns, rng)
-        return Batch(size, to_float(images), torch.from_numpy(labels) if self._conditional else None)
-
-    def _take(self, label: int, indices: np.ndarray) -> np.ndarray:
-        """Positions of the images that stand at `indices` of the endless sequence of a class."""
-        members = self._members[label]
-        passes, places = np.divmod(indices, len(members))
-        taken = np.empty(len(indices), dtype=np.int64)
-        for number in np.unique(passes):
-            if self._permutations.get(label, (-1,))[0] != number:
-                order = numpy_stream(self._seed, "order", label, int(number)).permutation(len(members))
-                self._permutations[label] = (int(number), order)
-            now = passes == number
-            taken[now] = members[self._permutations[label][1][places[now]]]
-        return taken
-
-
-def flip(images: Tensor, flips: str, quarter_turns: bool, rng: torch.Generator) -> Tensor:
-    """Each image of (n, c, h, w) mirrored with probability 1/2 per axis, and turned by 0, 90, 180 or 270 degrees."""
-    n = len(images)
-    for axis in {"none": (), "horizontal": (3,), "both": (3, 2)}[flips]:
-        mirrored = torch.rand(n, generator=rng) < 0.5
-        images = torch.where(mirrored[:, None, None, None], images.flip(axis), images)
-    if quarter_turns:
-        turns = torch.randint(4, (n,), generator=rng)
-        images = torch.stack([torch.rot90(image, int(k), (1, 2)) for image, k in zip(images, turns, strict=True)])
-    return images

@@ -1,30 +1,26 @@
 """Class-conditional flow matching (Lipman et al. 2023; Liu et al., rectified flow, 2023), sampled in a few Heun steps.
 
 A network learns the velocity x1 - x0 on the straight line x_t = (1 - t) x0 + t x1 from noise x0 (t = 0) to an image x1
-(t = 1). Training times are sigmoid(N(-.2, 1)): most weight in the middle, where the direction is hard to tell. A tenth
-of the labels is replaced by "no class", which allows guidance (Ho & Salimans 2022). On two CPU minutes this helped a
-small receiver where a GAN of the same budget collapsed.
+(t = 1). Training times are sigmoid(N(-.2, 1)): most weight in the middle, where the direction is hard to predict. A tenth
+of the labels is replaced by "no class", which allows guidance (Ho & Salimans 2022). Trained for two CPU minutes it helped
+a small receiver where a GAN with the same budget collapsed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase
+from models.generative import Batch, GenerativeModel, GenerativeSettings, GenerativeTraining, Logs, Phase
 from models.unet import UNet
 
 
-class FlowMatching(BaseModel):
+class FlowMatching(GenerativeSettings):
     """Hyper-parameters; field names are YAML keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    adversarial: ClassVar[bool] = False
 
     widths: tuple[int, ...] = Field(
         default=(64, 96, 128), min_length=1, description="channels of the U-Net from fine to coarse"
@@ -52,7 +48,6 @@ class FlowMatching(BaseModel):
         )  # fmt: skip
 
     def build(self, image_size: int, channels: int, num_classes: int | None) -> FlowMatchingModel:
-        """A network with random weights from torch's global stream."""
         return FlowMatchingModel(self, image_size, channels, num_classes)
 
 

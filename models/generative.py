@@ -1,8 +1,8 @@
-"""What every generative model offers, and the phases that one training loop runs through.
+"""What every generative model offers, and the phases that the training loop runs through.
 
 The alternation of discriminator and generator steps is data, as in StyleGAN's training loop: a model lists its
 phases, the loop in `fit_generative` runs them. A strategy changes training by changing phases: a proximal term
-wraps `loss`, differential privacy replaces `gradients`, a method that keeps discriminators and generator at
+wraps `loss`, differential privacy replaces `gradients`, and a method that keeps discriminators and generator in
 different places runs some phases here and others there.
 """
 
@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class Batch:
     fake: Tensor | None = None
 
     def real(self) -> Tensor:
-        """The images of a phase that cannot do without."""
+        """The images, for a phase that needs them."""
         if self.images is None:
             raise ValueError("this phase needs real images and its batch has none")
         return self.images
@@ -54,7 +54,7 @@ Loss = Callable[[Batch, torch.Generator], tuple[Tensor, Logs]]
 def backpropagate(phase: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
     """Fill `.grad` of the network's parameters with the gradient of the phase's loss; returns loss and logs."""
     loss, logs = phase.loss(batch, rng)
-    # Named inputs: a gradient penalty's interpolated images are a leaf too, and their gradient would be waste.
+    # Inputs are named because a gradient penalty's interpolated images are a leaf too, whose gradient nobody needs.
     loss.backward(inputs=list(network.parameters()))
     return loss.detach(), logs
 
@@ -71,7 +71,7 @@ class Phase:
         interval: runs in every `interval`-th training step only, for lazy regularisers.
         fresh_images: draws a new batch of real images for each repeat; otherwise the phase takes size and labels of
             the previous phase's batch.
-        gradients: how the gradients come about; see `backpropagate`.
+        gradients: how `.grad` is filled; see `backpropagate`.
     """
 
     name: str
@@ -105,7 +105,7 @@ class GenerativeTraining(BaseModel):
     quarter_turns: bool = False
     snapshot_from: int = Field(default=0, ge=0, description="first step kept for the checkpoint ensemble")
     snapshot_every: int | None = Field(
-        default=None, ge=1, description="distance of ensemble members; without it the last step alone"
+        default=None, ge=1, description="steps between ensemble members; without it only the last step is kept"
     )
     channels_last: bool = True
 
@@ -113,6 +113,32 @@ class GenerativeTraining(BaseModel):
         """Whether the weights after this step are a member of the checkpoint ensemble."""
         every = self.snapshot_every
         return every is not None and step >= self.snapshot_from and (step == self.steps or step % every == 0)
+
+
+class GenerativeSettings(BaseModel, ABC):
+    """Hyper-parameters of a generative model, which build it; field names are YAML keys. An entry of `GENERATIVE_MODELS`.
+
+    Attributes:
+        adversarial: whether it builds a `models.adversarial.AdversarialModel`, whose discriminators and generator can be
+            trained at different places.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    adversarial: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def training_defaults(cls) -> GenerativeTraining:
+        """How the model is trained unless a scenario says otherwise."""
+
+    @abstractmethod
+    def build(self, image_size: int, channels: int, num_classes: int | None) -> GenerativeModel:
+        """The model with random weights from torch's global stream.
+
+        Raises:
+            ValueError: it cannot make images of this size.
+        """
 
 
 class GenerativeModel(nn.Module, ABC):
@@ -125,7 +151,7 @@ class GenerativeModel(nn.Module, ABC):
         num_classes: number of labels, or None for an unconditional model.
     """
 
-    sample_batch = 128  # fixed: how noise is cut into batches decides which noise an image gets
+    sample_batch = 128  # fixed: how noise is divided into batches decides which noise an image gets
 
     def __init__(self, networks: Mapping[str, nn.Module], image_size: int, channels: int, num_classes: int | None):
         super().__init__()
@@ -200,7 +226,7 @@ class GenerativeModel(nn.Module, ABC):
         return images.float().clamp_(-1, 1).cpu()
 
     def sharable_state(self) -> dict[str, Tensor]:
-        """What may leave the centre: weights of the sampled generator, and nothing of a discriminator or optimizer."""
+        """What may leave the centre: weights of the generator that is sampled, never of a discriminator or optimizer."""
         return weights_of(self.sampler)
 
     def shared_arrays(self, fit: Any = None) -> dict[str, np.ndarray]:
@@ -214,10 +240,10 @@ class GenerativeModel(nn.Module, ABC):
         return {f"{member}.{name}": t.numpy() for member, state in sets.items() for name, t in state.items()}
 
     def load_shared_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over weights that another process shared.
+        """Load weights that another process shared.
 
         Raises:
-            ValueError: names or shapes are not those of this architecture.
+            ValueError: names or shapes differ from this architecture's.
         """
         sets: dict[str, dict[str, Tensor]] = {}
         for key, array in arrays.items():
@@ -229,20 +255,21 @@ class GenerativeModel(nn.Module, ABC):
         for weights in sets.values():
             load_weights(self.networks["generator"], weights)
         self._members = list(sets.values()) if len(sets) > 1 else []
-        # A quarter faster to sample from on a CPU.
+        # Sampling on a CPU is a quarter faster so.
         self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers as contiguous copies on the CPU.
 
-    Batch norm's count of batches is left out: it is of no use to a receiver and tells how long training was.
+    Batch norm's count of batches is left out: a receiver does not need it, and it tells how long training was.
     """
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    return cpu_copy({k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")})
+
+
+def cpu_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU."""
+    return {k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()}
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

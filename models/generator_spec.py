@@ -1,40 +1,58 @@
-"""All that is needed to build and train a generative model, as data: what a job carries and a package states."""
+"""All that is needed to build and train a generative model, as data: in a job's body and on a package's card."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from models.dcgan import DCGAN
 from models.flow_matching import FlowMatching
-from models.generative import GenerativeModel, GenerativeTraining
+from models.generative import GenerativeModel, GenerativeSettings, GenerativeTraining
+from models.patch_arrays import NUM_CLASSES
 from models.random_streams import isolated_global_stream
 from models.wgan_gp import WGANGP
 
-# Name in a scenario -> hyper-parameters, which build the model.
-GENERATIVE_MODELS: dict[str, type[DCGAN] | type[WGANGP] | type[FlowMatching]] = {
+# Name in a scenario -> settings, which build the model.
+GENERATIVE_MODELS: dict[str, type[GenerativeSettings]] = {
     "dcgan": DCGAN,
     "wgan_gp": WGANGP,
     "flow_matching": FlowMatching,
 }
-NUM_CLASSES = 2
+
+
+def settings_class(model: str) -> type[GenerativeSettings]:
+    """The settings of a model.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if model not in GENERATIVE_MODELS:
+        raise ValueError(f"no model {model!r}; known models: {', '.join(GENERATIVE_MODELS)}")
+    return GENERATIVE_MODELS[model]
+
+
+def _known(model: str) -> str:
+    settings_class(model)
+    return model
+
+
+GenerativeModelName = Annotated[str, AfterValidator(_known)]
 
 
 class GeneratorSpec(BaseModel):
-    """A generative model that is yet to be built.
+    """A generative model before it is built.
 
     Attributes:
-        model: a name of `GENERATIVE_MODELS`.
-        hyper_parameters: of that model; what is left out has the model's default.
-        training: default: the model's own.
-        conditional: one model of both classes, sampled by label.
+        hyper_parameters: of that model; those left out take the model's defaults.
+        training: settings left out take the model's defaults, too.
+        conditional: one model of all classes, sampled by label.
         image_size, channels: of the images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str
+    model: GenerativeModelName
     image_size: int
     channels: Literal[1, 3] = 1
     conditional: bool = False
@@ -44,13 +62,10 @@ class GeneratorSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _resolve(cls, values: Any) -> Any:
-        """Check the model's name, and fill in its defaults."""
-        if not isinstance(values, dict):
+        """Fill in the model's defaults; of an unknown model its name is refused."""
+        settings = GENERATIVE_MODELS.get(str(values.get("model"))) if isinstance(values, dict) else None
+        if settings is None:
             return values
-        name = values.get("model")
-        if name not in GENERATIVE_MODELS:
-            raise ValueError(f"model is {name!r}; known models: {', '.join(GENERATIVE_MODELS)}")
-        settings = GENERATIVE_MODELS[name]
         training = values.get("training", {})
         if not isinstance(training, GenerativeTraining):
             training = settings.training_defaults().model_dump() | dict(training)
@@ -67,6 +82,6 @@ class GeneratorSpec(BaseModel):
         Raises:
             ValueError: the model cannot make images of this size.
         """
-        settings = GENERATIVE_MODELS[self.model].model_validate(self.hyper_parameters)
+        settings = settings_class(self.model).model_validate(self.hyper_parameters)
         with isolated_global_stream(seed):
             return settings.build(self.image_size, self.channels, self.num_classes)

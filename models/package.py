@@ -1,10 +1,10 @@
-"""A generator as one centre gives it to another: a folder with safetensors and a card, nothing that is executed.
+"""A generator as one centre gives it to another: a folder with weights and a card, and no code.
 
     generator.safetensors   the generator's weights (one set per member of a checkpoint ensemble)
-    card.json               architecture, training, hashes; what data it saw, licence, purpose and what else is stated
+    card.json               architecture, training, hashes; data it saw, licence, purpose and further statements
 
 A package is read whole or not at all: one changed byte in either file is refused, and so are weights that do not fit
-the architecture. The hashes guard against damage and mix-ups; who made a package is for a signature to say.
+the architecture. The hashes guard against damage and mix-ups; they do not prove who made a package.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class GeneratorPackage:
         """Read and check a package.
 
         Raises:
-            PackageError: missing, altered, of another format, or weights that do not fit.
+            PackageError: it is missing, altered or of another format, or its weights do not fit.
         """
         folder = Path(folder)
         try:
@@ -86,9 +86,8 @@ class GeneratorPackage:
                 raise PackageError(
                     f"{folder / WEIGHTS} was altered: its SHA-256 is not the one on the card; get the package again"
                 )
-            architecture = {
-                k: v for k, v in card["architecture"].items() if k != "num_classes"
-            }  # follows from conditional
+            # Their number follows from `conditional`.
+            architecture = {k: v for k, v in card["architecture"].items() if k != "num_classes"}
             spec = GeneratorSpec.model_validate(architecture | {"training": card["training"]})
             weights = load(weight_bytes)
         except (ValueError, KeyError, TypeError, SafetensorError) as error:

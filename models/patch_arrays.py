@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+NUM_CLASSES = 2
+
 
 @dataclass(frozen=True)
 class PatchArrays:
@@ -14,7 +16,7 @@ class PatchArrays:
 
     Attributes:
         pixels: uint8 (n, channels, height, width); may be memory-mapped, only drawn rows are read.
-        rows: int64 (k,), the rows of `pixels` that belong to the selection; a row may stand several times.
+        rows: int64 (k,), the rows of `pixels` that belong to the selection; a row may appear several times.
         labels: int64 (k,), one class per selected row, or None.
     """
 

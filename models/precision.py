@@ -1,8 +1,8 @@
-"""Is bf16 autocast faster for this model on this machine? Measured once, remembered in a file.
+"""Is bf16 autocast faster for this model on this machine? Measured once per machine, and remembered in a file.
 
 On a CPU with AMX it is, by 1.5 to 2.6 times; with AVX-512 bf16 alone it depends on the layers; without either it is
-slower. The answer decides which numbers come out of a run, so it must not change from one session to the next: the
-first measurement that is written stands.
+slower. The answer decides which numbers come out of a run, and another machine, or a cache that was emptied, may give
+another one. So the choice is part of the run: see `server.precision`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import platform
 import statistics
 import time
@@ -21,14 +20,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from basics.atomic_files import write_text
 from models.classifiers import ClassifierSpec
-from models.fit_classifier import ClassifierTraining, Stage, fit_classifier
+from models.fit_classifier import ClassifierTraining, fit_classifier
 from models.fit_generative import GenerativeTrainer
 from models.generative import Precision
 from models.generator_spec import GeneratorSpec
 from models.patch_arrays import PatchArrays
+from models.stages import Stage
 
-# Below this gain the loss of 16 bits of mantissa is not worth it, and a repeated measurement could turn out otherwise.
+# A smaller gain is not worth the loss of 16 bits of mantissa, and could be an accident of the measurement.
 MINIMUM_GAIN = 1.15
 _ROUNDS = 3
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16")
@@ -63,9 +64,7 @@ def faster_precision(
             return json.loads(answer.read_text())["precision"]
         gain = _gain(step_fp32, step_bf16, device)
         chosen: Precision = "bf16" if gain >= MINIMUM_GAIN else "fp32"
-        temporary = answer.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(full_key | {"gain": round(gain, 3), "precision": chosen}, indent=2))
-        os.replace(temporary, answer)
+        write_text(answer, json.dumps(full_key | {"gain": round(gain, 3), "precision": chosen}, indent=2))
         return chosen
 
 

@@ -1,6 +1,7 @@
-"""Torch's random streams, derived from (seed, purpose, step) as in `basics.seeds`, so that no stream depends on what was drawn before it.
+"""Torch's random streams, derived from (seed, purpose, step) as in `basics.seeds`.
 
-A training step that is run after a restart, at another place or in another order draws the same numbers.
+No stream depends on what was drawn before it: a training step draws the same numbers after a restart, in another process
+or in another order.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ def torch_stream(seed: int, *purpose: int | str) -> torch.Generator:
 def isolated_global_stream(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Seed torch's global stream inside the block and put it back afterwards.
 
-    For what offers no generator argument: weight initialisation and dropout.
+    For weight initialisation and dropout, which take no generator.
     """
     device = torch.device(device)
     on_gpu = device.type == "cuda"
-    # torch.random.fork_rng does the same, but imports the compiler for it: a second in a process that only samples.
+    # torch.random.fork_rng does the same but imports the compiler, which takes a process that only samples a second.
     before, before_gpu = torch.get_rng_state(), torch.cuda.get_rng_state(device) if on_gpu else None
     try:
         torch.default_generator.manual_seed(step_seed(seed, "global"))

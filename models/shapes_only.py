@@ -1,8 +1,8 @@
-"""Networks without memory: to count parameters and to find out what does not fit together.
+"""Networks without memory: to count parameters and to see whether sizes fit together.
 
-`torch.device("meta")` builds a network of shapes alone. Nobody asks for its initial values, but drawing normal ones makes
-torch import its compiler on that device, which takes some seconds: longer than all the rest of checking a scenario. So
-nothing is drawn here.
+`torch.device("meta")` builds a network of shapes alone. Drawing normal initial values on that device makes torch import its
+compiler, which takes some seconds, longer than all the rest of checking a scenario. Nobody needs the values, so none are
+drawn here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Make `import torchvision` (and so timm) work where torchvision's compiled operators do not load.
 
-The published torchvision wheel is built for CUDA; beside a CPU build of torch its operators are missing, and the import
-fails while it registers shape functions for two of them. Declaring their signatures is enough: nothing here calls them.
-Where torchvision is whole this does nothing.
+The published torchvision wheel is built for CUDA. With a CPU build of torch its operators are missing, and the import fails
+while registering shape functions for two of them. Declaring their signatures is enough: nothing here calls them. Where
+torchvision is complete this does nothing.
 """
 
 from __future__ import annotations

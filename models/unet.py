@@ -35,8 +35,8 @@ class UNet(nn.Module):
         super().__init__()
         self.time = nn.Sequential(nn.Linear(2 * _FREQUENCIES, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
         self.classes = None if num_classes is None else nn.Embedding(num_classes + 1, EMBEDDING)
-        # Angles of t from one turn to a thousand: t in [0, 1] is resolved to a thousandth. Values are on
-        # the CPU at first, even of a network of shapes alone (`models.shapes_only`).
+        # Angles of t from one turn to a thousand: t in [0, 1] is resolved to a thousandth. Made on the CPU, even in a
+        # network of shapes alone (`models.shapes_only`).
         self.register_buffer(
             "frequencies", torch.exp(torch.linspace(0, math.log(1000), _FREQUENCIES, device="cpu")), persistent=False
         )
@@ -104,7 +104,7 @@ class Attention(nn.Module):
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """The last layer of a branch starts at zero: blocks start as the identity, the whole as the zero field."""
+    """The last layer of a branch starts at zero: a block starts as the identity, the network as the zero field."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,7 +1,7 @@
 """Exponential moving average of a network's weights.
 
 The decay grows as (1 + step) / (10 + step) up to its final value, so that the random initial weights have left the
-average after a few hundred steps (a constant .998 would still hold 17 % of them at step 900).
+average after a few hundred steps. With a constant .998 they would still be 17 % of it at step 900.
 """
 
 from __future__ import annotations

@@ -6,21 +6,19 @@ penalty 10 on (|gradient| - 1)^2 at a point drawn for each image between a real 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
-from models.convolutional_gan import ConvolutionalGAN, Discriminator, Generator, Width, channels_of, check_image_size
-from models.generative import Batch, GenerativeTraining, Logs, Phase
+from models.adversarial import AdversarialModel
+from models.convolutional_gan import Discriminator, Generator, Width, channels_of, check_image_size
+from models.generative import Batch, GenerativeSettings, GenerativeTraining, Logs, Phase
 
 
-class WGANGP(BaseModel):
+class WGANGP(GenerativeSettings):
     """Hyper-parameters; field names are YAML keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    adversarial: ClassVar[bool] = True
+    adversarial = True
 
     width: Width = Field(default="small", description="paper (64 channels), small (32), or a number of channels")
     latent: int = Field(default=100, ge=1)
@@ -32,12 +30,11 @@ class WGANGP(BaseModel):
         return GenerativeTraining(batch_size=16, learning_rate=1e-4, betas=(0.5, 0.9), flips="both")
 
     def build(self, image_size: int, channels: int, num_classes: int | None) -> WGANGPModel:
-        """Networks with random weights from torch's global stream."""
         return WGANGPModel(self, image_size, channels, num_classes)
 
 
-class WGANGPModel(ConvolutionalGAN):
-    """See `ConvolutionalGAN`; the network "discriminator" is the critic."""
+class WGANGPModel(AdversarialModel):
+    """See `AdversarialModel`; the network "discriminator" is the critic."""
 
     def __init__(self, settings: WGANGP, image_size: int, channels: int, num_classes: int | None):
         check_image_size(image_size, "wgan_gp")
@@ -59,7 +56,7 @@ class WGANGPModel(ConvolutionalGAN):
         critic, real = self.networks["discriminator"], batch.real()
         with torch.no_grad():
             fake = self.fakes(batch, rng).to(real.dtype)
-        # One pass for both: without batch norm every image is scored by itself.
+        # One pass for both: without batch norm each image is scored independently.
         labels = None if batch.labels is None else batch.labels.repeat(2)
         on_real, on_fake = critic(torch.cat([real, fake]), labels).float().chunk(2)
         distance = on_real.mean() - on_fake.mean()

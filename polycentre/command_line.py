@@ -78,7 +78,10 @@ def run(
     set: Annotated[list[str] | None, SET] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one below runs/ when left out.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest one.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in --out, or with the newest one, in the precision that it chose."
+        ),
     ] = False,
     engine: Annotated[
         Engine | None, typer.Option(help="How the centres are simulated; ray when left out.", show_default=False)
@@ -99,6 +102,14 @@ def run(
         ),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
+    precision_of: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN_FOLDER",
+            help="Compute every model in the precision that an earlier run chose (its precision.json) instead of measuring: "
+            "the same bytes again on the same kind of processor.",
+        ),
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask before real patches of a centre are pooled (simulation).")
     ] = False,
@@ -107,7 +118,9 @@ def run(
     from polycentre.run import run_scenario
 
     chosen = engine.value if engine else None
-    raise typer.Exit(run_scenario(console, file, set or [], out, resume, chosen, deployment, ray, cache, yes))
+    raise typer.Exit(
+        run_scenario(console, file, set or [], out, resume, chosen, deployment, ray, cache, precision_of, yes)
+    )
 
 
 @cli.command()

@@ -49,12 +49,14 @@ def run_scenario(
     deployment: str | None,
     ray: str | None,
     cache: Path | None,
+    precision_of: Path | None,
     yes: bool,
 ) -> int:
     """Run and report; returns the exit status."""
     began = time.time()
     conduct = _where(engine, deployment, ray)
     scenario = reader.read(file, overrides)
+    precision = _precision_of(precision_of, scenario, resume) if precision_of is not None else {}
     if deployment is not None:
         refuse_pooling(scenario)
     if deployment in (None, LOOPBACK) and ray is None:  # elsewhere other machines compute
@@ -71,6 +73,8 @@ def run_scenario(
     elif conduct is with_ray:
         share_for(scenario, None)
     record = _resumed(scenario, out) if resume else _new(scenario, out)
+    if precision:
+        record.write_precision(precision)
     if ray is not None:
         record.write_environment(record.environment | {"ray_cluster": asdict(cluster)})
     cache.mkdir(parents=True, exist_ok=True)
@@ -167,6 +171,26 @@ def _resumed(scenario: Scenario, out: Path | None) -> RunRecord:
     record.write_scenario(reader.resolved_yaml(scenario))
     record.write_environment(describe())
     return record
+
+
+def _precision_of(folder: Path, scenario: Scenario, resume: bool) -> dict[str, dict[str, str]]:
+    """The precision that an earlier run computed each model in.
+
+    Raises:
+        StudyError: with status 2; there is none to read, or it would not be used.
+    """
+    if resume:
+        raise StudyError("--resume goes on in the precision that the run itself chose; leave --precision-of out", 2)
+    if scenario.compute.precision != "auto":
+        raise StudyError(
+            f"compute.precision is {scenario.compute.precision}, so --precision-of would change nothing; leave one of them out", 2
+        )  # fmt: skip
+    precision = RunRecord.open(folder).precision()
+    if not precision:
+        raise StudyError(
+            f"--precision-of: {folder} has no precision.json, which a run writes after its survey; name another run", 2
+        )
+    return precision
 
 
 def _agree_to_pooling(console: Console, scenario: Scenario, yes: bool) -> None:

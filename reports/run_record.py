@@ -5,6 +5,7 @@ killed at any moment leaves whole files only:
 
     scenario.yaml       the resolved scenario; written last by `create`, so a folder with it is a run folder
     environment.json    versions, processor, device, digest of the code
+    precision.json      in which precision each centre computes each model; with it another run gives the same bytes
     events.jsonl        what happened, when, and the bytes it moved; one line an event, appended
     units/<id>.json     a finished unit of work: what it is and what it found (+ <id>.safetensors, its arrays)
     partition.csv       which centre holds how much, by split and class; counts of 1 to 4 suppressed
@@ -136,6 +137,26 @@ class RunRecord:
         """What `write_environment` was given; empty when the run died before it."""
         path = self.folder / "environment.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def write_precision(self, precision: Mapping[str, Mapping[str, str]]) -> None:
+        """Write precision.json: {centre: {model: "fp32" | "bf16"}}."""
+        write_text(self.folder / "precision.json", json.dumps(precision, indent=1, sort_keys=True) + "\n")
+
+    def precision(self) -> dict[str, dict[str, str]]:
+        """precision.json; empty before the survey.
+
+        Raises:
+            RecordError: somebody wrote something else into it.
+        """
+        path = self.folder / "precision.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            known = all(value in ("fp32", "bf16") for models in found.values() for value in models.values())
+        except (ValueError, AttributeError):
+            known = False
+        if not known:
+            raise RecordError(f"{path} does not name fp32 or bf16 for each centre and model; restore it, or remove it")
+        return found
 
     def local(self, centre: str) -> Path:
         """The folder of what stays at a centre. Only a simulation, where all centres are one machine, may read it."""

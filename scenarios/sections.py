@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from data_partitions import PartitionRule, PatchTask, Source
 from data_partitions.dealing.dealt import AnySource
 from federation.wire.clock import Availability
-from models import CLASSIFIERS, ClassifierTraining
+from models import ClassifierName, ClassifierTraining, GenerativeModelName
 from strategies.keys import Section, Use, generative_settings
 from strategies.survey import Batch
 
@@ -92,7 +92,7 @@ class Generator(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     centre: str | None = None
-    model: str | None = None
+    model: GenerativeModelName | None = None
     conditional: bool = Field(False, description="one model of both classes, sampled by label; else positives only")
     tasks: tuple[str, ...] | None = Field(None, description="tasks it is trained for; all when left out")
     package: str | None = Field(None, description="folder of a generator package made elsewhere, instead of a centre")
@@ -108,7 +108,7 @@ class Generator(BaseModel):
             if given:
                 raise ValueError(f"a package brings its own model; remove {', '.join(given)}")
             return self
-        if self.centre is None:
+        if self.centre is None or self.model is None:
             raise ValueError("needs `centre` (who trains it) and `model`, or `package` (a folder made elsewhere)")
         hyper, training = generative_settings(self.model, extra)
         # Private attributes of a frozen model may be set once, here, where it is built.
@@ -138,18 +138,11 @@ class Generator(BaseModel):
 class ClassifierChoice(Section):
     """A classifier by name, with weights from a local file if wanted."""
 
-    model: str
+    model: ClassifierName
     pretrained: str | None = Field(None, description="path of a state dict (.safetensors or .pth)")
     image_size: int | None = Field(
         None, ge=16, le=512, description="side to which patches are resized for this network"
     )
-
-    @field_validator("model")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in CLASSIFIERS:
-            raise ValueError(f"is {value!r}; known classifiers: {', '.join(CLASSIFIERS)}")
-        return value
 
 
 class Study(Use):

@@ -30,12 +30,12 @@ from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml
 from scenarios.scenario import Scenario
 from server.checkpoint import Checkpointed
+from server.precision import settle_precision
 from strategies import KINDS, STRATEGIES
 from strategies.cells import CLASSIFIER
 from strategies.delivery import deliver
 from strategies.kind import Phase
 from strategies.planned import FederationRecord, Generated, Learned, Planned, Shared
-from strategies.survey import SURVEY
 from strategies.view import Cell
 
 T = TypeVar("T")
@@ -92,7 +92,6 @@ class Study:
         for centre in s.centres:
             ask = blank.survey_ask(centre)
             jobs.append(ask.job(units, label=f"survey of {centre}", **ask.example))
-        earlier = self._earlier_precision()
         with self._phase("survey", len(jobs)):
             replies = self._centres.gather(jobs)
         bad = [reply for reply in replies if not reply.ok]
@@ -109,10 +108,9 @@ class Study:
             {"centre": reply.centre, "task": name, **row}
             for reply in replies for name, task in reply.body["tasks"].items() for row in task["partition"]
         )  # fmt: skip
-        compute = {
-            r.centre: {"device": r.body["device"], "precision": r.body["precision"] | earlier.get(r.centre, {})}
-            for r in replies
-        }
+        settle_precision(self._record, {r.centre: r.body["precision"] for r in replies}, s.compute.precision)
+        precision = self._record.precision()
+        compute = {r.centre: {"device": r.body["device"], "precision": precision[r.centre]} for r in replies}
         data = {(r.centre, task): found["digest"] for r in replies for task, found in r.body["tasks"].items()}
         platform = {reply.centre: reply.body["platform"] for reply in replies}
         return Plan(s, compute, deployed=self._deployed), replace(units, data=data, platform=platform)
@@ -186,14 +184,6 @@ class Study:
         with self._phase("test", len(jobs)):
             replies = self._centres.gather([job for *_, job in jobs.values()])
         return [(*jobs[reply.unit][:3], reply) for reply in replies if reply.ok], all(reply.ok for reply in replies)
-
-    def _earlier_precision(self) -> dict[str, dict[str, str]]:
-        """{centre: {model: precision}} that earlier sessions of this run computed in: today's measurement may differ."""
-        earlier: dict[str, dict[str, str]] = {}
-        for info in self._record.units() if self._scenario.compute.precision == "auto" else []:
-            if info["kind"] == SURVEY.name:
-                earlier.setdefault(info["centre"], {}).update(info["result"]["precision"])
-        return earlier
 
     # -- what is written -----------------------------------------------------------------------------------------
 

@@ -97,7 +97,8 @@ def receiver_patches(here: CentreSide, body: OfTask, size: Size, subset_seed: in
 def trained_on(used: PatchDataset) -> dict[str, int | str]:
     """How many boxes and patients a model saw; counts of 1 to 4 are suppressed."""
     return {
-        name: suppressed_count(int(used.table[column].nunique())) for name, column in (("boxes", "box"), ("patients", "patient"))
+        name: suppressed_count(int(used.table[column].nunique()))
+        for name, column in (("boxes", "box"), ("patients", "patient"))
     }
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from metrics.feature_spaces import FEATURE_SPACES
+from metrics.feature_spaces import FEATURE_SPACES, FeatureSpaceName
 from metrics.frechet import FeatureSums, frechet_distance
 from strategies.kind import Body
 
@@ -35,14 +35,7 @@ class Choice(Body):
         "select", description="the best `keep` in equal parts, or all by 1 / distance or by their gain"
     )
     keep: int = Field(1, ge=1, description="generators that are selected")
-    space: str = Field("texture", description="feature space of the distance")
-
-    @field_validator("space")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in FEATURE_SPACES:
-            raise ValueError(f"known feature spaces: {', '.join(FEATURE_SPACES)}")
-        return value
+    space: FeatureSpaceName = Field("texture", description="feature space of the distance")
 
 
 def distances(

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from federation.wire.transport import Transport
-from metrics.feature_spaces import FEATURE_SPACES
-from models import GENERATIVE_MODELS, GenerativeTraining
+from metrics.feature_spaces import FeatureSpaceName
+from models import GenerativeModelName, GenerativeTraining, settings_class
 from strategies.aggregation import check_aggregation
 from strategies.survey import Batch
 
@@ -135,19 +135,13 @@ class FidelityChoice(Section):
 
     every: int = Field(1, ge=1, description="rounds (or updates) between two measurements")
     images: int = Field(256, ge=16, description="generated images of each class")
-    spaces: tuple[str, ...] = Field(("texture",), description="feature spaces; none: only pictures are drawn")
-
-    @field_validator("spaces")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in FEATURE_SPACES:
-                raise ValueError(f"holds {name!r}; known feature spaces: {', '.join(FEATURE_SPACES)}")
-        return value
+    spaces: tuple[FeatureSpaceName, ...] = Field(
+        ("texture",), description="feature spaces; none: only pictures are drawn"
+    )
 
 
 def generative_settings(
-    model: str | None, extra: Mapping[str, Any], not_here: Mapping[str, str] | None = None
+    model: str, extra: Mapping[str, Any], not_here: Mapping[str, str] | None = None
 ) -> tuple[BaseModel, GenerativeTraining]:
     """Sort keys that stand side by side into those of a generative model and those of its training, and check them.
 
@@ -157,9 +151,7 @@ def generative_settings(
     Raises:
         ValueError: an unknown model or key.
     """
-    if model not in GENERATIVE_MODELS:
-        raise ValueError(f"model is {model!r}; known models: {', '.join(GENERATIVE_MODELS)}")
-    hyper_class = GENERATIVE_MODELS[model]
+    hyper_class = settings_class(model)
     for key, reason in (not_here or {}).items():
         if key in extra:
             raise ValueError(f"{key} cannot be set here: {reason}; remove it")
@@ -183,7 +175,7 @@ class GenerativeArm(BaseArm):
 
     model_config = ConfigDict(frozen=True, extra="allow", validate_default=True)
 
-    model: str
+    model: GenerativeModelName
     conditional: bool = Field(False, description="one model of both classes, sampled by label; else positives only")
     centres: tuple[str, ...] | None = Field(None, min_length=1, description="members; all providers when left out")
     transport: Transport = Field("fp32", description="how weights, images and gradients travel")

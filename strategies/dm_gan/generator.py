@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from models import GenerativeTrainer, GeneratorSpec, Phase
+from models.batch_stream import batch_labels
 from models.federated_parts import averaged_state
-from models.fit_generative import batch_labels, fresh_batches, phase_stream
+from models.fit_generative import fresh_batches, phase_stream
 from models.generative import Batch, Logs
 from strategies.dm_gan.phases import adversarial_phases, build_gan
 

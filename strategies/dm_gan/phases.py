@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from models import GENERATIVE_MODELS, GenerativeModel, GeneratorSpec, Phase
-from models.convolutional_gan import ConvolutionalGAN
+from models.adversarial import AdversarialModel
 from models.shapes_only import shapes_only
 
 
@@ -23,14 +23,14 @@ def no_discriminator(model: str) -> str:
     return f"model is {model!r}, which has no discriminator; name a GAN: {', '.join(gans)}"
 
 
-def build_gan(spec: GeneratorSpec, seed: int) -> ConvolutionalGAN:
+def build_gan(spec: GeneratorSpec, seed: int) -> AdversarialModel:
     """A model with a generator and a discriminator.
 
     Raises:
         ValueError: the model has no discriminator.
     """
     model = spec.build(seed)
-    if not isinstance(model, ConvolutionalGAN):
+    if not isinstance(model, AdversarialModel):
         raise ValueError(no_discriminator(spec.model))
     return model
 

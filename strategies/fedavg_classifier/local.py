@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from federation.wire.transport import decode, encode_noting_error
+from metrics.classification import auprc
 from models import ClassifierSpec, ClassifierTraining, PatchArrays, Precision, Stage, predict
 from models.federated_parts import averaged_state, load_averaged
-from models.fit_classifier import BalancedDraws, StageTrainer, average_precision, recompute_batch_norm
+from models.fit_classifier import StageTrainer
+from models.predict import recompute_batch_norm
+from models.stages import BalancedDraws
 from strategies import learning
 from strategies.bodies import CellName, Compute, Course, OfTask, Size
 from strategies.cells import LEARNED, LEARNED_CLASSIFIER, MEMORY, learned, sent_classifier
@@ -204,7 +207,7 @@ def validated(
         recompute_batch_norm(network, own.take(chosen), training.normalise, precision)
     probability = predict(network, validation, device=device, precision=precision, normalise=training.normalise)
     assert validation.labels is not None
-    return average_precision(validation.labels, probability[:, 1]), network
+    return auprc(validation.labels, probability[:, 1]), network
 
 
 def loaded(

@@ -109,12 +109,12 @@ def test_sums_travel_and_come_back_bit_for_bit():
     [
         ({"r.sum": None}, "'r.sum' is missing"),
         ({"r.sum": np.zeros(3)}, r"sum float64 \(3,\)"),
-        ({"r.count": np.array(-1)}, "no sums of features"),
+        ({"r.count": np.array(-1)}, "are not sums of features"),
         ({"r.count": np.array([9])}, r"count int64 \(1,\)"),
         ({"r.outer": np.zeros(10, np.float16)}, "outer float16"),
     ],
 )
-def test_arrays_that_are_no_sums(change, text):
+def test_arrays_that_are_not_sums(change, text):
     arrays = FeatureSums.of(gaussian(9, 4, 0)).to_arrays("r") | change
     with pytest.raises(ValueError, match=text):
         FeatureSums.from_arrays({name: array for name, array in arrays.items() if array is not None}, "r")

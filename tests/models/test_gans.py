@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from models import GenerativeTrainer, GeneratorSpec, PatchArrays
-from models.fit_generative import BatchStream
+from models import GENERATIVE_MODELS, GenerativeTrainer, GeneratorSpec, PatchArrays
+from models.adversarial import AdversarialModel
+from models.batch_stream import BatchStream
 from models.generative import Batch
 from models.random_streams import torch_stream
 from models.wgan_gp import gradient_penalty
@@ -28,6 +29,17 @@ def parameters(module: nn.Module) -> int:
 def noise_images(count: int, channels: int = 1, size: int = 32) -> PatchArrays:
     pixels = np.random.default_rng(0).integers(0, 256, (count, channels, size, size), dtype=np.uint8)
     return PatchArrays(pixels, np.arange(count), np.arange(count) % 2)
+
+
+@pytest.mark.parametrize("model", sorted(GENERATIVE_MODELS))
+def test_settings_say_whether_there_is_a_discriminator(model):
+    with torch.device("meta"):
+        built = spec(model).build(0)
+    assert (
+        GENERATIVE_MODELS[model].adversarial
+        == isinstance(built, AdversarialModel)
+        == ("discriminator" in built.networks)
+    )
 
 
 @pytest.mark.parametrize("model", ["dcgan", "wgan_gp"])

@@ -116,7 +116,7 @@ def test_a_spec_fills_in_defaults_and_refuses_what_it_does_not_know():
     )
     assert flow.training.ema == 0.998 and flow.training.batch_size == 64
     for change, message in (
-        ({"model": "vae"}, "known models: dcgan, wgan_gp, flow_matching"),
+        ({"model": "vae"}, "no model 'vae'; known models: dcgan, wgan_gp, flow_matching"),
         ({"hyper_parameters": {"depth": 3}}, "depth"),
         ({"training": {"epochs": 3}}, "epochs"),
         ({"channels": 2}, "1 or 3"),

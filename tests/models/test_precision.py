@@ -64,11 +64,28 @@ GAN = GeneratorSpec.model_validate(
 CNN = ClassifierSpec(model="cnn_small", image_size=16, channels=1).model_dump(mode="json")
 
 
-@pytest.mark.parametrize("spec", [{"generator": GAN}, {"classifier": CNN}])
-def test_models_are_probed_by_training_steps(tmp_path, spec):
-    torch.manual_seed(0)
+@pytest.fixture
+def slow(monkeypatch):
+    """The dtype in which a convolution takes ten seconds instead of one, on a clock that only convolutions advance."""
+    now, dtypes = [0.0], []
+
+    def count(module, _, output):
+        if isinstance(module, torch.nn.Conv2d):
+            now[0] += 10 if output.dtype in dtypes else 1
+
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(precision, "_ROUNDS", 1)
+    hook = torch.nn.modules.module.register_module_forward_hook(count)
+    yield dtypes
+    hook.remove()
+
+
+@pytest.mark.parametrize("spec", [{"generator": GAN}, {"classifier": CNN}], ids=["generator", "classifier"])
+@pytest.mark.parametrize(("dtype", "expected"), [(torch.float32, "bf16"), (torch.bfloat16, "fp32")])
+def test_models_are_probed_by_training_steps_in_both_precisions(tmp_path, slow, spec, dtype, expected):
+    slow.append(dtype)
     before = torch.get_rng_state()
-    assert probe_precision(spec, device="cpu", setting="auto", cache=tmp_path) in ("fp32", "bf16")
+    assert probe_precision(spec, device="cpu", setting="auto", cache=tmp_path) == expected
     assert len(list((tmp_path / "precision").glob("*.json"))) == 1
     assert torch.equal(before, torch.get_rng_state())
 

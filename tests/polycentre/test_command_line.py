@@ -98,6 +98,12 @@ def test_help_explains(run):
             ("run", "demo", "--ray", "auto", "--deployment", "loopback"),
             "which --deployment does not use; give one of them",
         ),
+        (("run", "demo", "--precision-of", "nothing-here"), "nothing-here is not a run folder"),
+        (("run", "demo", "--precision-of", "x", "--resume"), "in the precision that the run itself chose"),
+        (
+            ("run", "demo", "--precision-of", "x", "--set", "compute.precision=fp32"),
+            "--precision-of would change nothing",
+        ),
         (("run", "demo", "--ray", "127.0.0.1:1"), "--ray 127.0.0.1:1: nothing answers there"),
         (("run", "demo", "--deployment", "loopback"), "pooled moves real patches, which a deployed centre refuses"),
     ],

@@ -80,7 +80,7 @@ def test_paper_000_can_be_expressed():
         (changed(generators__g__centre="A"), r"generators\.g\.centre: centre 'A' lacks the role provider"),
         (
             changed(generators__g__model="gan"),
-            r"generators\.g: .*model is 'gan'; known models: dcgan, wgan_gp, flow_matching",
+            r"generators\.g\.model: .*no model 'gan'; known models: dcgan, wgan_gp, flow_matching",
         ),
         (changed(generators__g__stepz=3), r"generators\.g: .*unknown key stepz; dcgan takes .*steps"),
         (changed(arms__shared__generators=["h"]), r"arms\.shared\.generators: no generator 'h'; generators: g"),
@@ -90,7 +90,10 @@ def test_paper_000_can_be_expressed():
         ),
         (changed(arms__shared__strategy="telepathy"), r"arms\.shared: .*'telepathy'.*local"),
         (changed(study={"test_on": ["Q"]}), r"study\.test_on: no centre 'Q'"),
-        (changed(study={"classifiers": ["vgg"]}), r"study\.classifiers\.0\.model: 'vgg': .*known classifiers: cnn"),
+        (
+            changed(study={"classifiers": ["vgg"]}),
+            r"study\.classifiers\.0\.model: 'vgg': no classifier 'vgg'; known classifiers: cnn",
+        ),
         (changed(study={"real_fraction": [1.5]}), r"study\.real_fraction\.0: 1\.5: .*less than or equal to 1"),
         (changed(study={"real_fraction": [1.0], "real_images": [10]}), r"keep one"),
         (changed(study={"schedule": {"real": "ten"}}), r"study\.schedule\.real: 'ten': must be a number of steps"),

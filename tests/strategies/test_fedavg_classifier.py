@@ -6,15 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from clients.provider import as_arrays
 
 from clients import shared_classifier
-from clients.provider import as_arrays
 from federation.wire.clock import Availability
 from federation.wire.exchange import run_together
 from federation.wire.transport import decode
-from models import ClassifierSpec, ClassifierTraining, Stage
+from metrics import METRICS
+from models import ClassifierSpec, ClassifierTraining, Stage, predict
 from models.federated_parts import averaged_state
-from models.fit_classifier import BalancedDraws, StageTrainer, average_precision, predict
+from models.fit_classifier import StageTrainer
+from models.stages import BalancedDraws
 from strategies import fedavg_classifier
 from strategies.fedavg_classifier import ClassifierFederation, FedAvgClassifier, proximal
 from strategies.rounds import Member, RoundSettings
@@ -129,7 +131,7 @@ def test_validation_is_on_statistics_of_the_receivers_own_patches(split_patches)
     auprc, network = fedavg_classifier.validate(SPEC, weights, own, validation, training(), **options)
     same, _ = fedavg_classifier.validate(SPEC, strange, own, validation, training(), **options)
     assert auprc == same
-    assert auprc == average_precision(validation.labels, predict(network, validation)[:, 1])
+    assert auprc == METRICS["auprc"](validation.labels, predict(network, validation)[:, 1])
 
 
 # -- federations ---------------------------------------------------------------------------------------------
@@ -256,7 +258,7 @@ def test_the_adopted_classifier_is_the_best_round_tested_on_test_patches(consort
     predictions = adopted.reply.body["predictions"]
     np.testing.assert_allclose(predictions["probability"], probability, rtol=1e-8)
     assert predictions["label"] == test.labels.tolist()
-    assert adopted.reply.body["metrics"]["auprc"] == pytest.approx(average_precision(test.labels, probability))
+    assert adopted.reply.body["metrics"]["auprc"] == pytest.approx(METRICS["auprc"](test.labels, probability))
     assert adopted.reply.body["n_real"] == 24 and adopted.reply.body["n_synthetic"] == 0
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import ClassifierSpec, ClassifierTraining, PatchArrays
-from models.fit_classifier import BalancedDraws
+from models.stages import BalancedDraws
 from strategies.delivery import portions
 from strategies.learning import HOME_NEGATIVES, Recipe, draw_per_class, learn, oversampled, stages
 

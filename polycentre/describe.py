@@ -16,7 +16,7 @@ from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml, shipped
 from scenarios.scenario import Scenario
-from strategies import STRATEGIES
+from strategies import KINDS, STRATEGIES
 from strategies.kind import layout_bytes
 from strategies.layouts import generator_layout
 from strategies.planned import Training
@@ -124,7 +124,7 @@ def _messages_table(rows: list[Expected]) -> Table:
     for (kind, centre), members in groups.items():
         down, up = (_megabytes([getattr(row, side) for row in members]) for side in ("bytes_down", "bytes_up"))
         table.add_row(
-            kind, centre or f"{len(members)} centres", str(sum(row.messages for row in members)),
+            KINDS[kind].title, centre or f"{len(members)} centres", str(sum(row.messages for row in members)),
             down, up,
         )  # fmt: skip
     return table

@@ -60,6 +60,7 @@ class Study:
         Raises:
             StudyError: nothing sensible can follow (bad input found by the survey, a poisoned runtime).
         """
+        self._record.write_kinds(_described())
         plan, units = self._survey()
         expected = expected_messages(plan)
         self._record.write_expected([asdict(row) for row in expected])
@@ -303,6 +304,20 @@ def _what_left(finished: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, 
         entry["messages"] += 1
         entry["bytes"] += event["bytes_up"]
     return left
+
+
+def _described() -> dict[str, list[dict[str, Any]]]:
+    """Kinds of jobs and strategies as the report shows them."""
+    return {
+        "kinds": [
+            {"kind": kind.name, "title": kind.title, "phase": kind.phase, "rounds": kind.averaged, "pixels": kind.pixels}
+            for kind in KINDS.values()
+        ],
+        "strategies": [
+            {"strategy": one.name, "title": one.title, "pixels": one.pixels, "shares": one.shares}
+            for one in STRATEGIES.values()
+        ],
+    }
 
 
 def _messages(expected: Sequence[Expected], phase: Phase) -> int:

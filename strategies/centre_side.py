@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from data_partitions.small_cells import suppressed_count
+from data_partitions.small_counts import suppressed_count
 
 from data_partitions import PatchDataset
 from models import PatchArrays, Precision

@@ -27,6 +27,10 @@ class Local(Strategy):
 
     name, title, keys = "local", "own data only", LocalArm
 
+    @property
+    def shares(self) -> bool:
+        return False
+
     def runs_at(self, view: View, name: str, arm: LocalArm, receiver: str, task: str) -> bool:
         return True
 

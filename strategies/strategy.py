@@ -40,6 +40,11 @@ class Strategy(ABC):
         """Whether images of patients move: an upper bound, in a simulation only."""
         return any(kind.pixels for kind in self.kinds)
 
+    @property
+    def shares(self) -> bool:
+        """Whether anything moves; False for a baseline."""
+        return True
+
     # -- keys --
 
     def problems(self, facts: Facts, name: str, arm: Any) -> Iterator[str]:

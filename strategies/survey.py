@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
-from data_partitions.small_cells import suppressed_count
+from data_partitions.small_counts import suppressed_count
 
 from data_partitions import DataError, PatchDataset, PatchTask
 from strategies.bodies import Body, Compute, OwnData

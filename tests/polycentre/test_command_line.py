@@ -67,7 +67,7 @@ def test_scenarios_lists_one_line_each(run):
 def test_validate_prints_the_plan(run, scenario):
     status, out, _ = run("validate", scenario())
     assert status == 0
-    for word in ("b_gan", "flow_matching", "one_shot", "pooled", "learn", "34 units of work"):
+    for word in ("b_gan", "flow_matching", "one_shot", "pooled", "train a classifier", "34 units of work"):
         assert word in out
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from federation.wire.code_digest import ALL, code_digest, package_folder
+from strategies import KINDS, STRATEGIES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = [*ALL, "polycentre"]
@@ -76,6 +78,28 @@ def test_every_package_is_declared():
     tool = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]
     assert {name.rstrip("*") for name in tool["setuptools"]["packages"]["find"]["include"]} == set(PACKAGES)
     assert set(tool["mypy"]["packages"]) == set(tool["importlinter"]["root_packages"]) == set(PACKAGES)
+
+
+def production():
+    """Every production file and its text."""
+    return [(file, file.read_text()) for package in PACKAGES for file in (CHECKOUT / package).rglob("*.py")]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_name_of_a_kind_stands_in_one_production_file(kind):
+    files = [str(file.relative_to(CHECKOUT)) for file, text in production() if re.search(rf"\b{kind}\b", text)]
+    assert len(files) == 1, files
+
+
+def test_no_other_room_asks_of_which_strategy_an_arm_is():
+    """What differs between strategies is a method of theirs, or follows from what they declare."""
+    arms = "|".join(strategy.keys.__name__ for strategy in STRATEGIES.values())
+    pattern = re.compile(rf"isinstance\([^)]*\b({arms}|\w*Arm)\b|\b({arms})\b")
+    found = [
+        str(file.relative_to(CHECKOUT)) for file, text in production()
+        if not file.is_relative_to(CHECKOUT / "strategies") and pattern.search(text)
+    ]  # fmt: skip
+    assert not found
 
 
 def test_flowers_bundle_takes_the_code():

@@ -277,6 +277,10 @@ def test_a_job_without_a_key_differs_in_it(key):
     assert toy_ask().difference("s", {name: value for name, value in BODY.items() if name != key}) == [key]
 
 
+def test_all_keys_that_are_missing_are_named():
+    assert toy_ask().difference("s", {"inner": BODY["inner"], "send": True}) == ["compute", "width", "names"]
+
+
 def test_a_job_of_another_strategy_differs_in_that():
     assert toy_ask().difference("other", BODY | {"send": False}) == ["strategy", "send"]
 
@@ -319,7 +323,7 @@ OF_EVERY_STRATEGY = (
     "arms.remote.updates=3", "arms.remote.batches_per_job=2", "arms.remote.transport=int8", "arms.remote.lock_step=true",
     "arms.weights={strategy: dm_gan, model: wgan_gp, width: 4, critic_steps: 2, batch_size: 4, updates: 2, batches_per_job: 1,"
     " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 40, every: 2}}",
-    "arms.swapped={strategy: md_gan, model: dcgan, conditional: true, width: 4, batch_size: 4, updates: 5, batches_per_job: 1,"
+    "arms.swapped={strategy: md_gan, model: dcgan, conditional: true, width: 4, batch_size: 4, updates: 4, batches_per_job: 1,"
     " swap_every: 2, transport: fp16, ema: null, fidelity: {images: 16, spaces: []}}",
     "arms.central={strategy: pooled_gan, model: dcgan, width: 4, batch_size: 4, rounds: 1, local_steps: 1,"
     " fidelity: {images: 16}}",

@@ -1,4 +1,4 @@
-"""A laboratory for federations: real duties of centres on invented patches, in this process, without Flower's messages."""
+"""A laboratory for federations: the centres' real halves on invented patches, in this process, without Flower's messages."""
 
 import json
 from dataclasses import replace
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from clients import app as client_app
+from data_partitions import PatchTask, SplitRule
 from data_partitions.patch_dataset import COLUMNS, PatchDataset
 from federation.wire.centres import Centres
 from federation.wire.clock import Availability, VirtualClock
@@ -16,15 +17,25 @@ from federation.wire.exchange import run_together
 from federation.wire.job import EnvelopeError, Reply
 from federation.wire.units import Units
 from models import GeneratorSpec
-from strategies.dm_gan import DmGAN, DmGANPlan
-from strategies.fedavg_gan import FedAvgGAN, Federation, LocalRules
-from strategies.fidelity import Fidelity
-from strategies.rounds import Member
+from strategies.bodies import Compute
+from strategies.centre_side import as_arrays
+from strategies.dm_gan.local import DISCRIMINATE
+from strategies.dm_gan.server import DmGANPlan, RemoteTraining
+from strategies.fedavg_gan.local import TRAIN_ROUND, LocalRules
+from strategies.fedavg_gan.server import FederatedTraining, Federation
+from strategies.fidelity import FEATURE_SUMS, MEASURE, Fidelity
+from strategies.keys import FidelityChoice
+from strategies.kind import Ask, anything
+from strategies.rounds import Member, round_ask
 
 SIZE = 32
+# What every job says of a centre's data; in the laboratory the patches are those of `dataset` all the same.
+OWN_DATA = {"data": {"source": "phantom"}, "split": SplitRule(), "data_seed": 1,
+            "task": PatchTask(name="task", image_size=SIZE)}  # fmt: skip
+COMPUTE = Compute(device="cpu", threads=1, precision="fp32")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """One thread promises equal bits."""
     before = torch.get_num_threads()
@@ -50,7 +61,7 @@ def dataset(patients: int, seed: int) -> PatchDataset:
 
 
 class LabCentres(Centres):
-    """Does jobs one after the other by the centres' real duties; keeps progress, and what was sent.
+    """Does jobs one after the other by the centres' real halves; keeps progress, and what was sent.
 
     Attributes:
         spoil: (job, reply) -> the reply that arrives, or None for the centre's own.
@@ -104,8 +115,8 @@ class Lab:
     def __init__(self, patients, folder, monkeypatch):
         self.datasets = {name: dataset(n, seed) for seed, (name, n) in enumerate(patients.items())}
         self.folder = folder
-        load = lambda node, body, label="", unit="": self.datasets[node.centre]  # noqa: E731
-        monkeypatch.setattr("clients.federation.load_patches", load)
+        load = lambda node, body, task, progress=None: self.datasets[node.centre]  # noqa: E731
+        monkeypatch.setattr("clients.side.load_patches", load)
         self.units = Units("study", "", {}, {})
 
     def centres(self, name="run", **options):
@@ -121,43 +132,71 @@ class Lab:
         return GeneratorSpec.model_validate(values | {"training": training})
 
     def patches(self, centre, conditional=False):
-        from clients.provider import as_arrays
-
         return as_arrays(self.datasets[centre] if conditional else self.datasets[centre].select(label=1))
 
-    def members(self, spec, rules=None):
-        compute = {"device": "cpu", "threads": 1, "precision": "fp32"}
-        body = {"generator": spec.model_dump(mode="json"), "build_seed": 5, "compute": compute}
-        body |= {"rules": vars(rules or LocalRules()), "pools": []}
-        return tuple(Member(c, body | {"seed": 100 + i}, "task") for i, c in enumerate(self.datasets))
+    def fixed(self, spec):
+        """By centre, what every job of a member says."""
+        common = OWN_DATA | {"generator": spec, "build_seed": 5, "compute": COMPUTE}
+        return {centre: common | {"seed": 100 + i} for i, centre in enumerate(self.datasets)}
 
-    def fidelity(self, spec):
+    def in_rounds(self, spec, settings, rules):
+        more = {"rules": rules, "pools": ()}
+        return tuple(
+            Member(round_ask(TRAIN_ROUND, "fedavg_gan", centre, "task", settings, fixed | more))
+            for centre, fixed in self.fixed(spec).items()
+        )
+
+    def remote(self, spec, settings, strategy):
+        more = {"exchange": settings.exchange, "gradients": settings.gradients, "transport": settings.transport}
+        free = dict.fromkeys(
+            ("federation", "state_unit", "fresh", "version", "from_step", "batches", "introduce", "send_discriminator"),
+            anything,
+        )
+        return tuple(
+            Member(Ask(DISCRIMINATE, strategy, centre, "task", fixed | more, free))
+            for centre, fixed in self.fixed(spec).items()
+        )
+
+    def fidelity(self, spec, spaces=(), every=1, images=16):
         at = next(iter(self.datasets))
-        compute = {"device": "cpu", "threads": 1, "precision": "fp32"}
-        return Fidelity(
-            every=1, images=16, spaces=(), task="task", measured_at=at,
-            bodies={c: {"conditional": spec.conditional, "seed": 1} for c in self.datasets},
-            body={"generator": spec.model_dump(mode="json"), "seed": 2, "compute": compute},
-        )  # fmt: skip
+        choice = FidelityChoice(every=every, images=images, spaces=spaces)
+        halves = OWN_DATA | {"conditional": spec.conditional, "seed": 1, "spaces": choice.spaces}
+        fixed = {"generator": spec, "seed": 2, "compute": COMPUTE, "images": images, "spaces": choice.spaces}
+        on_the_way, last = (Ask(MEASURE, "x", at, None, fixed | {"preview": preview}) for preview in (False, True))
+        sums = tuple(Ask(FEATURE_SUMS, "x", centre, "task", halves) for centre in self.datasets)
+        return Fidelity(choice, sums, (on_the_way, last))
 
     def clock(self, availability=None, seed=3):
         centres = {c: (availability or {}).get(c, Availability()) for c in self.datasets}
         return VirtualClock(centres, seed=seed, purpose="p", notice_s=5)
 
     def fedavg(self, spec, settings, rules=None, aggregation="FedAvg", options=None, clock=None, **more):
+        rules = rules or LocalRules()
         federation = Federation(
-            arm="arm", task="task", strategy="fedavg_gan", series="federation", spec=spec.model_dump(mode="json"),
-            build_seed=5, members=self.members(spec, rules), settings=settings, rules=rules or LocalRules(),
-            aggregation=aggregation, options=options or {}, fidelity=self.fidelity(spec), **more,
+            arm="arm", task="task", strategy="fedavg_gan", series="federation", spec=spec, build_seed=5,
+            members=self.in_rounds(spec, settings, rules), settings=settings, rules=rules, aggregation=aggregation,
+            options=options or {}, fidelity=self.fidelity(spec), **more,
         )  # fmt: skip
-        return FedAvgGAN(self.units, federation, clock or self.clock())
+        return FederatedTraining(self.units, federation, clock or self.clock())
 
     def dm_gan(self, spec, settings, clock=None, strategy="dm_gan"):
         plan = DmGANPlan(
-            arm="arm", task="task", strategy=strategy, spec=spec.model_dump(mode="json"), build_seed=5,
-            members=self.members(spec), settings=settings, fidelity=self.fidelity(spec),
+            arm="arm", task="task", strategy=strategy, spec=spec, build_seed=5,
+            members=self.remote(spec, settings, strategy), settings=settings, fidelity=self.fidelity(spec),
         )  # fmt: skip
-        return DmGAN(self.units, plan, clock or self.clock())
+        return RemoteTraining(self.units, plan, clock or self.clock())
+
+
+@pytest.fixture(scope="session")
+def own_data():
+    """Keys of `strategies.bodies.OfTask`."""
+    return OWN_DATA
+
+
+@pytest.fixture(scope="session")
+def compute():
+    """One thread of this processor."""
+    return COMPUTE
 
 
 @pytest.fixture
@@ -168,7 +207,7 @@ def lab(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def share():
-    """Function: run strategies side by side over centres; their `Shared` in order."""
+    """Function: run exchanges side by side over centres; their `Shared` in order."""
     return lambda centres, *strategies: list(
         run_together(centres, {n: s.share(centres) for n, s in enumerate(strategies)}).values()
     )

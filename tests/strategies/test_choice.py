@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from clients import receiver
 from clients.node import Node
+from clients.side import NodeSide
 from federation.wire.job import Job
 from metrics.feature_spaces import FEATURE_SPACES, FeatureSpace
 from models import ClassifierSpec, ClassifierTraining
-from strategies import choice
+from strategies import choice, learning
+from strategies.cells import LEARN
 from strategies.choice import Choice, counts, distances, gains, shares
 
 names = st.text("abcdefg", min_size=1, max_size=3)
@@ -27,28 +28,28 @@ positive = st.dictionaries(names, st.floats(1e-6, 1e6), min_size=1, max_size=6)
 
 def test_the_nearest_are_selected_in_equal_parts_and_equal_distances_go_by_name():
     apart = {"far": 9.0, "b": 1.0, "a": 1.0}
-    assert shares(Choice("distance"), apart) == {"a": 1.0}
-    assert shares(Choice("distance", keep=2), apart) == {"a": 0.5, "b": 0.5}
-    assert shares(Choice("distance", keep=9), apart) == pytest.approx(dict.fromkeys(apart, 1 / 3))
+    assert shares(Choice(by="distance"), apart) == {"a": 1.0}
+    assert shares(Choice(by="distance", keep=2), apart) == {"a": 0.5, "b": 0.5}
+    assert shares(Choice(by="distance", keep=9), apart) == pytest.approx(dict.fromkeys(apart, 1 / 3))
 
 
 def test_weights_are_inverse_to_distance_and_proportional_to_gain():
-    assert shares(Choice("distance", "weight"), {"a": 1.0, "b": 3.0}) == pytest.approx({"a": 0.75, "b": 0.25})
+    assert shares(Choice(by="distance", how="weight"), {"a": 1.0, "b": 3.0}) == pytest.approx({"a": 0.75, "b": 0.25})
     gained = {"a": 0.01, "b": 0.03, "worse": -0.2, "same": 0.0}
-    assert shares(Choice("validation", "weight"), gained) == pytest.approx({"b": 0.75, "a": 0.25})
-    assert shares(Choice("validation", keep=3), gained) == {"b": 0.5, "a": 0.5}, "who does not gain is not kept"
+    assert shares(Choice(by="validation", how="weight"), gained) == pytest.approx({"b": 0.75, "a": 0.25})
+    assert shares(Choice(by="validation", keep=3), gained) == {"b": 0.5, "a": 0.5}, "who does not gain is not kept"
 
 
 def test_a_distance_of_zero_takes_everything_and_divides_by_nothing():
-    found = shares(Choice("distance", "weight"), {"same": 0.0, "other": 2.0})
+    found = shares(Choice(by="distance", how="weight"), {"same": 0.0, "other": 2.0})
     assert found["same"] == pytest.approx(1) and math.isfinite(found["other"])
 
 
 @given(scores=scores, how=st.sampled_from(["select", "weight"]), keep=st.integers(1, 4))
 def test_on_validation_none_is_chosen_where_no_one_gains(scores, how, keep):
     losses = {source: -abs(score) for source, score in scores.items()}
-    assert shares(Choice("validation", how, keep), losses) == {}
-    found = shares(Choice("validation", how, keep), scores)
+    assert shares(Choice(by="validation", how=how, keep=keep), losses) == {}
+    found = shares(Choice(by="validation", how=how, keep=keep), scores)
     assert set(found) <= {source for source, gain in scores.items() if gain > 0}
     assert bool(found) == any(gain > 0 for gain in scores.values())
 
@@ -56,7 +57,7 @@ def test_on_validation_none_is_chosen_where_no_one_gains(scores, how, keep):
 @given(scores=positive, by=st.sampled_from(["distance", "validation"]), how=st.sampled_from(["select", "weight"]),
        keep=st.integers(1, 4))  # fmt: skip
 def test_shares_sum_to_one_and_the_better_never_gets_less(scores, by, how, keep):
-    found = shares(Choice(by, how, keep), scores)
+    found = shares(Choice(by=by, how=how, keep=keep), scores)
     assert sum(found.values()) == pytest.approx(1)
     assert len(found) == (min(keep, len(scores)) if how == "select" else len(scores))
     kept = [scores[source] for source in found]
@@ -154,14 +155,15 @@ def test_a_gain_is_the_difference_to_the_own_patches_alone_which_are_trained_onc
 
 
 class Cell:
-    """A `learn` job at centre A with pools in its workspace; counts what is trained on and which splits are looked at."""
+    """A job `learn_classifier` at centre A with pools in its workspace; counts what is trained on and which splits are looked at."""
 
-    def __init__(self, patches, folder, monkeypatch):
+    def __init__(self, patches, folder, monkeypatch, own_data, compute):
+        self.own = own_data | {"compute": compute}
         self.node, self.trained, self.splits, self.compared = Node("A", folder, folder), [], [], []
         self.patches = patches
-        monkeypatch.setattr("clients.receiver.load_patches", lambda node, body: patches)
+        monkeypatch.setattr("clients.side.load_patches", lambda node, body, task: patches)
         self.rng = np.random.default_rng(0)
-        learn, select, compare = receiver.learning.learn, type(patches).select, choice.distances
+        learn, select, compare = learning.learn, type(patches).select, choice.distances
 
         def learned(network, real, foreign, validation, *arguments, **options):
             labels = {s: np.bincount(p.labels, minlength=2).tolist() for s, p in foreign.items() if len(p)}
@@ -177,9 +179,9 @@ class Cell:
             self.compared.append((own, pools))
             return compare(own, pools, space)
 
-        monkeypatch.setattr("clients.receiver.learning.learn", learned)
+        monkeypatch.setattr("strategies.cells.learning.learn", learned)
         monkeypatch.setattr(type(patches), "select", selected)
-        monkeypatch.setattr("clients.receiver.choice.distances", compared)
+        monkeypatch.setattr("strategies.cells.choice.distances", compared)
 
     def pool(self, unit, negatives, positives, mean):
         pixels = np.clip(self.rng.normal(mean, 30, (negatives + positives, 1, 32, 32)), 0, 255).astype(np.uint8)
@@ -187,24 +189,24 @@ class Cell:
         return {"unit": unit, "source": f"gan_{unit}", "negatives": negatives, "positives": positives}
 
     def learn(self, pools, choose):
-        body = {
+        name = {"arm": "x", "strategy": "one_shot", "task": "task", "classifier": "c", "real_fraction": 1.0}
+        body = LEARN.parse(self.own | {
             "pools": pools, "size": {"fraction": None, "images": None}, "subset_seed": 1, "oversample": None, "seed": 3,
-            "classifier": ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1}).model_dump(mode="json"),
-            "training": ClassifierTraining(batch_size=8, validate_every=2).model_dump(mode="json"),
+            "classifier": ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1}),
+            "training": ClassifierTraining(batch_size=8, validate_every=2), "pretrained_sha256": None,
             "recipe": {"use": "mix", "steps": {"real": 2, "mix": 2, "pretrain": 2, "fine_tune": 2}, "synthetic_share": 0.5},
-            "choose": choose, "cell": {}, "send_classifier": False,
-            "compute": {"device": "cpu", "threads": 1, "precision": "fp32"},
-        }  # fmt: skip
-        return receiver.learn(self.node, Job("s", "u", "A", "learn", body))[0]
+            "choose": choose, "cell": name | {"real_images": None, "repeat": 0, "receiver": "A"}, "send_classifier": False,
+        })  # fmt: skip
+        return LEARN.work(NodeSide(self.node, Job("s", "u", "A", LEARN.name, {})), body, {})[0]
 
 
 @pytest.fixture
-def cell(split_patches, tmp_path, monkeypatch):
-    return Cell(split_patches(24, 0), tmp_path, monkeypatch)
+def cell(split_patches, tmp_path, monkeypatch, own_data, compute):
+    return Cell(split_patches(24, 0), tmp_path, monkeypatch, own_data, compute)
 
 
 def rule(**changes):
-    return vars(Choice("distance")) | changes
+    return Choice(by="distance").model_dump() | changes
 
 
 @pytest.mark.parametrize(
@@ -242,14 +244,14 @@ def test_by_weight_all_candidates_give_in_inverse_proportion_to_their_distance(c
 def test_by_validation_each_candidate_is_tried_alone_and_the_chosen_is_trained_last(cell, monkeypatch):
     pools = [cell.pool("one", 0, 6, 90), cell.pool("two", 0, 6, 90)]
     auprc = {(): 0.5, ("from gan_one",): 0.4, ("from gan_two",): 0.7}
-    learn = receiver.learning.learn
+    learn = learning.learn
 
     def scored(network, real, foreign, *arguments, **options):
         fit = learn(network, real, foreign, *arguments, **options)
         fit.best_auprc = auprc[tuple(foreign)]
         return fit
 
-    monkeypatch.setattr("clients.receiver.learning.learn", scored)
+    monkeypatch.setattr("strategies.cells.learning.learn", scored)
     result = cell.learn(pools, rule(by="validation"))
     assert cell.trained == [{}, {"from gan_one": [0, 6]}, {"from gan_two": [0, 6]}, {"from gan_two": [0, 6]}]
     assert result["selected"] == {"gan_two": 1.0} and result["n_synthetic"] == 6
@@ -257,14 +259,14 @@ def test_by_validation_each_candidate_is_tried_alone_and_the_chosen_is_trained_l
 
 
 def test_where_nobody_gains_the_cell_learns_from_its_own_patches(cell, monkeypatch):
-    learn = receiver.learning.learn
+    learn = learning.learn
 
     def scored(*arguments, **options):
         fit = learn(*arguments, **options)
         fit.best_auprc = 0.5
         return fit
 
-    monkeypatch.setattr("clients.receiver.learning.learn", scored)
+    monkeypatch.setattr("strategies.cells.learning.learn", scored)
     pools = [cell.pool("one", 0, 6, 90), cell.pool("two", 0, 6, 90)]
     result = cell.learn(pools, rule(by="validation"))
     assert cell.trained[-1] == {} and result["n_synthetic"] == 0

@@ -9,20 +9,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.wire.clock import Availability, Fate
-from models import GenerativeTrainer
+from federation.wire.clock import Availability, Fate, VirtualClock
+from federation.wire.units import Units
+from models import GenerativeTrainer, GeneratorSpec
 from models.federated_parts import averaged_state
-from strategies.dm_gan import DmGAN, DmGANPlan, DmGANSettings
-from strategies.dm_gan_jobs import LARGEST_JOB, adapted, job_bytes
-from strategies.remote_discriminator import (
+from strategies.dm_gan.generator import Draw, RemoteGenerator, combine
+from strategies.dm_gan.local import (
+    DISCRIMINATE,
     GradientRules,
     decode_gradients,
+    discriminator_steps,
     encode_gradients,
     protected,
-    train_discriminator,
 )
-from strategies.remote_generator import Draw, RemoteGenerator, combine
+from strategies.dm_gan.server import DmGANPlan, DmGANSettings, RemoteTraining
+from strategies.dm_gan.sizes import LARGEST_JOB, adapted, images_layout
+from strategies.fidelity import Reference
+from strategies.kind import Ask, anything, layout_bytes
+from strategies.rounds import Member
 
+SIZE = 32
 BOTH_GANS = [(model, conditional) for model in ("dcgan", "wgan_gp") for conditional in (False, True)]
 
 
@@ -120,7 +126,7 @@ def test_both_exchanges_give_the_same_mean_gradient(model, conditional, lab):
     generator = {f"generator.{n}": t.numpy() for n, t in averaged_state(server.generator).items()}
     found = {}
     for exchange, received in (("images", fakes), ("generator", generator)):
-        found[exchange], _, _, _ = train_discriminator(
+        found[exchange], _, _, _ = discriminator_steps(
             spec, patches, received, {}, exchange=exchange, rules=GradientRules(), build_seed=5, seed=100, from_step=2,
             batches=3, device="cpu", precision="fp32",
         )  # fmt: skip
@@ -184,30 +190,26 @@ def test_combine_is_the_weighted_sum():
 
 @given(counts=st.lists(st.integers(1, 5000), min_size=1, max_size=6), power=st.floats(0, 2), equal=st.booleans())
 def test_weights_of_all_centres_without_delay_sum_to_one(counts, power, equal):
-    strategy = a_strategy(counts, power, "equal" if equal else "patches")
-    weights = [strategy.weight_of(f"c{i}", 0, len(counts)) for i in range(len(counts))]
+    training = a_training(counts, power, "equal" if equal else "patches")
+    weights = [training.weight_of(f"c{i}", 0, len(counts)) for i in range(len(counts))]
     assert sum(weights) == pytest.approx(1)
     assert weights == pytest.approx([1 / len(counts) if equal else n / sum(counts) for n in counts])
     for tau in (1, 5):
-        assert strategy.weight_of("c0", tau, len(counts)) == pytest.approx(weights[0] * (1 + tau) ** -power)
+        assert training.weight_of("c0", tau, len(counts)) == pytest.approx(weights[0] * (1 + tau) ** -power)
 
 
-def a_strategy(counts, power, weights):
-    from federation.wire.clock import VirtualClock
-    from federation.wire.units import Units
-    from models import GeneratorSpec
-    from strategies.fidelity import Reference
-    from strategies.rounds import Member
-
+def a_training(counts, power, weights):
+    names = [f"c{i}" for i in range(len(counts))]
     spec = GeneratorSpec.model_validate(
         {"model": "dcgan", "image_size": 32, "hyper_parameters": {"width": 4}, "training": {}}
     )
-    members = tuple(Member(f"c{i}", {}, None) for i in range(len(counts)))
+    free = dict.fromkeys(DISCRIMINATE.body.model_fields, anything)
+    members = tuple(Member(Ask(DISCRIMINATE, "dm_gan", name, "task", {}, free)) for name in names)
     settings = DmGANSettings(updates=1, staleness_power=power, weights=weights)
-    plan = DmGANPlan("arm", "task", "dm_gan", spec.model_dump(mode="json"), 0, members, settings, fidelity=None)
-    strategy = DmGAN(Units("s", "", {}, {}), plan, VirtualClock({}, seed=0, purpose=""))
-    strategy.weigh(Reference({}, {}, {f"c{i}": n for i, n in enumerate(counts)}, ()))
-    return strategy
+    plan = DmGANPlan("arm", "task", "dm_gan", spec, 0, members, settings, fidelity=None)
+    training = RemoteTraining(Units("s", "", {}, {}), plan, VirtualClock({}, seed=0, purpose=""))
+    training.weigh(Reference({}, {}, dict(zip(names, counts, strict=True)), ()))
+    return training
 
 
 def test_lock_step_with_two_centres_is_the_weighted_mean_of_their_gradients(lab, share, same_arrays):
@@ -219,7 +221,7 @@ def test_lock_step_with_two_centres_is_the_weighted_mean_of_their_gradients(lab,
     for centre, draw in zip("AB", draws, strict=True):
         fakes = {f"fake.{phase}": images for phase, images in server.images(0, draw).items()}
         server.follow_statistics()
-        gradients, *_ = train_discriminator(
+        gradients, *_ = discriminator_steps(
             spec, here.patches(centre), fakes, {}, exchange="images", rules=GradientRules(), build_seed=5, seed=draw.seed,
             from_step=0, batches=2, device="cpu", precision="fp32",
         )  # fmt: skip
@@ -383,7 +385,7 @@ def test_a_generator_that_diverges_ends_its_training_and_not_the_run(updates, tr
 @given(clip=st.floats(1e-3, 1e3), scale=st.floats(1e-6, 1e4), seed=st.integers(0, 99))
 def test_no_image_gradient_leaves_with_a_larger_norm_than_clip(clip, scale, seed):
     images = (np.random.default_rng(seed).normal(size=(2, 3, 1, 4, 4)) * scale).astype(np.float32)
-    out = protected({"images": images}, GradientRules(clip), 1, 0)["images"]
+    out = protected({"images": images}, GradientRules(clip=clip), 1, 0)["images"]
     before, after = (np.sqrt((x.astype(np.float64) ** 2).sum((2, 3, 4))) for x in (images, out))
     np.testing.assert_allclose(after, np.minimum(before, clip), rtol=1e-5)
     assert out.dtype == np.float32
@@ -396,7 +398,7 @@ def test_gradients_of_weights_are_clipped_as_one(clip, scale, seed):
         "a": (rng.normal(size=(3, 4)) * scale).astype(np.float32),
         "b": (rng.normal(size=5) * scale).astype(np.float32),
     }
-    out = protected(gradients, GradientRules(clip), 1, 0)
+    out = protected(gradients, GradientRules(clip=clip), 1, 0)
     norm = lambda g: math.sqrt(sum(float((x.astype(np.float64) ** 2).sum()) for x in g.values()))  # noqa: E731
     assert norm(out) == pytest.approx(min(norm(gradients), clip), rel=1e-5)
     np.testing.assert_allclose(out["a"] * norm(gradients), gradients["a"] * norm(out), rtol=1e-4, atol=1e-12)
@@ -404,7 +406,7 @@ def test_gradients_of_weights_are_clipped_as_one(clip, scale, seed):
 
 def test_noise_has_the_standard_deviation_that_was_asked_for_and_its_own_stream():
     zeros = {"images": np.zeros((4, 16, 1, 16, 16), np.float32)}
-    out = [protected(zeros, GradientRules(2.0, 0.3), 1, step)["images"] for step in (0, 1, 1)]
+    out = [protected(zeros, GradientRules(clip=2.0, noise=0.3), 1, step)["images"] for step in (0, 1, 1)]
     for noise in out[:2]:
         assert noise.std() == pytest.approx(0.6, rel=0.03) and abs(noise.mean()) < 0.03
     assert np.array_equal(out[1], out[2]) and not np.array_equal(out[0], out[1])
@@ -464,8 +466,12 @@ def test_bytes_of_a_job_are_predicted_and_do_not_depend_on_the_networks(model, t
         (reply,) = [r for r in centres.replies if r.kind == "train_discriminator"]
         sizes.append(tuple(sum(a.nbytes for a in arrays.values()) for arrays in (job.arrays, reply.arrays)))
     assert sizes[0] == sizes[1]
-    expected = job_bytes(spec, 3, 2 if model == "wgan_gp" else 1, transport)
-    assert sizes[0] == pytest.approx(expected, rel=0.05)
+    body = DISCRIMINATE.parse(job.body)
+    assert sizes[0] == tuple(map(layout_bytes, (DISCRIMINATE.layout_in(body), DISCRIMINATE.layout_out(body))))
+    assert sizes[0][0] == layout_bytes(images_layout(spec, 3, transport))
+    one_batch = 4 * SIZE**2 * {"fp32": 4, "fp16": 2, "int8": 1}[transport]
+    batches = (3 * (2 + 1), 3) if model == "wgan_gp" else (3 * 2, 3)  # its critic takes two steps
+    assert sizes[0] == pytest.approx(tuple(number * one_batch for number in batches), rel=0.01), "images alone"
 
 
 # -- restarts --------------------------------------------------------------------------------------------
@@ -495,10 +501,10 @@ def test_a_job_that_was_under_way_is_made_again_from_its_own_version(stop_after,
 @pytest.fixture
 def measured_lab(lab, monkeypatch):
     """A laboratory in which progress is recorded after every update: single answers are not recorded here, as a run's are."""
-    monkeypatch.setattr("strategies.dm_gan._SAVING", 0)
+    monkeypatch.setattr("strategies.dm_gan.server._SAVING", 0)
     here = lab(A=12, B=12)
     plain = here.fidelity
-    here.fidelity = lambda spec: replace(plain(spec), spaces=("texture",))
+    here.fidelity = lambda spec: plain(spec, spaces=("texture",))
     return here
 
 

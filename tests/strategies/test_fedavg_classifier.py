@@ -6,9 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from clients.provider import as_arrays
-
-from clients import shared_classifier
 from federation.wire.clock import Availability
 from federation.wire.exchange import run_together
 from federation.wire.transport import decode
@@ -17,12 +14,19 @@ from models import ClassifierSpec, ClassifierTraining, Stage, predict
 from models.federated_parts import averaged_state
 from models.fit_classifier import StageTrainer
 from models.stages import BalancedDraws
-from strategies import fedavg_classifier
-from strategies.fedavg_classifier import ClassifierFederation, FedAvgClassifier, proximal
-from strategies.rounds import Member, RoundSettings
+from strategies import learning
+from strategies.bodies import CellName, Size
+from strategies.centre_side import as_arrays
+from strategies.fedavg_classifier.local import ADOPT, TRAIN_ROUND, VALIDATE, local_steps, proximal, validated
+from strategies.fedavg_classifier.server import ClassifierFederation, ClassifierTrainedTogether
+from strategies.kind import Ask, anything
+from strategies.rounds import Member, RoundSettings, round_ask
 
 SPEC = ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1})
-COMPUTE = {"device": "cpu", "threads": 1, "precision": "fp32"}
+CELL = CellName(
+    arm="arm", strategy="fedavg_classifier", task="task", classifier="c", real_fraction=1.0, real_images=None, repeat=0,
+    receiver="A",
+)  # fmt: skip
 
 
 def training(**changes):
@@ -34,7 +38,7 @@ def initial(seed=5):
 
 
 def a_round(patches, weights, state, *, number=0, steps=3, rounds=4, how=None, optimizer="keep", mu=0.0, seed=9):
-    return fedavg_classifier.train_round(
+    return local_steps(
         SPEC, patches, weights, state, how or training(), optimizer=optimizer, proximal_mu=mu, seed=seed,
         from_step=number * steps, steps=steps, of_steps=rounds * steps, device="cpu", precision="fp32",
     )  # fmt: skip
@@ -128,8 +132,8 @@ def test_validation_is_on_statistics_of_the_receivers_own_patches(split_patches)
     weights, _, _ = a_round(own, initial(), {}, steps=12, rounds=1)
     strange = {n: a + np.float32(7) if n.endswith(("running_mean", "running_var")) else a for n, a in weights.items()}
     options = {"device": "cpu", "precision": "fp32"}
-    auprc, network = fedavg_classifier.validate(SPEC, weights, own, validation, training(), **options)
-    same, _ = fedavg_classifier.validate(SPEC, strange, own, validation, training(), **options)
+    auprc, network = validated(SPEC, weights, own, validation, training(), **options)
+    same, _ = validated(SPEC, strange, own, validation, training(), **options)
     assert auprc == same
     assert auprc == METRICS["auprc"](validation.labels, predict(network, validation)[:, 1])
 
@@ -140,44 +144,44 @@ def test_validation_is_on_statistics_of_the_receivers_own_patches(split_patches)
 class Consortium:
     """Receiver A and providers over a laboratory, with `federation(...)` to run."""
 
-    def __init__(self, here, split_patches, monkeypatch, patients):
-        self.here = here
+    def __init__(self, here, split_patches, patients, own):
+        self.here, self.own = here, own
         for seed, (name, number) in enumerate(patients.items()):
             here.datasets[name] = split_patches(number, seed)
-        load = lambda node, body, label="", unit="": here.datasets[node.centre]  # noqa: E731
-        monkeypatch.setattr("clients.shared_classifier.load_patches", load)
 
-    def member(self, centre, settings, **changes):
-        body = {
-            "size": {"fraction": None, "images": None}, "subset_seed": 0, "classifier": SPEC.model_dump(mode="json"),
-            "training": training().model_dump(mode="json"), "optimizer": "keep", "proximal_mu": 0.0,
-            "of_steps": settings.rounds * settings.local_steps, "seed": 100 + ord(centre), "compute": COMPUTE,
+    def federation(
+        self, settings, clock=None, seed=5, fine_tune=0, aggregation="FedAvg", how=None, size=None, subset_seed=0,
+        optimizer="keep", mu=0.0,
+    ):  # fmt: skip
+        how = how or training()
+        common = self.own | {
+            "size": size or Size(fraction=None, images=None), "subset_seed": subset_seed, "classifier": SPEC, "training": how,
         }  # fmt: skip
-        return Member(centre, body | changes, "task")
-
-    def federation(self, settings, clock=None, seed=5, fine_tune=0, aggregation="FedAvg", **changes):
-        members = [self.member(centre, settings, **changes) for centre in self.here.datasets]
-        common = ("size", "subset_seed", "classifier", "training", "compute")
-        validation = {key: members[0].body[key] for key in common}
-        adoption = validation | {
-            "cell": {"arm": "arm"}, "seed": 1, "fine_tune": fine_tune, "send_classifier": True, "pretrained_sha256": None,
-        }  # fmt: skip
+        course = {"optimizer": optimizer, "proximal_mu": mu, "of_steps": settings.rounds * settings.local_steps}
+        members = [
+            Member(round_ask(TRAIN_ROUND, CELL.strategy, c, "task", settings, common | course | {"seed": 100 + ord(c)}))
+            for c in self.here.datasets
+        ]
+        adoption = common | {"cell": CELL, "seed": 1, "fine_tune": fine_tune, "send_classifier": True}
+        found_out = dict.fromkeys(("pretrained_sha256", "history", "best"), anything)
         federation = ClassifierFederation(
-            arm="arm", task="task", label="arm of A", spec=SPEC.model_dump(mode="json"), seed=seed, members=members,
-            settings=settings, aggregation=aggregation, options={}, validation=validation, adoption=adoption,
+            arm="arm", task="task", label="arm of A", spec=SPEC, pretrained_sha256=None, seed=seed, members=members,
+            settings=settings, aggregation=aggregation, options={}, select=how.select,
+            validation=Ask(VALIDATE, CELL.strategy, "A", "task", common),
+            adoption=Ask(ADOPT, CELL.strategy, "A", "task", adoption, found_out),
         )  # fmt: skip
-        return FedAvgClassifier(self.here.units, federation, clock or self.here.clock())
+        return ClassifierTrainedTogether(self.here.units, federation, clock or self.here.clock())
 
     def run(self, centres, settings, **options):
-        return run_together(centres, {0: self.federation(settings, **options).train(centres)})[0]
+        return run_together(centres, {0: self.federation(settings, **options).share(centres)})[0]
 
 
 @pytest.fixture
-def consortium(lab, split_patches, monkeypatch):
+def consortium(lab, split_patches, own_data, compute):
     """Function: a consortium of so many patients at each centre."""
 
     def make(**patients):
-        return Consortium(lab(**patients), split_patches, monkeypatch, patients)
+        return Consortium(lab(**patients), split_patches, patients, own_data | {"compute": compute})
 
     return make
 
@@ -221,7 +225,7 @@ def test_centres_are_averaged_by_their_number_of_training_patches(consortium):
 def test_only_the_receivers_subset_takes_part_of_its_patches(consortium):
     both = consortium(A=36, B=12)
     centres = both.here.centres()
-    both.run(centres, RoundSettings(1, 1), size={"fraction": 0.5, "images": None}, subset_seed=3)
+    both.run(centres, RoundSettings(1, 1), size=Size(fraction=0.5, images=None), subset_seed=3)
     examples = {r.centre: r.body["examples"] for r in centres.replies if r.kind == "train_classifier_round"}
     assert examples == {"A": 12, "B": 4}
 
@@ -248,7 +252,7 @@ def test_the_adopted_classifier_is_the_best_round_tested_on_test_patches(consort
     receiver = both.here.datasets["A"]
     own, validation, test = (as_arrays(receiver.select(split=s)) for s in ("train", "val", "test"))
     (job,) = centres.sent("adopt_classifier")
-    auprc, network = fedavg_classifier.validate(
+    auprc, network = validated(
         SPEC, plain(job.arrays, "weights."), own, validation, training(), device="cpu", precision="fp32"
     )
     assert auprc == adopted.reply.body["best"]["val_auprc"]
@@ -324,7 +328,7 @@ def test_a_receiver_that_cannot_validate_or_adopt_is_named(kind, told, consortiu
 def test_the_last_round_is_taken_where_that_was_asked_for(consortium, same_arrays):
     both = consortium(A=12, B=12)
     centres = both.here.centres(spoil=scripted(0.9, 0.5))
-    both.run(centres, RoundSettings(2, 1), training=training(select="last").model_dump(mode="json"))
+    both.run(centres, RoundSettings(2, 1), how=training(select="last"))
     (job,) = centres.sent("adopt_classifier")
     same_arrays(job.arrays, centres.sent("validate_classifier")[1].arrays)
     assert job.body["best"] == {"step": 2, "val_auprc": 0.5}
@@ -378,7 +382,7 @@ def test_settings_that_differ_make_another_federation(consortium):
     both = consortium(A=12, B=12)
     centres, settings = both.here.centres(), RoundSettings(1, 1)
     variants = [
-        {}, {"optimizer": "reset"}, {"proximal_mu": 0.1}, {"subset_seed": 1}, {"seed": 6}, {"aggregation": "FedMedian"},
+        {}, {"optimizer": "reset"}, {"mu": 0.1}, {"subset_seed": 1}, {"seed": 6}, {"aggregation": "FedMedian"},
     ]  # fmt: skip
     for changes in variants:
         both.run(centres, settings, **changes)
@@ -391,7 +395,7 @@ def test_settings_that_differ_make_another_federation(consortium):
 @pytest.mark.parametrize(("change", "kept"), [(0.0, True), (0.01, True), (-0.01, False)])
 def test_fine_tuning_is_kept_only_where_validation_did_not_fall(change, kept, consortium, same_arrays, monkeypatch):
     both = consortium(A=36, B=36)
-    learn, fits = shared_classifier.learning.learn, []
+    learn, fits = learning.learn, []
     plain_end = both.run(both.here.centres("plain"), RoundSettings(1, 2))
     auprc = plain_end.reply.body["best"]["val_auprc"]
 
@@ -401,7 +405,7 @@ def test_fine_tuning_is_kept_only_where_validation_did_not_fall(change, kept, co
         fit.best_auprc = auprc + change
         return fit
 
-    monkeypatch.setattr("clients.shared_classifier.learning.learn", learned)
+    monkeypatch.setattr("strategies.fedavg_classifier.local.learning.learn", learned)
     adopted = both.run(both.here.centres("tuned"), RoundSettings(1, 2), fine_tune=4)
     ((fit, rate, steps, foreign),) = fits
     assert (rate, steps, foreign) == (0.005, {"real": 4}, {}), "half the rate of the rounds, on own patches alone"

@@ -11,8 +11,8 @@ from models import GenerativeModel, GenerativeTrainer, PatchArrays, Phase
 from models.federated_parts import averaged_state, load_averaged, parts
 from models.generative import GenerativeTraining
 from models.weight_average import average_decay
-from strategies import fedavg_gan
-from strategies.fedavg_gan import LocalRules
+from strategies.aggregation import Aggregator
+from strategies.fedavg_gan.local import LocalRules, build, local_steps, proximal
 from strategies.rounds import RoundSettings
 
 ALL_MODELS = [("dcgan", False), ("dcgan", True), ("wgan_gp", False), ("wgan_gp", True), ("flow_matching", True)]
@@ -23,14 +23,14 @@ def numpy_of(state):
 
 
 def a_round(spec, patches, weights, state, rules=None, number=0, steps=3, seed=100, build_seed=5):
-    return fedavg_gan.train_round(
+    return local_steps(
         spec, patches, weights, state, rules or LocalRules(), build_seed=build_seed, seed=seed, from_step=number * steps,
         steps=steps, device="cpu", precision="fp32",
     )  # fmt: skip
 
 
 def initial(spec):
-    return numpy_of(averaged_state(fedavg_gan.build(spec, 5)))
+    return numpy_of(averaged_state(build(spec, 5)))
 
 
 # -- one centre ----------------------------------------------------------------------------------------------
@@ -121,8 +121,6 @@ def test_equal_shards_with_averaged_gradients_are_one_step_on_their_union():
                 parameter -= 0.1 * parameter.grad
         return numpy_of(averaged_state(own))
 
-    from strategies.aggregation import Aggregator
-
     shards = [step_on(values) for values in union.chunk(3)]
     averaged = Aggregator("FedAvg", {}).aggregate(1, numpy_of(start), shards, [4, 4, 4])
     whole = step_on(union)
@@ -140,10 +138,10 @@ def test_the_proximal_term_adds_mu_times_the_drift_to_every_gradient():
     received = {name: tensor + 0.3 for name, tensor in averaged_state(model).items()}
     (phase,) = model.phases()
     plain = gradients_of(model, phase)
-    proximal = gradients_of(model, fedavg_gan.proximal(phase, model, received, mu=0.7))
+    pulled = gradients_of(model, proximal(phase, model, received, mu=0.7))
     for name, parameter in model.networks["generator"].named_parameters():
         drift = parameter.detach() - received[f"networks.generator.{name}"]
-        torch.testing.assert_close(proximal[name], plain[name] + 0.7 * drift)
+        torch.testing.assert_close(pulled[name], plain[name] + 0.7 * drift)
 
 
 def gradients_of(model, phase):

@@ -14,11 +14,12 @@ from federation.wire.job import Job
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models.generative import GenerativeModel
-from strategies import fidelity, one_shot
+from strategies import fidelity
+from strategies.delivery import drawn
+from strategies.layouts import PREVIEW
 from strategies.rounds import FederationFailed
 
 SPACES = ("texture",)
-COMPUTE = {"device": "cpu", "threads": 1, "precision": "fp32"}
 PLAYS = {"partition-id": 0}
 
 
@@ -37,7 +38,7 @@ def some_images(n, seed=0):
 
 
 def measuring(here, spec, **changes):
-    return replace(here.fidelity(spec), spaces=SPACES, **changes)
+    return here.fidelity(spec, spaces=SPACES, **changes)
 
 
 def ask(centres, exchange):
@@ -54,7 +55,7 @@ def ask(centres, exchange):
 def test_sums_of_members_and_halves_add_up_to_those_of_the_union(cuts, first):
     images, first = some_images(30), np.array(first)
     members = zip(np.split(images, sorted(cuts)), np.split(first, sorted(cuts)), strict=True)
-    arrays = [fidelity.feature_sums(part, halves, SPACES) for part, halves in members]
+    arrays = [fidelity.sums_of_halves(part, halves, SPACES) for part, halves in members]
     halves = {
         half: fidelity.sum_up([FeatureSums.from_arrays(one, f"texture.{half}") for one in arrays])
         for half in fidelity.HALVES
@@ -66,9 +67,9 @@ def test_sums_of_members_and_halves_add_up_to_those_of_the_union(cuts, first):
 
 def test_sums_do_not_depend_on_the_batches_in_which_features_are_taken(monkeypatch):
     images, first = some_images(11), np.arange(11) < 6
-    whole = fidelity.feature_sums(images, first, SPACES)
+    whole = fidelity.sums_of_halves(images, first, SPACES)
     monkeypatch.setattr(fidelity, "_BATCH", 4)
-    parts = fidelity.feature_sums(images, first, SPACES)
+    parts = fidelity.sums_of_halves(images, first, SPACES)
     assert whole.keys() == parts.keys() and not [n for n in whole if not n.startswith("texture.")]
     for half in fidelity.HALVES:
         close(*(FeatureSums.from_arrays(arrays, f"texture.{half}") for arrays in (whole, parts)))
@@ -104,13 +105,13 @@ def test_a_member_that_does_not_answer_is_named_with_its_code(lab):
         ask(lost, measuring(here, here.spec()).reference(here.units))
 
 
-# -- the centre's duty ---------------------------------------------------------------------------------------
+# -- the centre's half ---------------------------------------------------------------------------------------
 
 
 def sums_of(here, folder, conditional=False, seed=1):
     place = {"out": str(folder), "cache": str(folder)}
-    body = {"conditional": conditional, "seed": seed, "spaces": list(SPACES)}
-    return answer(Job("s", "u", "A", "feature_sums", body, place=place), PLAYS)
+    (ask,) = here.fidelity(here.spec(conditional=conditional), spaces=SPACES).sums
+    return answer(Job("s", "u", "A", "feature_sums", ask.filled() | {"seed": seed}, place=place), PLAYS)
 
 
 @pytest.mark.parametrize("conditional", [False, True])
@@ -168,7 +169,7 @@ def test_due_after_every_so_many_rounds_and_always_after_the_last(lab):
     three = measuring(here, here.spec(), every=3)
     assert [number for number in range(1, 9) if three.due(number, 8)] == [3, 6, 8]
     assert [number for number in range(1, 7) if three.due(number, 6)] == [3, 6]
-    only_pictures = replace(three, spaces=())
+    only_pictures = here.fidelity(here.spec(), every=3)
     assert [number for number in range(1, 9) if only_pictures.due(number, 8)] == [8]
 
 
@@ -176,37 +177,35 @@ def test_due_after_every_so_many_rounds_and_always_after_the_last(lab):
 def test_a_measured_distance_is_that_between_its_images_and_all_real_ones(conditional, lab):
     here = lab(A=14, B=12)
     spec = here.spec(conditional=conditional)
-    bodies = {c: {"conditional": conditional, "seed": 1} for c in here.datasets}
-    plan, centres = measuring(here, spec, bodies=bodies), here.centres()
+    plan, centres = measuring(here, spec), here.centres()
     reference = ask(centres, plan.reference(here.units))
     model = spec.build(7)
     assert isinstance(model, GenerativeModel)
     weights = model.shared_arrays()
     reply = ask(centres, plan.measurement(here.units, reference, "id", weights, preview=True, label="x"))
-    per_class = dict.fromkeys((0, 1) if conditional else (1,), plan.images)
-    drawn, labels = one_shot.synthesise(spec, weights, per_class, seed=2, device="cpu", precision="fp32")
+    per_class = dict.fromkeys((0, 1) if conditional else (1,), plan.choice.images)
+    images, labels = drawn(spec, weights, per_class, seed=2, device="cpu", precision="fp32")
     real = [d if conditional else d.select(label=1) for d in here.datasets.values()]
-    expected = frechet_distance(by_hand(drawn), by_hand(np.concatenate([patches.uint8() for patches in real])))
+    expected = frechet_distance(by_hand(images), by_hand(np.concatenate([patches.uint8() for patches in real])))
     assert reply.ok and reply.centre == "A"
     assert reply.body["distances"] == {"fd_texture": pytest.approx(expected, rel=1e-6)}
     # Fewer than PREVIEW of each class were drawn: all are shown.
     shown = np.argsort(labels, kind="stable")
-    assert np.array_equal(reply.arrays["preview.pixels"], drawn[shown])
+    assert np.array_equal(reply.arrays["preview.pixels"], images[shown])
     assert reply.arrays["preview.labels"].tolist() == sorted(labels.tolist())
 
 
 def test_a_measurement_sends_images_only_where_asked_and_so_many_of_each_class(lab):
     here = lab(A=14)
     spec = here.spec(conditional=True)
-    bodies = {"A": {"conditional": True, "seed": 1}}
-    plan, centres = measuring(here, spec, images=fidelity.PREVIEW + 3, bodies=bodies), here.centres()
+    plan, centres = measuring(here, spec, images=PREVIEW + 3), here.centres()
     reference = ask(centres, plan.reference(here.units))
     weights = spec.build(7).shared_arrays()
     with_pictures, without = (
         ask(centres, plan.measurement(here.units, reference, "id", weights, preview=preview, label="x"))
         for preview in (True, False)
     )
-    assert np.bincount(with_pictures.arrays["preview.labels"]).tolist() == [fidelity.PREVIEW] * 2
+    assert np.bincount(with_pictures.arrays["preview.labels"]).tolist() == [PREVIEW] * 2
     assert not without.arrays and without.body == with_pictures.body
     assert without.unit != with_pictures.unit
 

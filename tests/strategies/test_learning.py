@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from models import ClassifierSpec, ClassifierTraining, PatchArrays
 from models.stages import BalancedDraws
-from strategies.delivery import portions
 from strategies.learning import HOME_NEGATIVES, Recipe, draw_per_class, learn, oversampled, stages
+from strategies.planned import split_evenly
 
 STEPS = {"real": 3, "mix": 4, "pretrain": 5, "fine_tune": 2}
 
@@ -19,7 +19,7 @@ def patches(labels, value=0):
 
 
 def recipe(use, share=0.4):
-    return Recipe(use, STEPS, share)
+    return Recipe(use=use, steps=STEPS, synthetic_share=share)
 
 
 BOTH = {"real": patches([0, 1] * 10), "g": patches([0, 1] * 15), "h": patches([0, 1] * 5)}
@@ -91,5 +91,5 @@ def test_a_pool_is_used_by_prefix_per_class(counts):
 
 @given(total=st.integers(1, 2000), parts=st.integers(1, 12))
 def test_several_generators_share_the_number_evenly(total, parts):
-    found = portions(total, ["g"] * parts)
-    assert sum(found) == total and max(found) - min(found) <= 1
+    found = split_evenly(total, parts)
+    assert len(found) == parts and sum(found) == total and max(found) - min(found) <= 1

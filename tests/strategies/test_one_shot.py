@@ -1,22 +1,29 @@
-"""Local halves: what a provider shares is what a receiver draws from, to the bit."""
+"""Local halves: what a provider shares is what a receiver draws from, to the bit, and no discriminator is shared."""
 
 import numpy as np
 import pytest
 
-from models import GeneratorSpec, PatchArrays
-from strategies.one_shot import synthesise, train_generator
+from models import GenerativeModel, GeneratorSpec, PatchArrays
+from strategies.delivery import drawn
+from strategies.layouts import layout_of
+from strategies.one_shot import TRAIN, WEIGHTS, trained
+
+COMPUTE = {"device": "cpu", "precision": "fp32"}
+MODELS = {
+    "dcgan": ({"width": 8}, True),
+    "flow_matching": ({"widths": [32], "sampling_steps": 2}, True),
+    "wgan_gp": ({"width": 8}, False),
+}
 
 
-@pytest.mark.parametrize(
-    ("model", "hyper", "conditional"),
-    [
-        ("dcgan", {"width": 8}, True),
-        ("flow_matching", {"widths": [32], "sampling_steps": 2}, True),
-        ("wgan_gp", {"width": 8}, False),
-    ],
+PATCHES = PatchArrays(
+    np.random.default_rng(0).integers(0, 256, (12, 1, 32, 32), dtype=np.uint8), np.arange(12), np.arange(12) % 2
 )
-def test_a_shared_generator_draws_the_same_images_anywhere(model, hyper, conditional):
-    spec = GeneratorSpec.model_validate(
+
+
+def specification(model):
+    hyper, conditional = MODELS[model]
+    return GeneratorSpec.model_validate(
         {
             "model": model,
             "image_size": 32,
@@ -25,19 +32,68 @@ def test_a_shared_generator_draws_the_same_images_anywhere(model, hyper, conditi
             "training": {"steps": 2, "batch_size": 4},
         }
     )
-    rng = np.random.default_rng(0)
-    patches = PatchArrays(rng.integers(0, 256, (12, 1, 32, 32), dtype=np.uint8), np.arange(12), np.arange(12) % 2)
-    compute = {"device": "cpu", "precision": "fp32"}
-    weights, result = train_generator(spec, patches, seed=3, **compute)
-    again, _ = train_generator(spec, patches, seed=3, **compute)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def shared(request):
+    """A specification, the weights that its training shares, and the training's history."""
+    spec = specification(request.param)
+    return spec, *trained(spec, PATCHES, seed=3, **COMPUTE)
+
+
+def test_training_again_gives_the_same_weights(shared):
+    spec, weights, history = shared
+    again, _ = trained(spec, PATCHES, seed=3, **COMPUTE)
     assert weights.keys() == again.keys() and all(np.array_equal(weights[k], again[k]) for k in weights)
-    assert result["history"]["step"][-1] == 2
-    counts = {0: 3, 1: 5} if conditional else {1: 5}
-    images, labels = synthesise(spec, weights, counts, seed=9, **compute)
+    assert history["step"][-1] == 2
+
+
+def test_a_shared_generator_draws_the_same_images_anywhere(shared):
+    spec, weights, _ = shared
+    counts = {0: 3, 1: 5} if spec.conditional else {1: 5}
+    images, labels = drawn(spec, weights, counts, seed=9, **COMPUTE)
     assert images.dtype == np.uint8 and images.shape == (sum(counts.values()), 1, 32, 32)
     assert {int(k): int((labels == k).sum()) for k in counts} == counts
-    same, _ = synthesise(spec, {k: v.copy() for k, v in weights.items()}, counts, seed=9, **compute)
+    same, _ = drawn(spec, {k: v.copy() for k, v in weights.items()}, counts, seed=9, **COMPUTE)
     assert np.array_equal(images, same)
-    other, _ = synthesise(spec, weights, counts, seed=10, **compute)
+    other, _ = drawn(spec, weights, counts, seed=10, **COMPUTE)
     assert not np.array_equal(images, other)
-    assert not any("discriminator" in name or "critic" in name for name in weights)
+
+
+# -- no discriminator --------------------------------------------------------------------------------------------------
+
+
+def beyond_the_generator(spec, weights):
+    """Names in which shared weights differ from the state of the generator's network; its counters are not shared."""
+    own = {
+        name for name in spec.build(0).networks["generator"].state_dict() if not name.endswith("num_batches_tracked")
+    }
+    return {name.partition(".")[2] for name in weights} ^ own
+
+
+def misfit(spec, weights, own_data, compute):
+    """The first of the weights that the kind of job does not declare."""
+    body = TRAIN.parse(own_data | {"generator": spec, "name": "g", "seed": 3, "compute": compute})
+    declared = {name: array for name, array in TRAIN.layout_out(body).items() if name.startswith(WEIGHTS)}
+    sent = layout_of(weights, WEIGHTS)
+    return next((name for name in (*declared, *sent) if declared.get(name) != sent.get(name)), "")
+
+
+def test_what_is_shared_is_the_generator_alone(shared, own_data, compute):
+    spec, weights, _ = shared
+    assert not beyond_the_generator(spec, weights) and not misfit(spec, weights, own_data, compute)
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "flow_matching"])
+def test_a_discriminator_among_what_is_shared_would_be_found(model, monkeypatch, own_data, compute):
+    spec = specification(model)
+    plain = GenerativeModel.sharable_state
+
+    def leaky(self):
+        first, tensor = next(iter(self.networks["discriminator"].state_dict().items()))
+        return plain(self) | {f"d.{first}": tensor.clone()}
+
+    monkeypatch.setattr(GenerativeModel, "sharable_state", leaky)
+    weights, _ = trained(spec, PATCHES, seed=3, **COMPUTE)
+    assert len(beyond_the_generator(spec, weights)) == 1
+    assert misfit(spec, weights, own_data, compute).startswith("weights.final.d.")

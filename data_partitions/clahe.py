@@ -2,8 +2,8 @@
 
 The image is cut into tiles; each gets the curve that equalises its histogram after counts above a limit are spread over
 all grey levels; between the middles of tiles the curves are blended linearly. Limits count as in OpenCV: 1 is the
-mean count of a level (no contrast is added), larger is more. scikit-image's version clips and pads in another way and
-would change every pixel.
+mean count of a level (no contrast is added), larger is more. scikit-image's version has another limit and other rounding,
+so patches would change.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Which images show the same: equal once decoded, or nearly equal (saved again, resized, brightened).
 
 There are two steps, because the first alone confuses one skin lesion in the middle of an image with another. A difference
-hash
-(Krawetz 2013) of 9 x 9 means, compared along rows and along columns (128 bits), finds candidates; thumbnails of 32 x 32
-without their coarse brightness, compared by correlation, confirm them. On 3,000 dermatoscopic images (4.5 million
+hash (Krawetz 2013) of 9 x 9 means, compared along rows and along columns (128 bits), finds candidates; thumbnails of
+32 x 32 without their coarse brightness, compared by correlation, confirm them. On 3,000 dermatoscopic images (4.5 million
 pairs) the highest correlation of two different lesions was .93; JPEG at quality 40, 60 % size, and 20 % more brightness
 stay above .96. A crop of 5 % is not found, nor is a mirrored copy.
 """

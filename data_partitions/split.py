@@ -1,9 +1,9 @@
 """Patient-disjoint splits into training, validation and test, stratified by class and density.
 
-Patients are put in an order that depends on (seed, patient) only, class by class and density by density. In
-that order each patient goes to the split that lacks most of its share so far. So within a class every split is always
-within one patient of its share, and nearly so within each density of the class, however
-few patients it has. Rounding each stratum by itself would leave validation and test without the small strata.
+Patients are put in an order that depends on (seed, patient) only, class by class and density by density. In that order
+each patient goes to the split that lacks most of its share so far. So within a class every split is always within one
+patient of its share, and nearly so within each density of the class, however few patients it has.
+Rounding each stratum by itself would leave validation and test without the small strata.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from data_partitions import PartitionRule, PatchTask, Source
-from data_partitions.dealing.dealt import AnySource
+from data_partitions.sources import AnySource
 from federation.wire.clock import Availability
 from models import ClassifierName, ClassifierTraining, GenerativeModelName
 from strategies.keys import Section, Use, generative_settings

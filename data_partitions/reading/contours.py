@@ -4,7 +4,7 @@ The rule is that of Szafranowska et al. (2022): all outlines of one kind are pai
 area (8 neighbours) is a lesion. Departures: a hole in an area is not a lesion of its own (the published code also took
 inner contours), and an outline of two points is the line between them, not two dots.
 
-Pillow paints and scipy labels; scikit-image's polygons round their edges otherwise, which would move boxes by a pixel.
+Pillow paints and scipy labels. scikit-image's polygons treat points on the border in their own way, so boxes could move.
 """
 
 from __future__ import annotations

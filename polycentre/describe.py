@@ -9,6 +9,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from basics.words import listed
 from data_partitions import DealtSource
 from federation.wire.units import scenario_digest
 from scenarios.arms import GenerativeArm, LocalArm
@@ -16,7 +17,7 @@ from scenarios.federations import federations, remote_trainings
 from scenarios.messages import Expected, expected_messages, generator_bytes
 from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml, shipped
-from scenarios.scenario import Scenario, listed
+from scenarios.scenario import Scenario
 
 # More centres (or generators) than this are shown together where they are alike.
 _MANY = 12

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from basics.words import listed
 from data_partitions import DealtSource, SplitRule
 from scenarios.arms import (
     Arm,
@@ -125,14 +125,6 @@ class Scenario(Section):
         """The centres that train together in an arm, with the receiver first if it takes part as such."""
         centres = tuple(arm.centres or self.providers)
         return centres if receiver is None else (receiver, *(centre for centre in centres if centre != receiver))
-
-
-def listed(names: Iterable[str], at_most: int = 12) -> str:
-    """Names for a person to read: all of them, or of many the first ones, the last, and how many there are."""
-    names = list(names)
-    if len(names) <= at_most:
-        return ", ".join(names) or "none"
-    return f"{', '.join(names[:3])}, ..., {names[-1]} ({len(names)})"
 
 
 def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and what would be right"

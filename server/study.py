@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from basics.words import listed
 from federation.wire.centres import Centres
 from federation.wire.clock import Clock, RealClock, VirtualClock
 from federation.wire.code_digest import code_digest
@@ -28,7 +29,7 @@ from scenarios.federations import federated_classifier, federations, remote_trai
 from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Cell, Plan
 from scenarios.reader import resolved_yaml
-from scenarios.scenario import Scenario, listed
+from scenarios.scenario import Scenario
 from server.checkpoint import Checkpointed
 from strategies.delivery import deliver
 from strategies.dm_gan import DmGAN

@@ -17,7 +17,6 @@ from federation.wire.code_digest import code_digest
 from federation.wire.errors import StudyError
 from federation.wire.job import IDENTIFY
 from federation.wire.units import scenario_digest
-from reports.kinds import kind_name
 from scenarios.arms import FedAvgClassifierArm
 from scenarios.federations import federated_classifier, federations, remote_trainings
 from scenarios.messages import Expected, expected_messages
@@ -30,6 +29,16 @@ _RISKS = {
     "aggregate": "numbers over many images",
     "counts": "how many there are of what",
     "none": "nothing about patients",
+}
+_TITLES = {
+    "identify": "roll call",
+    "survey": "survey of the data",
+    "train_generator": "train a generator",
+    "send_patches": "send real patches",
+    "receive_patches": "receive real patches",
+    "synthesise": "draw synthetic images",
+    "learn": "train a classifier",
+    "test": "test elsewhere",
 }
 # What the roll call takes, once a node is found.
 _ROLL_CALL = Expected("", IDENTIFY, messages=1)
@@ -229,3 +238,8 @@ def _size(size: int | None) -> str:
     if size is None:
         return "real images"
     return "none" if size == 0 else f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{max(1, round(size / 2**10))} KiB"
+
+
+def kind_name(kind: str) -> str:
+    """A kind of job in words."""
+    return _TITLES.get(kind, kind.replace("_", " "))

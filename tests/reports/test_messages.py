@@ -50,6 +50,12 @@ def test_a_unit_counts_once_however_often_it_is_repeated():
     assert traffic([], KINDS) == {}
 
 
+def test_rounds_that_a_resumed_session_does_not_meet_again_count_all_the_same():
+    events = [started(), finished("a"), finished("l", kind="learn"), started(2.0, True), finished("b")]
+    assert traffic(events, KINDS) == {("B", "gan_round"): Traffic(2, 2000, 200, 4.0)}
+    assert traffic(events, Kinds()) == {("B", "gan_round"): Traffic(1, 1000, 100, 2.0)}, "an older run does not say so"
+
+
 @pytest.mark.parametrize(
     ("measured", "expected", "allowance", "answer"),
     [

@@ -99,16 +99,21 @@ def forked(work, *arguments) -> int:
 
 
 def test_events_of_two_processes_do_not_mix(record):
-    def write(who):
-        for i in range(300):
-            RunRecord.open(record.folder).event("x", who=who, text="y" * 500, i=i)
+    waiting, go = os.pipe()
 
-    for child in [forked(write, who) for who in "ab"]:
-        assert os.waitpid(child, 0)[1] == 0
+    def write(who):
+        own = RunRecord.open(record.folder)
+        os.read(waiting, 1)  # both begin at once
+        for i in range(2000):
+            own.event("x", who=who, text="y" * 500, i=i)
+
+    children = [forked(write, who) for who in "ab"]
+    os.write(go, b"go")
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
     events = record.events()
-    assert len(events) == 600
+    assert len(events) == 4000
     for who in "ab":
-        assert [e["i"] for e in events if e["who"] == who] == list(range(300))
+        assert [e["i"] for e in events if e["who"] == who] == list(range(2000))
 
 
 # -- units ---------------------------------------------------------------------------------------------------------

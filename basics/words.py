@@ -1,4 +1,4 @@
-"""Lists in sentences."""
+"""Words that several rooms write in the same way."""
 
 from __future__ import annotations
 

@@ -246,7 +246,9 @@ def _finish(console: Console, record: RunRecord, what: str, began: float) -> int
     if status == 2:
         _print_details(console, record, events, began)
         raise StudyError(str(end["text"]), 2)
-    report = record.build()
+    from reports.html import build_report  # here, as matplotlib takes a second
+
+    report = build_report(record)
     table = record.folder / "table.md"
     if table.exists() and len(record.results()):
         console.print(table.read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)

@@ -8,13 +8,49 @@ from typing import Any
 
 from basics.atomic_files import write_text
 from reports.federations import trouble_lines
-from reports.html import render
+from reports.kinds import Kinds
 from reports.quantities import duration, share_text
 from reports.run_record import RunRecord
 from reports.study import Study, read_study
-from reports.tables import PRIMARY, Block, Setting, blocks, difference_text, percent, role_text, setting_text
-from reports.template import COMPARISON
+from reports.tables import PRIMARY, Block, Setting, blocks, difference_text, role_text, setting_text, spread_text
+from reports.template import HEAD, fill
 from reports.timeline import status, wall_seconds, working_share
+
+_PAGE = (
+    HEAD
+    + """
+<body>
+<header><div><h1>{{ title }}</h1>
+<p class="lead">{{ runs|length }} runs. The same arm name need not mean the same settings: see what differs.</p>
+</div></header>
+<main>
+<section id="runs"><h2>Runs</h2>{{ plain_table(runs_table) }}
+{% for line in warnings %}<p class="note">{{ line }}</p>{% endfor %}</section>
+<section id="results"><h2>AUROC</h2>
+<p class="soft">Percent: mean (standard deviation over repeats); below it, the difference to the baseline of the
+same run in points, paired by repeat, and in how many repeats the arm was better. Differences between runs are not
+paired: their seeds, data or machines may differ.</p>
+{% if not tables %}<p>None of these runs has results yet.</p>{% endif %}
+{% for t in tables %}<h3>{{ t.title }}</h3>
+<div class="wide"><table class="plain">
+<thead><tr><th scope="col" class="text">Arm</th>
+{% for run in runs %}<th scope="col">{{ run }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in t.rows %}<tr>
+<th scope="row">{{ row.name }}{% if row.role %}<small>{{ row.role }}</small>{% endif %}</th>
+{% for entry in row.entries %}<td>{{ entry.value }}
+{%- if entry.difference %}<small class="line">{{ entry.difference }}</small>{% endif %}</td>
+{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% endfor %}</section>
+<section id="differences"><h2>What differs between the scenarios</h2>
+{% if differences.rows %}{{ plain_table(differences) }}
+{% else %}<p>Nothing: the resolved scenarios are equal.</p>{% endif %}</section>
+</main>
+<footer><div>{{ footer }}</div></footer>
+</body></html>
+"""
+)
 
 
 def compare(records: Sequence[RunRecord], path: Path | None = None) -> Path:
@@ -23,11 +59,11 @@ def compare(records: Sequence[RunRecord], path: Path | None = None) -> Path:
     path: comparison.html in the folder of the first run when left out.
     """
     path = path or records[0].folder / "comparison.html"
-    studies = [read_study(record.scenario_yaml) for record in records]
+    studies = [read_study(record.scenario_yaml, Kinds.of(record.kinds())) for record in records]
     found = [blocks(record.results(), study) for record, study in zip(records, studies, strict=True)]
     names = _names(records)
-    page = render(
-        COMPARISON,
+    page = fill(
+        _PAGE,
         title="Runs side by side",
         runs=names,
         runs_table=_runs_table(records, studies, names),
@@ -103,15 +139,15 @@ def _tables(found: Sequence[Sequence[Block]]) -> list[dict[str, Any]]:
         arms = {row.arm.name: row.arm for block in own if block for row in block.rows}
         rows = []
         for name, arm in arms.items():
-            cells = []
+            entries = []
             for block in own:
                 row = next((r for r in block.rows if r.arm.name == name), None) if block else None
                 gain = difference_text(block.difference(row, centre)) if block and row else ""
-                cells.append({
-                    "value": percent(row.spread(centre, PRIMARY)) if row else "–",
+                entries.append({
+                    "value": spread_text(row.spread(centre, PRIMARY)) if row else "–",
                     "difference": f"{gain} better" if gain and gain != "–" else "",
                 })  # fmt: skip
-            rows.append({"name": name, "role": role_text(arm), "cells": cells})
+            rows.append({"name": name, "role": role_text(arm), "entries": entries})
         where = "" if centre == setting.receiver else f", tested at {centre} (out of domain)"
         tables.append({"title": setting_text(setting) + where, "rows": rows})
     return tables

@@ -11,14 +11,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reports.html import render
 from reports.pictures import Picture
-from reports.template import HEAD, MACROS
+from reports.template import HEAD, fill
 
 PRIVATE = "This page shows images of patients and names of files. It belongs on the machine that holds the data."
 _PAGE = (
     HEAD
-    + MACROS
     + """
 <body>
 <header><div>
@@ -30,7 +28,7 @@ _PAGE = (
 {% elif view.warnings %}<div class="status interrupted" role="status">
 <p><strong>Usable, with {{ view.warnings|length }} warnings.</strong></p>
 {% for line in view.warnings %}<p>{{ line }}</p>{% endfor %}</div>
-{% else %}<div class="status completed" role="status"><p><strong>Usable, nothing to warn of.</strong></p></div>
+{% else %}<div class="status completed" role="status"><p><strong>Usable, no warnings.</strong></p></div>
 {% endif %}
 </div></header>
 <main>
@@ -65,7 +63,7 @@ class DataView:
 
 def data_page(view: DataView) -> str:
     """The page as one self-contained file."""
-    return render(
+    return fill(
         _PAGE, title=f"{view.title} (data)", view=view, private=Markup.escape(PRIVATE), problems=_problems(view)
     )
 
@@ -90,14 +88,14 @@ def _problems(view: DataView) -> dict[str, Any]:
 def _aligned(table: dict[str, Any]) -> str:
     """A table with its columns aligned, numbers to the right; the last column of words is not padded. Without rows its
     caption."""
-    rows = [[str(cell) for cell in row] for row in table["rows"]]
+    rows = [[str(entry) for entry in row] for row in table["rows"]]
     lines: Sequence[Sequence[str]] = [[str(name) for name in table["header"]], *rows] if rows else []
     widths = [max((len(line[i]) for line in lines), default=0) for i in range(len(table["header"]))]
     text = [str(table["caption"])]
     for line in lines:
-        cells = [
-            cell.ljust(width) if words else cell.rjust(width)
-            for cell, width, words in zip(line, widths, table["text"], strict=True)
+        entries = [
+            entry.ljust(width) if words else entry.rjust(width)
+            for entry, width, words in zip(line, widths, table["text"], strict=True)
         ]
-        text.append("  " + "  ".join(cells).rstrip())
+        text.append("  " + "  ".join(entries).rstrip())
     return "\n".join(text) + "\n"

@@ -1,4 +1,4 @@
-"""What went wrong in a federation, in a line to stand under every table that shows its arm."""
+"""What went wrong in a federation: one line, shown under every table that has its arm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def trouble_lines(federations: Iterable[Mapping[str, Any]], study: Study) -> dic
     ranked = sorted(federations, key=lambda f: (order.get(f["arm"], len(order)), f["arm"], f["task"]))
     lines = {}
     for federation in ranked:
-        said = _sentences(federation)
+        said = _sentences(federation, study.arm(federation["arm"]).step)
         if said:
             several = len(study.positive) > 1
             name = f"{federation['arm']} ({federation['task']})" if several else federation["arm"]
@@ -28,9 +28,9 @@ def trouble_lines(federations: Iterable[Mapping[str, Any]], study: Study) -> dic
     return lines
 
 
-def _sentences(federation: Mapping[str, Any]) -> list[str]:
+def _sentences(federation: Mapping[str, Any], step: str) -> list[str]:
     said = []
-    troubles = [*_jobs(federation), *_gone(federation.get("gone") or []), *_state_lost(federation)]
+    troubles = [*_jobs(federation), *_gone(federation.get("gone") or []), *_state_lost(federation, step)]
     if troubles:
         said.append(f"{', '.join(troubles)}; the result is of what remained.")
     transport = federation.get("transport")
@@ -44,8 +44,8 @@ def _sentences(federation: Mapping[str, Any]) -> list[str]:
 
 def _jobs(federation: Mapping[str, Any]) -> list[str]:
     """["12 of 40 jobs were lost", "3 came too late"]"""
-    kinds = {"lost": "lost", "late": "too late", "stale": "too stale to be used"}
-    counts = {words: federation.get(kind) or 0 for kind, words in kinds.items()}
+    outcomes = {"lost": "lost", "late": "too late", "stale": "too stale to be used"}
+    counts = {words: federation.get(outcome) or 0 for outcome, words in outcomes.items()}
     found = [(n, words) for words, n in counts.items() if n]
     if not found:
         return []
@@ -64,18 +64,12 @@ def _gone(gone: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{g['centre']} was gone from {g['from_s']:.4g} s on" for g in ordered]
 
 
-def _state_lost(federation: Mapping[str, Any]) -> list[str]:
+def _state_lost(federation: Mapping[str, Any], step: str) -> list[str]:
     lost = sorted(federation.get("state_lost") or [], key=lambda s: (s["number"], str(s["centre"])))
-    step = step_word(federation.get("strategy") or "")
     if len(lost) > _NAMED:
         first = f"{lost[0]['centre']} as the first at {step} {lost[0]['number']}"
         return [f"{len(lost)} times a centre came back with an empty state, {first}"]
     return [f"{s['centre']} came back with an empty state at {step} {s['number']}" for s in lost]
-
-
-def step_word(strategy: str) -> str:
-    """What a strategy counts: "update" where gradients move the model, "round" where centres train it by turns or together."""
-    return {"dm_gan": "update", "md_gan": "update", "one_shot": "training"}.get(strategy, "round")
 
 
 def _were(n: int) -> str:

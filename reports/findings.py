@@ -14,14 +14,19 @@ from typing import Literal
 
 import pandas as pd
 
+from reports.kinds import Kinds
 from reports.patient_bootstrap import auroc_draws, interval
 from reports.study import Arm
-from reports.tables import METRICS, PRIMARY, Block, Difference, Setting, points
+from reports.tables import PRIMARY, Block, Difference, Row, Setting, heading, points
 
 Verdict = Literal["helped", "hurt", "unclear", "too few repeats", "not measured"]
 FEWEST_REPEATS = 3
 # Of fewer test patients a bootstrap knows too little of how patients differ: its interval is too narrow.
 FEWEST_PATIENTS = 10
+# Class of a verdict's badge in the page.
+BADGES: dict[Verdict, str] = {
+    "helped": "helped", "hurt": "hurt", "unclear": "unclear", "too few repeats": "few", "not measured": "none",
+}  # fmt: skip
 # Below this many repeats the report says that spreads are rough.
 ROUGH_BELOW = 5
 
@@ -40,7 +45,7 @@ class Finding:
     sentence: str
 
 
-def findings(block: Block, centre: str, predictions: pd.DataFrame) -> list[Finding]:
+def findings(block: Block, centre: str, predictions: pd.DataFrame, kinds: Kinds) -> list[Finding]:
     """One finding per arm other than the baseline, tested at `centre`, in the table's order; none without a baseline.
 
     predictions: predictions.csv; without rows there is no interval over test patients.
@@ -57,7 +62,7 @@ def findings(block: Block, centre: str, predictions: pd.DataFrame) -> list[Findi
         over_patients = interval(auroc_draws(here[here["arm"] == row.arm.name]), baseline)
         patients = here["patient"].nunique() or None
         verdict = judge(difference, over_patients, patients)
-        sentence = _sentence(row.arm, difference, over_patients, patients, verdict)
+        sentence = _sentence(row, difference, over_patients, patients, verdict, kinds)
         found.append(Finding(row.arm, difference, over_patients, patients, verdict, sentence))
     return found
 
@@ -83,17 +88,19 @@ def _agree(difference: Difference) -> bool:
 
 
 def _sentence(
-    arm: Arm, difference: Difference, over_patients: Interval | None, patients: int | None, verdict: Verdict
+    row: Row,
+    difference: Difference,
+    over_patients: Interval | None,
+    patients: int | None,
+    verdict: Verdict,
+    kinds: Kinds,
 ) -> str:
     s = difference.spread
     if verdict == "not measured":
-        return f"{arm.name}: no repeat has both this arm and the baseline."
-    what = {
-        "pooled": f"Moving real images of {', '.join(arm.sources)} ({arm.name})",
-        "local": f"Arm {arm.name}, which shares nothing,",
-    }.get(arm.strategy, _adding(arm))
+        return f"{row.arm.name}: no repeat has both this arm and the baseline."
+    what = _what(row, kinds)
     details = ([f"sd {100 * s.sd:.1f}"] if s.n > 1 else []) + [f"{difference.better} of {s.n} repeats better"]
-    numbers = f"{METRICS[PRIMARY]} by {points(s.mean)} points ({', '.join(details)}"
+    numbers = f"{heading(PRIMARY)} by {points(s.mean)} points ({', '.join(details)}"
     if over_patients is not None:
         numbers += (
             f"; 95 % interval over {patients} test patients {points(over_patients[0])} to {points(over_patients[1])}"
@@ -103,18 +110,23 @@ def _sentence(
     return f"{what} changed {numbers}). {_doubt(difference, verdict)}"
 
 
-def _adding(arm: Arm) -> str:
-    """Generators add images; a classifier that was trained together adds none."""
-    adds = arm.strategy == "one_shot" or arm.strategy.endswith("_gan")
-    return f"Adding {arm.name}" if adds else f"Arm {arm.name} ({arm.strategy})"
+def _what(row: Row, kinds: Kinds) -> str:
+    """What the arm does, as the subject of a sentence."""
+    arm = row.arm
+    if not arm.shares:
+        return f"Arm {arm.name}, which shares nothing,"
+    if arm.pixels and not arm.trains_generator:
+        return f"Moving real images of {', '.join(arm.sources)} ({arm.name})"
+    # A classifier that was trained together adds no images.
+    return f"Adding {arm.name}" if row.n_synthetic > 0 else f"Arm {arm.name} ({kinds.strategy_title(arm.strategy)})"
 
 
 def _doubt(difference: Difference, verdict: Verdict) -> str:
     s = difference.spread
     if verdict == "too few repeats":
-        return f"{s.n} repeat{'s' if s.n > 1 else ''} cannot tell whether that is more than chance."
+        return f"{s.n} repeat{'s' if s.n > 1 else ''} cannot show whether that is more than chance."
     if _agree(difference) and abs(s.mean) > s.sd:
-        return "The repeats agree, but there are too few test patients to tell it from no effect."
+        return "The repeats agree, but there are too few test patients to rule out that there is no effect."
     return (
         "It did not help here."
         if s.mean <= 0
@@ -138,7 +150,7 @@ def caution(found: Sequence[Finding]) -> str:
     text += (
         "sd is the standard deviation over repeats: a repeat trains the classifier anew, on a new draw"
         " of the receiver's patients where fewer than all are used. "
-        "Each generator was trained once, so the luck of its own training is in none of these numbers."
+        "Each generator was trained once, so these numbers do not contain the luck of its own training."
     )
     if any(f.interval is None for f in found):
         text += " Nor is that of the test patients, where no interval is given: the record lacks their predictions."

@@ -1,39 +1,52 @@
-"""The kinds of work in words and colours."""
+"""Kinds of jobs and strategies, in words and colours, as the record describes them.
+
+The record of an older run describes none: they are then shown by their names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any
 
-_NAMES = {
-    "identify": "roll call",
-    "survey": "survey of the data",
-    "train_generator": "train a generator",
-    "send_patches": "send real patches",
-    "receive_patches": "receive real patches",
-    "synthesise": "draw synthetic images",
-    "learn": "train a classifier",
-    "test": "test elsewhere",
-}
-_COLOURS = {
-    "survey": "#A7B0BC",
-    "train_generator": "#0072B2",
-    "send_patches": "#8C6D1F",
-    "receive_patches": "#E69F00",
-    "synthesise": "#009E73",
-    "learn": "#D55E00",
-    "test": "#CC79A7",
-}
-# For kinds that have no colour of their own.
-_OTHERS = ("#56B4E9", "#7A5195", "#3C8D7D", "#B5651D", "#5B6670", "#1F2933")
+# The first kind of a phase in a figure has the phase's colour.
+_PHASE_COLOURS = {"survey": "#A7B0BC", "share": "#0072B2", "learn": "#D55E00", "test": "#CC79A7"}
+_OTHERS = (
+    "#8C6D1F", "#E69F00", "#009E73", "#56B4E9", "#7A5195", "#3C8D7D", "#B5651D", "#5B6670", "#1F2933",
+)  # fmt: skip
 
 
-def kind_name(kind: str) -> str:
-    """In the words of the report; a kind without words of its own is shown by its name."""
-    return _NAMES.get(kind, kind.replace("_", " "))
+@dataclass(frozen=True)
+class Kinds:
+    """What `RunRecord.kinds` returned, by name, in the order of the study."""
 
+    kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    strategies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-def kind_colours(kinds: Iterable[str]) -> dict[str, str]:
-    """A colour for each of the kinds that occur in one figure."""
-    kinds = sorted(set(kinds))
-    others = [kind for kind in kinds if kind not in _COLOURS]
-    return {kind: _COLOURS[kind] if kind in _COLOURS else _OTHERS[others.index(kind) % len(_OTHERS)] for kind in kinds}
+    @classmethod
+    def of(cls, recorded: Mapping[str, Sequence[Mapping[str, Any]]]) -> Kinds:
+        return cls(
+            {entry["kind"]: entry for entry in recorded["kinds"]},
+            {entry["strategy"]: entry for entry in recorded["strategies"]},
+        )
+
+    def title(self, kind: str) -> str:
+        """A kind in words."""
+        return str(self.kinds[kind]["title"]) if kind in self.kinds else kind.replace("_", " ")
+
+    def strategy_title(self, strategy: str) -> str:
+        """A strategy in words; one that is not described is shown as the scenario writes it."""
+        return str(self.strategies[strategy]["title"]) if strategy in self.strategies else strategy
+
+    def is_rounds(self, kind: str) -> bool:
+        """Whether replies of this kind are averaged and then forgotten, so that a resumed session does not meet them again."""
+        return bool(self.kinds.get(kind, {}).get("rounds"))
+
+    def colours(self, kinds: Iterable[str]) -> dict[str, str]:
+        """A colour for each of the kinds that occur in one figure, in the order of the study, others by name after them."""
+        occur = set(kinds)
+        order = [kind for kind in self.kinds if kind in occur] + sorted(occur - set(self.kinds))
+        of_phases, others = dict(_PHASE_COLOURS), cycle(_OTHERS)
+        phases = {kind: str(self.kinds[kind].get("phase")) if kind in self.kinds else "" for kind in order}
+        return {kind: of_phases.pop(phase, "") or next(others) for kind, phase in phases.items()}

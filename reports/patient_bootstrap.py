@@ -6,6 +6,8 @@ are drawn with replacement (images of one patient are not independent), the same
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 
@@ -16,7 +18,8 @@ def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) 
     """AUROC for each row of case weights; ties between the classes count one half.
 
     labels: 0 or 1 (n,); scores: float (n,); weights: float (draws, n), at least 0.
-    Returns float64 (draws,); NaN where a class has no weight.
+    Returns float64 (draws,); NaN where a class has no weight. Written out: scikit-learn's takes one row of weights at a time,
+    and there are a thousand.
     """
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # first case of each distinct score
@@ -40,11 +43,16 @@ def auroc_draws(predictions: pd.DataFrame, seed: int = 0) -> dict[int, np.ndarra
         patients, codes = np.unique(table["patient"], return_inverse=True)
         if len(patients) < 2 or table["label"].nunique() < 2:
             return {}
-        rng = np.random.default_rng(seed)
-        counts = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), DRAWS)
-        weights = counts[:, codes].astype(np.float32)  # small integers: exact
+        weights = _times_drawn(len(patients), seed)[:, codes]
         draws[int(str(repeat))] = weighted_auroc(table["label"].to_numpy(), table["probability"].to_numpy(), weights)
     return draws
+
+
+@lru_cache(maxsize=4)  # the same for every arm and repeat
+def _times_drawn(patients: int, seed: int) -> np.ndarray:
+    """float32 (DRAWS, patients): small integers, so exact."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(patients, np.full(patients, 1 / patients), DRAWS).astype(np.float32)
 
 
 def interval(arm: dict[int, np.ndarray], baseline: dict[int, np.ndarray]) -> tuple[float, float] | None:

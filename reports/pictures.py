@@ -1,7 +1,7 @@
 """Figures as data URIs, and the looks they share.
 
 No pyplot: nothing global is touched, and the same numbers give the same bytes. Colours are those of Okabe and Ito
-(2008), told apart also without red or green.
+(2008), which differ for colour-blind readers, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#7A5195")
-GREY, INK, RULE = "#8A8F98", "#1F2933", "#D9DDE3"
+GREY, INK, RULE, FAILED = "#8A8F98", "#1F2933", "#D9DDE3", "#C0392B"
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # it comes with matplotlib: the same picture on every machine
     "font.size": 8.5,
@@ -39,6 +39,12 @@ STYLE: Any = {
 }
 # A page is this wide; figures scale with it.
 WIDTH_IN = 12.0
+
+
+def arm_colours(names: Sequence[str], baseline: str | None) -> dict[str, str]:
+    """A colour for each arm, the same in all figures; the baseline is grey."""
+    others = [name for name in names if name != baseline]
+    return {name: GREY if name == baseline else COLOURS[others.index(name) % len(COLOURS)] for name in names}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,8 @@
-"""Numbers with their units, and lists of names, in words."""
+"""Numbers with their units, in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-
-# Names beyond this many are not read.
-_NAMES = 8
 
 
 def duration(seconds: float) -> str:
@@ -28,9 +24,3 @@ def bytes_text(n: float) -> str:
 def share_text(value: float) -> str:
     """A fraction as "85 %"; "–" when unknown."""
     return "–" if math.isnan(value) else f"{100 * value:.0f} %"
-
-
-def listed(names: Iterable[str]) -> str:
-    """ "A, B, C", or "50 centres, c01 to c50" where they are many."""
-    names = list(names)
-    return f"{len(names)} centres, {names[0]} to {names[-1]}" if len(names) > _NAMES else ", ".join(names)

@@ -1,4 +1,4 @@
-"""What centres would not do, in their own right and apart from what failed: "centre B refused train b_gan by its own policy"."""
+"""What centres refused to do, apart from what failed: "centre B refused train b_gan by its own policy"."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from reports.timeline import Event, failures
 
 
 def is_refusal(event: Event) -> bool:
-    """Whether a `unit_failed` event tells of a refusal."""
+    """Whether a `unit_failed` event is a refusal."""
     return event.get("code") in REFUSAL_CODES
 
 
 def real_failures(events: Sequence[Event]) -> list[Event]:
-    """The `unit_failed` events of the newest session that are no refusals."""
+    """The `unit_failed` events of the newest session that are not refusals."""
     return [event for event in failures(events) if not is_refusal(event)]
 
 
@@ -36,7 +36,7 @@ def _reason(event: Event, label: str) -> str:
     for beginning, instead in ((f"refuses {label}", ""), (f"could not do {label}: ", ": ")):
         if text.startswith(beginning):
             return instead + text.removeprefix(beginning)
-    # The label may stand in the text: reasons that differ in nothing else are one reason.
+    # The text may hold the label: reasons that differ in nothing else are one reason.
     return f": it {text.replace(label, 'the job')}"
 
 

@@ -9,23 +9,23 @@ killed at any moment leaves whole files only:
     events.jsonl        what happened, when, and the bytes it moved; one line an event, appended
     units/<id>.json     a finished unit of work: what it is and what it found (+ <id>.safetensors, its arrays)
     partition.csv       which centre holds how much, by split and class; counts of 1 to 4 suppressed
+    kinds.json          the kinds of jobs and the strategies of this study, in words
     results.csv         tidy: one row per cell, test centre and metric
     predictions.csv     the probabilities behind it
-    convergence.csv     distance to real images over a federation's rounds, beside training alone and on pooled data
+    convergence.csv     distance to real images over the rounds of a federation, beside training alone and on pooled data
     virtual_time.csv    one row per job of a simulated centre, in simulated seconds
     federations.json    one entry per federation: its jobs, who was lost, what the transport rounded
     expected.json       messages, bytes and steps as predicted before the run
     privacy.json        what left each centre, and with which guarantee
     samples/<name>.png  synthetic images
     centres/<name>/     what stays in that hospital; in simulation all centres are this machine
-    table.md, report.html   made by `build` from the above, at any time
+    table.md, report.html   made by `reports.html.build_report` from the above, at any time
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -38,59 +38,21 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from basics.atomic_files import write_bytes, write_text
-from basics.csv_table import to_csv
+from reports import record_files as files
+from reports.event_log import EventLog
+from reports.record_files import RecordError, read_json, to_json, write_json
 from reports.samples import save_grid
 
-RESULT_COLUMNS = (
-    "arm", "strategy", "task", "classifier", "real_fraction", "repeat", "tested_on", "metric", "value", "receiver",
-    "n_real", "n_synthetic",
-)  # fmt: skip
-PREDICTION_COLUMNS = (
-    "arm", "task", "classifier", "real_fraction", "repeat", "receiver", "tested_on", "case", "patient", "label",
-    "probability",
-)  # fmt: skip
-# images_seen: real images that the centre's discriminator has seen until then. floor: distance of one half of the real
-# reference to the other. central: one model on pooled data, at the centre where it was trained.
-CONVERGENCE_COLUMNS = (
-    "arm", "task", "series", "centre", "round", "images_seen", "virtual_s", "metric", "value", "floor",
-)  # fmt: skip
-# number: of the round, or count of updates when the job was sent.
-VIRTUAL_TIME_COLUMNS = (
-    "arm", "task", "strategy", "centre", "number", "kind", "sent_s", "started_s", "finished_s", "outcome", "staleness",
-)  # fmt: skip
-SERIES = ("federation", "alone", "central")
-OUTCOMES = ("used", "stale", "late", "lost", "outage", "refused")
-FEDERATION_KEYS = (
-    "arm", "task", "strategy", "rounds_or_updates", "jobs", "used", "lost", "late", "stale", "gone", "state_lost",
-    "transport", "notes",
-)  # fmt: skip
-EXPECTED_KEYS = ("centre", "kind", "messages", "bytes_down", "bytes_up", "steps")
-PARTITION_COLUMNS = ("centre", "task", "split", "class", "patients", "images", "digest")
-_RESULT_NUMBERS = ("real_fraction", "repeat", "value", "n_real", "n_synthetic")
-_PREDICTION_NUMBERS = ("real_fraction", "repeat", "case", "patient", "label", "probability")
-_CONVERGENCE_NUMBERS = ("round", "images_seen", "virtual_s", "value", "floor")
-_VIRTUAL_TIME_NUMBERS = ("number", "sent_s", "started_s", "finished_s", "staleness")
-# What a result is the value of: two values for one of these would count a repeat twice.
-_RESULT_KEY = ("arm", "task", "classifier", "real_fraction", "repeat", "receiver", "tested_on", "metric")
-_CONVERGENCE_KEY = ("arm", "task", "series", "centre", "round", "metric")
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,119}")
-
-
-class RecordError(ValueError):
-    """A run folder that is not one, exists already, or is asked to hold what it cannot."""
 
 
 class RunRecord:
     """One run folder. Several processes may read it while one writes."""
 
     def __init__(self, folder: Path):
-        """For `create` and `open`; use those."""
+        """Use `create` or `open` instead."""
         self.folder = folder
-        self._events = folder / "events.jsonl"
-        self._appending = False
-        self._known: list[dict[str, Any]] = []  # events of the first `_read_to` bytes
-        self._read_to = 0
+        self._log = EventLog(folder / "events.jsonl")
 
     # -- the folder -----------------------------------------------------------------------------------------------
 
@@ -111,11 +73,11 @@ class RunRecord:
 
     @classmethod
     def open(cls, folder: str | Path) -> RunRecord:
-        """Open a record for reading or to go on with it."""
+        """Open a record, to read it or to go on with it."""
         folder = Path(folder)
         if not (folder / "scenario.yaml").is_file():
             raise RecordError(
-                f"{folder} is not a run folder: it has no scenario.yaml; a run folder is what --out named"
+                f"{folder} is not a run folder: it has no scenario.yaml; give the folder that --out named"
             )
         return cls(folder)
 
@@ -130,13 +92,12 @@ class RunRecord:
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Versions, processor, device, digest of the code; written again when a run is resumed elsewhere."""
-        write_text(self.folder / "environment.json", _json(environment, indent=1) + "\n")
+        write_json(self.folder / "environment.json", environment)
 
     @property
     def environment(self) -> dict[str, Any]:
         """What `write_environment` was given; empty when the run died before it."""
-        path = self.folder / "environment.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_json(self.folder / "environment.json", {})
 
     def write_precision(self, precision: Mapping[str, Mapping[str, str]]) -> None:
         """Write precision.json: {centre: {model: "fp32" | "bf16"}}."""
@@ -168,33 +129,11 @@ class RunRecord:
 
     def event(self, event: str, **fields: Any) -> None:
         """Append one line {"t": unix seconds, "event": event, ...}, in one write."""
-        line = _json({"t": round(time.time(), 6), "event": event, **fields}) + "\n"
-        handle = os.open(self._events, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            if not self._appending:
-                # The process before this one may have died within a line: do not continue that line.
-                size = os.fstat(handle).st_size
-                if size and os.pread(handle, 1, size - 1) != b"\n":
-                    line = "\n" + line
-                self._appending = True
-            os.write(handle, line.encode("utf-8"))
-        finally:
-            os.close(handle)
+        self._log.append({"t": round(time.time(), 6), "event": event, **fields})
 
     def events(self) -> list[dict[str, Any]]:
-        """All events in the order in which they were written; a line cut short by a kill is left out.
-
-        Asked again, only what was appended since is read: progress asks four times a second.
-        """
-        if not self._events.exists():
-            return []
-        with open(self._events, "rb") as file:
-            file.seek(self._read_to)
-            *whole, rest = file.read().split(b"\n")
-        for line in whole:
-            self._read_to += len(line) + 1
-            self._known += _entries(line)
-        return [*self._known, *_entries(rest)]
+        """All events in the order in which they were written; a line cut short by a kill is left out."""
+        return self._log.read()
 
     # -- units ----------------------------------------------------------------------------------------------------
 
@@ -217,7 +156,7 @@ class RunRecord:
             # After a power cut they may be missing or cut off: their hash says so, and the unit counts as not finished.
             write_bytes(self._arrays_path(unit), content, durable=False)
             stored["arrays"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        write_text(self._info_path(unit), _json(stored) + "\n")
+        write_text(self._info_path(unit), to_json(stored) + "\n")
 
     def read_unit(self, unit: str) -> tuple[dict[str, Any], dict[str, np.ndarray] | None] | None:
         """(info, arrays) of a finished unit; None when it is not finished or its arrays are not those it names."""
@@ -226,10 +165,6 @@ class RunRecord:
             return None
         info, content = read
         return info, None if content is None else load_arrays(content)
-
-    def has_unit(self, unit: str) -> bool:
-        """Whether `read_unit` would return it."""
-        return self._read(_checked(unit, "unit")) is not None
 
     def forget_unit(self, unit: str) -> None:
         """Remove a unit whose product is gone elsewhere, so that a resumed run computes it again."""
@@ -258,101 +193,95 @@ class RunRecord:
     def _arrays_path(self, unit: str) -> Path:
         return self.folder / "units" / f"{unit}.safetensors"
 
-    # -- results --------------------------------------------------------------------------------------------------
+    # -- tables ---------------------------------------------------------------------------------------------------
 
     def write_partition(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write partition.csv: what each centre holds, as it said it (counts of 1 to 4 suppressed there)."""
-        write_text(self.folder / "partition.csv", to_csv(rows, PARTITION_COLUMNS))
+        """Write partition.csv: what each centre holds, as the centre says it (it suppresses counts of 1 to 4)."""
+        files.PARTITION.write(self.folder, rows)
 
     def partition(self) -> pd.DataFrame:
-        """partition.csv, every cell as text; no rows before the survey."""
-        return _read_csv(self.folder / "partition.csv", PARTITION_COLUMNS, ())
+        """partition.csv, all columns as text; without rows before the survey."""
+        return files.PARTITION.read(self.folder)
 
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write results.csv: the same bytes for the same rows, whatever their order."""
-        rows = list(rows)
-        _refuse_doubles(rows, _RESULT_KEY, "results", "a cell is tested once")
-        write_text(self.folder / "results.csv", to_csv(rows, RESULT_COLUMNS, _RESULT_NUMBERS))
+        """Write results.csv."""
+        files.RESULTS.write(self.folder, rows)
 
     def results(self) -> pd.DataFrame:
-        """results.csv; no rows when nothing was tested yet."""
-        return _read_csv(self.folder / "results.csv", RESULT_COLUMNS, _RESULT_NUMBERS)
+        """results.csv; without rows before the first test."""
+        return files.RESULTS.read(self.folder)
 
     def write_predictions(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write predictions.csv; `case` and `patient` are running numbers within a test set."""
-        write_text(self.folder / "predictions.csv", to_csv(rows, PREDICTION_COLUMNS, _PREDICTION_NUMBERS))
+        files.PREDICTIONS.write(self.folder, rows)
 
     def predictions(self) -> pd.DataFrame:
-        """predictions.csv; no rows when it stayed at the centres."""
-        return _read_csv(self.folder / "predictions.csv", PREDICTION_COLUMNS, _PREDICTION_NUMBERS)
-
-    # -- federations ----------------------------------------------------------------------------------------------
+        """predictions.csv; without rows when it stayed at the centres."""
+        return files.PREDICTIONS.read(self.folder)
 
     def write_convergence(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write convergence.csv: one row per measured round, participating centre, series and metric.
-
-        Raises:
-            RecordError: a series that is none of `SERIES`, or two values for one round, centre, series and metric.
-        """
-        rows = list(rows)
-        _refuse_unknown(rows, "series", SERIES)
-        _refuse_doubles(rows, _CONVERGENCE_KEY, "values", "a round is measured once")
-        write_text(self.folder / "convergence.csv", to_csv(rows, CONVERGENCE_COLUMNS, _CONVERGENCE_NUMBERS))
+        """Write convergence.csv: one row per measured round, participating centre, series and metric."""
+        files.CONVERGENCE.write(self.folder, rows)
 
     def convergence(self) -> pd.DataFrame:
-        """convergence.csv; no rows when no federation was measured."""
-        return _read_csv(self.folder / "convergence.csv", CONVERGENCE_COLUMNS, _CONVERGENCE_NUMBERS)
+        """convergence.csv; without rows when no federation was measured."""
+        return files.CONVERGENCE.read(self.folder)
 
     def write_virtual_time(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write virtual_time.csv: one row per job, None for a time that never came.
-
-        Raises:
-            RecordError: an outcome that is none of `OUTCOMES`.
-        """
-        rows = list(rows)
-        _refuse_unknown(rows, "outcome", OUTCOMES)
-        write_text(self.folder / "virtual_time.csv", to_csv(rows, VIRTUAL_TIME_COLUMNS, _VIRTUAL_TIME_NUMBERS))
+        """Write virtual_time.csv: one row per job, None for a time that never came."""
+        files.VIRTUAL_TIME.write(self.folder, rows)
 
     def virtual_time(self) -> pd.DataFrame:
-        """virtual_time.csv; no rows when no centre was simulated in time."""
-        return _read_csv(self.folder / "virtual_time.csv", VIRTUAL_TIME_COLUMNS, _VIRTUAL_TIME_NUMBERS)
+        """virtual_time.csv; without rows when no centre was simulated in time."""
+        return files.VIRTUAL_TIME.read(self.folder)
+
+    # -- JSON -----------------------------------------------------------------------------------------------------
 
     def write_federations(self, federations: Iterable[Mapping[str, Any]]) -> None:
-        """Write federations.json, one entry with the keys `FEDERATION_KEYS` per arm and task.
+        """Write federations.json, one entry per arm and task; its keys are in `record_files.FEDERATIONS`.
 
         gone: [{"centre", "from_s"}]; state_lost: [{"centre", "number"}]; transport: {"how", "relative_error"}, or None
         when arrays travelled as they are; notes: [text].
-
-        Raises:
-            RecordError: other keys, or two entries for one arm and task.
         """
-        rows = _sorted_entries(federations, FEDERATION_KEYS, ("arm", "task"), "federations.json")
-        write_text(self.folder / "federations.json", _json(rows, indent=1) + "\n")
+        write_json(self.folder / "federations.json", files.FEDERATIONS.checked(federations))
 
     def federations(self) -> list[dict[str, Any]]:
-        """federations.json; empty when no arm federates."""
-        return _read_list(self.folder / "federations.json")
+        """federations.json; empty when there is no federation."""
+        return read_json(self.folder / "federations.json", [])
 
     def write_expected(self, expected: Iterable[Mapping[str, Any]]) -> None:
-        """Write expected.json, one entry with the keys `EXPECTED_KEYS` per centre and kind of job.
+        """Write expected.json, one entry per centre and kind of job; its keys are in `record_files.EXPECTED`.
 
-        Bytes are those of arrays, without the small JSON bodies. A number that nobody can know before the run is None.
-
-        Raises:
-            RecordError: other keys, or two entries for one centre and kind.
+        Bytes are those of arrays, without the small JSON bodies. A number that is not known before the run is None.
         """
-        rows = _sorted_entries(expected, EXPECTED_KEYS, ("centre", "kind"), "expected.json")
-        write_text(self.folder / "expected.json", _json(rows, indent=1) + "\n")
+        write_json(self.folder / "expected.json", files.EXPECTED.checked(expected))
 
     def expected(self) -> list[dict[str, Any]]:
         """expected.json; empty when nothing was predicted."""
-        return _read_list(self.folder / "expected.json")
+        return read_json(self.folder / "expected.json", [])
 
-    # -- what else is shown ---------------------------------------------------------------------------------------
+    def write_kinds(self, kinds: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+        """Write kinds.json: what the report needs to know of kinds of jobs and of strategies, so that it names none itself.
+
+        kinds: {"kinds": in the order of the study, "strategies": in any}. A kind has "kind"; "title", its words for people;
+        "phase", one of `record_files.PHASES`; "rounds", whether its replies are averaged and then forgotten, so that a
+        resumed session does not meet them again; and "pixels", whether it carries real patches. A strategy has
+        "strategy", "title" and "pixels", whether real images move; and "shares", false where nothing at all is shared,
+        which otherwise follows from the keys of its arm.
+        """
+        entries = {
+            "kinds": files.KINDS.checked(kinds["kinds"]),
+            "strategies": files.STRATEGIES.checked(kinds["strategies"]),
+        }
+        write_json(self.folder / "kinds.json", entries)
+
+    def kinds(self) -> dict[str, list[dict[str, Any]]]:
+        """kinds.json; two empty lists in the record of an older run."""
+        return read_json(self.folder / "kinds.json", {"kinds": [], "strategies": []})
 
     def write_privacy(self, privacy: Mapping[str, Any]) -> None:
         """Write privacy.json: what left each centre, and with which guarantee."""
-        write_text(self.folder / "privacy.json", _json(privacy, indent=1) + "\n")
+        write_json(self.folder / "privacy.json", privacy)
 
     def write_samples(self, name: str, images: np.ndarray) -> Path:
         """Write synthetic images, uint8 (n, c, h, w), as the grid samples/<name>.png."""
@@ -360,80 +289,8 @@ class RunRecord:
         save_grid(path, images)
         return path
 
-    def build(self) -> Path:
-        """Write table.md and report.html from what is recorded so far; returns the path of report.html."""
-        from reports.html import build_report  # here, so that a server that only records does not load matplotlib
-
-        return build_report(self)
-
-
-def _entries(line: bytes) -> list[dict[str, Any]]:
-    """The event in a line, if there is a whole one."""
-    try:
-        entry = json.loads(line)
-    except ValueError:  # cut short, or (UnicodeDecodeError) cut within a character
-        return []
-    return [entry] if isinstance(entry, dict) and "event" in entry and "t" in entry else []
-
-
-def _read_csv(path: Path, columns: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
-    if not path.exists():
-        return pd.DataFrame({name: pd.Series(dtype=float if name in numbers else object) for name in columns})
-    # Every cell as text first: pandas would take a centre called "NA" or "None" for a missing value.
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    for name in numbers:
-        column = pd.to_numeric(table[name], errors="coerce")
-        if not (column.isna() & (table[name] != "")).any():  # a size given in words ("100 images") stays text
-            table[name] = column
-    return table
-
-
-def _read_list(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-
-
-def _refuse_doubles(rows: Iterable[Mapping[str, Any]], names: tuple[str, ...], what: str, why: str) -> None:
-    seen = set()
-    for row in rows:
-        key = tuple(str(row.get(name)) for name in names)
-        if key in seen:
-            raise RecordError(f"two {what} for {dict(zip(names, key, strict=True))}; {why}")
-        seen.add(key)
-
-
-def _refuse_unknown(rows: Iterable[Mapping[str, Any]], name: str, known: tuple[str, ...]) -> None:
-    for row in rows:
-        if row.get(name) not in known:
-            raise RecordError(f"{name} is {row.get(name)!r}; it is one of {', '.join(known)}")
-
-
-def _sorted_entries(
-    entries: Iterable[Mapping[str, Any]], keys: tuple[str, ...], by: tuple[str, ...], file: str
-) -> list[dict[str, Any]]:
-    """The entries in the order of `by`, their keys in the order of `keys`: the same bytes whoever wrote them when."""
-    entries = list(entries)
-    for entry in entries:
-        if set(entry) != set(keys):
-            missing, unknown = sorted(set(keys) - set(entry)), sorted(set(entry) - set(keys))
-            raise RecordError(f"{file}: an entry lacks the keys {missing} and has the unknown keys {unknown}")
-    _refuse_doubles(entries, by, "entries", f"{file} has one for each")
-    ordered = sorted(entries, key=lambda entry: tuple(str(entry[name]) for name in by))
-    return [{key: entry[key] for key in keys} for entry in ordered]
-
 
 def _checked(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise RecordError(f"{what} name {name!r} cannot name a file; use letters, digits, '_', '-' and '.'")
     return name
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON; give numbers, strings, lists and dicts")

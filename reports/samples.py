@@ -18,7 +18,7 @@ def grid(images: np.ndarray, columns: int = 16) -> np.ndarray:
     """Arrange images row by row with white gaps between them.
 
     images: uint8 (n, c, h, w) with n >= 1 and c of 1 (grey) or 3 (RGB).
-    Returns uint8 (height, width) for grey and (height, width, 3) for colour; cells beyond n are white.
+    Returns uint8 (height, width) for grey and (height, width, 3) for colour; places beyond n are white.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:

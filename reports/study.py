@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import yaml
 
+from reports.kinds import Kinds
+
 Role = Literal["baseline", "candidate", "control", "upper bound"]
 
 # The class that is to be found, by the task's `label`.
@@ -26,6 +28,10 @@ class Arm:
     strategy: str
     role: Role
     sources: tuple[str, ...]  # generators, or centres whose real patches moved
+    pixels: bool = False  # whether real images move
+    shares: bool = True  # False where nothing at all is shared
+    trains_generator: bool = False  # of its own, so that what the receiver gets is synthetic
+    step: str = "training"  # what it counts: "update" of a generator on the server, "round", or one training
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Study:
 
     @property
     def baseline(self) -> Arm | None:
-        """The arm all others are compared with: the first in which nothing is shared."""
+        """The arm that all others are compared with: the first in which nothing is shared."""
         return next((arm for arm in self.arms.values() if arm.role == "baseline"), None)
 
     def arm(self, name: str, strategy: str = "") -> Arm:
@@ -52,20 +58,18 @@ class Study:
         return self.arms.get(name) or Arm(name, "", strategy, "candidate", ())
 
 
-def read_study(scenario_yaml: str) -> Study:
-    """Read the resolved scenario."""
+def read_study(scenario_yaml: str, kinds: Kinds | None = None) -> Study:
+    """Read the resolved scenario.
+
+    kinds: what the record says of strategies. Of those it does not describe, the keys of their arms show whether they share
+    anything, and whether real images move to the receiver.
+    """
     # libyaml where it is there: a thousand centres are a megabyte of YAML.
     settings = yaml.load(scenario_yaml, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
     arms: dict[str, Arm] = {}
     for name, entry in (settings.get("arms") or {}).items():
         has_baseline = any(arm.role == "baseline" for arm in arms.values())
-        arms[name] = Arm(
-            name,
-            entry.get("title") or "",
-            entry.get("strategy", ""),
-            _role(entry, has_baseline),
-            tuple(entry.get("generators") or entry.get("centres") or ()),
-        )
+        arms[name] = _arm(name, entry, kinds or Kinds(), has_baseline)
     tasks = settings.get("tasks") or [settings["task"]] if settings.get("tasks") or settings.get("task") else []
     return Study(
         name=str(settings.get("name", "")),
@@ -93,11 +97,19 @@ def _trained_together(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def _role(entry: dict[str, Any], has_baseline: bool) -> Role:
-    # A receiver's own positives drawn again share nothing, yet stand for "more images", not for "no sharing".
+def _arm(name: str, entry: dict[str, Any], kinds: Kinds, has_baseline: bool) -> Arm:
+    strategy = entry.get("strategy", "")
+    described = kinds.strategies.get(strategy, {})
+    shares = described.get("shares", any(entry.get(key) for key in ("generators", "centres", "model", "rounds")))
+    pixels = described.get("pixels", bool(entry.get("centres")) and not (entry.get("model") or entry.get("rounds")))
+    role: Role = "candidate"
+    # A receiver's own positives drawn again share nothing, yet they are there for "more images", not for "no sharing".
     if entry.get("control") or entry.get("oversample"):
-        return "control"
-    if entry.get("strategy") == "local":
-        return "candidate" if has_baseline else "baseline"
-    # pooled_gan: what the receiver gets is synthetic, but the generator's real images had to move first.
-    return "upper bound" if entry.get("strategy") in ("pooled", "pooled_gan") else "candidate"
+        role = "control"
+    elif not shares:
+        role = "candidate" if has_baseline else "baseline"
+    elif pixels:  # also where the receiver gets synthetic images, if the generator's real images had to move first
+        role = "upper bound"
+    sources = tuple(entry.get("generators") or entry.get("centres") or ())
+    step = "update" if entry.get("updates") else "round" if entry.get("rounds") else "training"
+    return Arm(name, entry.get("title") or "", strategy, role, sources, pixels, shares, bool(entry.get("model")), step)

@@ -5,21 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from metrics import METRICS
 from reports.study import Arm, Study
 
-METRICS = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced acc.",
-    "f1": "F1",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-}
 # (arm, task) -> what went wrong in its federation, in a line.
 Troubles = Mapping[tuple[str, str], str]
 # The one that findings and differences are about: it depends neither on a threshold nor on the prevalence.
@@ -102,11 +95,11 @@ class Block:
     def baseline(self) -> Row | None:
         return next((row for row in self.rows if row.arm.role == "baseline"), None)
 
-    def difference(self, row: Row, centre: str, metric: str = PRIMARY) -> Difference | None:
-        """Against the baseline; None for the baseline itself or when there is none."""
+    def difference(self, row: Row, centre: str) -> Difference | None:
+        """In `PRIMARY`, against the baseline; None for the baseline itself or when there is none."""
         if self.baseline is None or row.arm.role == "baseline":
             return None
-        return Difference.of(row.values.get((centre, metric), {}), self.baseline.values.get((centre, metric), {}))
+        return Difference.of(row.values.get((centre, PRIMARY), {}), self.baseline.values.get((centre, PRIMARY), {}))
 
 
 def blocks(results: pd.DataFrame, study: Study) -> list[Block]:
@@ -164,11 +157,33 @@ def evaluation_sets(predictions: pd.DataFrame) -> dict[tuple[str, str], Evaluati
     return found
 
 
-def percent(spread: Spread) -> str:
-    """ "85.3 (1.2)", "85.3" for a single value, "–" for none."""
+def mean_and_sd(spread: Spread, metric: str = PRIMARY) -> tuple[str, str]:
+    """("85.3", "1.2"): a share in percent, a number as it is. "–" for no value; "" for the deviation of fewer than two."""
     if spread.n == 0:
-        return "–"
-    return f"{100 * spread.mean:.1f}" + (f" ({100 * spread.sd:.1f})" if spread.n > 1 else "")
+        return "–", ""
+    mean, sd = (
+        f"{100 * value:.1f}" if METRICS[metric].unit == "share" else f"{value:.3g}"
+        for value in (spread.mean, spread.sd)
+    )
+    return mean, sd if spread.n > 1 else ""
+
+
+def spread_text(spread: Spread, metric: str = PRIMARY) -> str:
+    """ "85.3 (1.2)", "85.3" for a single value, "–" for none."""
+    mean, sd = mean_and_sd(spread, metric)
+    return f"{mean} ({sd})" if sd else mean
+
+
+def heading(metric: str) -> str:
+    """The title of a metric, with its direction where that is not the usual one."""
+    found = METRICS[metric]
+    return found.title if found.higher_is_better else f"{found.title} (lower is better)"
+
+
+def not_percent(metrics: Iterable[str]) -> str:
+    """ "Not in percent: Brier score."; "" when all are shares."""
+    numbers = [METRICS[metric].title for metric in metrics if METRICS[metric].unit == "number"]
+    return f"Not in percent: {', '.join(numbers)}." if numbers else ""
 
 
 def points(value: float) -> str:
@@ -188,7 +203,7 @@ def difference_text(difference: Difference | None) -> str:
 
 
 def role_text(arm: Arm) -> str:
-    """What to add to an arm's name so that nobody takes it for a candidate; "" for a candidate."""
+    """What to add to an arm's name if it is not a candidate."""
     return {
         "baseline": "baseline",
         "control": "control",
@@ -207,6 +222,12 @@ def setting_text(setting: Setting) -> str:
     return f"{setting.receiver}: {setting.task}, {setting.classifier}, {setting.size}"
 
 
+def block_title(block: Block) -> str:
+    """ "At A: lesion, cnn_small, 50 % of real images (120)" """
+    n_real = block.baseline.n_real if block.baseline else math.nan
+    return f"At {setting_text(block.setting)}" + (f" ({count_text(n_real)})" if not math.isnan(n_real) else "")
+
+
 def metrics_of(found: Sequence[Block]) -> list[str]:
     """The metrics of `METRICS` that were measured, in its order."""
     seen = {metric for block in found for row in block.rows for _, metric in row.values}
@@ -223,60 +244,6 @@ def unplaced(troubles: Troubles, found: Sequence[Block]) -> list[str]:
     """The lines about arms that no table shows."""
     shown = {(row.arm.name, block.setting.task) for block in found for row in block.rows}
     return [line for key, line in troubles.items() if key not in shown]
-
-
-def markdown(
-    found: Sequence[Block],
-    study: Study,
-    sets: dict[tuple[str, str], EvaluationSet],
-    troubles: Troubles = MappingProxyType({}),
-    refusals: Sequence[str] = (),
-) -> str:
-    """The main table as Markdown, one part for each test centre, padded so that it reads well in a terminal too.
-
-    troubles: what to say under each table that has the arm, and at the end of those that no table has. refusals: what centres
-    would not do, said at the end.
-    """
-    lines = [f"# {study.name}", ""]
-    homeless = [line for said in (*unplaced(troubles, found), *refusals) for line in (said, "")]
-    if not found:
-        return "\n".join([*lines, "No classifier was tested yet.", "", *homeless])
-    metrics = metrics_of(found)
-    for block in found:
-        lines += [f"## {setting_text(block.setting)}", ""]
-        for centre in block.tested_on:
-            rows = [["Arm", "Own", "Added", *(METRICS[m] for m in metrics), f"{METRICS[PRIMARY]} vs baseline"]]
-            for row in block.rows:
-                role = role_text(row.arm)
-                name = row.arm.name + (f" ({role})" if role else "")
-                measured = [percent(row.spread(centre, m)) for m in metrics]
-                images = [count_text(row.n_real), count_text(row.n_synthetic)]
-                rows.append([name, *images, *measured, difference_text(block.difference(row, centre))])
-            lines += [evaluation_text(block, centre, study, sets), "", *_padded(rows), ""]
-        lines += [line for trouble in troubles_of(block, troubles) for line in (trouble, "")]
-    lines += homeless
-    lines += [
-        "Own: the receiver's real training images. Added: synthetic ones, or what an upper bound or a control adds.",
-        "Percent: mean (standard deviation over repeats). Against the baseline: difference in points, by repeat,",
-        "mean (standard deviation), and in how many repeats it was higher. A repeat trains the classifier anew, on a new",
-        "draw of the receiver's patients where fewer than all are used; each generator was trained once: its own variance",
-        "is not in these numbers.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _padded(rows: list[list[str]]) -> list[str]:
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(4, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
-    lines = [
-        "| "
-        + " | ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        + " |"
-        for row in rows
-    ]
-    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
-    return [lines[0], rule, *lines[1:]]
 
 
 def evaluation_text(block: Block, centre: str, study: Study, sets: dict[tuple[str, str], EvaluationSet]) -> str:

@@ -1,7 +1,7 @@
 """Who worked when, read off the events of a run.
 
 A run that was resumed consists of several sessions, each beginning with `run_started`; its wall time is the sum of
-theirs, and what lies between them is nobody's time. A session that was killed ends with the last event it wrote.
+theirs, and the time between them does not count. A session that was killed ends with the last event it wrote.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class NodeJob:
     Attributes:
         session: number of the session, from 0.
         sent: when it left the server, for the first time if its node was lost meanwhile.
-        turn: when nothing of this node stood before it.
+        turn: when no earlier job of this node was left.
         start, end: when it was computed. The node's clock says how long that took; a clock that disagrees with the server's
             cannot move it out of the time between sending and answer. Both are the answer for a job that failed.
         answered: when its answer, or its failure, was known.
@@ -125,7 +125,7 @@ def resumptions(events: Sequence[Event]) -> list[float]:
 
 
 def work(events: Sequence[Event]) -> list[Work]:
-    """Every unit that was computed, in order of its end; what came out of the record (`cached`) took no time.
+    """Every unit that was computed, in order of its end; what was read from the record (`cached`) took no time.
 
     A unit that failed counts from the moment it was sent to the moment the failure was known. Times that a centre's own
     clock puts before its sending or after its answer are moved between them, others outside the session clipped to it.
@@ -165,7 +165,7 @@ def _placed(started: Any, seconds: float, earliest: float, latest: float) -> flo
 
 
 def node_jobs(events: Sequence[Event]) -> list[NodeJob]:
-    """Every job that was sent to a centre and came to an end, in that order; what came out of the record is no job."""
+    """Every job that was sent to a centre and came to an end, in that order; what was read from the record is left out."""
     found, elapsed = [], 0.0
     for number, session in enumerate(sessions(events)):
         sent: dict[Any, float] = {}

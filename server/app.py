@@ -58,7 +58,9 @@ def main(grid: Grid, context: Context) -> None:
     node_wait_s = float(config["node_wait_s"]) if config["deployed"] else None
     done = conduct(grid, record, cache, node_wait_s)
     if not config["begun"]:  # with `polycentre run` the command line builds the report
-        log.info("polycentre: report %s", record.build())
+        from reports.html import build_report  # here, so that a server that only records does not load matplotlib
+
+        log.info("polycentre: report %s", build_report(record))
     if not done:
         raise RuntimeError(f"{record.events()[-1]['text']} (run folder {record.folder})")
 

@@ -310,7 +310,13 @@ def _described() -> dict[str, list[dict[str, Any]]]:
     """Kinds of jobs and strategies as the report shows them."""
     return {
         "kinds": [
-            {"kind": kind.name, "title": kind.title, "phase": kind.phase, "rounds": kind.averaged, "pixels": kind.pixels}
+            {
+                "kind": kind.name,
+                "title": kind.title,
+                "phase": kind.phase,
+                "rounds": kind.averaged,
+                "pixels": kind.pixels,
+            }
             for kind in KINDS.values()
         ],
         "strategies": [

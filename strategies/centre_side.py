@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from data_partitions.small_counts import suppressed_count
 
 from data_partitions import PatchDataset
+from data_partitions.small_counts import suppressed_count
 from models import PatchArrays, Precision
 from strategies.bodies import OfTask, OwnData, Size
 

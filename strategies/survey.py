@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 import numpy as np
-from data_partitions.small_counts import suppressed_count
 
 from data_partitions import DataError, PatchDataset, PatchTask
+from data_partitions.small_counts import suppressed_count
 from strategies.bodies import Body, Compute, OwnData
 from strategies.centre_side import SurveySide
 from strategies.kind import Answer, Arrays, Field, Kind

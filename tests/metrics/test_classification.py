@@ -98,6 +98,8 @@ def test_bad_arguments(labels, probability, message):
         METRICS["auroc"](np.array(labels), np.array(probability))
 
 
-def test_the_table_names_direction_and_title():
-    assert list(METRICS) == ["accuracy", "balanced_accuracy", "f1", "auroc", "auprc"]
-    assert all(metric.higher_is_better and metric.title and metric.name == name for name, metric in METRICS.items())
+def test_the_table_names_title_direction_and_unit():
+    assert {name: metric.title for name, metric in METRICS.items()} == {
+        "accuracy": "Accuracy", "balanced_accuracy": "Balanced acc.", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC",
+    }  # fmt: skip
+    assert all(m.higher_is_better and m.unit == "share" and m.name == name for name, m in METRICS.items())

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from metrics import METRICS
+from reports.html import build_report
 from reports.run_record import RunRecord
 from reports.samples import save_grid
 
@@ -48,6 +50,31 @@ FEDERATED = """\
 FEDERATED_GAIN = {"average": 0.04, "async": 0.03, "central": 0.06, "chosen": 0.05}
 FEDERATED_STRATEGY = {"average": "fedavg_gan", "async": "dm_gan", "central": "pooled_gan", "chosen": "one_shot"}
 
+# (kind, title, phase, rounds, pixels), as a server writes them at the start of a study.
+_KINDS = (
+    ("survey", "survey of the data", "survey", False, False),
+    ("train_generator", "train a generator", "share", False, False),
+    ("send_patches", "send real patches", "share", False, True),
+    ("receive_patches", "receive real patches", "share", False, True),
+    ("gan_round", "gan round", "share", True, False),
+    ("gan_gradient", "gan gradient", "share", True, False),
+    ("synthesise", "draw synthetic images", "share", False, False),
+    ("learn", "train a classifier", "learn", False, False),
+    ("adopt", "take over a classifier", "learn", False, False),
+    ("test", "test elsewhere", "test", False, False),
+)
+KINDS = {
+    "kinds": [dict(zip(("kind", "title", "phase", "rounds", "pixels"), entry, strict=True)) for entry in _KINDS],
+    "strategies": [
+        {"strategy": "local", "title": "nothing moves", "pixels": False, "shares": False},
+        {"strategy": "one_shot", "title": "generators, once", "pixels": False},
+        {"strategy": "pooled", "title": "real images move", "pixels": True},
+        {"strategy": "fedavg_gan", "title": "a generator averaged in rounds", "pixels": False},
+        {"strategy": "dm_gan", "title": "a generator on the server", "pixels": False},
+        {"strategy": "pooled_gan", "title": "a generator of pooled images", "pixels": True},
+    ],
+}
+
 
 def make(
     folder: Path,
@@ -57,8 +84,9 @@ def make(
     patients: int = 90,
     resumed: bool = True,
     federated: bool = False,
+    classifiers: tuple[str, ...] = ("cnn_small", "swin_tiny"),
 ) -> RunRecord:
-    """A record of 5 arms, 2 classifiers, `repeats` repeats, tested at A and C.
+    """A record of 5 arms, `classifiers`, `repeats` repeats, tested at A and C.
 
     status: completed, failed (B's wgan fails and its arm is missing) or interrupted (no results, no end).
     federated: with two federations, a model of pooled data and an arm that selects, and what is recorded of them.
@@ -73,6 +101,7 @@ def make(
         "python": "3.11.9", "cpu": "Imaginary CPU", "cpus": 2, "memory_gib": 7.8, "versions": {"torch": "2.13.0"},
         "code": {"digest": "0123456789abcdef0123", "folder": "/somewhere"},
     })  # fmt: skip
+    record.write_kinds(KINDS)
     arms = [arm for arm in gain if not (status == "failed" and arm == "b_wgan")]
     clock = _Clock(record, resumed=resumed)
     clock.event("run_started", run_id=folder.name, resumed=False)
@@ -129,9 +158,7 @@ def make(
         _federate(clock, rng)
     results, predictions = [], []
     test_labels = {centre: (np.arange(2 * patients) % 5 < 2).astype(int) for centre in "AC"}
-    for i, (arm, classifier, repeat) in enumerate(
-        (a, c, r) for c in ("cnn_small", "swin_tiny") for a in arms for r in range(repeats)
-    ):
+    for i, (arm, classifier, repeat) in enumerate((a, c, r) for c in classifiers for a in arms for r in range(repeats)):
         if resumed and i == 2 * repeats:
             clock.kill_and_resume()
         cell = {"arm": arm, "strategy": strategy[arm], "task": "lesion", "classifier": classifier, "real_fraction": 1.0,
@@ -163,7 +190,7 @@ def make(
             key = {k: cell[k] for k in ("arm", "task", "classifier", "real_fraction", "repeat", "receiver")} | {
                 "tested_on": centre
             }
-            for metric, value in _metrics(labels, probability).items():
+            for metric, value in ((name, metric(labels, probability)) for name, metric in METRICS.items()):
                 results.append(
                     key
                     | {
@@ -255,9 +282,7 @@ def _federate(clock: _Clock, rng: np.random.Generator) -> None:
             clock.tick(0.4)
     counts = {outcome: sum(job["outcome"] == outcome for job in jobs) for outcome in ("used", "lost", "late", "stale")}
     record.write_federations([
-        {"arm": "async", "task": "lesion", "strategy": "dm_gan", "rounds_or_updates": counts["used"], "jobs": len(jobs),
-         **counts, "gone": [{"centre": "C", "from_s": 310.0}], "state_lost": [{"centre": "B", "number": 7}],
-         "transport": {"how": "fp16", "relative_error": 1.2e-4}, "notes": []},
+        federation_entry("async", rounds_or_updates=counts["used"], jobs=len(jobs), **counts),
         {"arm": "average", "task": "lesion", "strategy": "fedavg_gan", "rounds_or_updates": 20, "jobs": 60, "used": 60,
          "lost": 0, "late": 0, "stale": 0, "gone": [], "state_lost": [], "transport": None, "notes": []},
     ])  # fmt: skip
@@ -272,6 +297,14 @@ def _federate(clock: _Clock, rng: np.random.Generator) -> None:
         )
         if n
     ])  # fmt: skip
+
+
+def federation_entry(arm: str, **changes: Any) -> dict[str, Any]:
+    """An entry of federations.json in which much went wrong."""
+    entry = {"arm": arm, "task": "lesion", "strategy": "dm_gan", "rounds_or_updates": 5, "jobs": 8, "used": 5, "lost": 1,
+             "late": 1, "stale": 1, "gone": [{"centre": "C", "from_s": 310.0}], "state_lost": [{"centre": "B", "number": 7}],
+             "transport": {"how": "fp16", "relative_error": 1.2e-4}, "notes": []}  # fmt: skip
+    return entry | changes
 
 
 def convergence_rows(
@@ -371,6 +404,7 @@ def many(folder: Path, *, centres: int = 1000, rounds: int = 3, jobs: int = 4000
     scenario = "name: many\nseed: 0\nrepeats: 1\ncentres:\n" + "\n".join(lines)
     scenario += "\ntask: {name: lesion, label: lesion}\narms:\n" + FEDERATED
     record = RunRecord.create(folder, scenario, {})
+    record.write_kinds(KINDS)
     clock = _Clock(record, resumed=False)
     clock.event("run_started", run_id="many", resumed=False)
     current = []
@@ -409,6 +443,7 @@ def deployed(folder: Path) -> RunRecord:
     record = RunRecord.create(folder, SCENARIO, {
         "python": "3.11.9", "versions": {"torch": "2.13.0", "numpy": "2.3.0"}, "code": {"digest": "0123456789abcdef"},
     })  # fmt: skip
+    record.write_kinds(KINDS)
     clock = _Clock(record, resumed=False)
     clock.event("run_started", run_id=folder.name, resumed=False, deployment="hospitals")
     clock.tick(8)
@@ -487,27 +522,11 @@ def _blobs(rng: np.random.Generator, n: int, size: int = 32) -> np.ndarray:
     return np.clip(field + rng.normal(0, 12, (n, size, size)), 0, 255).astype(np.uint8)[:, None]
 
 
-def _metrics(labels: np.ndarray, probability: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import (
-        accuracy_score,
-        average_precision_score,
-        balanced_accuracy_score,
-        f1_score,
-        roc_auc_score,
-    )
-
-    predicted = probability > 0.5
-    return {
-        "accuracy": accuracy_score(labels, predicted), "balanced_accuracy": balanced_accuracy_score(labels, predicted),
-        "f1": f1_score(labels, predicted), "auroc": roc_auc_score(labels, probability),
-        "auprc": average_precision_score(labels, probability),
-    }  # fmt: skip
-
-
 if __name__ == "__main__":
     out, shape = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "completed"
     if shape in ("many", "deployed"):
-        print((many if shape == "many" else deployed)(out).build())
+        made = many(out) if shape == "many" else deployed(out)
     else:
         federated = shape == "federated"
-        print(make(out, status="completed" if federated else shape, federated=federated).build())
+        made = make(out, status="completed" if federated else shape, federated=federated)
+    print(build_report(made))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.convergence import Bounds, convergences, first_crossing, quotient, smallest_centre
-from reports.convergence_section import convergence_section, training_images
-from reports.run_record import CONVERGENCE_COLUMNS
+from reports.record_files import CONVERGENCE
+from reports.sections.convergence.first_crossing import Bounds, convergences, first_crossing, quotient, smallest_centre
+from reports.sections.convergence.section import convergence_section, training_images
 from reports.study import read_study
 
 STUDY = read_study("""
@@ -40,7 +40,7 @@ def rows(arm, series, centre, values, *, images=100, metric="fd_texture", second
 
 
 def table(*parts):
-    return pd.DataFrame([row for part in parts for row in part], columns=list(CONVERGENCE_COLUMNS))
+    return pd.DataFrame([row for part in parts for row in part], columns=list(CONVERGENCE.columns))
 
 
 # -- crossings -----------------------------------------------------------------------------------------------------
@@ -170,20 +170,30 @@ def section(*parts, cards=CARDS):
     return made
 
 
+@pytest.fixture
+def no_figure(monkeypatch):
+    """Drawing is what takes time, and the words do not depend on it."""
+    monkeypatch.setattr("reports.sections.convergence.section.convergence_figure", lambda *_: None)
+
+
 CENTRAL = rows("central", "central", "A", [9, 3], images=500)
 TOGETHER = [rows("average", "federation", c, [9, 5, 1]) for c in "ABC"]  # 3 at 250
 
 
+@pytest.mark.usefixtures("no_figure")
 @pytest.mark.parametrize(
     ("alone", "words"),
     [
-        ([9, 8, 7, 3], "The smallest centre (B, 30 images) reached it 1.6 times faster than alone (paper: 1.6)."),
-        ([9, 1], "reached it 1.4 times slower than alone (paper: 1.6)."),
-        ([9, 5, 1.1], "reached it as fast as alone (paper: 1.6)."),
-        ([9, 8, 7, 6, 5], "reached it more than 2.0 times faster than alone (paper: 1.6)."),
-        ([2, 1], "reached it more than 2.5 times slower than alone (paper: 1.6)."),
-        ([9, 8], "cannot be told: alone it did not reach the target within 200 images."),
-        ([], "cannot be told: B was not measured alone."),
+        (
+            [9, 8, 7, 3],
+            "The smallest centre (B, 30 images) reached the target 1.6 times faster than alone (paper: 1.6).",
+        ),
+        ([9, 1], "reached the target 1.4 times slower than alone (paper: 1.6)."),
+        ([9, 5, 1.1], "reached the target as fast as alone (paper: 1.6)."),
+        ([9, 8, 7, 6, 5], "reached the target more than 2.0 times faster than alone (paper: 1.6)."),
+        ([2, 1], "reached the target more than 2.5 times slower than alone (paper: 1.6)."),
+        ([9, 8], "cannot be said: alone it did not reach the target within 200 images."),
+        ([], "cannot be said: B was not measured alone."),
     ],
 )
 def test_sentence_about_the_smallest_centre(alone, words):
@@ -192,6 +202,7 @@ def test_sentence_about_the_smallest_centre(alone, words):
     assert words in sentence["text"] and sentence["about"] == "average, FD\N{NON-BREAKING HYPHEN}Texture"
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_sentence_when_the_federation_never_got_there():
     slow = rows("average", "federation", "B", [9, 8, 7])
     made = section(CENTRAL, slow, rows("average", "alone", "B", [9, 8, 1]))
@@ -209,13 +220,15 @@ def test_sentence_when_the_federation_never_got_there():
     assert "alone it was below" in section(CENTRAL, *TOGETHER, at_once)["sentences"][0]["text"]
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_sentence_without_a_central_model_or_without_sizes():
     made = section(*TOGETHER, rows("average", "alone", "B", [9, 1]))
-    assert "cannot be told: there is no target" in made["sentences"][0]["text"]
+    assert "cannot be said: there is no target" in made["sentences"][0]["text"]
     made = section(CENTRAL, *TOGETHER, cards={})
-    assert made["sentences"][0]["text"].startswith("Which centre is the smallest cannot be told")
+    assert made["sentences"][0]["text"].startswith("Which centre is the smallest cannot be said")
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_a_target_that_the_measure_cannot_tell_from_real_images_is_said_to_be_one():
     at_floor = rows("central", "central", "A", [9, 1])
     assert "within the floor" in section(at_floor, *TOGETHER)["sentences"][0]["text"]
@@ -239,21 +252,21 @@ def test_table_says_what_was_not_reached():
     assert [by_centre[c][at["Ratio"]] for c in "ABC"] == ["over 0.8", "1.6", "–"]
     assert by_centre["B"][-1] == "25 s"
     assert all(len(row) == len(header) == len(made["table"]["text"]) for row in by_centre.values())
-    assert made["picture"].alt.count("average") == 3 and made["left_out"] == ""
+    assert made["curves"].alt.count("average") == 3 and made["left_out"] == ""
 
 
 def test_one_row_and_none():
     made = section(rows("average", "federation", "A", [5]), cards={})
-    assert made["table"]["rows"][0][-4:] == ["–"] * 4 and made["picture"].uri.startswith("data:image/svg+xml")
+    assert made["table"]["rows"][0][-4:] == ["–"] * 4 and made["curves"].uri.startswith("data:image/svg+xml")
     assert convergence_section(table(), STUDY, CARDS) is None
     assert convergence_section(table(CENTRAL), STUDY, CARDS) is None
 
 
 def test_values_that_have_no_logarithm_are_not_drawn():
     curve = rows("average", "federation", "A", [9, 0.0, -1.0, 4])
-    assert section(CENTRAL, curve)["picture"].uri == section(CENTRAL, [curve[0], curve[3]])["picture"].uri
-    assert section(CENTRAL, rows("average", "federation", "A", [0.0]))["picture"].alt
-    assert section(CENTRAL, rows("average", "federation", "A", [math.nan]))["picture"].alt
+    assert section(CENTRAL, curve)["curves"].uri == section(CENTRAL, [curve[0], curve[3]])["curves"].uri
+    assert section(CENTRAL, rows("average", "federation", "A", [0.0]))["curves"].alt
+    assert section(CENTRAL, rows("average", "federation", "A", [math.nan]))["curves"].alt
 
 
 def test_of_many_centres_the_smallest_are_listed_and_all_are_counted():
@@ -269,7 +282,7 @@ def test_of_many_centres_the_smallest_are_listed_and_all_are_counted():
     assert "reached by 50 of 200" in made["table"]["rows"][-1] and "reached by 200" in made["table"]["rows"][-1]
     assert (
         "up to 200 centres" in made["left_out"]
-        and "c000 ends" in made["picture"].alt
-        and "c199 ends" in made["picture"].alt
+        and "c000 ends" in made["curves"].alt
+        and "c199 ends" in made["curves"].alt
     )
-    assert made["picture"].alt.count(" ends at ") == 6
+    assert made["curves"].alt.count(" ends at ") == 6

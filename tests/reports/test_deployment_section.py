@@ -5,8 +5,9 @@ import re
 import fake_run
 import pytest
 
-from reports.deployment_section import deployment_section
+from reports.html import build_report
 from reports.run_record import RunRecord
+from reports.sections.deployment import deployment_section
 
 REFUSED = "centre C refused train b_flow by its own policy (strategies)"
 
@@ -14,7 +15,7 @@ REFUSED = "centre C refused train b_flow by its own policy (strategies)"
 @pytest.fixture(scope="module")
 def record(tmp_path_factory) -> RunRecord:
     made = fake_run.deployed(tmp_path_factory.mktemp("runs") / "deployed")
-    made.build()
+    build_report(made)
     return made
 
 
@@ -37,7 +38,7 @@ def test_each_node_with_its_share_its_jobs_and_its_absences(section):
     assert [(rows["C"]["refused"], rows["C"]["failed"])] == [("3", "1")]
     assert [(rows[c]["Times lost"], rows[c]["found again"]) for c in "ABC"] == [("0", "0"), ("1", "1"), ("1", "0")]
     assert rows["B"]["Away"] == "1 min 15 s" and rows["A"]["To the centre"] == "23.8 MB"
-    facts = dict(section["facts"])
+    facts = dict(section["numbers"])
     assert facts["Deployment"] == "hospitals" and facts["Nodes' time spent computing"] == "64 %"
 
 
@@ -56,7 +57,7 @@ def test_what_nodes_say_of_themselves_where_they_say_it(record, section):
 
 
 def test_the_picture_says_the_shares(section):
-    assert section["picture"].alt.endswith("A 65 %, B 61 %, C 68 %")
+    assert section["lanes"].alt.endswith("A 65 %, B 61 %, C 68 %")
 
 
 def test_a_simulation_has_no_such_section(record):
@@ -66,7 +67,7 @@ def test_a_simulation_has_no_such_section(record):
 
 def test_a_deployment_that_has_only_begun(record):
     begun = deployment_section(record.events()[:1], record.environment, ["A", "B"])
-    assert begun["picture"] is None and rows_of(begun["table"])["A"]["Computing"] == "–" and begun["refusals"] == []
+    assert begun["lanes"] is None and rows_of(begun["table"])["A"]["Computing"] == "–" and begun["refusals"] == []
 
 
 def test_page_and_table_name_refusals_as_refusals(record):

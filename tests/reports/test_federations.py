@@ -5,21 +5,27 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from reports.federations import step_word, trouble_lines
-from reports.run_record import RESULT_COLUMNS
-from reports.selection import selection_table
+from reports.federations import trouble_lines
+from reports.kinds import Kinds
+from reports.record_files import RESULTS
+from reports.sections.selection import selection_table
 from reports.study import read_study
-from reports.tables import blocks, markdown, role_text, troubles_of, unplaced
+from reports.table_md import markdown
+from reports.tables import blocks, role_text, troubles_of, unplaced
 
-STUDY = read_study("""
+STUDY = read_study(
+    """
 name: t
 task: {label: lesion}
 arms:
   none: {strategy: local}
-  async: {strategy: dm_gan}
-  average: {strategy: fedavg_gan}
-  central: {strategy: pooled_gan}
-""")
+  async: {strategy: dm_gan, model: dcgan, updates: 60}
+  average: {strategy: fedavg_gan, model: dcgan, rounds: 20}
+  central: {strategy: pooled_gan, model: dcgan, rounds: 20}
+  once: {strategy: one_shot, generators: [g]}
+""",
+    Kinds(strategies={"pooled_gan": {"title": "a model of pooled images", "pixels": True}}),
+)
 
 
 def federation(**changes):
@@ -28,8 +34,8 @@ def federation(**changes):
     return entry | changes
 
 
-def line(**changes):
-    return trouble_lines([federation(**changes)], STUDY).get(("async", "lesion"))
+def line(arm="async", **changes):
+    return trouble_lines([federation(arm=arm, **changes)], STUDY).get((arm, "lesion"))
 
 
 def test_a_line_with_everything():
@@ -55,8 +61,8 @@ def test_a_line_with_everything():
         ),
         ({"transport": {"how": "int8", "relative_error": None}}, "async: Arrays travelled as int8."),
         ({"notes": ["one centre\n had no lesions", "Two.", ""]}, "async: one centre had no lesions. Two."),
-        ({"strategy": "fedavg", "state_lost": [{"centre": "B", "number": 3}]},
-         "async: B came back with an empty state at round 3; the result is of what remained."),
+        ({"arm": "average", "state_lost": [{"centre": "B", "number": 3}]},
+         "average: B came back with an empty state at round 3; the result is of what remained."),
     ],
 )  # fmt: skip
 def test_lines(changes, words):
@@ -79,10 +85,10 @@ def test_order_and_names_of_tasks():
     assert trouble_lines([], several) == {}
 
 
-def test_what_a_strategy_counts():
-    assert [step_word(s) for s in ("dm_gan", "md_gan", "fedavg_gan", "cyclic", "one_shot")] == [
-        "update", "update", "round", "round", "training",
-    ]  # fmt: skip
+def test_what_an_arm_counts():
+    assert {name: arm.step for name, arm in STUDY.arms.items() if arm.shares} == {
+        "async": "update", "average": "round", "central": "round", "once": "training",
+    }  # fmt: skip
 
 
 # -- under the table -----------------------------------------------------------------------------------------------
@@ -96,7 +102,7 @@ def results(**arms):
         for arm, value in arms.items()
         for centre in "AC"
     ]  # fmt: skip
-    return blocks(pd.DataFrame(rows, columns=list(RESULT_COLUMNS)), STUDY)
+    return blocks(pd.DataFrame(rows, columns=list(RESULTS.columns)), STUDY)
 
 
 TROUBLES = {
@@ -149,7 +155,8 @@ def test_selection_counts_cells_and_averages_shares():
             cell("async", {"g": 1.0}),
             cell("average", {"g": 1.0}, receiver="B"),
             cell("async", None),
-            cell("async", {"x": 1.0}, kind="train_generator"),
+            cell("async", {"g": 0.0}, kind="another_kind"),
+            {"kind": "learn", "result": {"selected": {"x": 1.0}}},  # of no cell
             {"kind": "learn", "result": {}},
             {"kind": "learn"},
         ],
@@ -157,7 +164,7 @@ def test_selection_counts_cells_and_averages_shares():
     )
     assert made is not None
     assert made["rows"] == [
-        ["async", "A", "lesion", "g", "1 of 1", "100 %"],
+        ["async", "A", "lesion", "g", "1 of 2", "50 %"],
         ["average", "A", "lesion", "g", "2 of 4", "31 %"],
         ["average", "A", "lesion", "h", "1 of 4", "19 %"],
         ["average", "B", "lesion", "g", "1 of 1", "100 %"],

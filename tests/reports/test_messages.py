@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.message_section import message_section
-from reports.messages import BODY_BYTES, Expected, Line, Traffic, differs, lines, total, traffic
-from reports.time_figures import byte_bars
+from reports.kinds import Kinds
+from reports.sections.messages.section import byte_bars, message_section
+from reports.sections.messages.traffic import BODY_BYTES, Line, Predicted, Traffic, differs, lines, total, traffic
+
+KINDS = Kinds(
+    {"survey": {"title": "survey of the data", "rounds": False}, "gan_round": {"title": "gan round", "rounds": True}}
+)
 
 
 def finished(unit, centre="B", kind="gan_round", down=1000, up=100, **fields):
@@ -37,13 +41,19 @@ RESUMED = [
 
 
 def test_a_unit_counts_once_however_often_it_is_repeated():
-    assert traffic(RESUMED) == {
+    assert traffic(RESUMED, KINDS) == {
         ("A", "survey"): Traffic(1, 50, 70, 2.0),
         ("B", "gan_round"): Traffic(2, 2000, 200, 4.0),
     }
     again = [*RESUMED, started(3.0, True), *(e | {"cached": True} for e in RESUMED[5:])]
-    assert traffic(again) == traffic(RESUMED)
-    assert traffic([]) == {}
+    assert traffic(again, KINDS) == traffic(RESUMED, KINDS)
+    assert traffic([], KINDS) == {}
+
+
+def test_rounds_that_a_resumed_session_does_not_meet_again_count_all_the_same():
+    events = [started(), finished("a"), finished("l", kind="learn"), started(2.0, True), finished("b")]
+    assert traffic(events, KINDS) == {("B", "gan_round"): Traffic(2, 2000, 200, 4.0)}
+    assert traffic(events, Kinds()) == {("B", "gan_round"): Traffic(1, 1000, 100, 2.0)}, "an older run does not say so"
 
 
 @pytest.mark.parametrize(
@@ -67,22 +77,22 @@ def test_differs(measured, expected, allowance, answer):
 
 
 def test_lines_are_of_everything_measured_or_expected():
-    found = lines(traffic(RESUMED), [predicted(), predicted("C", messages=3)], ["C", "B"])
+    found = lines(traffic(RESUMED, KINDS), [predicted(), predicted("C", messages=3)], ["C", "B"])
     assert [(line.centre, line.kind, line.differing) for line in found] == [
         ("C", "gan_round", ("messages", "down", "up")),  # expected, never came
         ("B", "gan_round", ()),
         ("A", "survey", ("messages",)),  # came, was not expected; its few bytes are the body of a message
     ]
-    assert all(line.expected is None and line.differing == () for line in lines(traffic(RESUMED), [], []))
+    assert all(line.predicted is None and line.differing == () for line in lines(traffic(RESUMED, KINDS), [], []))
 
 
 def test_bytes_where_no_arrays_were_expected():
     def odd(size):
-        line = Line("A", "learn", Traffic(2, 0, size, 1.0), Expected(2, 0, 0, 0))
+        line = Line("A", "learn", Traffic(2, 0, size, 1.0), Predicted(2, 0, 0, 0))
         return line.differing
 
     assert odd(2 * BODY_BYTES) == () and odd(2 * BODY_BYTES + 1) == ("up",)
-    unknown = Line("A", "send_patches", Traffic(1, 10, 10**9, 1.0), Expected(1, None, None, 0))
+    unknown = Line("A", "send_patches", Traffic(1, 10, 10**9, 1.0), Predicted(1, None, None, 0))
     assert unknown.differing == ()
 
 
@@ -93,21 +103,21 @@ amounts = st.tuples(st.integers(0, 99), st.integers(0, 10**6), st.integers(0, 10
 def test_total_is_the_sum_whatever_the_order(found):
     measured = {key: Traffic(*values) for key, values in found.items()}
     made = total(lines(measured, [], ["C"]))
-    assert made.measured == Traffic(*(sum(v[i] for v in found.values()) for i in range(3))) and made.expected is None
+    assert made.measured == Traffic(*(sum(v[i] for v in found.values()) for i in range(3))) and made.predicted is None
 
 
 def test_total_of_what_could_not_be_known_is_not_known():
     made = total([
-        Line("A", "x", Traffic(), Expected(1, 10, None, 3)), Line("B", "x", Traffic(), Expected(2, 20, 5, 4)),
+        Line("A", "x", Traffic(), Predicted(1, 10, None, 3)), Line("B", "x", Traffic(), Predicted(2, 20, 5, 4)),
     ])  # fmt: skip
-    assert made.expected == Expected(3, 30, None, 7)
+    assert made.predicted == Predicted(3, 30, None, 7)
 
 
 # -- the section ---------------------------------------------------------------------------------------------------
 
 
 def test_expected_beside_measured():
-    made = message_section(RESUMED, [predicted(messages=3), predicted("A", "survey", 1, 0, None, 0)], ["A", "B"])
+    made = message_section(RESUMED, [predicted(messages=3), predicted("A", "survey", 1, 0, None, 0)], ["A", "B"], KINDS)
     assert made is not None
     assert made["table"]["header"] == [
         "Centre", "Work", "Messages", "expected", "To the centre", "expected", "From the centre", "expected",
@@ -119,21 +129,21 @@ def test_expected_beside_measured():
         ["All", "", "≠ 3", "4", "2.0 kB", "2.0 kB", "270 B", "–", "60", "6 s"],
     ]
     assert made["verdict"].startswith("1 of 2 lines differs by more than 5 %")
-    right = message_section(RESUMED, [predicted(), predicted("A", "survey", 1, 0, 0, 0)], [])
+    right = message_section(RESUMED, [predicted(), predicted("A", "survey", 1, 0, 0, 0)], [], KINDS)
     assert right is not None and "are within 5 % of what was expected" in right["verdict"]
 
 
 def test_old_runs_have_no_expectations():
-    made = message_section(RESUMED, [], ["A", "B"])
+    made = message_section(RESUMED, [], ["A", "B"], KINDS)
     assert made is not None and made["verdict"] == "" and not made["wide"]
     assert made["table"]["header"] == ["Centre", "Work", "Messages", "To the centre", "From the centre", "Computing"]
     assert made["table"]["rows"][-1] == ["All", "", "3", "2.0 kB", "270 B", "6 s"]
     assert made["bars"].alt == "Bytes by centre: A: 50 B to, 70 B from; B: 2.0 kB to, 200 B from"
-    assert message_section([], [], []) is None
+    assert message_section([], [], [], KINDS) is None
 
 
 def test_a_run_that_has_not_sent_anything_yet_shows_what_is_expected():
-    made = message_section([], [predicted()], [])
+    made = message_section([], [predicted()], [], KINDS)
     assert made is not None and made["bars"] is None
     assert made["table"]["rows"][0][2:4] == ["≠ 0", "2"]
 
@@ -144,7 +154,7 @@ def test_many_centres_are_shown_by_kind():
         started(),
         *(finished(f"{c}{r}", c, up=100 + i) for i, c in enumerate(names) for r in range(2 if i else 1)),
     ]
-    made = message_section(events, [predicted(c, up=2 * (100 + i)) for i, c in enumerate(names)], names)
+    made = message_section(events, [predicted(c, up=2 * (100 + i)) for i, c in enumerate(names)], names, KINDS)
     assert made is not None and made["wide"]
     measured, expected, everything = made["table"]["rows"]
     assert measured == ["gan round", "measured", "1\N{NARROW NO-BREAK SPACE}000", "≠ 1\N{NARROW NO-BREAK SPACE}999",
@@ -155,7 +165,7 @@ def test_many_centres_are_shown_by_kind():
     assert all(len(row) == len(made["table"]["header"]) == len(made["table"]["text"]) for row in made["table"]["rows"])
     assert made["bars"].alt.startswith("Bytes by centre, the 20 of 1000 centres with the most: c980")
     assert made["bars_caption"] == "The 20 of 1000 centres with the most."
-    lost = message_section(events[:-40], [predicted(c, up=2 * (100 + i)) for i, c in enumerate(names)], names)
+    lost = message_section(events[:-40], [predicted(c, up=2 * (100 + i)) for i, c in enumerate(names)], names, KINDS)
     assert lost is not None and "The first 5: c000" in lost["verdict"] and lost["verdict"].count(";") == 1 + 4
 
 

@@ -3,8 +3,8 @@
 import fake_run
 import pytest
 
-from reports.partition_section import MANY, partition_tables
 from reports.run_record import RunRecord
+from reports.sections.centres import MANY, partition_tables
 from reports.study import read_study
 
 

@@ -11,16 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.run_record import VIRTUAL_TIME_COLUMNS
-from reports.simulated_figure import JOBS_IN_A_LANE
-from reports.simulated_section import simulated_section
-from reports.simulated_time import centre_times, covered_share, most_affected, simulations
+from reports.kinds import Kinds
+from reports.record_files import VIRTUAL_TIME
+from reports.sections.simulated_time.figure import JOBS_IN_A_LANE
+from reports.sections.simulated_time.jobs import centre_times, covered_share, most_affected, simulations
+from reports.sections.simulated_time.section import simulated_section
 from reports.study import read_study
 
 STUDY = read_study("""
 centres: {B: {}, A: {}}
-arms: {async: {strategy: dm_gan}, average: {strategy: fedavg_gan}}
+arms: {async: {strategy: dm_gan, updates: 60}, average: {strategy: fedavg_gan, rounds: 20}}
 """)
+KINDS = Kinds(strategies={"dm_gan": {"title": "a generator on the server"}})
 
 
 def job(centre="A", sent=0.0, started=None, finished=None, outcome="used", **changes):
@@ -30,7 +32,7 @@ def job(centre="A", sent=0.0, started=None, finished=None, outcome="used", **cha
 
 
 def table(*rows):
-    made = pd.DataFrame(list(rows), columns=list(VIRTUAL_TIME_COLUMNS))
+    made = pd.DataFrame(list(rows), columns=list(VIRTUAL_TIME.columns))
     return made.astype({name: float for name in ("sent_s", "started_s", "finished_s", "staleness")})
 
 
@@ -114,9 +116,10 @@ def svg(picture) -> str:
 
 
 def test_summary_and_centres():
-    made = simulated_section(JOBS, [FEDERATION], {("async", "lesion"): "async: trouble"}, STUDY)
+    made = simulated_section(JOBS, [FEDERATION], {("async", "lesion"): "async: trouble"}, STUDY, KINDS)
     assert made is not None
     summary = dict(zip(made["summary"]["header"], made["summary"]["rows"][0], strict=True))
+    assert summary["Strategy"] == "a generator on the server"
     assert summary["Simulated time"] == "1 min 20 s" and summary["Steps"] == "2 updates"
     assert summary["per simulated second"] == "0.025" and summary["Computing"] == "26 % / 35 % / 44 %"
     assert [summary[o] for o in ("Jobs", "used", "stale", "late", "lost", "outage", "refused")] == list("7211111")
@@ -143,7 +146,7 @@ def test_summary_and_centres():
 
 
 def test_without_its_entry_nothing_is_said_of_rounds():
-    made = simulated_section(JOBS, [], {}, STUDY)
+    made = simulated_section(JOBS, [], {}, STUDY, KINDS)
     assert made is not None
     summary = dict(zip(made["summary"]["header"], made["summary"]["rows"][0], strict=True))
     assert summary["Steps"] == "–" and summary["per simulated second"] == "–"
@@ -151,8 +154,8 @@ def test_without_its_entry_nothing_is_said_of_rounds():
 
 
 def test_none_and_one_job_that_took_no_time():
-    assert simulated_section(table(), [], {}, STUDY) is None
-    made = simulated_section(table(job(sent=3.0, outcome="outage")), [FEDERATION | {"gone": []}], {}, STUDY)
+    assert simulated_section(table(), [], {}, STUDY, KINDS) is None
+    made = simulated_section(table(job(sent=3.0, outcome="outage")), [FEDERATION | {"gone": []}], {}, STUDY, KINDS)
     assert made is not None
     assert made["summary"]["rows"][0][3:6] == ["2 updates", "–", "–"]
     assert made["parts"][0]["table"]["rows"] == [["A", "–", "–", "1", "1"]]
@@ -160,18 +163,18 @@ def test_none_and_one_job_that_took_no_time():
 
 def test_thousands_of_jobs_make_no_large_picture():
     rng = np.random.default_rng(0)
-    starts = np.sort(rng.uniform(0, 5000, (10, 400)), axis=1)
-    outcomes = rng.choice(["used", "lost", "late", "stale", "outage"], (10, 400), p=[0.6, 0.1, 0.1, 0.1, 0.1])
+    starts = np.sort(rng.uniform(0, 5000, (10, 200)), axis=1)
+    outcomes = rng.choice(["used", "lost", "late", "stale", "outage"], (10, 200), p=[0.6, 0.1, 0.1, 0.1, 0.1])
     rows = [
         job(f"c{c}", starts[c, i], starts[c, i], starts[c, i] + 5, str(outcomes[c, i]))
         for c in range(10)
-        for i in range(400)
+        for i in range(200)
     ]
-    made = simulated_section(table(*rows), [], {}, STUDY)
+    made = simulated_section(table(*rows), [], {}, STUDY, KINDS)
     assert made is not None and len(made["parts"][0]["table"]["rows"]) == 10
     picture = svg(made["parts"][0]["picture"])
     assert "height: share of the time" in picture and len(picture) < 1_000_000
-    few = simulated_section(table(*rows[:JOBS_IN_A_LANE]), [], {}, STUDY)
+    few = simulated_section(table(*rows[:JOBS_IN_A_LANE]), [], {}, STUDY, KINDS)
     assert few is not None and "height: share" not in svg(few["parts"][0]["picture"])
 
 
@@ -179,7 +182,7 @@ def test_of_many_centres_the_most_affected_are_shown():
     rows = [job(f"c{c:04d}", 10 * i, 10 * i, 10 * i + 5) for c in range(1000) for i in range(2)]
     rows += [job(f"c{c:04d}", 30, outcome="lost") for c in range(500, 510)]
     rows += [job(f"c{c:04d}", 40, 40, 40 + c) for c in range(900, 1000)]
-    made = simulated_section(table(*rows), [], {}, STUDY)
+    made = simulated_section(table(*rows), [], {}, STUDY, KINDS)
     assert made is not None
     (part,) = made["parts"]
     names = [row[0] for row in part["table"]["rows"]]
@@ -193,7 +196,7 @@ def test_of_many_centres_the_most_affected_are_shown():
 
 
 def test_the_same_rows_give_the_same_picture():
-    first = simulated_section(JOBS, [FEDERATION], {}, STUDY)
-    again = simulated_section(JOBS.sample(frac=1, random_state=1), [FEDERATION], {}, STUDY)
+    first = simulated_section(JOBS, [FEDERATION], {}, STUDY, KINDS)
+    again = simulated_section(JOBS.sample(frac=1, random_state=1), [FEDERATION], {}, STUDY, KINDS)
     assert first is not None and again is not None
     assert first["parts"][0]["picture"] == again["parts"][0]["picture"] and first["summary"] == again["summary"]

@@ -8,16 +8,18 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from reports.findings import caution, findings, judge
+from reports.kinds import Kinds
 from reports.patient_bootstrap import auroc_draws, interval, weighted_auroc
-from reports.run_record import PREDICTION_COLUMNS, RESULT_COLUMNS
+from reports.record_files import PREDICTIONS, RESULTS
+from reports.sections.centres import survey_tables
 from reports.study import read_study
-from reports.survey import survey_tables
-from reports.tables import Difference, Setting, Spread, blocks, evaluation_sets, markdown, percent, points
+from reports.table_md import markdown
+from reports.tables import Difference, Setting, Spread, blocks, evaluation_sets, points, spread_text
 
 STUDY = read_study("""
 name: t
@@ -45,10 +47,10 @@ def results(values: dict[str, list[float]], **changes) -> pd.DataFrame:
         for arm, own in values.items()
         for r, v in enumerate(own)
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
+    return pd.DataFrame(rows, columns=list(RESULTS.columns))
 
 
-NO_PREDICTIONS = pd.DataFrame(columns=list(PREDICTION_COLUMNS))
+NO_PREDICTIONS = pd.DataFrame(columns=list(PREDICTIONS.columns))
 
 
 def test_roles():
@@ -63,7 +65,7 @@ def test_roles():
 def test_mean_sd_and_paired_difference():
     block = blocks(results({"none": [0.70, 0.72, 0.74], "gan": [0.73, 0.76, 0.74]}), STUDY)[0]
     none, gan = block.rows
-    assert percent(none.spread("A", "auroc")) == "72.0 (2.0)"
+    assert spread_text(none.spread("A", "auroc")) == "72.0 (2.0)"
     difference = block.difference(gan, "A")
     assert difference is not None
     assert difference.spread.mean == pytest.approx(0.07 / 3) and difference.spread.sd == pytest.approx(
@@ -105,7 +107,7 @@ def test_sizes_in_words(fraction, words):
 
 def test_no_baseline():
     block = blocks(results({"gan": [0.7], "real": [0.8]}), STUDY)[0]
-    assert block.baseline is None and findings(block, "A", NO_PREDICTIONS) == []
+    assert block.baseline is None and findings(block, "A", NO_PREDICTIONS, Kinds()) == []
 
 
 def test_signs():
@@ -134,9 +136,10 @@ def test_verdicts(differences, over_patients, verdict):
 
 def test_sentences_say_no_more_than_the_numbers():
     block = blocks(
-        results({"none": [0.70, 0.72, 0.74], "gan": [0.72, 0.74, 0.765], "real": [0.69, 0.73, 0.73]}), STUDY
+        results({"none": [0.70, 0.72, 0.74], "gan": [0.72, 0.74, 0.765], "real": [0.69, 0.73, 0.73]}, n_synthetic=50),
+        STUDY,
     )[0]
-    gan, real = findings(block, "A", NO_PREDICTIONS)
+    gan, real = findings(block, "A", NO_PREDICTIONS, Kinds())
     assert gan.sentence == "Adding gan helped: it changed AUROC by +2.2 points (sd 0.3, 3 of 3 repeats better)."
     assert (
         real.sentence == "Moving real images of B (real) changed AUROC by −0.3 points (sd 1.2, 1 of 3 repeats better). "
@@ -147,23 +150,29 @@ def test_sentences_say_no_more_than_the_numbers():
         "With 3 repeats all spreads are rough" in said and "25 %" in said and "trained once" in said and "lacks" in said
     )
     five = blocks(results({"none": [0.7] * 5, "gan": [0.8] * 5}), STUDY)[0]
-    assert "rough" not in caution(findings(five, "A", NO_PREDICTIONS))
+    assert "rough" not in caution(findings(five, "A", NO_PREDICTIONS, Kinds()))
     one = blocks(results({"none": [0.7], "gan": [0.8]}), STUDY)[0]
-    assert findings(one, "A", NO_PREDICTIONS)[0].verdict == "too few repeats"
+    assert findings(one, "A", NO_PREDICTIONS, Kinds())[0].verdict == "too few repeats"
 
 
 def test_a_federated_classifier_adds_no_images():
-    study = read_study("arms: {none: {strategy: local}, averaged: {strategy: fedavg_gan}, model: {strategy: fedavg}}")
+    study = read_study(
+        "arms: {none: {strategy: local}, averaged: {strategy: f, model: dcgan}, model: {strategy: g, rounds: 5}}"
+    )
     table = results({"none": [0.7, 0.7, 0.7]})
-    more = [table.assign(arm=arm, value=table["value"] + 0.1) for arm in ("averaged", "model")]
-    averaged, model = findings(blocks(pd.concat([table, *more]), study)[0], "A", NO_PREDICTIONS)
+    more = [
+        table.assign(arm=arm, value=table["value"] + 0.1, n_synthetic=n) for arm, n in (("averaged", 50), ("model", 0))
+    ]
+    kinds = Kinds(strategies={"g": {"title": "a classifier averaged in rounds"}})
+    averaged, model = findings(blocks(pd.concat([table, *more]), study)[0], "A", NO_PREDICTIONS, kinds)
     assert averaged.sentence.startswith("Adding averaged helped:")
-    assert model.sentence.startswith("Arm model (fedavg) helped:")
+    assert model.sentence.startswith("Arm model (a classifier averaged in rounds) helped:")
 
 
 # -- bootstrap over patients ---------------------------------------------------------------------------------------
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_weighted_auroc_is_that_of_repeated_cases(seed):
     rng = np.random.default_rng(seed)
@@ -190,14 +199,17 @@ def test_interval_of_an_arm_with_itself_is_zero_and_covers_a_plain_bootstrap():
     assert interval(auroc_draws(weak), auroc_draws(weak)) == (0, 0)
     found = interval(auroc_draws(strong), auroc_draws(weak))
     assert found is not None
+
+    def share_of_pairs(scores):
+        """AUROC as the share of pairs in which the positive has the higher score; there are no ties."""
+        positive, negative = scores[labels[scores.index] == 1].to_numpy(), scores[labels[scores.index] == 0].to_numpy()
+        return (positive[:, None] > negative).mean()
+
     plain = []
     for _ in range(400):
         drawn = rng.integers(0, 100, 100)
         rows = np.concatenate([2 * drawn, 2 * drawn + 1])
-        plain.append(
-            roc_auc_score(labels[rows], strong["probability"][rows])
-            - roc_auc_score(labels[rows], weak["probability"][rows])
-        )
+        plain.append(share_of_pairs(strong["probability"][rows]) - share_of_pairs(weak["probability"][rows]))
     np.testing.assert_allclose(found, np.percentile(plain, [2.5, 97.5]), atol=0.02)
 
 

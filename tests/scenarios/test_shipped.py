@@ -2,6 +2,7 @@
 
 import pytest
 
+from reports.html import build_report
 from scenarios.reader import read
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ def test_real_images(name, conduct_in_process, tmp_path, real_images, monkeypatc
     )
     assert done
     assert record.results().query("metric == 'auroc'")["value"].notna().all()
-    assert record.build().exists()
+    assert build_report(record).exists()
 
 
 def test_ham10000_refuses_the_source_with_too_few_positives(conduct_in_process, tmp_path, real_images, monkeypatch):

@@ -11,6 +11,7 @@ from clients.centre_file import CentreFile
 from clients.ledger import Ledger
 from clients.policy import PAUSED
 from federation.flower.in_process import FIRST_NODE, InProcessGrid
+from reports.html import build_report
 from reports.run_record import RunRecord
 from scenarios.reader import resolved_yaml
 from server.app import begin, conduct
@@ -98,7 +99,7 @@ def test_predictions_stay_at_the_centres_and_the_report_says_so(tiny, nodes, con
     assert note.startswith("the predictions of single images stayed at A; predictions.csv lacks them")
     kept = list((tmp_path / "A" / "workspace" / "predictions").glob("*.csv"))
     assert len(kept) == 2 and not (tmp_path / "C" / "workspace" / "predictions").exists()
-    page = record.build().read_text()
+    page = build_report(record).read_text()
     assert "Tested at A: positive class" in page and "the record lacks their predictions" in page
 
 

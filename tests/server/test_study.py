@@ -10,6 +10,7 @@ import pytest
 from flwr.app import Error, Message
 
 from federation.wire.job import Job
+from reports.html import build_report
 from reports.run_record import RunRecord
 
 
@@ -59,7 +60,7 @@ def test_every_cell_is_in_the_results(finished):
     assert privacy["left_each_centre"]["B"]["train_generator"]["bytes"] == pytest.approx(
         weights + 32 * 32 * 32, rel=0.1
     )
-    assert finished.build().exists() and (finished.folder / "table.md").exists()
+    assert build_report(finished).exists() and (finished.folder / "table.md").exists()
 
 
 def test_the_partition_is_recorded_without_identifiers(finished):

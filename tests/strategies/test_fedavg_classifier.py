@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from federation.wire.clock import Availability
 from federation.wire.exchange import run_together
 from federation.wire.transport import decode

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from reports.lane_chart import REFUSED, dress, time_unit
 from reports.pictures import COLOURS, GREY, INK, STYLE, WIDTH_IN, Picture, handles_above, picture
-from reports.simulated_time import CentreTime, SimulatedJob, Simulation, covered_share
+from reports.sections.simulated_time.jobs import CentreTime, SimulatedJob, Simulation, covered_share
 
 # Of more jobs than this in one lane, bars would be hairs: the lane shows the share of each bin that was computing.
 JOBS_IN_A_LANE = 120
@@ -24,7 +24,7 @@ _HATCH = "////"
 _GONE = 0.22
 # Of what was computed and used, and of what was computed in vain.
 _LOOKS: tuple[dict[str, Any], ...] = ({"facecolor": _USED}, {"facecolor": _UNUSED, "hatch": _HATCH})
-_BAR = (-0.42, 0.5)  # top and height within a lane; the marks stand below the bar
+_BAR = (-0.42, 0.5)  # top and height within a lane; the marks are below the bar
 _MARK_Y = 0.26
 _STATE_LOST = "empty state"
 # Look of the mark of each outcome that is not `used`.
@@ -49,7 +49,7 @@ Spans = list[tuple[float, float]]
 def lane_chart(
     simulation: Simulation, times: Sequence[CentreTime], federation: Mapping[str, Any] | None, of_centres: int
 ) -> Picture:
-    """One lane for each of `times`; bars and marks by job where they can be told apart, by bins of time elsewhere.
+    """One lane for each of `times`; bars and marks by job where there are few, by bins of time elsewhere.
 
     federation: its entry of federations.json, for centres that were gone or lost their state. of_centres: how many the
     simulation has, of which `times` are shown.

@@ -9,20 +9,42 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.federations import step_word
+from reports.kinds import Kinds
 from reports.quantities import duration, share_text
-from reports.run_record import OUTCOMES
-from reports.simulated_figure import lane_chart
-from reports.simulated_time import CentreTime, Simulation, centre_times, most_affected, simulations
+from reports.record_files import OUTCOMES
+from reports.section import Context, Section
+from reports.sections.simulated_time.figure import lane_chart
+from reports.sections.simulated_time.jobs import CentreTime, Simulation, centre_times, most_affected, simulations
 from reports.study import Study
 from reports.tables import Troubles, count_text
 
 # Of more centres than this, chart and table show those that were affected most.
 CENTRES_SHOWN = 20
 
+_TEMPLATE = """
+<p class="soft">Speeds, delays and outages are declared in the scenario, and a virtual clock orders the replies by them:
+these seconds did not pass, and they do not depend on this machine.</p>
+{{ plain_table(summary) }}
+{% for part in parts %}
+<h3>{{ part.title }}</h3>
+{% if part.trouble %}<p class="note">{{ part.trouble }}</p>{% endif %}
+{% if part.left_out %}<p class="soft">{{ part.left_out }}</p>{% endif %}
+{{ picture(part.picture, "One lane a centre: bars are computing, marks are jobs that were not used.") }}
+{{ plain_table(part.table) }}
+{% endfor %}
+"""
+
+
+def _build(context: Context) -> dict[str, Any] | None:
+    rows = context.record.virtual_time()
+    return simulated_section(rows, context.federations, context.troubles, context.study, context.kinds)
+
+
+SIMULATED_TIME = Section("simulated", "Simulated time", "Simulated time", _build, _TEMPLATE)
+
 
 def simulated_section(
-    table: pd.DataFrame, federations: Sequence[dict[str, Any]], troubles: Troubles, study: Study
+    table: pd.DataFrame, federations: Sequence[dict[str, Any]], troubles: Troubles, study: Study, kinds: Kinds
 ) -> dict[str, Any] | None:
     """A summary of all federations, and a chart and a table for each; None when nothing was simulated in time.
 
@@ -45,7 +67,7 @@ def simulated_section(
             "picture": lane_chart(simulation, shown, entry, len(own)),
             "table": _centres_table(shown, own),
         })  # fmt: skip
-    return {"summary": _summary_table(found, times, entries, several), "parts": parts}
+    return {"summary": _summary_table(found, times, entries, study, kinds), "parts": parts}
 
 
 def _name(simulation: Simulation, several_tasks: bool) -> str:
@@ -65,18 +87,20 @@ def _summary_table(
     found: Sequence[Simulation],
     times: Sequence[Sequence[CentreTime]],
     entries: dict[tuple[str, str], dict[str, Any]],
-    several_tasks: bool,
+    study: Study,
+    kinds: Kinds,
 ) -> dict[str, Any]:
+    several_tasks = len({s.task for s in found}) > 1
     outcomes = [o for o in OUTCOMES if any(job.outcome == o for s in found for job in s.jobs)]
     rows = []
     for simulation, own in zip(found, times, strict=True):
         entry = entries.get((simulation.arm, simulation.task))
         steps = None if entry is None else entry["rounds_or_updates"]
         rate = steps / simulation.seconds if steps is not None and simulation.seconds > 0 else math.nan
-        word = step_word(simulation.strategy)
+        word = study.arm(simulation.arm).step
         rows.append([
             _name(simulation, several_tasks),
-            simulation.strategy,
+            kinds.strategy_title(simulation.strategy),
             duration(simulation.seconds),
             "–" if steps is None else f"{count_text(steps)} {word}{'' if steps == 1 else 's'}",
             "–" if math.isnan(rate) else f"{rate:.3g}",

@@ -1,29 +1,67 @@
-"""Figures of the course of a run: who worked when, and what was sent."""
+"""The section "Who worked when": a time line of the units of work, and the run's time in numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 
-from reports.kinds import kind_colours, kind_name
+from reports.kinds import Kinds
 from reports.lane_chart import dress, time_unit
-from reports.messages import Line
-from reports.pictures import COLOURS, INK, STYLE, WIDTH_IN, Picture, legend_above, picture
-from reports.quantities import bytes_text
-from reports.timeline import Event, Work, lanes, resumptions, wall_seconds, work
+from reports.pictures import FAILED, INK, STYLE, WIDTH_IN, Picture, legend_above, picture
+from reports.quantities import duration, share_text
+from reports.section import Context, Section
+from reports.timeline import (
+    Event,
+    Work,
+    lanes,
+    resumptions,
+    sessions,
+    start_up_seconds,
+    wall_seconds,
+    work,
+    working_share,
+)
 
-FAILED = "#C0392B"
 # A page holds no more lanes than this: of many centres the time line shows the busiest.
 TIME_LINE_LANES = 80
-BYTE_BAR_CENTRES = 20
 # Of more bars than this in a lane, white edges would be all there is to see.
 _EDGED = 200
 
+_TEMPLATE = """
+{% if time_line %}
+{{ picture(time_line, "Every bar is one unit of work in a centre; a centre with several bars at once worked in "
+                      ~ "parallel lanes. What was read from an earlier session's record takes no time here.") }}
+{{ facts(time_facts) }}
+{% else %}<p>No unit of work has finished yet.</p>{% endif %}
+"""
 
-def time_line(events: Sequence[Event]) -> Picture | None:
+
+def _build(context: Context) -> dict[str, Any]:
+    return {"time_line": time_line(context.events, context.kinds), "time_facts": _facts(context.events)}
+
+
+TIME_LINE = Section("time", "Who worked when", "Who worked when", _build, _TEMPLATE)
+
+
+def _facts(events: Sequence[Event]) -> list[tuple[str, str]]:
+    done = [w for w in work(events) if not w.failed]
+    cpu = sum(w.end - w.start for w in done)
+    start_up = start_up_seconds(events)
+    return [
+        ("Running time", duration(wall_seconds(events))),
+        ("Share in which a centre worked", share_text(working_share(events))),
+        ("Until the first centre worked", duration(start_up) if not math.isnan(start_up) else "–"),
+        ("Units of work", str(len(done))),
+        ("Work, summed over lanes", duration(cpu)),
+        ("Sessions", str(len(sessions(events)))),
+    ]
+
+
+def time_line(events: Sequence[Event], kinds: Kinds) -> Picture | None:
     """Who worked when: a band for each centre, its lanes stacked, a bar for each unit; None when nothing was done."""
     done = work(events)
     if not done:
@@ -36,7 +74,7 @@ def time_line(events: Sequence[Event]) -> Picture | None:
     busy = {centre: sum(w.end - w.start for w in own) for centre, own in by_centre.items()}
     chosen = {centre: lanes([(w.start, w.end) for w in own]) for centre, own in by_centre.items()}
     centres = _that_fit({centre: max(chosen[centre]) + 1 for centre in sorted(busy, key=lambda c: (-busy[c], c))})
-    colours = kind_colours(w.kind for w in done)
+    colours = kinds.colours(w.kind for w in done)
     # Row and look -> spans: one path for all of them keeps the file small.
     bars: dict[tuple[int, str], list[tuple[float, float]]] = {}
     edges = [0]  # first row of each centre, and one past the last
@@ -59,7 +97,7 @@ def time_line(events: Sequence[Event]) -> Picture | None:
         which = f"; the {len(centres)} busiest of {len(busy)} centres" if len(busy) > len(centres) else ""
         dress(axes, edges, centres, wall / scale, f"running time ({unit}){which}")
         shown = [w for centre in centres for w in by_centre[centre]]
-        legend_above(figure, list(dict.fromkeys((_colour(w, colours), _name(w)) for w in shown)))
+        legend_above(figure, _legend(shown, colours, kinds))
         words = (f"{c} {busy[c] / scale:.3g} {unit} in {len(by_centre[c])} units" for c in centres)
         return picture(figure, f"Time line of the units of work{which}. Work by centre: " + ", ".join(words))
 
@@ -74,39 +112,12 @@ def _that_fit(lanes_of: dict[str, int]) -> list[str]:
     return sorted(taken)
 
 
-def byte_bars(found: Sequence[Line]) -> Picture | None:
-    """Bytes to and from each centre as bars, of many centres those with the most; None when nothing was sent."""
-    sent: dict[str, tuple[int, int]] = {}
-    for line in found:
-        down, up = sent.get(line.centre, (0, 0))
-        sent[line.centre] = (down + line.measured.down, up + line.measured.up)
-    most = set(sorted(sent, key=lambda centre: -sum(sent[centre]))[:BYTE_BAR_CENTRES])
-    shown = {centre: amounts for centre, amounts in sent.items() if centre in most}
-    largest = max((max(amounts) for amounts in shown.values()), default=0)
-    if largest == 0:
-        return None
-    scale, unit = next(((s, n) for s, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if largest >= s), (1, "bytes"))
-    figure = Figure(figsize=(WIDTH_IN * 0.55, 0.75 + 0.36 * len(shown)))
-    with matplotlib.rc_context(STYLE):
-        axes = figure.subplots()
-        y = np.arange(len(shown))
-        for offset, colour, values in zip((-0.19, 0.19), COLOURS, zip(*shown.values(), strict=True), strict=False):
-            axes.barh(y + offset, np.array(values) / scale, 0.34, color=colour)
-        axes.set_yticks(y, list(shown))
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlabel(unit)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        legend_above(figure, [(COLOURS[0], "to the centre"), (COLOURS[1], "from the centre")])
-        which = f", the {len(shown)} of {len(sent)} centres with the most" if len(sent) > len(shown) else ""
-        words = "; ".join(f"{c}: {bytes_text(d)} to, {bytes_text(u)} from" for c, (d, u) in shown.items())
-        return picture(figure, f"Bytes by centre{which}: {words}")
-
-
 def _colour(w: Work, colours: dict[str, str]) -> str:
     return FAILED if w.failed else colours[w.kind]
 
 
-def _name(w: Work) -> str:
-    return "refused or failed" if w.failed else kind_name(w.kind)
+def _legend(shown: Sequence[Work], colours: dict[str, str], kinds: Kinds) -> list[tuple[str, str]]:
+    """(colour, name) of what is there: kinds in the order of the study, then what failed."""
+    met = {w.kind for w in shown if not w.failed}
+    failed = [(FAILED, "refused or failed")] if any(w.failed for w in shown) else []
+    return [(colour, kinds.title(kind)) for kind, colour in colours.items() if kind in met] + failed

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reports.kinds import Kinds
 from reports.timeline import Event, current_units
 
 # Measured and expected differ when they are further apart than this share of what was expected.
@@ -35,7 +36,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Expected:
+class Predicted:
     """What was predicted of one kind; None: it could not be known."""
 
     messages: int | None = 0
@@ -43,8 +44,8 @@ class Expected:
     up: int | None = 0
     steps: int | None = 0
 
-    def __add__(self, other: Expected) -> Expected:
-        return Expected(
+    def __add__(self, other: Predicted) -> Predicted:
+        return Predicted(
             _sum(self.messages, other.messages), _sum(self.down, other.down), _sum(self.up, other.up),
             _sum(self.steps, other.steps),
         )  # fmt: skip
@@ -52,24 +53,24 @@ class Expected:
 
 @dataclass(frozen=True)
 class Line:
-    """One centre and kind of work, or a sum of such. `expected` is None when the record holds no prediction at all."""
+    """One centre and kind of work, or a sum of such. `predicted` is None when the record holds no prediction at all."""
 
     centre: str
     kind: str
     measured: Traffic
-    expected: Expected | None
+    predicted: Predicted | None
 
     @property
     def differing(self) -> tuple[str, ...]:
         """Which of "messages", "down" and "up" are not as expected."""
-        if self.expected is None:
+        if self.predicted is None:
             return ()
-        m, e = self.measured, self.expected
+        m, p = self.measured, self.predicted
         allowance = BODY_BYTES * m.messages
         pairs = {
-            "messages": (m.messages, e.messages, 0),
-            "down": (m.down, e.down, allowance),
-            "up": (m.up, e.up, allowance),
+            "messages": (m.messages, p.messages, 0),
+            "down": (m.down, p.down, allowance),
+            "up": (m.up, p.up, allowance),
         }
         return tuple(name for name, pair in pairs.items() if differs(*pair))
 
@@ -81,16 +82,12 @@ def differs(measured: float, expected: float | None, allowance: float = 0) -> bo
     return measured > allowance if expected == 0 else abs(measured - expected) > TOLERANCE * expected
 
 
-# Replies that are averaged are forgotten, so a resumed session does not meet them again.
-ROUNDS = frozenset({"train_round", "train_discriminator", "train_classifier_round"})
-
-
-def traffic(events: Sequence[Event]) -> dict[tuple[str, str], Traffic]:
+def traffic(events: Sequence[Event], kinds: Kinds) -> dict[tuple[str, str], Traffic]:
     """(centre, kind) -> what was measured: units of the newest session, and of a federation's rounds those of all sessions."""
     current = current_units(events)
     units = {
         e["unit"]: e for e in events
-        if e["event"] == "unit_finished" and (e.get("unit") in current or e.get("kind") in ROUNDS)
+        if e["event"] == "unit_finished" and (e.get("unit") in current or kinds.is_rounds(str(e.get("kind"))))
     }  # fmt: skip
     found: dict[tuple[str, str], Traffic] = {}
     for e in units.values():
@@ -108,7 +105,7 @@ def lines(
     expected: the entries of expected.json; without any, nothing was predicted. What they do not name was not expected.
     """
     predicted = {
-        (e["centre"], e["kind"]): Expected(e["messages"], e["bytes_down"], e["bytes_up"], e["steps"]) for e in expected
+        (e["centre"], e["kind"]): Predicted(e["messages"], e["bytes_down"], e["bytes_up"], e["steps"]) for e in expected
     }
     place = {name: i for i, name in enumerate(centres)}
     keys = sorted(measured.keys() | predicted.keys(), key=lambda key: (place.get(key[0], len(place)), key))
@@ -117,7 +114,7 @@ def lines(
             centre,
             kind,
             measured.get((centre, kind), Traffic()),
-            predicted.get((centre, kind), Expected()) if predicted else None,
+            predicted.get((centre, kind), Predicted()) if predicted else None,
         )
         for centre, kind in keys
     ]
@@ -126,11 +123,11 @@ def lines(
 def total(found: Iterable[Line], centre: str = "All", kind: str = "") -> Line:
     """The sum of lines."""
     found = list(found)
-    predictions = [line.expected for line in found if line.expected is not None]
+    predictions = [line.predicted for line in found if line.predicted is not None]
     return Line(
         centre, kind,
         sum((line.measured for line in found), Traffic()),
-        sum(predictions, Expected()) if predictions else None,
+        sum(predictions, Predicted()) if predictions else None,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 from reports.study import Study
 
 PAPER_RATIO = 1.6
-# In the order in which they are shown; others, by name, after them. A table cell does not break at this hyphen.
+# In the order in which they are shown; others, by name, after them. A line does not break at this hyphen.
 MEASURES = {
     "fd_texture": "FD\N{NON-BREAKING HYPHEN}Texture",
     "fd_randnet": "FD\N{NON-BREAKING HYPHEN}RandNet",
@@ -97,7 +97,7 @@ def first_crossing(x: Sequence[float], values: Sequence[float], target: float) -
 
 
 def quotient(numerator: Bounds, denominator: Bounds) -> Bounds:
-    """Bounds of the ratio of two numbers of at least 0; of a division by exactly zero nothing is said."""
+    """Bounds of the ratio of two numbers of at least 0; a division by exactly zero has no bound."""
     low = numerator.low / denominator.high if denominator.high > 0 else 0.0
     high = numerator.high / denominator.low if denominator.low > 0 else math.inf
     return Bounds(low, high)

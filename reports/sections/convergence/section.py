@@ -8,17 +8,46 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.convergence import MEASURES, PAPER_RATIO, Bounds, Convergence, convergences, smallest_centre
-from reports.convergence_figure import CENTRES_SHOWN, convergence_figure
 from reports.quantities import duration
+from reports.section import Card, Context, Section
+from reports.sections.convergence.figure import CENTRES_SHOWN, convergence_figure
+from reports.sections.convergence.first_crossing import (
+    MEASURES,
+    PAPER_RATIO,
+    Bounds,
+    Convergence,
+    convergences,
+    smallest_centre,
+)
 from reports.study import Study
-from reports.survey import Card
 from reports.tables import count_text
 
 # Rows of the table per arm and measure; of more centres than this, the smallest ones and a summary.
 ROWS_SHOWN = 20
 # "<5" of a data card, where it is compared.
 _AT_MOST = 4
+
+_TEMPLATE = """
+<p class="soft">How many real images each centre's discriminator had to see until the generator was as good as one trained
+on pooled data: the target is that model's last measured distance to real images. Reached means the first crossing,
+by straight lines between the measured rounds; a later rise does not undo it. The ratio is images seen alone over images
+seen in the federation, so above 1 the federation was faster. The floor is the distance of one half of the real reference
+to the other: nothing below it means anything. This is one training with one seed: no spread is known.</p>
+<ul class="findings one">{% for s in sentences %}<li><strong>{{ s.about }}</strong><span>{{ s.text }}</span></li>
+{% endfor %}</ul>
+{{ picture(curves, "Distance to real images, logarithmic, lower is better. Solid: in the federation; "
+     ~ "dashed, open marks: the centre alone; dash-dotted: one model on pooled data, over the images it saw itself. "
+     ~ "Lines of centres that saw equally many images lie on each other and show their marks by turns.") }}
+{% if left_out %}<p class="note">{{ left_out }}</p>{% endif %}
+{{ plain_table(table) }}
+"""
+
+
+def _build(context: Context) -> dict[str, Any] | None:
+    return convergence_section(context.record.convergence(), context.study, context.cards)
+
+
+CONVERGENCE = Section("convergence", "Convergence", "Convergence", _build, _TEMPLATE)
 
 
 def convergence_section(table: pd.DataFrame, study: Study, cards: dict[tuple[str, str], Card]) -> dict[str, Any] | None:
@@ -36,7 +65,7 @@ def convergence_section(table: pd.DataFrame, study: Study, cards: dict[tuple[str
     centres = {(arm, task): [c.centre for c in group] for (arm, task, _), group in groups.items()}
     shown = {key: _drawn(sizes[key], centres[key]) for key in centres}
     return {
-        "picture": convergence_figure(table, found, shown),
+        "curves": convergence_figure(table, found, shown),
         "sentences": [_sentence(group, sizes[arm, task], study) for (arm, task, _), group in groups.items()],
         "table": _table(groups, sizes, study),
         "left_out": _left_out(centres),
@@ -94,8 +123,8 @@ def _table(
     rows = []
     for (arm, task, _), group in groups.items():
         own = sizes[arm, task]
-        listed = sorted(group, key=lambda c: own.get(c.centre, 0))[:ROWS_SHOWN] if len(group) > ROWS_SHOWN else group
-        rows += [_row(c, own, several) for c in listed]
+        shown = sorted(group, key=lambda c: own.get(c.centre, 0))[:ROWS_SHOWN] if len(group) > ROWS_SHOWN else group
+        rows += [_row(c, own, several) for c in shown]
         if len(group) > ROWS_SHOWN:
             rows.append(_summary(group, several))
     return {
@@ -185,22 +214,22 @@ def _sentence(group: Sequence[Convergence], sizes: dict[str, int], study: Study)
     about = f"{name}, {MEASURES.get(first.metric, first.metric)}"
     smallest = smallest_centre(sizes, [c.centre for c in group])
     if smallest is None:
-        text = "Which centre is the smallest cannot be told: the record does not hold the data cards of all of them"
+        text = "Which centre is the smallest cannot be said: the record does not hold the data cards of all of them"
         return {"about": about, "text": f"{text}."}
     c = next(c for c in group if c.centre == smallest)
     who = f"smallest centre ({smallest}, {count_text(sizes[smallest])} images)"
     faster = _faster(c.ratio)
     if faster:
-        text = f"The {who} reached it {faster} (paper: {PAPER_RATIO})."
+        text = f"The {who} reached the target {faster} (paper: {PAPER_RATIO})."
     else:
-        text = f"Whether the {who} was faster than alone cannot be told: {_why_not(c)}."
+        text = f"Whether the {who} was faster than alone cannot be said: {_why_not(c)}."
     if c.target <= c.floor:
-        text += " The target lies within the floor: this measure cannot tell the central model's images from real ones."
+        text += " The target lies within the floor: this measure does not distinguish the central model's images from real ones."
     return {"about": about, "text": text}
 
 
 def _faster(ratio: Bounds) -> str:
-    """ "1.6 times faster than alone", "at least 2.0 times slower than alone"; "" when it cannot be told."""
+    """ "1.6 times faster than alone", "at least 2.0 times slower than alone"; "" when it cannot be said."""
     if ratio.exact and ratio.low > 0:
         x = ratio.low
         if f"{max(x, 1 / x):.1f}" == "1.0":
@@ -213,7 +242,7 @@ def _faster(ratio: Bounds) -> str:
 
 def _why_not(c: Convergence) -> str:
     if not c.central_arm:
-        return "there is no target, since the record holds no model of pooled data (an arm of strategy pooled_gan)"
+        return "there is no target, since the record holds no model of pooled data"
     if c.federation is None or c.alone is None:
         return f"{c.centre} was not measured " + ("in the federation" if c.federation is None else "alone")
     reasons = [

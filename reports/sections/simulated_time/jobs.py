@@ -1,7 +1,7 @@
 """Simulated seconds: which centre computed when, and what became of its jobs.
 
 Centres of a simulation declare a speed, delays and outages, and a virtual clock says when each reply would have come.
-The order of replies, hence the result of asynchronous training, follows this clock; nobody waited for it.
+The order of replies, hence the result of asynchronous training, follows this clock; the run did not wait for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOT_COMPUTED = ("outage", "refused")
 
 @dataclass(frozen=True)
 class SimulatedJob:
-    """One job. Times in simulated seconds; NaN for what never happened, or what nobody learned."""
+    """One job. Times in simulated seconds; NaN for what never happened or is not known."""
 
     centre: str
     number: int

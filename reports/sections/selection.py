@@ -1,4 +1,4 @@
-"""Which generators were chosen, in arms that select among several."""
+"""The section "Chosen generators": which ones, in arms that select among several."""
 
 from __future__ import annotations
 
@@ -7,20 +7,35 @@ from typing import Any
 
 import numpy as np
 
+from reports.section import Context, Section
 from reports.study import Study
+
+_TEMPLATE = """
+<p class="soft">Over the cells of an arm (classifiers, sizes of the training set, repeats): in how many of them a
+generator was chosen, and its mean share of the synthetic images, 0 where it was not.</p>
+{{ plain_table(table) }}
+"""
+
+
+def _build(context: Context) -> dict[str, Any] | None:
+    table = selection_table(context.units, context.study)
+    return {"table": table} if table else None
+
+
+SELECTION = Section("selection", "Chosen generators", "Which generators were chosen", _build, _TEMPLATE)
 
 
 def selection_table(units: Sequence[dict[str, Any]], study: Study) -> dict[str, Any] | None:
-    """A row for each arm, receiver, task and generator, the most chosen first; None when no cell selected anything.
+    """A row for each arm, receiver, task and generator, the most chosen first; None when nothing was selected.
 
-    units: finished units; those of kind "learn" may carry result.selected, {generator: share of the synthetic images,
-    0 to 1}. A generator that a cell does not name had share 0 there. Counted over cells: classifiers, sizes, repeats.
+    units: finished units; that of a cell may carry result.selected, {generator: share of the synthetic images, 0 to 1}.
+    A generator that a cell does not name had share 0 there. Counted over cells: classifiers, sizes, repeats.
     """
     cells: dict[tuple[str, str, str], list[dict[str, float]]] = {}
     for info in units:
         result = info.get("result") or {}
         cell, selected = result.get("cell"), result.get("selected")
-        if info.get("kind") == "learn" and cell and selected is not None:
+        if cell and selected is not None:
             cells.setdefault((cell["arm"], cell["receiver"], cell["task"]), []).append(selected)
     if not cells:
         return None

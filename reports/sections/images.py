@@ -1,4 +1,4 @@
-"""Sample grids: the synthetic images of each generator beside real ones of the centre that trained it."""
+"""The section "Images": synthetic ones of each generator beside real ones of the centre that trained it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from reports.pictures import png
+from reports.section import Context, Section
 from reports.study import Study
 
 # Of a study with many centres, a few are enough.
 _OTHERS = 8
+
+_TEMPLATE = """
+{% for s in synthetic %}<h3>{{ s.title }}</h3>
+<div class="pair">
+<div>{{ picture(s.synthetic, "Synthetic, not chosen by hand: " ~ s.about) }}</div>
+<div>{% if s.real %}{{ picture(s.real, "Real training patches of " ~ s.centre ~ ". They are here because all "
+     ~ "centres of a simulation are one machine; in a deployment they stay in the hospital.") }}{% endif %}</div>
+</div>{% endfor %}
+{% if real %}<h3>Real patches of the other centres</h3>
+<div class="pair">{% for r in real %}<div>{{ picture(r.picture, r.caption) }}</div>{% endfor %}</div>{% endif %}
+"""
+
+
+def _build(context: Context) -> dict[str, Any] | None:
+    synthetic, real = image_pairs(context.record.folder, context.study)
+    return {"synthetic": synthetic, "real": real} if synthetic or real else None
+
+
+IMAGES = Section("samples", "Images", "Images", _build, _TEMPLATE)
 
 
 def image_pairs(folder: Path, study: Study) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

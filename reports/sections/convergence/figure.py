@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from reports.convergence import MEASURES, Convergence
 from reports.pictures import COLOURS, GREY, INK, STYLE, WIDTH_IN, Picture, handles_above, picture
+from reports.sections.convergence.first_crossing import MEASURES, Convergence
 
-# More centres than this cannot be told apart in a panel.
+# A panel of more centres than this is unreadable.
 CENTRES_SHOWN = 6
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHED, _DASH_DOTTED, _DOTTED = (0, (4, 2)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1.5))

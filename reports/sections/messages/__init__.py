@@ -1,0 +1,1 @@
+"""The section "Messages": what was sent, against what was expected."""

@@ -1,0 +1,1 @@
+"""The section "Simulated time": what each centre did on the virtual clock."""

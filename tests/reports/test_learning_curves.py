@@ -1,0 +1,34 @@
+"""Curves are drawn of whatever has a history: generators, and cells however their classifier was trained."""
+
+from reports.sections.learning_curves import classifier_curves, generator_curves
+from reports.study import read_study
+
+STUDY = read_study("arms: {none: {}, together: {}}")
+COLOURS = {"none": "#000000", "together": "#ff0000"}
+
+
+def cell(arm, kind="learn", **changes):
+    history = {"step": [10, 20], "loss": [1.0, 0.5], "val_auprc": [0.4, 0.6]}
+    cell = {"arm": arm, "receiver": "A", "task": "lesion", "classifier": "cnn", "real_fraction": 1.0}
+    return {"unit": "u", "kind": kind, "label": arm, "result": {"cell": cell, "history": history} | changes}
+
+
+def test_a_classifier_that_several_centres_trained_has_a_curve():
+    """Its unit is of another kind, and its history has no loss."""
+    history = {"step": [5, 10], "val_auprc": [0.5, 0.7], "stage": ["round", "round"]}
+    made = classifier_curves([cell("none"), cell("together", "take_over", history=history)], STUDY, COLOURS)
+    assert made is not None and made.alt.endswith("A, lesion, cnn, 100 %: none, together")
+    assert generator_curves([cell("together", "take_over", history=history)]) is None
+
+
+def test_generators_are_the_units_with_losses_and_no_cell():
+    generator = {
+        "unit": "g",
+        "kind": "any",
+        "label": "train g",
+        "result": {"history": {"step": [1, 2], "critic": [3, 2]}},
+    }
+    made = generator_curves([generator, cell("none"), {"unit": "x", "kind": "any"}])
+    assert made is not None and made.alt == "Training losses of train g: critic"
+    assert classifier_curves([generator], STUDY, COLOURS) is None
+    assert generator_curves([generator | {"result": {"history": {}}}]) is None

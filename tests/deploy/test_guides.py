@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from clients.app import DUTIES
 from clients.centre_file import Approval, CentreFile, Release, Resources
 from federation.wire.errors import TEXTS
 from federation.wire.job import IDENTIFY
 from polycentre.command_line import cli
+from strategies import KINDS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GUIDES = ("deploy/README.md", "deploy/operator.md", "docs/threat-model.md", "docs/decisions/0009-deployment.md")
@@ -40,7 +40,7 @@ def test_every_key_of_a_centres_file_is_explained():
 def test_every_kind_of_answer_is_explained():
     text = section(text_of("deploy/README.md"), "What goes out")
     kinds = {name for name in first_cells(text.partition("The data card:")[0])}
-    assert kinds == (set(DUTIES) - {"send_patches", "receive_patches"}) | {IDENTIFY}
+    assert kinds == {name for name, kind in KINDS.items() if not kind.pixels} | {IDENTIFY}
 
 
 def test_every_code_that_is_named_exists():

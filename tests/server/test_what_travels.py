@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from PIL import Image
 from clients import app as client_module
 from federation.wire.job import Job
 from reports.html import build_report
+from strategies import KINDS
 
 SECRET = "ZZPATIENT"
 
@@ -73,10 +75,10 @@ def test_no_identity_is_in_any_message_or_in_the_servers_files(tiny, conduct_in_
 
 
 def test_an_exception_that_names_a_patient_stays_at_the_centre(tiny, conduct_in_process, tmp_path, monkeypatch):
-    def fail(node, job: Job):
+    def fail(here, body, arrays):
         raise RuntimeError(f"cannot read image of {SECRET}007")
 
-    monkeypatch.setitem(client_module.DUTIES, "train_generator", fail)
+    monkeypatch.setitem(KINDS, "train_generator", replace(KINDS["train_generator"], work=fail))
     messages = []
     done, record = conduct_in_process(tiny(), tmp_path / "run", on_message=lambda m: messages.append(repr(m.__dict__)))
     assert not done

@@ -18,7 +18,7 @@ from federation.wire.job import Job
 from scenarios.plan import Plan
 from scenarios.scenario import Scenario
 from strategies import KINDS
-from strategies.kind import Ask
+from strategies.ask import Ask
 from strategies.view import Cell
 
 

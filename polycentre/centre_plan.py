@@ -20,7 +20,8 @@ from scenarios.plan import Plan
 from scenarios.reader import resolved_yaml
 from scenarios.scenario import Scenario
 from strategies import KINDS, STRATEGIES, Kind
-from strategies.kind import Ask, Field
+from strategies.ask import Ask
+from strategies.kind import Field
 
 _RISKS = {
     "model": "what a model learned from patients",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scenarios.plan import Plan
 from strategies import KINDS
-from strategies.kind import distinct
+from strategies.ask import distinct
 
 
 @dataclass

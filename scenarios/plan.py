@@ -13,11 +13,11 @@ from models import ClassifierSpec, ClassifierTraining, GeneratorSpec
 from scenarios.scenario import Scenario
 from scenarios.specs import classifier_spec_of, file_digest, generator_spec_of, read_package
 from strategies import STRATEGIES
+from strategies.ask import Ask, anything
 from strategies.bodies import Compute, Pool
 from strategies.cells import test_asks
 from strategies.delivery import Delivery, PoolKey, synthesis_asks
 from strategies.keys import BaseArm, Use
-from strategies.kind import Ask, anything
 from strategies.planned import Generated, Learned, Planned, Shared, split_evenly
 from strategies.survey import SURVEY, Needs, TaskSurvey
 from strategies.view import Cell, classifier_key, generator_key

@@ -18,9 +18,10 @@ from federation.wire.units import Units
 from metrics import METRICS
 from models import ClassifierFit, ClassifierSpec, ClassifierTraining, PatchArrays, predict
 from strategies import choice, learning
+from strategies.ask import Ask, Check, anything
 from strategies.bodies import CellName, Compute, OfTask, Pool, Size
 from strategies.centre_side import CentreSide, as_arrays, receiver_patches
-from strategies.kind import Answer, Arrays, Ask, Check, Field, Kind, Received, Sent, anything
+from strategies.kind import Answer, Arrays, Field, Kind, Received, Sent
 from strategies.layouts import classifier_layout, prefixed
 from strategies.planned import Learned, Planned, ServerHalf
 from strategies.view import Cell, View, classifier_key

@@ -12,9 +12,10 @@ from basics.seeds import derive_seed
 from federation.wire.exchange import Exchange, gather
 from federation.wire.units import Units
 from models import GeneratorSpec, Precision
+from strategies.ask import Ask, Check, anything
 from strategies.bodies import Body, Compute, Pool
 from strategies.centre_side import CentreSide
-from strategies.kind import Answer, Arrays, Ask, Check, Field, Kind, Received, anything
+from strategies.kind import Answer, Arrays, Field, Kind, Received
 from strategies.layouts import generator_layout
 from strategies.planned import Generated, Shared, problems_of
 from strategies.view import View, generator_key

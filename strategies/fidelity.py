@@ -24,11 +24,12 @@ from federation.wire.units import Units
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models import GeneratorSpec, Precision
+from strategies.ask import Ask
 from strategies.bodies import Body, Compute, OfTask
 from strategies.centre_side import CentreSide, training_patches
 from strategies.delivery import drawn
 from strategies.keys import FidelityChoice, GenerativeArm
-from strategies.kind import Answer, Array, Arrays, Ask, Field, Kind, Layout, Received, Sent
+from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
 from strategies.rounds import FederationFailed
 from strategies.view import View, generator_key

@@ -23,13 +23,14 @@ from federation.wire.exchange import Exchange
 from federation.wire.job import Job, Reply
 from federation.wire.units import Units
 from models import GeneratorSpec, PatchArrays, Precision, fit_generative
+from strategies.ask import Ask
 from strategies.bodies import Compute, OfTask
 from strategies.cells import MEMORY
 from strategies.centre_side import CentreSide, as_arrays, trained_on
 from strategies.choice import Choice
 from strategies.delivery import drawn
 from strategies.keys import BaseArm
-from strategies.kind import Answer, Arrays, Ask, Kind, Sent
+from strategies.kind import Answer, Arrays, Kind, Sent
 from strategies.kind import Field as AnswerField
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
 from strategies.planned import FederationRecord, Generated, Planned, ServerHalf, Shared, Training, problems_of

@@ -15,8 +15,8 @@ from federation.wire.exchange import Exchange
 from federation.wire.job import Reply
 from federation.wire.units import Units
 from models import GeneratorSpec
+from strategies.ask import Ask
 from strategies.bodies import Pool
-from strategies.kind import Ask
 from strategies.rounds import Summary
 
 T = TypeVar("T")

@@ -18,11 +18,12 @@ from federation.wire.centres import Centres
 from federation.wire.exchange import Exchange, gather
 from federation.wire.job import Reply, canonical_json
 from federation.wire.units import Units
+from strategies.ask import Ask
 from strategies.bodies import Body, OfTask, Pool
 from strategies.centre_side import CentreSide
 from strategies.delivery import counts_of
 from strategies.keys import BaseArm
-from strategies.kind import Answer, Array, Arrays, Ask, Kind, Layout, Received, Sent
+from strategies.kind import Answer, Array, Arrays, Kind, Layout, Received, Sent
 from strategies.kind import Field as AnswerField
 from strategies.layouts import patches_layout
 from strategies.planned import Planned, ServerHalf, Shared, problems_of

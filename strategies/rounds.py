@@ -22,7 +22,8 @@ from federation.wire.job import Job, Reply
 from federation.wire.transport import Transport, decode, encode_noting_error
 from federation.wire.units import Units, digest
 from strategies.aggregation import Aggregator
-from strategies.kind import Ask, Check, Kind, anything
+from strategies.ask import Ask, Check, anything
+from strategies.kind import Kind
 
 Weights = dict[str, np.ndarray]
 GLOBAL, LOCAL = "global.", "weights."

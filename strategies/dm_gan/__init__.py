@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from models import GENERATIVE_MODELS, GeneratorSpec
+from strategies.ask import Ask, Check, anything
 from strategies.dm_gan.local import DISCRIMINATE, GradientRules
 from strategies.dm_gan.phases import no_discriminator
 from strategies.dm_gan.server import DmGANPlan, DmGANSettings, RemoteTraining
@@ -15,7 +16,7 @@ from strategies.dm_gan.sizes import LARGEST_JOB, job_problem
 from strategies.fidelity import FEATURE_SUMS, MEASURE, planned_fidelity
 from strategies.generative import GenerativeStrategy, build_seed, member_fixed
 from strategies.keys import GenerativeArm
-from strategies.kind import Ask, Check, anything, layout_bytes
+from strategies.kind import layout_bytes
 from strategies.planned import Planned, Shared, Training, split_evenly
 from strategies.rounds import Member
 from strategies.view import View

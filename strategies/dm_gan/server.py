@@ -42,6 +42,7 @@ from federation.wire.units import Units, digest
 from models import GeneratorSpec
 from models.federated_parts import averaged_state
 from models.precision import processor
+from strategies.ask import Ask
 from strategies.dm_gan.generator import Draw, Gradients, RemoteGenerator, combine
 from strategies.dm_gan.local import (
     DISCRIMINATE,
@@ -53,7 +54,7 @@ from strategies.dm_gan.local import (
 )
 from strategies.dm_gan.sizes import FAKE, LARGEST_BYTES, LARGEST_JOB, adapted, images_layout
 from strategies.fidelity import Fidelity, Reference
-from strategies.kind import Arrays, Ask, layout_bytes
+from strategies.kind import Arrays, layout_bytes
 from strategies.one_shot import preview_of
 from strategies.planned import FederationRecord, Generated, ServerHalf, Shared
 from strategies.rounds import FederationFailed, Member, Summary, fits, sound, summary_of

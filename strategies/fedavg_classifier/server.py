@@ -24,7 +24,7 @@ from federation.wire.units import Units, digest
 from models import ClassifierSpec
 from models.federated_parts import averaged_state, parts
 from strategies.aggregation import Aggregator
-from strategies.kind import Ask
+from strategies.ask import Ask
 from strategies.planned import FederationRecord, Learned, ServerHalf, problems_of
 from strategies.rounds import FederationFailed, Member, Outcome, Rounds, RoundSettings
 

@@ -34,9 +34,9 @@ from models import GeneratorSpec
 from models.federated_parts import averaged_state, load_averaged, parts
 from models.weight_average import average_decay
 from strategies.aggregation import Aggregator
+from strategies.ask import Ask
 from strategies.fedavg_gan.local import LocalRules, arrays_of, build
 from strategies.fidelity import Fidelity
-from strategies.kind import Ask
 from strategies.one_shot import preview_of
 from strategies.planned import FederationRecord, Generated, ServerHalf, Shared, problems_of
 from strategies.pooled import Move, move

@@ -17,6 +17,7 @@ from federation.wire.exchange import run_together
 from federation.wire.job import EnvelopeError, Reply
 from federation.wire.units import Units
 from models import GeneratorSpec
+from strategies.ask import Ask, anything
 from strategies.bodies import Compute
 from strategies.centre_side import as_arrays
 from strategies.dm_gan.local import DISCRIMINATE
@@ -25,7 +26,6 @@ from strategies.fedavg_gan.local import TRAIN_ROUND, LocalRules
 from strategies.fedavg_gan.server import FederatedTraining, Federation
 from strategies.fidelity import FEATURE_SUMS, MEASURE, Fidelity
 from strategies.keys import FidelityChoice
-from strategies.kind import Ask, anything
 from strategies.rounds import Member, round_ask
 
 SIZE = 32

@@ -13,6 +13,7 @@ from federation.wire.clock import Availability, Fate, VirtualClock
 from federation.wire.units import Units
 from models import GenerativeTrainer, GeneratorSpec
 from models.federated_parts import averaged_state
+from strategies.ask import Ask, anything
 from strategies.dm_gan.generator import Draw, RemoteGenerator, combine
 from strategies.dm_gan.local import (
     DISCRIMINATE,
@@ -25,7 +26,7 @@ from strategies.dm_gan.local import (
 from strategies.dm_gan.server import DmGANPlan, DmGANSettings, RemoteTraining
 from strategies.dm_gan.sizes import LARGEST_JOB, adapted, images_layout
 from strategies.fidelity import Reference
-from strategies.kind import Ask, anything, layout_bytes
+from strategies.kind import layout_bytes
 from strategies.rounds import Member
 
 SIZE = 32

@@ -16,11 +16,11 @@ from models.federated_parts import averaged_state
 from models.fit_classifier import StageTrainer
 from models.stages import BalancedDraws
 from strategies import learning
+from strategies.ask import Ask, anything
 from strategies.bodies import CellName, Size
 from strategies.centre_side import as_arrays
 from strategies.fedavg_classifier.local import ADOPT, TRAIN_ROUND, VALIDATE, local_steps, proximal, validated
 from strategies.fedavg_classifier.server import ClassifierFederation, ClassifierTrainedTogether
-from strategies.kind import Ask, anything
 from strategies.rounds import Member, RoundSettings, round_ask
 
 SPEC = ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1})

@@ -15,8 +15,9 @@ from federation.wire.job import Job, Reply
 from federation.wire.units import Units
 from scenarios.plan import Plan
 from strategies import KINDS, STRATEGIES
+from strategies.ask import Ask, anything, distinct
 from strategies.bodies import Compute
-from strategies.kind import Array, Ask, BadBody, Body, Field, Kind, Received, Sent, anything, distinct, layout_of
+from strategies.kind import Array, BadBody, Body, Field, Kind, Received, Sent, layout_of
 
 # -- a kind to try things with -----------------------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ from federation.wire.clock import RealClock
 from federation.wire.job import Reply
 from federation.wire.units import Units
 from strategies import fidelity
+from strategies.ask import Ask
 from strategies.dm_gan.generator import RemoteGenerator
 from strategies.dm_gan.local import encode_gradients
 from strategies.dm_gan.server import DmGANSettings
-from strategies.kind import Ask
 from strategies.one_shot import TRAIN, OneGenerator
 from strategies.rounds import RoundSettings
 

@@ -14,9 +14,9 @@ from federation.wire.centres import Centres
 from federation.wire.exchange import Exchange, gather
 from federation.wire.units import Units
 from strategies import kind
+from strategies.ask import Ask
 from strategies.bodies import Body, OfTask, Pool
 from strategies.centre_side import CentreSide
-from strategies.delivery import counts_of
 from strategies.fidelity import FEWEST
 from strategies.keys import BaseArm
 from strategies.layouts import patches_layout
@@ -49,7 +49,7 @@ def average(here: CentreSide, body: Average, arrays: kind.Arrays) -> kind.Answer
 def keep(here: CentreSide, body: Keep, arrays: kind.Arrays) -> kind.Answer:
     labels = np.repeat(np.arange(2), body.images)
     here.write_pool(arrays["pixels"], labels)
-    return {"counts": counts_of(labels)}, {}
+    return {"kept": len(labels)}, {}
 
 
 AVERAGE = kind.Kind(
@@ -60,7 +60,7 @@ AVERAGE = kind.Kind(
 )  # fmt: skip
 KEEP = kind.Kind(
     name="keep_averages", title="keep averages", phase="share", body=Keep, work=keep,
-    answer=(kind.Field("counts.*", "counts", "how many averages of each class"),),
+    answer=(kind.Field("kept", "count", "how many averages came"),),
     receives=(kind.Received("pixels", lambda body: patches_layout(body.task, 2 * body.images)),),
 )  # fmt: skip
 
@@ -73,7 +73,7 @@ def pool_of(centre: str, images: int, unit: str = "") -> Pool:
 class Exchanged(ServerHalf[Shared]):
     units: Units
     place: tuple[str, str, str]
-    asks: tuple[tuple[kind.Ask, kind.Ask], ...]
+    asks: tuple[tuple[Ask, Ask], ...]
 
     def share(self, centres: Centres) -> Exchange[Shared]:
         made = yield from gather([ask.job(self.units) for ask, _ in self.asks])
@@ -112,8 +112,8 @@ class Averages(Strategy):
             centre: derive_seed(view.seed, f"averages/{task}", centre) for centre in view.members(arm) if centre != at
         }
         asks = tuple((
-            kind.Ask(AVERAGE, self.name, centre, task, view.data(centre, task) | {"images": arm.images, "seed": seed}),
-            kind.Ask(KEEP, self.name, at, None, {"task": view.task(task), "images": arm.images}),
+            Ask(AVERAGE, self.name, centre, task, view.data(centre, task) | {"images": arm.images, "seed": seed}),
+            Ask(KEEP, self.name, at, None, {"task": view.task(task), "images": arm.images}),
         ) for centre, seed in seeds.items())  # fmt: skip
         return Planned(
             self.name, tuple(ask for pair in asks for ask in pair), lambda units, clock: Exchanged(units, place, asks)

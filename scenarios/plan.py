@@ -15,7 +15,7 @@ from scenarios.specs import classifier_spec_of, file_digest, generator_spec_of, 
 from strategies import STRATEGIES
 from strategies.ask import Ask, anything
 from strategies.bodies import Compute, Pool
-from strategies.cells import test_asks
+from strategies.cell_plan import test_asks
 from strategies.delivery import Delivery, PoolKey, synthesis_asks
 from strategies.keys import BaseArm, Use
 from strategies.planned import Generated, Learned, Planned, Shared, split_evenly

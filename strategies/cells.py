@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from basics.seeds import derive_seed
 from data_partitions import PatchDataset
-from federation.wire.centres import Centres
-from federation.wire.exchange import Exchange, gather
-from federation.wire.units import Units
 from metrics import METRICS
 from models import ClassifierFit, ClassifierSpec, ClassifierTraining, PatchArrays, predict
 from strategies import choice, learning
-from strategies.ask import Ask, Check, anything
 from strategies.bodies import CellName, Compute, OfTask, Pool, Size
 from strategies.centre_side import CentreSide, as_arrays, receiver_patches
 from strategies.kind import Answer, Arrays, Field, Kind, Received, Sent
 from strategies.layouts import classifier_layout, prefixed
-from strategies.planned import Learned, Planned, ServerHalf
-from strategies.view import Cell, View, classifier_key
 
 # Before a source's name, which may be that of one of the stages' own sources.
 _FROM = "from "
@@ -245,96 +237,3 @@ TEST = Kind(
     answer=TESTED,
     receives=(Received("*", lambda body: classifier_layout(body.classifier)),),
 )
-
-
-# -- server half -------------------------------------------------------------------------------------------------------
-
-
-def learn_ask(
-    view: View, arm: Any, cell: Cell, pools: Sequence[Pool], *, choose: choice.Choice | None = None, oversample: int | None = None,
-) -> Ask:  # fmt: skip
-    """What a cell asks of its receiver.
-
-    Args:
-        pools: of a planned cell without ids of units.
-    """
-    use, planned = view.use(arm), [pool.model_copy(update={"unit": ""}) for pool in pools]
-    fixed = view.data(cell.receiver, cell.task) | cell_fixed(view, arm, cell) | {
-        "recipe": learning.Recipe(
-            use=use.use if pools or oversample is not None else "none", steps=use.schedule.model_dump(),
-            synthetic_share=use.synthetic_share,
-        ),
-        "size": Size(fraction=cell.fraction, images=cell.images),
-        "choose": choose,
-        "oversample": oversample,
-        "subset_seed": subset_seed(view, cell),
-        "send_classifier": bool(view.test_centres(cell)),
-    }  # fmt: skip
-    free: dict[str, Check] = {
-        "pools": lambda body: [pool.model_copy(update={"unit": ""}) for pool in body.pools] == planned,
-        "pretrained_sha256": anything,  # its file need not be at hand where this is looked at
-    }
-    return Ask(LEARN, cell.strategy, cell.receiver, cell.task, fixed, free)
-
-
-def cell_fixed(view: View, arm: Any, cell: Cell) -> dict[str, Any]:
-    """What every job about a cell says of it."""
-    use = view.use(arm)
-    training = view.training.model_copy(update={"augmentation": use.augmentation, "normalise": use.normalise})
-    return {
-        "cell": cell.name,
-        "classifier": view.classifier_spec(cell.classifier, cell.task),
-        "training": training,
-        "seed": derive_seed(view.seed, f"classifier/{cell.task}/{cell.classifier}", cell.receiver, cell.repeat),
-        "compute": view.compute(cell.receiver, classifier_key(cell.classifier, cell.task)),
-    }
-
-
-def subset_seed(view: View, cell: Cell) -> int:
-    """Of the draw of the receiver's patches: the same for all arms, so that they are compared in pairs."""
-    return derive_seed(view.seed, f"subset/{cell.task}", cell.receiver, cell.repeat)
-
-
-def test_asks(view: View, arm: Any, cell: Cell) -> list[Ask]:
-    """What a cell asks of the other centres that test it."""
-    asks = []
-    for centre in view.test_centres(cell):
-        fixed = cell_fixed(view, arm, cell)
-        # Its weights travel; a file of pretrained ones is of no use there.
-        fixed["classifier"] = fixed["classifier"].model_copy(update={"pretrained": None})
-        fixed["compute"] = fixed["compute"].model_copy(update={"device": view.compute(centre).device})
-        asks.append(Ask(TEST, cell.strategy, centre, cell.task, view.data(centre, cell.task) | fixed))
-    return asks
-
-
-def planned_cell(
-    view: View, arm: Any, cell: Cell, pools: Sequence[Pool], *, choose: choice.Choice | None, oversample: int | None
-) -> Planned[Learned]:
-    """A cell that one job of the receiver computes."""
-    ask = learn_ask(view, arm, cell, pools, choose=choose, oversample=oversample)
-    digest = view.pretrained_digest(cell.classifier)
-    return Planned(
-        cell.strategy,
-        (ask,),
-        lambda units, clock: LearnedAtReceiver(units, ask, tuple(pools), digest, cell.label),
-        light=True,
-    )
-
-
-@dataclass(frozen=True)
-class LearnedAtReceiver(ServerHalf[Learned]):
-    """One cell, one job."""
-
-    units: Units
-    ask: Ask
-    pools: tuple[Pool, ...]
-    pretrained_sha256: str | None
-    label: str
-
-    def share(self, centres: Centres) -> Exchange[Learned]:
-        job = self.ask.job(
-            self.units, inputs=[pool.unit for pool in self.pools], label=self.label, pools=self.pools,
-            pretrained_sha256=self.pretrained_sha256,
-        )  # fmt: skip
-        (reply,) = yield from gather([job])
-        return Learned(reply if reply.ok else None)

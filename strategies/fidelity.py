@@ -11,28 +11,19 @@ The floor is the distance between one half of the real patches (by patient) and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from basics.seeds import derive_seed, rank
+from basics.seeds import rank
 from data_partitions import DataError
-from federation.wire.exchange import Exchange, gather
-from federation.wire.job import Reply
-from federation.wire.units import Units
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models import GeneratorSpec, Precision
-from strategies.ask import Ask
 from strategies.bodies import Body, Compute, OfTask
 from strategies.centre_side import CentreSide, training_patches
 from strategies.delivery import drawn
-from strategies.keys import FidelityChoice, GenerativeArm
 from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
-from strategies.rounds import FederationFailed
-from strategies.view import View, generator_key
 
 HALVES = ("first", "second")
 # Sums of a few images confine their features; below this a half is not sent.
@@ -205,131 +196,3 @@ MEASURE = Kind(
         Received("reference.*", lambda body: prefixed(_sums_layout(body.spaces, ("",)), _REFERENCE)),
     ),
 )  # fmt: skip
-
-
-# -- server half ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Real images of all members, as sums.
-
-    Attributes:
-        arrays: sums by feature space.
-        floors: distance between the halves, by metric.
-        images: training patches of each member.
-        units: ids of what it was made from.
-    """
-
-    arrays: dict[str, np.ndarray]
-    floors: dict[str, float]
-    images: dict[str, int]
-    units: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """What is measured of a federation, and where.
-
-    Attributes:
-        choice: how often, with how many images, in which feature spaces.
-        sums: what is asked of each member.
-        measurements: what is asked of the centre that draws and measures: (on the way, at the end).
-    """
-
-    choice: FidelityChoice
-    sums: tuple[Ask, ...]
-    measurements: tuple[Ask, Ask]
-
-    @property
-    def asks(self) -> tuple[Ask, ...]:
-        """All that measuring asks for."""
-        return (*self.sums, *(ask for ask in self.measurements if ask.times))
-
-    @property
-    def identity(self) -> list[Any]:
-        """What a result depends on."""
-        return [self.choice.model_dump(mode="json"), self.measurements[0].json]
-
-    def due(self, number: int, last: int) -> bool:
-        """See `is_due`."""
-        return is_due(self.choice, number, last)
-
-    def reference(self, units: Units) -> Exchange[Reference]:
-        """Ask all members for their sums.
-
-        Raises:
-            FederationFailed: a member does not answer.
-        """
-        jobs = [ask.job(units, label="features of real patches") for ask in self.sums]
-        replies = yield from gather(jobs)
-        bad = [reply for reply in replies if not reply.ok]
-        if bad:
-            raise FederationFailed(f"centre {bad[0].centre!r} did not send sums of features ({bad[0].code})")
-        try:
-            return self._reference(replies)
-        except (KeyError, TypeError, ValueError) as problem:
-            raise FederationFailed(f"sums of features cannot be used: {problem}") from None
-
-    def _reference(self, replies: Sequence[Reply]) -> Reference:
-        arrays: dict[str, np.ndarray] = {}
-        floors: dict[str, float] = {}
-        for space in self.choice.spaces:
-            halves = [
-                sum_up([FeatureSums.from_arrays(r.arrays, f"{space}.{half}") for r in replies]) for half in HALVES
-            ]
-            arrays |= (halves[0] + halves[1]).to_arrays(space)
-            floors[FEATURE_SPACES[space].distance] = frechet_distance(*halves)
-        images = {reply.centre: int(reply.body["images"]) for reply in replies}
-        return Reference(arrays, floors, images, tuple(reply.unit for reply in replies))
-
-    def measurement(self, units: Units, reference: Reference, identity: str, weights: Mapping[str, np.ndarray],
-                    *, preview: bool, label: str) -> Exchange[Reply]:  # fmt: skip
-        """Have a generator measured; with `preview` the reply holds some of its images.
-
-        Raises:
-            FederationFailed: it was not.
-        """
-        arrays = {_WEIGHTS + name: array for name, array in weights.items()}
-        arrays |= {_REFERENCE + name: array for name, array in reference.arrays.items()}
-        ask = self.measurements[preview]
-        job = ask.job(units, inputs=[identity, *reference.units], arrays=arrays, label=label)
-        (reply,) = yield from gather([job])
-        found = reply.body.get("distances")
-        wanted = {FEATURE_SPACES[space].distance for space in self.choice.spaces}
-        if not reply.ok:
-            raise FederationFailed(f"{label}: centre {reply.centre!r} could not measure it ({reply.code})")
-        if not isinstance(found, dict) or set(found) != wanted or not all(isinstance(v, float) for v in found.values()):
-            raise FederationFailed(f"{label}: centre {reply.centre!r} sent no distances")
-        return reply
-
-
-def planned_fidelity(
-    view: View, strategy: str, name: str, arm: GenerativeArm, task: str, spec: GeneratorSpec, last: int
-) -> Fidelity:
-    """How an arm's generator is measured: against all members' training patches, at the first receiver.
-
-    Args:
-        last: rounds, or updates.
-    """
-    choice, at = arm.fidelity, (arm.receivers or view.receivers)[0]
-    sums = []
-    for centre in view.members(arm):
-        fixed = view.data(centre, task) | {
-            "conditional": arm.conditional, "seed": derive_seed(view.seed, f"halves/{task}", centre), "spaces": choice.spaces,
-        }  # fmt: skip
-        sums.append(Ask(FEATURE_SUMS, strategy, centre, task, fixed, same=f"{task}/{arm.conditional}/{choice.spaces}"))
-    fixed = {
-        "generator": spec, "seed": derive_seed(view.seed, f"fidelity/{task}", at),
-        "compute": view.compute(at, generator_key(name, task)), "images": choice.images, "spaces": choice.spaces,
-    }  # fmt: skip
-    asks = [
-        Ask(MEASURE, strategy, at, None, fixed | {"preview": preview}, times=times)
-        for preview, times in ((False, sum(is_due(choice, number, last) for number in range(1, last))), (True, 1))
-    ]
-    return Fidelity(choice, tuple(sums), (asks[0], asks[1]))
-
-
-def is_due(choice: FidelityChoice, number: int, last: int) -> bool:
-    """Whether the generator is measured after round `number` of `last`; after the last it always is."""
-    return number == last or (bool(choice.spaces) and number % choice.every == 0)

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from strategies.dm_gan import Remote, RemoteArm
-from strategies.dm_gan.server import DmGANSettings
+from strategies.dm_gan.settings import DmGANSettings
 from strategies.view import Facts, View
 
 

@@ -33,8 +33,8 @@ from strategies.keys import BaseArm
 from strategies.kind import Answer, Arrays, Kind, Sent
 from strategies.kind import Field as AnswerField
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
+from strategies.members import Summary
 from strategies.planned import FederationRecord, Generated, Planned, ServerHalf, Shared, Training, problems_of
-from strategies.rounds import Summary
 from strategies.strategy import Strategy
 from strategies.survey import CARD
 from strategies.view import Facts, View, generator_key

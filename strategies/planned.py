@@ -17,7 +17,7 @@ from federation.wire.units import Units
 from models import GeneratorSpec
 from strategies.ask import Ask
 from strategies.bodies import Pool
-from strategies.rounds import Summary
+from strategies.members import Summary
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from basics.words import listed
 from models import GeneratorSpec
 from strategies.bodies import Pool
-from strategies.cells import planned_cell
+from strategies.cell_plan import planned_cell
 from strategies.choice import Choice
 from strategies.kind import Kind
 from strategies.planned import Learned, Planned, Shared

@@ -11,14 +11,16 @@ from models import GENERATIVE_MODELS, GeneratorSpec
 from strategies.ask import Ask, Check, anything
 from strategies.dm_gan.local import DISCRIMINATE, GradientRules
 from strategies.dm_gan.phases import no_discriminator
-from strategies.dm_gan.server import DmGANPlan, DmGANSettings, RemoteTraining
+from strategies.dm_gan.server import RemoteTraining
+from strategies.dm_gan.settings import DmGANPlan, DmGANSettings
 from strategies.dm_gan.sizes import LARGEST_JOB, job_problem
-from strategies.fidelity import FEATURE_SUMS, MEASURE, planned_fidelity
+from strategies.fidelity import FEATURE_SUMS, MEASURE
+from strategies.fidelity_plan import planned_fidelity
 from strategies.generative import GenerativeStrategy, build_seed, member_fixed
 from strategies.keys import GenerativeArm
 from strategies.kind import layout_bytes
+from strategies.members import Member
 from strategies.planned import Planned, Shared, Training, split_evenly
-from strategies.rounds import Member
 from strategies.view import View
 
 

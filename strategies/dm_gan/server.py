@@ -20,6 +20,8 @@ Two exchanges give the same gradient of the generator:
 No term on a real image (L1, perceptual) crosses the wire: its gradient bisects the image. Only adversarial gradients do, clipped
 and with noise where asked for. `md_gan` is lock-step with discriminators that change places (Hardy et al. 2019): there
 they do leave their centre.
+
+Longer than most files, because it is one exchange: jobs, answers, updates, and the record from which it goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,90 +39,24 @@ from federation.wire.centres import Centres
 from federation.wire.clock import Arrival, Clock, Fate
 from federation.wire.exchange import Exchange
 from federation.wire.job import Job, Reply
-from federation.wire.transport import Transport, encode_noting_error
+from federation.wire.transport import encode_noting_error
 from federation.wire.units import Units, digest
-from models import GeneratorSpec
 from models.federated_parts import averaged_state
 from models.precision import processor
-from strategies.ask import Ask
 from strategies.dm_gan.generator import Draw, Gradients, RemoteGenerator, combine
 from strategies.dm_gan.local import (
     DISCRIMINATE,
     DISCRIMINATOR,
     GENERATOR,
-    Exchanged,
-    GradientRules,
     decode_gradients,
 )
+from strategies.dm_gan.settings import DmGANPlan
 from strategies.dm_gan.sizes import FAKE, LARGEST_BYTES, LARGEST_JOB, adapted, images_layout
-from strategies.fidelity import Fidelity, Reference
+from strategies.fidelity_plan import Reference
 from strategies.kind import Arrays, layout_bytes
+from strategies.members import FederationFailed, Summary, fits, sound, summary_of
 from strategies.one_shot import preview_of
 from strategies.planned import FederationRecord, Generated, ServerHalf, Shared
-from strategies.rounds import FederationFailed, Member, Summary, fits, sound, summary_of
-
-
-@dataclass(frozen=True)
-class DmGANSettings:
-    """How the exchange is run.
-
-    Attributes:
-        updates: generator updates in all; each takes the answers of a quorum.
-        batches_per_job: training steps of a discriminator in one job.
-        steps: each: an update is one optimizer step per batch of a job; mean: one step with their mean (needed where
-            only the mean comes back, exchange generator).
-        lock_step: every update waits for every centre (the paper's algorithm 1).
-        quorum: answers of an asynchronous update.
-        update_timeout_s: after this, from its first answer, an update takes what is there.
-        max_staleness: bound on tau; none: twenty updates per centre, so that one ten times slower is still heard.
-        staleness_power: a.
-        weights: pi_j by number of patches, or equal.
-        swap_every: updates after which discriminators change places (md_gan).
-        adapt: choose each centre's job size from its measured round trip (deployment).
-        refusals: errors of a centre in a row after which it is asked no more.
-    """
-
-    updates: int
-    batches_per_job: int = 8
-    steps: Literal["each", "mean"] = "each"
-    lock_step: bool = False
-    quorum: int = 1
-    update_timeout_s: float | None = None
-    max_staleness: int | None = None
-    staleness_power: float = 0.5
-    weights: Literal["patches", "equal"] = "patches"
-    exchange: Exchanged = "images"
-    gradients: GradientRules = GradientRules()
-    transport: Transport = "fp32"
-    swap_every: int | None = None
-    adapt: bool = False
-    step_s: float = 1.0
-    refusals: int = 5
-
-    @property
-    def optimizer_steps(self) -> int:
-        """Steps of the generator's optimizer in all, at the job size that jobs begin with."""
-        return self.updates * (self.batches_per_job if self.steps == "each" else 1)
-
-
-@dataclass(frozen=True)
-class DmGANPlan:
-    """One generator, trained for one task; see `strategies.fedavg_gan.server.Federation` for the fields of the same names."""
-
-    arm: str
-    task: str
-    strategy: str
-    spec: GeneratorSpec
-    build_seed: int
-    members: tuple[Member, ...]
-    settings: DmGANSettings
-    fidelity: Fidelity
-    device: str = "cpu"
-
-    @property
-    def asks(self) -> tuple[Ask, ...]:
-        """All that it asks of the centres."""
-        return (*(member.ask for member in self.members), *self.fidelity.asks)
 
 
 @dataclass

@@ -11,14 +11,14 @@ from basics.seeds import derive_seed
 from federation.wire.transport import Transport
 from strategies.ask import Ask, anything
 from strategies.bodies import Pool, Size
-from strategies.cells import cell_fixed, subset_seed
+from strategies.cell_plan import cell_fixed, subset_seed
 from strategies.fedavg_classifier.local import ADOPT, TRAIN_ROUND, VALIDATE
 from strategies.fedavg_classifier.server import ClassifierFederation, ClassifierTrainedTogether
 from strategies.fedavg_gan import aggregation_problems
 from strategies.generative import quorum_problems
 from strategies.keys import Averaged, BaseArm
+from strategies.members import Member, round_ask, round_settings
 from strategies.planned import Learned, Planned
-from strategies.rounds import Member, round_ask, round_settings
 from strategies.strategy import Strategy, centre_problems
 from strategies.view import Cell, Facts, View, classifier_key
 

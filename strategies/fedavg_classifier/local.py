@@ -24,7 +24,8 @@ from strategies.fedavg_gan.local import COURSE_FIELDS
 from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent
 from strategies.layouts import classifier_layout, encoded, prefixed
 from strategies.learning import REAL
-from strategies.rounds import GLOBAL, LOCAL, Weights
+from strategies.members import GLOBAL, Weights
+from strategies.rounds import LOCAL
 
 # Images on which the receiver recomputes batch norm's statistics before it validates.
 _STATISTICS_IMAGES = 256

@@ -25,8 +25,9 @@ from models import ClassifierSpec
 from models.federated_parts import averaged_state, parts
 from strategies.aggregation import Aggregator
 from strategies.ask import Ask
+from strategies.members import FederationFailed, Member, RoundSettings
 from strategies.planned import FederationRecord, Learned, ServerHalf, problems_of
-from strategies.rounds import FederationFailed, Member, Outcome, Rounds, RoundSettings
+from strategies.rounds import Outcome, Rounds
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from strategies.aggregation import check_aggregation
 from strategies.ask import anything
 from strategies.fedavg_gan.local import TRAIN_ROUND, LocalRules
 from strategies.fedavg_gan.server import FederatedTraining, Federation
-from strategies.fidelity import FEATURE_SUMS, MEASURE, planned_fidelity
+from strategies.fidelity import FEATURE_SUMS, MEASURE
+from strategies.fidelity_plan import planned_fidelity
 from strategies.generative import GenerativeStrategy, build_seed, member_fixed
 from strategies.keys import Averaged, GenerativeInRounds
 from strategies.kind import Kind
+from strategies.members import Member, RoundSettings, round_ask, round_settings
 from strategies.planned import Planned, Shared, Training
 from strategies.pooled import Move
-from strategies.rounds import Member, RoundSettings, round_ask, round_settings
 from strategies.view import Facts, View
 
 Series = Literal["federation", "alone", "central"]

@@ -36,11 +36,12 @@ from models.weight_average import average_decay
 from strategies.aggregation import Aggregator
 from strategies.ask import Ask
 from strategies.fedavg_gan.local import LocalRules, arrays_of, build
-from strategies.fidelity import Fidelity
+from strategies.fidelity_plan import Fidelity
+from strategies.members import FederationFailed, Member, RoundSettings, Weights
 from strategies.one_shot import preview_of
 from strategies.planned import FederationRecord, Generated, ServerHalf, Shared, problems_of
 from strategies.pooled import Move, move
-from strategies.rounds import Correction, FederationFailed, Member, Outcome, Rounds, RoundSettings, Weights
+from strategies.rounds import Correction, Outcome, Rounds
 
 _STATISTICS = ("running_mean", "running_var")
 

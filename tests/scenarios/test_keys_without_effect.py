@@ -9,7 +9,7 @@ from scenarios.plan import Plan
 from scenarios.reader import ScenarioError
 from strategies.fedavg_gan.local import LocalRules
 from strategies.fedavg_gan.server import FederatedTraining
-from strategies.rounds import RoundSettings
+from strategies.members import RoundSettings
 
 # What is said of a key of another strategy; arms of generative models list what theirs takes, others all their keys.
 UNKNOWN_BESIDE_A_MODEL, UNKNOWN = (

@@ -21,12 +21,14 @@ from strategies.ask import Ask, anything
 from strategies.bodies import Compute
 from strategies.centre_side import as_arrays
 from strategies.dm_gan.local import DISCRIMINATE
-from strategies.dm_gan.server import DmGANPlan, RemoteTraining
+from strategies.dm_gan.server import RemoteTraining
+from strategies.dm_gan.settings import DmGANPlan
 from strategies.fedavg_gan.local import TRAIN_ROUND, LocalRules
 from strategies.fedavg_gan.server import FederatedTraining, Federation
-from strategies.fidelity import FEATURE_SUMS, MEASURE, Fidelity
+from strategies.fidelity import FEATURE_SUMS, MEASURE
+from strategies.fidelity_plan import Fidelity
 from strategies.keys import FidelityChoice
-from strategies.rounds import Member, round_ask
+from strategies.members import Member, round_ask
 
 SIZE = 32
 # What every job says of a centre's data; in the laboratory the patches are those of `dataset` all the same.

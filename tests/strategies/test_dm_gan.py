@@ -23,11 +23,12 @@ from strategies.dm_gan.local import (
     encode_gradients,
     protected,
 )
-from strategies.dm_gan.server import DmGANPlan, DmGANSettings, RemoteTraining
+from strategies.dm_gan.server import RemoteTraining
+from strategies.dm_gan.settings import DmGANPlan, DmGANSettings
 from strategies.dm_gan.sizes import LARGEST_JOB, adapted, images_layout
-from strategies.fidelity import Reference
+from strategies.fidelity_plan import Reference
 from strategies.kind import layout_bytes
-from strategies.rounds import Member
+from strategies.members import Member
 
 SIZE = 32
 BOTH_GANS = [(model, conditional) for model in ("dcgan", "wgan_gp") for conditional in (False, True)]

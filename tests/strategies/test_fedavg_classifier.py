@@ -21,7 +21,7 @@ from strategies.bodies import CellName, Size
 from strategies.centre_side import as_arrays
 from strategies.fedavg_classifier.local import ADOPT, TRAIN_ROUND, VALIDATE, local_steps, proximal, validated
 from strategies.fedavg_classifier.server import ClassifierFederation, ClassifierTrainedTogether
-from strategies.rounds import Member, RoundSettings, round_ask
+from strategies.members import Member, RoundSettings, round_ask
 
 SPEC = ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1})
 CELL = CellName(

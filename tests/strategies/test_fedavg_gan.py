@@ -13,7 +13,7 @@ from models.generative import GenerativeTraining
 from models.weight_average import average_decay
 from strategies.aggregation import Aggregator
 from strategies.fedavg_gan.local import LocalRules, build, local_steps, proximal
-from strategies.rounds import RoundSettings
+from strategies.members import RoundSettings
 
 ALL_MODELS = [("dcgan", False), ("dcgan", True), ("wgan_gp", False), ("wgan_gp", True), ("flow_matching", True)]
 

@@ -17,7 +17,7 @@ from models.generative import GenerativeModel
 from strategies import fidelity
 from strategies.delivery import drawn
 from strategies.layouts import PREVIEW
-from strategies.rounds import FederationFailed
+from strategies.members import FederationFailed
 
 SPACES = ("texture",)
 PLAYS = {"partition-id": 0}

@@ -14,9 +14,9 @@ from strategies import fidelity
 from strategies.ask import Ask
 from strategies.dm_gan.generator import RemoteGenerator
 from strategies.dm_gan.local import encode_gradients
-from strategies.dm_gan.server import DmGANSettings
+from strategies.dm_gan.settings import DmGANSettings
+from strategies.members import RoundSettings
 from strategies.one_shot import TRAIN, OneGenerator
-from strategies.rounds import RoundSettings
 
 # What a lost job costs until the server gives up on it.
 NOTICE_S = 5.0

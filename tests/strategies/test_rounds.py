@@ -9,7 +9,7 @@ import pytest
 from federation.wire.clock import Availability
 from federation.wire.transport import decode
 from strategies.fedavg_gan.local import LocalRules
-from strategies.rounds import RoundSettings
+from strategies.members import RoundSettings
 
 GONE_AT_5 = Availability(outages=((5, math.inf),))
 

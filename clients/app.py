@@ -24,9 +24,10 @@ from clients import federation, policy, provider, receiver, shared_classifier, s
 from clients.introduction import introduction
 from clients.ledger import recorded
 from clients.node import Node, Refusal
+from federation.wire.arrays import check_arrays
 from federation.wire.code_digest import code_digest
-from federation.wire.errors import TEXTS
-from federation.wire.job import IDENTIFY, EnvelopeError, Job, Reply, canonical_json, check_arrays
+from federation.wire.errors import TEXTS, EnvelopeError
+from federation.wire.job import IDENTIFY, Job, Reply, canonical_json
 
 DUTIES = {
     "survey": survey.survey,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from basics.seeds import derive_seed
-from federation.wire.clock import Availability
+from federation.wire.availability import Availability
 from models import ClassifierSpec, GenerativeTraining, GeneratorPackage, GeneratorSpec
 from models.shapes_only import shapes_only
 from scenarios.arms import DmGANArm, FedAvgClassifierArm, GenerativeArm, LocalArm, MdGANArm, OneShotArm, PooledArm

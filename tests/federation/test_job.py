@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from federation.wire import job as job_module
-from federation.wire.job import EnvelopeError, Job, Reply, canonical_json
+from federation.wire.errors import EnvelopeError
+from federation.wire.job import Job, Reply, canonical_json
 
 
 def a_job(**changes):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.wire.clock import Availability, Fate
+from federation.wire.availability import Availability, Fate
 from models import GenerativeTrainer
 from models.federated_parts import averaged_state
 from strategies.dm_gan import DmGAN, DmGANPlan, DmGANSettings

@@ -9,7 +9,7 @@ import torch
 
 from clients import shared_classifier
 from clients.provider import as_arrays
-from federation.wire.clock import Availability
+from federation.wire.availability import Availability
 from federation.wire.exchange import run_together
 from federation.wire.transport import decode
 from models import ClassifierSpec, ClassifierTraining, Stage

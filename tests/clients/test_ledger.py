@@ -134,7 +134,7 @@ def test_a_line_torn_by_a_power_cut_is_kept_aside_and_named_and_the_chain_goes_o
     lines = ledger.path.read_bytes().splitlines(keepends=True)
     torn = lines[2][:keep]
     ledger.path.write_bytes(lines[0] + lines[1] + torn)
-    assert ledger.verify().problems == ["line 3 was not finished: the power or the disk failed while it was written"]
+    assert ledger.verify().problems == ["line 3 is incomplete: the power or the disk failed while it was written"]
     ledger.record(a_job(9), a_reply(a_job(9)), "B")
     found = ledger.verify()
     assert found.problems == [] and [entry["kind"] for entry in found.entries] == [

@@ -90,7 +90,7 @@ def test_every_centre_works_in_its_own_folders_only_and_the_results_are_those_of
 @pytest.mark.parametrize(
     ("centres", "expected", "status"),
     [
-        ("AB", "no node of C came within 0 s (there: A, B)", 1),
+        ("AB", "no node of C came within 0 s (online: A, B)", 1),
         ("ABX", "node 103 is centre 'X', which this scenario does not have", 1),
         ("ABCB", "both say that they are centre 'B'", 2),
     ],
@@ -116,7 +116,7 @@ def test_a_simulation_over_deployed_nodes_does_not_confuse_them(small, tmp_path)
     configs = dict(zip((101, 102, 103), nodes_below(tmp_path, "BAC"), strict=True))
     assert not conduct(InProcessGrid(client_app, 3, {}, node_configs=configs), record, tmp_path / "cache")
     text = record.events()[-1]["text"]
-    assert "centre 'A' is another centre than its node" in text and "deployed=true" in text
+    assert "centre 'A' was addressed at the node of another centre" in text and "deployed=true" in text
     assert "centre 'C'" not in text
 
 
@@ -383,7 +383,7 @@ def test_a_node_killed_for_good_fails_what_needs_it_and_the_run_can_be_resumed(d
     assert (end["status"], end["exit_status"]) == ("failed", 1)
     (failed,) = [e for e in record.events() if e["event"] == "unit_failed"]
     assert (failed["centre"], failed["code"]) == ("B", "node_unavailable")
-    assert "can be resumed when its node is back" in failed["text"]
+    assert "resume the run when its node is back" in failed["text"]
     finished = {e["unit"] for e in record.events() if e["event"] == "unit_finished" and e["kind"] != "survey"}
     assert len(finished) == 2, "the arm that does not need B is learned at A and tested at C"
 

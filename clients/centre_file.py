@@ -17,7 +17,6 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from clients.working_hours import WorkingHours
-from data_partitions import SOURCES
 from federation.wire.names import is_plain_name
 
 # Names the file to a process that Flower launches, which needs the settings before it has read any message.
@@ -224,6 +223,9 @@ def _data_problems(data: Any, base: Path) -> list[str]:
     """What is wrong with a data section, as far as one can tell without the data."""
     if not isinstance(data, dict):
         return []  # absent, or the schema reports it
+    # Imports the readers of every archive, with pandas and pydicom, which a node without this section never needs.
+    from data_partitions import SOURCES
+
     known = [name for name in SOURCES if name != "dealt"]
     if data.get("source") not in known:
         return [f"data.source: {data.get('source')!r} is not a source of data; sources: {', '.join(known)}"]

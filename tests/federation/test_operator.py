@@ -14,7 +14,7 @@ def test_one_run_at_a_time_is_at_work_on_a_deployment(tmp_path):
     operator = Operator(tmp_path, tmp_path, DeploymentFile("127.0.0.1:1", secret, secret))
     with secret.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(StudyError, match=r"another run is at work on the SuperLink at 127\.0\.0\.1:1") as caught:
+        with pytest.raises(StudyError, match=r"another run is using the SuperLink at 127\.0\.0\.1:1") as caught:
             operator.start()
         assert caught.value.exit_status == 2
     for _ in range(2):  # its own lock is given back

@@ -87,7 +87,7 @@ def test_help_explains(run):
         (("report", "nothing-here"), "is not a run folder"),
         (
             ("run", "demo", "--deployment", "hospitals"),
-            "no deployment 'hospitals': there is no deployments/hospitals/deployment.yaml (there: loopback",
+            "no deployment 'hospitals': there is no deployments/hospitals/deployment.yaml (known: loopback",
         ),
         (("run", "demo", "--deployment", "loopback", "--engine", "ray"), "give one of them"),
         (

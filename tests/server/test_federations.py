@@ -95,22 +95,23 @@ def under_way(entry):
     return entry["jobs"] - sum(entry[key] for key in ("used", "lost", "late", "stale"))
 
 
-def test_two_runs_with_faults_give_the_same_bytes(faulty, federated, conduct_in_process, tmp_path):
-    record, _ = faulty
-    _, again = conduct_in_process(federated(faults=True), tmp_path / "run")
-    assert bytes_of(again) == bytes_of(record)
-
-
 def test_another_seed_loses_other_jobs(faulty, federated, conduct_in_process, tmp_path):
-    _, other = conduct_in_process(federated("seed=5", faults=True), tmp_path / "run")
-    assert bytes_of(other)["virtual_time.csv"] != bytes_of(faulty[0])["virtual_time.csv"]
+    _, other = conduct_in_process(
+        federated("seed=5", "arms.average=null", "arms.ring=null", faults=True), tmp_path / "run"
+    )
+    times = [pd.read_csv(record.folder / "virtual_time.csv") for record in (faulty[0], other)]
+    first, second = (table[table["arm"] == "remote"].reset_index(drop=True) for table in times)
+    assert len(second) > 5 and not first.equals(second)
 
 
-@pytest.mark.parametrize("offset", [0, 4])
+@pytest.mark.parametrize("offset", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_interrupted_many_times_goes_on_to_the_same_bytes(
     offset, faulty, federated, conduct_in_process, tmp_path
 ):
-    """Each session works on for some messages and is interrupted; nothing is computed twice."""
+    """Each session works on for some messages and is interrupted; nothing is computed twice.
+
+    That the bytes are those of another run shows, too, that a run is reproducible.
+    """
     record, whole = faulty
     computed, kinds, sessions, done = Counter(), Counter(), 0, False
     share_phase = sum(n for kind, n in whole.kinds.items() if kind not in ("survey", "learn", "test"))
@@ -255,7 +256,7 @@ def test_a_federation_that_cannot_go_on_takes_only_its_own_arm(federated, conduc
     (note,) = [e["text"] for e in told(record) if e["event"] == "note" and "average" in e.get("text", "")]
     assert "round 2 had 0 good answers and the quorum is 2; no answer of B, C" in note
     assert record.events()[-1]["exit_status"] == 1
-    # When the centres are mended, a resumed run goes on from the last good round.
+    # When the centres are repaired, a resumed run goes on from the last good round.
     centre = Centre()
     done, record = conduct_in_process(federated(), tmp_path / "run", resume=True, fault=centre)
     assert done, told(record)

@@ -6,6 +6,7 @@ Flower makes the bundles from this checkout, and Flower's own process function r
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -51,6 +52,21 @@ def own():
     return build_fab_from_disk(CHECKOUT)
 
 
+@pytest.fixture(scope="module")
+def remembered(tmp_path_factory):
+    """What a workspace remembers of the own bundle, so that not every test has Flower make it again."""
+    memory = tmp_path_factory.mktemp("memory") / "own_bundle.json"
+    bundle.own_digest(CHECKOUT, memory)
+    return memory
+
+
+@pytest.fixture(autouse=True)
+def _made_once(own, monkeypatch):
+    """What a refused bundle is compared with."""
+    files = bundle.read_bundle(own)
+    monkeypatch.setattr(launcher, "own_bundle", lambda checkout: files)
+
+
 def digest(content):
     return bundle.digest_of(bundle.read_bundle(content))
 
@@ -84,12 +100,13 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def file(centre_file, tmp_path):
+def file(centre_file, remembered, tmp_path):
     """Function: settings of centre B."""
 
     def make(**settings):
         made = CentreFile.read(centre_file(tmp_path / "B", "B", **({"approve": {"studies": "any"}} | settings)))
         made.workspace.mkdir(exist_ok=True)
+        shutil.copy(remembered, made.workspace)
         return made
 
     return make
@@ -157,8 +174,9 @@ def launched(monkeypatch, home):
         context = Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
         runtime = Runtime(message, context, content)
         monkeypatch.setattr(RuntimeHttpClient, "_unary_unary", runtime.ask)
-        monkeypatch.setattr(process, "flwr_exit", lambda code, **_: None)
-        monkeypatch.setattr(process, "register_signal_handlers", lambda **_: None)
+        at_exit = []
+        monkeypatch.setattr(process, "register_signal_handlers", lambda **kw: at_exit.extend(kw["exit_handlers"]))
+        monkeypatch.setattr(process, "flwr_exit", lambda **_: [handler() for handler in at_exit])
         monkeypatch.setattr(process, "event", lambda *_, **__: None)  # telemetry
         for name in launcher.CHECKS:
             monkeypatch.setattr(process, name, getattr(process, name))  # restored afterwards

@@ -186,6 +186,7 @@ def test_one_worker_gives_the_bytes_of_two(start, reference, tmp_path):
     assert (tmp_path / "run" / "results.csv").read_bytes() == reference
 
 
+@pytest.mark.slow  # a whole runtime for one signal
 def test_ctrl_c_leaves_a_resumable_run(start, tmp_path):
     process = start("--out", tmp_path / "run")
     wait_for(tmp_path / "run", lambda events: any(e["event"] == "unit_started" for e in events), process)

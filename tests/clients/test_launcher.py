@@ -263,7 +263,7 @@ def test_a_listed_bundle_is_unpacked_and_run_as_flower_does(own, file, launched,
     assert launched(foreign, file()).code == "bundle_not_approved" and not flag.exists()
     job = Job("s", "u", "B", "survey", {})
     settings = file(approve={"studies": "any", "bundles": [digest(foreign)]})
-    with pytest.raises(EnvelopeError):  # it answers with the job itself, which is no reply of ours
+    with pytest.raises(EnvelopeError):  # it answers with the job itself, which is not a reply of ours
         launched(foreign, settings, job)
     assert flag.exists() and unpacked(home)
 
@@ -272,7 +272,7 @@ def test_a_listed_bundle_does_not_take_the_own_one_away(own, file, launched):
     assert launched(own, file(approve={"studies": "any", "bundles": ["0" * 64]})).ok
 
 
-def test_a_centre_file_with_a_fault_is_a_refusal_too(own, file, launched):
+def test_a_centre_file_with_an_error_leads_to_a_refusal(own, file, launched):
     settings = file()
     (settings.workspace.parent / "centre.yaml").write_text("centre: B\n")
     assert launched(own, settings, gate=launcher.Gate(None, CHECKOUT)).code == "bad_centre_file"

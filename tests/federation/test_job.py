@@ -131,7 +131,7 @@ def reply_with(arrays=None, text=None, **changes):
 
 
 def lying(old, new, **attributes):
-    """An array whose own header says something else than its bytes."""
+    """An array whose own header differs from its bytes."""
     array = Array(ZEROS)
     assert old in array.data
     array.data = array.data.replace(old, new)

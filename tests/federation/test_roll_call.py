@@ -289,9 +289,9 @@ def test_a_node_that_is_lost_again_and_again_is_given_up_after_the_retries():
 
 
 def test_what_a_node_says_of_itself_is_passed_on():
-    told = []
+    said = []
     grid = Nodes({"centre": "A"}, {"centre": "B", "clock": time.time() - 90.0})
-    roll_call(grid, ["A", "B"], on_node=lambda **what: told.append(what)).wait(5.0)
-    assert {what["centre"]: what["code"] for what in told} == {"A": CODE, "B": CODE}
-    (off,) = [what["clock_off_s"] for what in told if what["centre"] == "B"]
-    assert -92 < off < -88 and [what["clock_off_s"] for what in told if what["centre"] == "A"] == [0.0]
+    roll_call(grid, ["A", "B"], on_node=lambda **what: said.append(what)).wait(5.0)
+    assert {what["centre"]: what["code"] for what in said} == {"A": CODE, "B": CODE}
+    (off,) = [what["clock_off_s"] for what in said if what["centre"] == "B"]
+    assert -92 < off < -88 and [what["clock_off_s"] for what in said if what["centre"] == "A"] == [0.0]

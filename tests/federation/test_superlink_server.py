@@ -1,4 +1,4 @@
-"""The SuperLink's two doors, over real TLS: each refusal here is one that Flower by itself does not make."""
+"""The SuperLink's two doors, over real TLS: Flower itself makes none of these refusals."""
 
 import contextlib
 import http.client
@@ -193,7 +193,7 @@ def test_a_node_does_not_talk_to_a_superlink_of_another_authority(link, processe
 
 @pytest.fixture(scope="module")
 def signed(link, operator, post, tmp_path_factory):
-    """Function: ask to be let in as a registered node, with a signed time that is off; returns the status."""
+    """Function: try to join as a registered node, with a signed time that is off; returns the status."""
     from base64 import b64encode
     from datetime import timedelta
 
@@ -228,7 +228,7 @@ def signed(link, operator, post, tmp_path_factory):
 
 def test_a_node_whose_clock_is_wrong_by_hours_is_refused(signed):
     assert signed() == 200
-    assert signed(off_s=-250.0) == 412, "let in before, and told so"
+    assert signed(off_s=-250.0) == 412, "it is registered as active already"
     for off_s in (-7200.0, 7200.0, -400.0, 60.0):
         assert signed(off_s=off_s) == 401, off_s
 

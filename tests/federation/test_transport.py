@@ -105,7 +105,7 @@ def test_half_precision_refuses_what_it_cannot_hold(value):
 
 
 @pytest.mark.parametrize("array", [np.array([[1.0, np.nan]]), np.array([1e39]), np.array([[3e38]], np.float32)])
-def test_int8_refuses_what_is_no_float32(array):
+def test_int8_refuses_what_is_not_float32(array):
     with pytest.raises(ValueError, match="'w'"):
         encode({"w": array}, "int8")
 
@@ -149,7 +149,7 @@ def test_relative_error():
 
 @given(order=st.permutations(range(7)))
 def test_a_rounding_error_does_not_depend_on_the_order_of_names(order):
-    """What a resumed run reads back comes in another order, and its record is to be the same to the last bit."""
+    """A resumed run reads arrays in another order, and its record must be the same to the last bit."""
     rng = np.random.default_rng(3)
     before = {f"w{i}": (rng.normal(size=50 + i) * 10.0**i).astype(np.float32) for i in range(7)}
     after = {name: array + np.float32(1e-3) * rng.normal(size=array.shape) for name, array in before.items()}

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from clients.app import app as client_app
 from clients.centre_file import CENTRE_FILE_VARIABLE
@@ -167,15 +166,16 @@ def test_a_node_whose_disk_is_full_says_so_and_the_run_goes_on_when_there_is_spa
 # -- real processes ------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def pair(tiny):
+    """The small scenario with two centres: every node takes four processes."""
+    return tiny(*SMALL, "generators.c_flow=null", "centres.C=null", "study.test_on=[A]")
+
+
 @pytest.fixture
-def scenario_file(tiny_text, tmp_path):
-    """The small scenario as a file."""
-    tree = yaml.safe_load(tiny_text)
-    tree |= {"repeats": 1, "arms": {name: tree["arms"][name] for name in ("real", "b_gan")}}
-    tree["study"]["test_on"] = ["C"]
-    del tree["generators"]["c_flow"]
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    return tmp_path / "small.yaml"
+def scenario_file(pair, tmp_path):
+    (tmp_path / "pair.yaml").write_text(resolved_yaml(pair))
+    return tmp_path / "pair.yaml"
 
 
 @pytest.fixture
@@ -232,24 +232,26 @@ def started_units(folder):
 
 
 @pytest.mark.runtime
-def test_real_nodes_give_the_bytes_of_a_simulation_and_leave_nothing_behind(start, reference, tmp_path):
+def test_real_nodes_give_the_bytes_of_a_simulation_and_leave_nothing_behind(start, pair, conduct_in_process, tmp_path):
+    done, simulated = conduct_in_process(pair, tmp_path / "reference")
+    assert done
     process = start()
     wait_until(lambda: started_units(tmp_path / "run"), process, "a unit was started")
     alive = carrying("POLYCENTRE_TEST", str(tmp_path))
     homes = {home for home in homes_of(alive) if not home.startswith(str(tmp_path))}  # a node's is in its workspace
-    assert len(homes) == 1 and sum("clients.flower_supernode" in command for command in commands(alive)) == 3, commands(
+    assert len(homes) == 1 and sum("clients.flower_supernode" in command for command in commands(alive)) == 2, commands(
         alive
     )
     out, _ = process.communicate(timeout=400)
     assert process.returncode == 0, out
-    assert (tmp_path / "run" / "results.csv").read_bytes() == reference
+    assert (tmp_path / "run" / "results.csv").read_bytes() == (simulated.folder / "results.csv").read_bytes()
     assert "report.html" in out and (tmp_path / "run" / "report.html").exists()
     assert carrying("POLYCENTRE_TEST", str(tmp_path)) == [] and not any(Path(home).exists() for home in homes)
     workers = {
         e["centre"]: e["worker"] for e in RunRecord.open(tmp_path / "run").events() if e["event"] == "unit_finished"
     }
-    assert {centre: worker.split("/")[0] for centre, worker in workers.items()} == {"A": "A", "B": "B", "C": "C"}
-    assert {p.name for p in (tmp_path / "cache" / "centres").iterdir()} == {"A", "B", "C"}
+    assert {centre: worker.split("/")[0] for centre, worker in workers.items()} == {"A": "A", "B": "B"}
+    assert {p.name for p in (tmp_path / "cache" / "centres").iterdir()} == {"A", "B"}
 
 
 @pytest.mark.runtime
@@ -259,7 +261,7 @@ def test_sigkill_of_the_command_line_ends_every_process(start, tmp_path):
         return carrying("POLYCENTRE_TEST", str(tmp_path))
 
     process = start()
-    # Three nodes, each with its helper, the SuperLink with its own, the ServerApp, and a node's first job.
+    # Two nodes of four processes, the SuperLink, the operator's SuperExec and the ServerApp.
     events = tmp_path / "run" / "events.jsonl"
     wait_until(lambda: events.exists() and '"unit_started"' in events.read_text(), process, "a node was at work")
     homes = {home for home in homes_of(family()) if not home.startswith(str(tmp_path))}

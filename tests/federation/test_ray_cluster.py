@@ -145,7 +145,7 @@ def only_on_the_node(found, places):
     ("how", "expected"),
     [
         (lambda found, places: {"error": "Version mismatch: Ray: 2.50.0"}, "--ray auto: Version mismatch: Ray: 2.50.0"),
-        (lambda found, places: found.update(nodes=[]), "no node of the cluster has a CPU"),
+        (lambda found, places: found.update(nodes=[]), "no node of the cluster offers a CPU"),
         (lambda found, places: found.update(free_cpus=5.0), "5 of the cluster's 6 CPUs are free"),
         (lambda found, places: found["nodes"][1].update(error="has no polycentre in its Python"), "node beta has no polycentre"),
         (lambda found, places: found["nodes"][1].update(digest="0" * 16), "node beta runs other code (/opt/polycentre, digest 0000"),

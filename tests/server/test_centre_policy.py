@@ -170,5 +170,5 @@ def test_a_node_that_runs_other_code_does_not_take_part_and_is_named(tiny, nodes
     scenario = tiny(*SMALL)
     done, record = conduct_over(scenario, nodes(scenario))
     end = record.events()[-1]["text"]
-    assert not done and end.endswith("mend it, restart the SuperNode, then resume")
+    assert not done and end.endswith("correct this, restart the SuperNode, then resume")
     assert "(centre 'B') runs other code (digest 0ther) than the server (digest " in end

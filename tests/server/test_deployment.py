@@ -232,6 +232,7 @@ def started_units(folder):
 
 
 @pytest.mark.runtime
+@pytest.mark.slow  # a dozen processes, two minutes of a processor
 def test_real_nodes_give_the_bytes_of_a_simulation_and_leave_nothing_behind(start, pair, conduct_in_process, tmp_path):
     done, simulated = conduct_in_process(pair, tmp_path / "reference")
     assert done

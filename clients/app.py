@@ -26,9 +26,10 @@ from clients.ledger import recorded
 from clients.local_state import remembered
 from clients.node import Node, Refusal
 from clients.side import NodeSide
+from federation.wire.arrays import check_arrays
 from federation.wire.code_digest import code_digest
-from federation.wire.errors import TEXTS
-from federation.wire.job import IDENTIFY, EnvelopeError, Job, Reply, canonical_json, check_arrays
+from federation.wire.errors import TEXTS, EnvelopeError
+from federation.wire.job import IDENTIFY, Job, Reply, canonical_json
 from strategies import KINDS
 
 app = ClientApp()

@@ -1,8 +1,8 @@
-"""`centre.yaml`: what a hospital's administrator decides, in one file of its own. No server can change any of it.
+"""`centre.yaml`: the one file with everything that a hospital's administrator decides. No server can change any of it.
 
-It says who the centre is, which SuperLink it connects to, where its data and its workspace are, when and with what it
-works, what it has approved, and what may leave the house. It is read anew for every job, so a change counts from the
-next job on.
+It says which centre this is, which SuperLink it connects to, where its data and its workspace are, when it works and with
+what, what it has approved, and what may leave the hospital. Every job reads it again, so a change takes effect with the next
+job.
 """
 
 from __future__ import annotations
@@ -10,30 +10,19 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Sequence
-from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
-from zoneinfo import ZoneInfo, available_timezones
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from data_partitions import SOURCES
+from clients.working_hours import WorkingHours
+from federation.wire.names import is_plain_name
 
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-DAYS: tuple[Day, ...] = get_args(Day)
+# Names the file to a process that Flower launches, which needs the settings before it has read any message.
+CENTRE_FILE_VARIABLE = "POLYCENTRE_CENTRE_FILE"
 _HOST = r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9])?)"
 _ADDRESS = re.compile(_HOST + r":[0-9]{1,5}")
-_CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 # Keys of a data section that are paths, as in a scenario.
 _PATHS_OF_DATA = ("path", "exclude")
 
@@ -45,60 +34,15 @@ class CentreFileError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-def _clock_time(value: Any) -> Any:
-    if isinstance(value, int):  # YAML reads 19:00 without quotes as a number of base 60
-        raise ValueError('must be a time in quotes, such as "19:00"')
-    match = _CLOCK.fullmatch(str(value))
-    if match is None:
-        raise ValueError('must be a time of 24 hours in quotes, such as "19:00"')
-    return time(int(match[1]), int(match[2]))
-
-
-def _zone(value: str) -> str:
-    if value not in available_timezones():
-        raise ValueError("is no time zone that this machine knows; write one such as Europe/Madrid, or UTC")
-    return value
-
-
-ClockTime = Annotated[time, BeforeValidator(_clock_time)]
-
-
-class WorkingHours(_Section):
-    """When jobs are done. `days` name the day on which the hours begin; they may go on over midnight."""
-
-    days: tuple[Day, ...] = Field(DAYS, min_length=1)
-    begin: ClockTime = Field(alias="from")
-    until: ClockTime
-    zone: Annotated[str, AfterValidator(_zone)]
-
-    @model_validator(mode="after")
-    def _some_time(self) -> WorkingHours:
-        if self.begin == self.until:
-            raise ValueError("from and until are the same time; leave working_hours out for the whole day")
-        return self
-
-    def contain(self, moment: datetime) -> bool:
-        """Whether a job may begin at this moment (a datetime with a time zone)."""
-        local = moment.astimezone(ZoneInfo(self.zone))
-        now = local.time().replace(tzinfo=None)
-        today, yesterday = (DAYS[day.weekday()] for day in (local, local - timedelta(days=1)))
-        if self.begin < self.until:
-            return today in self.days and self.begin <= now < self.until
-        return (today in self.days and now >= self.begin) or (yesterday in self.days and now < self.until)
-
-    def __str__(self) -> str:
-        return f"{' '.join(self.days)}, {self.begin:%H:%M} to {self.until:%H:%M} {self.zone}"
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Resources(_Section):
     """What a job may use of this machine.
 
     Attributes:
-        threads: a job computes with at most so many, whatever the scenario says.
-        memory_gib: a job's process may allocate at most so much; none: as much as there is.
+        threads: the most that a job computes with, whatever the scenario says.
+        memory_gib: the most that a job's process may allocate; none: no limit.
     """
 
     threads: int = Field(1, ge=1, le=1024)
@@ -107,7 +51,7 @@ class Resources(_Section):
 
 def _digest(value: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", value):
-        raise ValueError("is no digest of a bundle; it has 64 hexadecimal digits, as the node's log shows it")
+        raise ValueError("is not the digest of a bundle; write its 64 hexadecimal digits, as the node's log shows them")
     return value
 
 
@@ -115,10 +59,10 @@ class Approval(_Section):
     """What this centre takes part in.
 
     Attributes:
-        bundles: code that may run here. own: that of this installation, and no other; else digests of bundles, of which
-            each is unpacked and run.
-        studies: listed: those that `polycentre centre approve` has put into the workspace. any: whatever is asked, for
-            trials without patients' data.
+        bundles: code that may run here. own: only that of this installation; otherwise digests of bundles, each of which
+            may be unpacked and run.
+        studies: listed: those that `polycentre centre approve` has put into the workspace. any: every study, for trials
+            without patients' data.
     """
 
     bundles: Literal["own"] | tuple[Annotated[str, AfterValidator(_digest)], ...] = "own"
@@ -133,19 +77,19 @@ def _strategy(value: str) -> str:
         possible = [name for name, strategy in STRATEGIES.items() if not strategy.pixels]
         raise ValueError(f"is not a strategy; strategies: {', '.join(possible)}")
     if STRATEGIES[value].pixels:
-        raise ValueError("moves real patches, which no deployed centre does; take it out")
+        raise ValueError("moves real patches, which a deployed centre never does; remove it")
     return value
 
 
 class Release(_Section):
-    """What may leave the house.
+    """What may leave the hospital.
 
     Attributes:
-        strategies: in which this centre takes part; all that move no images of patients when left out.
-        largest_message_mib: of arrays and settings, in either direction.
-        epsilon_at_most: a model that saw patients leaves only with a differential privacy at least as strong.
+        strategies: those in which this centre takes part; all that move no images of patients when left out.
+        largest_message_mib: arrays and settings together, in either direction.
+        epsilon_at_most: a model that saw patients leaves only if its differential privacy is at least this strong.
         attacks_must_fail: a model that saw patients leaves only after these attacks on it have failed.
-        predictions: whether the probability for each test image may leave, under running numbers; the metrics always do.
+        predictions: whether the probability of each test image may leave, under a running number; metrics always may.
     """
 
     strategies: tuple[Annotated[str, AfterValidator(_strategy)], ...] | None = None
@@ -156,33 +100,33 @@ class Release(_Section):
 
 
 def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,63}", value):
-        raise ValueError("is no name of a centre: letters, digits, - and _, at most 64")
+    if not is_plain_name(value):
+        raise ValueError("cannot be the name of a centre; use letters, digits, - and _, at most 64")
     return value
 
 
 def _address(value: str) -> str:
     if not _ADDRESS.fullmatch(value):
-        raise ValueError("is no address; write host:port without https://, such as superlink.example.org:8000")
+        raise ValueError("is not an address; write host:port without https://, such as superlink.example.org:8000")
     if not 1 <= int(value.rpartition(":")[2]) <= 65535:
         raise ValueError("has no port between 1 and 65535")
     return value
 
 
 class CentreFile(_Section):
-    """The settings of a node; the field names are the keys of the file. Paths are absolute once it is read.
+    """The settings of a node; the field names are the keys of the file. Reading makes all paths absolute.
 
     Attributes:
         centre: its name in scenarios.
         superlink: host:port, the only address that the node connects to.
         root_certificate: of the authority that signed the SuperLink's certificate (PEM).
         key: the node's private key (OpenSSH, ECDSA); whoever holds it is this centre.
-        workspace: folder of what only this centre reads: state, logs, approvals.
-        cache: folder of what can be made again; below the workspace when left out.
+        workspace: folder for what only this centre reads: state, logs, approvals.
+        cache: folder for what can be made again; by default below the workspace.
         port: of the node's own interface, on 127.0.0.1.
-        data: this centre's data, as a scenario writes it; replaces what the scenario says. None: the scenario's.
-        device: where jobs compute; auto: on a GPU where there is one.
-        preload: keep a process with everything imported, from which each job is forked.
+        data: this centre's data, written as in a scenario; replaces the scenario's own section. None: keeps the scenario's.
+        device: where jobs compute; auto: on a GPU if there is one.
+        preload: keep a process that has imported everything, and fork each job from it.
     """
 
     centre: Annotated[str, AfterValidator(_name)]
@@ -202,20 +146,20 @@ class CentreFile(_Section):
 
     @staticmethod
     def read(path: Path) -> CentreFile:
-        """Read and check a file. Nothing is opened but the file itself; `key` and `root_certificate` are looked at.
+        """Read and check a file. Opens only the file itself; for `key` and `root_certificate` it checks that they exist.
 
         Raises:
-            CentreFileError: with one line per problem: key, value, what would be right.
+            CentreFileError: one line per problem: key, value, and what to write instead.
         """
         try:
             tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as problem:
             raise CentreFileError(f"{path}: cannot be read ({problem}); name the centre's own file") from None
         except yaml.YAMLError as problem:
-            raise CentreFileError(f"{path}: is not YAML ({' '.join(str(problem).split())}); mend it there") from None
+            raise CentreFileError(f"{path}: is not YAML ({' '.join(str(problem).split())}); correct it there") from None
         if not isinstance(tree, dict):
             raise CentreFileError(
-                f"{path}: holds no settings; write at least centre, superlink, root_certificate, key, workspace"
+                f"{path}: has no settings; write at least centre, superlink, root_certificate, key, workspace"
             )
         base = path.absolute().parent
         problems = [*_file_problems(tree, base), *_data_problems(tree.get("data"), base)]
@@ -245,7 +189,7 @@ def _from_base(base: Path, value: str | Path) -> Path:
 
 
 def _file_problems(tree: dict[str, Any], base: Path) -> list[str]:
-    """What is wrong with the files that are named."""
+    """What is wrong with the files that the settings name."""
     found = {
         key: _from_base(base, tree[key])
         for key in ("root_certificate", "key", "workspace")
@@ -256,17 +200,19 @@ def _file_problems(tree: dict[str, Any], base: Path) -> list[str]:
     if certificate is not None and not certificate.is_file():
         problems.append(f"root_certificate: no file {certificate}; ask the operator of the SuperLink for it")
     if key is not None and not key.is_file():
-        problems.append(f"key: no file {key}; make one (ssh-keygen -t ecdsa) and give its public half to the operator")
+        problems.append(
+            f"key: no file {key}; create one (ssh-keygen -t ecdsa) and give the public half to the operator"
+        )
     elif key is not None and key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         mode = stat.S_IMODE(key.stat().st_mode)
         problems.append(f"key: {key} has mode {mode:04o}, so others can read it: chmod 600 {key}")
     if workspace is not None and workspace.exists() and not workspace.is_dir():
-        problems.append(f"workspace: {workspace} is no folder; name another place")
+        problems.append(f"workspace: {workspace} is not a folder; name another place")
     return problems
 
 
 def _with_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
-    """A data section whose relative paths start at the file's folder."""
+    """A data section with its relative paths resolved from the file's folder."""
     return {
         key: str(_from_base(base, value)) if key in _PATHS_OF_DATA and isinstance(value, str) else value
         for key, value in data.items()
@@ -274,12 +220,15 @@ def _with_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _data_problems(data: Any, base: Path) -> list[str]:
-    """What is wrong with a data section, as far as that can be said without the data."""
+    """What is wrong with a data section, as far as one can tell without the data."""
     if not isinstance(data, dict):
-        return []  # none, or named by the schema
+        return []  # absent, or the schema reports it
+    # Imports the readers of every archive, with pandas and pydicom, which a node without this section never needs.
+    from data_partitions import SOURCES
+
     known = [name for name in SOURCES if name != "dealt"]
     if data.get("source") not in known:
-        return [f"data.source: {data.get('source')!r} is no source of data; sources: {', '.join(known)}"]
+        return [f"data.source: {data.get('source')!r} is not a source of data; sources: {', '.join(known)}"]
     source: Any = SOURCES[data["source"]]
     try:
         TypeAdapter(source).validate_python(_with_paths(data, base))
@@ -292,8 +241,8 @@ def _lines(error: ValidationError, above: Sequence[str] = (), schema: Any = Cent
     lines = []
     for found in error.errors(include_url=False):
         if found["type"] == "literal_error" and isinstance(found["input"], list):
-            continue  # the other member of a union was meant, whose problems follow
-        # Tags of a union's members stand in the path, too, and are no keys of the file.
+            continue  # the user meant the other member of the union, whose problems follow
+        # The path also holds tags of a union's members, which are not keys of the file.
         parts = [
             str(part) for part in found["loc"] if not re.search(r"[\[\]()]", str(part)) and part != "literal['own']"
         ]
@@ -302,7 +251,7 @@ def _lines(error: ValidationError, above: Sequence[str] = (), schema: Any = Cent
         if found["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key; known keys: {', '.join(_keys(schema, parts[:-1]))}")
         elif found["type"] == "missing":
-            lines.append(f"{key}: is missing; write it")
+            lines.append(f"{key}: is missing; add it")
         else:
             shown = "" if isinstance(found["input"], dict | list) else f"{found['input']!r} "
             lines.append(f"{key}: {shown}{text[0].lower() + text[1:]}")

@@ -1,9 +1,9 @@
-"""The small program in the place of Flower's client process where a node keeps a resident one (`preload: true`).
+"""The small program that replaces Flower's client process on a node with a resident process (`preload: true`).
 
-It hands its arguments, its working directory and its standard streams to the resident process and ends with the status of what
-that one forks. Run by its path with `python -I -S`: it imports nothing of the project, nor of site-packages.
+It hands its arguments, its working directory and its standard streams to the resident process, and ends with the status of
+the process that this one forks. It runs by its path with `python -I -S`, and imports neither the project nor site-packages.
 
-Where the resident process does not answer, the plain launcher is run in its place, with the same checks.
+If the resident process does not answer, it runs the plain launcher instead, with the same checks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def main(folder: str, name: str, arguments: list[str]) -> int:
     """Hand a job over.
 
     Args:
-        folder, name: of the resident process's socket; its whole path may be longer than a socket's may be.
+        folder, name: of the resident process's socket, whose full path may be too long for a socket.
 
     Returns:
         The exit status of the job's process.
@@ -38,7 +38,7 @@ def main(folder: str, name: str, arguments: list[str]) -> int:
                 answer += part
         return int(answer)
     except (OSError, ValueError) as problem:
-        # ValueError: it ended, or declines because its code has changed since it was started.
+        # ValueError: it ended, or it declines because the code has changed since it started.
         print(f"polycentre: no resident process took the job ({problem}); starting a new one", file=sys.stderr)
         sys.stderr.flush()
         os.execv(plain[0], plain)

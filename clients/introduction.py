@@ -1,4 +1,4 @@
-"""What a node says of itself before a study: who it is, with which code and versions, and what time it is there."""
+"""What a node says about itself before a study: which centre it is, its code and versions, and its time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = ("polycentre", "flwr", "torch", "numpy")
 
 
 def introduction(node: Node) -> dict[str, Any]:
-    """The answer to the roll call. `bundle` is the digest of the app bundle that this installation's own code makes."""
+    """The answer to the roll call. `bundle` is the digest of the app bundle that Flower builds from this installation."""
     return {
         "centre": node.centre,
         "protocol": PROTOCOL,

@@ -1,12 +1,12 @@
-"""What a SuperNode starts for each message in the place of Flower's client process: the check of the bundle in front of it.
+"""What a SuperNode starts for each message instead of Flower's client process: it checks the bundle first.
 
-A SuperNode runs whatever app bundle the SuperLink delivers. Here its content is compared with what the centre has approved
-before a byte of it is unpacked or imported. The own bundle is not run at all: its code is that of this installation, which
-is run in its place. A bundle that is not approved gets a reply in the project's own envelope, so that the server reports a
-refusal as a refusal.
+A SuperNode runs whatever app bundle the SuperLink delivers. This module compares the bundle's content with what the centre
+has approved before a byte of it is unpacked or imported. It never runs a bundle of our own code: that code is already
+installed here, and the installed code runs. A bundle that is not approved gets a reply in the project's own envelope, so that
+the server reports a refusal as a refusal.
 
-It reuses the rest of Flower's process (`flwr.supernode.runtime.run_clientapp`) by replacing two of the names that it
-imports, which is why the range of Flower's versions is a narrow one.
+The rest is Flower's process (`flwr.supernode.runtime.run_clientapp`), in which two imported functions are replaced. This is
+why the range of Flower's versions is narrow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,8 @@ from flwr.app import Context, Message
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as process
 
-from clients.centre_file import CentreFile, CentreFileError
+from clients.centre_file import CENTRE_FILE_VARIABLE, CentreFile, CentreFileError
 from clients.ledger import recorded
-from clients.supernode import CENTRE_FILE
 from federation.flower.bundle import (
     BundleError,
     differences,
@@ -35,19 +33,20 @@ from federation.flower.bundle import (
     own_digest,
     read_bundle,
 )
-from federation.flower.launchers import put_before, without_installing
-from federation.wire.job import EnvelopeError, Job, Reply
+from federation.flower.launchers import run_guarded
+from federation.wire.errors import EnvelopeError
+from federation.wire.job import Job, Reply
 
 log = logging.getLogger("flwr")
 
-_REPLACED = ("install_from_fab", "get_load_client_app_fn")
+CHECKS = ("install_from_fab", "get_load_client_app_fn")
 
 
 class Gate:
-    """The check of one message's bundle, and what is run in its place.
+    """Checks the bundle of one message and decides what runs.
 
     Args:
-        file: the centre's settings; None where they cannot be read: then everything is refused.
+        file: the centre's settings; None where they cannot be read: then it refuses everything.
         checkout: this installation's code.
     """
 
@@ -56,10 +55,10 @@ class Gate:
         self._run: Callable[[], Any] | None = None
 
     def install_from_fab(self, content: bytes, **options: Any) -> Path | None:
-        """In the place of Flower's `install_from_fab`: decide what is run; only an approved foreign bundle is unpacked."""
+        """Replaces Flower's `install_from_fab`: decide what runs; unpack only an approved foreign bundle."""
         try:
             return self._decided(content, options)
-        except Exception as problem:  # its text, with paths in it, would be sent to the server
+        except Exception as problem:  # Flower would send its text, with paths in it, to the server
             log.error("a bundle could not be checked: %r", problem)
             self._refuse("bundle_not_approved", bundle="unchecked", own="unknown")
             return None
@@ -88,7 +87,7 @@ class Gate:
         return None
 
     def get_load_client_app_fn(self, **options: Any) -> Callable[[str, str, str], Any]:
-        """In the place of Flower's function of this name: the app that `install_from_fab` decided for."""
+        """Replaces Flower's function of this name: returns the app that `install_from_fab` chose."""
         if self._run is None:
             return _flower_load(**options)
         chosen = self._run
@@ -102,12 +101,11 @@ class Gate:
 
 
 def refusal(message: Message, file: CentreFile | None, code: str, **numbers: str) -> Message:
-    """The reply to whatever was asked where nothing may run."""
+    """The reply to any message when nothing may run."""
     job: Job | None = None
     try:
         job = Job.from_record(message.content)
-        told = numbers if file is None else numbers | {"at": file.centre}
-        reply = Reply.error(job, code, **told)
+        reply = Reply.error(job, code, **(numbers if file is None else numbers | {"at": file.centre}))
     except EnvelopeError as problem:
         reply = Reply("", "", "", "", code=problem.code, numbers=problem.numbers)
     if file is not None:
@@ -116,7 +114,7 @@ def refusal(message: Message, file: CentreFile | None, code: str, **numbers: str
 
 
 def _own_app() -> Any:
-    from clients.app import app  # with it torch: a refusal does without
+    from clients.app import app  # imports torch, which a refusal does without
 
     return app
 
@@ -125,37 +123,26 @@ _flower_install: Callable[..., Any] = getattr(process, "install_from_fab", None)
 _flower_load: Callable[..., Any] = getattr(process, "get_load_client_app_fn", None)  # type: ignore[assignment]
 
 
-def guard(gate: Gate) -> None:
-    """Put a gate in front of Flower's client process.
-
-    Raises:
-        StudyError: this version of Flower is built otherwise, and nothing would be checked.
-    """
-    put_before(process, gate, _REPLACED, "client")
-
-
 def limit_memory(memory_gib: float | None) -> None:
-    """Let this process allocate at most so much; beyond, an allocation fails with a MemoryError."""
+    """Let this process allocate at most this much; an allocation beyond it fails with a MemoryError."""
     if memory_gib is not None:
-        # Not the address space: torch and CUDA reserve more of that than they use.
+        # Not the address space: torch and CUDA reserve more of it than they use.
         limit = int(memory_gib * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def main() -> None:
-    """Entry point of `bin/flwr-clientapp` in a centre's workspace; the arguments are those of Flower's own program."""
-    sys.argv = without_installing(sys.argv)
-    path = os.environ.get(CENTRE_FILE)
+    """Entry point of `bin/flwr-clientapp` in a centre's workspace; takes the arguments of Flower's own program."""
+    path = os.environ.get(CENTRE_FILE_VARIABLE)
     if not path:
-        raise SystemExit(f"{CENTRE_FILE} is not set; nodes are started with `polycentre centre run`")
+        raise SystemExit(f"{CENTRE_FILE_VARIABLE} is not set; start a node with `polycentre centre run`")
     file = None
     try:
         file = CentreFile.read(Path(path))
         limit_memory(file.resources.memory_gib)
     except CentreFileError as problem:
         log.error("%s", problem)
-    guard(Gate(file, own_checkout()))
-    flwr_clientapp()
+    run_guarded(flwr_clientapp, process, Gate(file, own_checkout()), CHECKS)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The node's own record of what left the house: one line per reply, each of which holds the hash of the one before.
+"""The node's own record of what left the hospital: one line per reply, which holds the hash of the line before.
 
-`<workspace>/ledger.jsonl` is only ever appended to. Whoever edits, removes or moves a line breaks the chain there, and
-`verify` names the place. Lines cut off at the end cannot be seen in the file itself: for that the hash of the last line
-(`polycentre centre log` prints it) is to be written down elsewhere.
+`<workspace>/ledger.jsonl` only ever grows. Whoever edits, removes or moves a line breaks the chain there, and `verify` names
+the place. The file itself cannot show that lines are missing at its end: to notice that, write down the hash of the last line
+elsewhere (`polycentre centre log` prints it).
 
-A reply is recorded before it is handed over, so what could not be recorded does not leave.
+A reply is recorded before it is handed over, so a reply that cannot be recorded does not leave.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KEYS = frozenset({
 
 
 class LedgerError(ValueError):
-    """The record cannot be gone on with."""
+    """The record cannot be continued."""
 
     code = "ledger_broken"
 
@@ -66,13 +66,13 @@ class Ledger:
         self.path = workspace / "ledger.jsonl"
 
     def record(self, job: Job, reply: Reply, centre: str) -> dict[str, Any]:
-        """Append the line of a reply; returns what stands in it.
+        """Append the line of a reply; returns its content.
 
         Args:
-            centre: this one, whomever the job was addressed to.
+            centre: this one, whichever centre the job was addressed to.
 
         Raises:
-            LedgerError: the last line is not one of this record's.
+            LedgerError: the last line was not written by this record.
             OSError: it cannot be written.
         """
         return self._append(
@@ -83,10 +83,6 @@ class Ledger:
             }
         )  # fmt: skip
 
-    def record_unreadable(self, reply: Reply, centre: str) -> dict[str, Any]:
-        """Append the line of a refusal of a message that was no job."""
-        return self.record(Job("", "", "", "unreadable", {}), reply, centre)
-
     def verify(self) -> Verified:
         """Read all lines and check the chain."""
         entries: list[dict[str, Any]] = []
@@ -95,17 +91,15 @@ class Ledger:
         content = self.path.read_bytes() if self.path.exists() else b""
         lines = content.split(b"\n")
         if lines.pop():
-            problems.append(
-                f"line {len(lines) + 1} was not finished: the power or the disk failed while it was written"
-            )
+            problems.append(f"line {len(lines) + 1} is incomplete: the power or the disk failed while it was written")
         for number, line in enumerate(lines, 1):
             entry = _parsed(line)
             if entry is None:
-                problems.append(f"line {number} is none of this record's: it was edited")
+                problems.append(f"line {number} was not written by this record: it was edited")
                 previous = ""
                 continue
             if _hash(entry) != entry["hash"]:
-                problems.append(f"line {number} (entry {entry['n']}) was edited: its hash is not that of its content")
+                problems.append(f"line {number} (entry {entry['n']}) was edited: its hash does not match its content")
             elif previous and (entry["previous"] != previous or entry["n"] != count + 1):
                 problems.append(
                     f"line {number} (entry {entry['n']}) does not follow the line before: lines were removed, moved or replaced"
@@ -126,15 +120,15 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[IO[bytes]]:
-        """The file, held alone: two processes of a node may answer at once."""
-        # Created for its owner alone: what was asked of this centre is its own business.
+        """The file, locked: two processes of a node may answer at once."""
+        # Readable by its owner only: what was asked of this centre is confidential.
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         with open(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
     def _set_aside_torn(self, file: IO[bytes]) -> dict[str, Any] | None:
-        """Move a last line that was not finished into a file of its own; what is recorded of it."""
+        """Move an incomplete last line into a file of its own; returns what the record says about it."""
         size = file.seek(0, os.SEEK_END)
         end = _after_last_newline(file, size)
         if end == size:
@@ -153,7 +147,7 @@ class Ledger:
         }  # fmt: skip
 
     def _last(self, file: IO[bytes]) -> dict[str, Any] | None:
-        """The last whole line; None in an empty file."""
+        """The last complete line; None in an empty file."""
         size = file.seek(0, os.SEEK_END)
         if size == 0:
             return None
@@ -162,7 +156,7 @@ class Ledger:
         entry = _parsed(file.read(size - 1 - start))
         if entry is None or _hash(entry) != entry["hash"]:
             raise LedgerError(
-                f"the last line of {self.path} was altered; look at it, keep the file, and begin a new one"
+                f"the last line of {self.path} was altered; examine it, keep the file, and start a new one"
             )
         return entry
 
@@ -176,23 +170,19 @@ class Ledger:
         entry["hash"] = _hash(entry)
         line = canonical_json(entry).encode() + b"\n"
         if file.write(line) != len(line):
-            raise OSError(f"{self.path} could not be written to the end of the line")
+            raise OSError(f"{self.path}: a line could not be written completely")
         os.fsync(file.fileno())
         return entry
 
 
 def recorded(workspace: Path, centre: str, job: Job | None, reply: Reply) -> Reply:
-    """The reply once it stands in the record of a centre; one that cannot be recorded stays, and a refusal leaves instead.
+    """The reply, after it was written into the record of a centre; if that fails, a refusal to send instead.
 
     Args:
-        job: None for a message that was no job.
+        job: None for a message that was not a job.
     """
     try:
-        ledger = Ledger(workspace)
-        if job is None:
-            ledger.record_unreadable(reply, centre)
-        else:
-            ledger.record(job, reply, centre)
+        Ledger(workspace).record(job or Job("", "", "", "unreadable", {}), reply, centre)
         return reply
     except (LedgerError, OSError) as problem:
         log.error("%s", problem)
@@ -215,7 +205,7 @@ def _hash(entry: Mapping[str, Any]) -> str:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A line's content, where it is written as this record writes."""
+    """A line's content, if this record would write it in the same way."""
     try:
         entry = json.loads(line)
         good = isinstance(entry, dict) and set(entry) == _KEYS and canonical_json(entry).encode() == line
@@ -225,7 +215,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _after_last_newline(file: IO[bytes], end: int, block: int = 4096) -> int:
-    """Position after the last newline before `end`; 0 where there is none."""
+    """Position after the last newline before `end`; 0 if there is none."""
     while end > 0:
         start = max(0, end - block)
         file.seek(start)

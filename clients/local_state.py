@@ -1,8 +1,8 @@
-"""State that a centre keeps between jobs of a federation: discriminators, optimizers, budgets. It never leaves the house.
+"""State that a centre keeps between the jobs of a federation: discriminators, optimizers, budgets. It never leaves the centre.
 
-Two snapshots per federation: the server may have lost the reply that made the newer one, and then builds on the older. A
-snapshot holds the reply of the job that made it, so a job that is sent twice is answered from it and done once.
-Each snapshot is one file that appears by a rename: a process killed at any moment leaves whole snapshots only.
+A centre keeps two snapshots per federation: the server may have lost the reply to the job that made the newer one, and then
+builds on the older. A snapshot holds that reply, so a job that is sent twice is done once and answered from the snapshot.
+Each snapshot is one file that appears by a rename: a process killed at any moment leaves only whole snapshots.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ State = dict[str, np.ndarray]
 
 
 class StateLost(ValueError):
-    """A job builds on a state that this centre does not have (any more)."""
+    """A job builds on a state that this centre does not have, or no longer has."""
 
     code = "state_lost"
 
     def __init__(self, wanted: int, have: list[int]):
-        super().__init__(f"state {wanted} is wanted; this centre has {have or 'none'}")
+        super().__init__(f"the job builds on state {wanted}; this centre has {have or 'none'}")
         self.numbers: dict[str, Any] = {"wanted": wanted, "have": max(have, default=0)}
 
 
@@ -46,7 +46,7 @@ class LocalState:
         self._folder = folder
 
     def answer(self, unit: str) -> Answer | None:
-        """The reply to a job that was done already."""
+        """The reply to a job that is already done."""
         for version in reversed(self._versions()):
             try:
                 with safe_open(self._path(version), "numpy") as file:
@@ -64,11 +64,11 @@ class LocalState:
         """The state of a version; version 0 is the empty one, before the first job.
 
         Args:
-            unit: the job that made it, where known: after a loss the versions are counted anew, and a server that
-                resumes from before the loss would otherwise build on another state of the same number.
+            unit: the job that made it, if known: after a loss, versions are counted from the beginning, and a server that
+                resumes from before the loss would otherwise build on a different state of the same number.
 
         Raises:
-            StateLost: it is not there, cannot be read, or was made by another job.
+            StateLost: it does not exist, cannot be read, or was made by another job.
         """
         if version == 0:
             return {}
@@ -82,7 +82,7 @@ class LocalState:
             raise StateLost(version, [v for v in self._versions() if v != version]) from None
 
     def commit(self, version: int, unit: str, state: dict[str, np.ndarray], answer: Answer) -> None:
-        """Write the state that a job made, with its reply, as `version`; the one before it stays, others go."""
+        """Write the state that a job made, with its reply, as `version`; keep the version before, and delete all others."""
         self._folder.mkdir(parents=True, exist_ok=True)
         body, arrays = answer
         content = {f"state.{k}": v for k, v in state.items()} | {f"reply.{k}": v for k, v in arrays.items()}
@@ -95,9 +95,8 @@ class LocalState:
         for other in self._versions():
             if other not in (version - 1, version):
                 self._path(other).unlink(missing_ok=True)
-        for left in self._folder.glob(
-            ".*.tmp"
-        ):  # by a process that was killed; one of this version may still be written
+        # Left by a process that was killed; one of this version may still be in use.
+        for left in self._folder.glob(".*.tmp"):
             if not left.name.startswith(f".{version}."):
                 left.unlink(missing_ok=True)
 

@@ -1,10 +1,10 @@
-"""A resident process with everything imported, from which each job of a node is forked (`preload: true` in centre.yaml).
+"""A resident process that has imported everything, and forks each job of a node (`preload: true` in centre.yaml).
 
-A deployed job is a process of its own, and most of a short one's time goes into importing torch. Here that is done once. What
-is forked then does exactly what `clients.launcher` does, with the same checks. Nothing of a job stays in this process.
+A deployed job is a process of its own, and a short one spends most of its time importing torch. Here that happens once. The
+forked process then does exactly what `clients.launcher` does, with the same checks. Nothing of a job stays in this process.
 
-It must not touch a GPU, nor run anything in parallel, before it forks: neither CUDA nor OpenMP survives that. OpenBLAS, whose
-threads start with numpy, ends them by itself before a fork.
+Before it forks, this process must neither touch a GPU nor compute in parallel, because neither CUDA nor OpenMP survives a
+fork. OpenBLAS, whose threads start with numpy, ends them before a fork by itself.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class Resident:
     """Listens in a folder and forks for every request.
 
     Args:
-        folder: where the socket is made, for this user only.
-        work: what a forked process does with its arguments; a SystemExit is its exit status.
-        current: whether the imported code is still that of the disk; where it is not, requests are declined, and whoever
-            asked starts a new process.
+        folder: where it makes the socket, for this user only.
+        work: what a forked process does with its arguments; a SystemExit gives its exit status.
+        current: whether the imported code is still the code on the disk. If not, it declines requests, and whoever asked
+            starts a new process.
     """
 
     def __init__(self, folder: Path, work: Work, current: Callable[[], bool] = lambda: True):
         self._folder, self._work, self._current = folder, work, current
-        self._waiting: dict[int, socket.socket] = {}  # by process id, who asked
-        os.chdir(folder)  # the socket's whole path may be longer than a socket's may be
+        self._waiting: dict[int, socket.socket] = {}  # who asked, by process id
+        os.chdir(folder)  # the socket's full path may be too long for a socket
         with contextlib.suppress(FileNotFoundError):
             os.unlink(SOCKET)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -90,7 +90,7 @@ class Resident:
                 asking.close()
                 return
         except (OSError, ValueError, KeyError, TypeError) as problem:
-            log.warning("a request for a job was not understood: %r", problem)
+            log.warning("a request for a job could not be read: %r", problem)
             asking.close()
             return
         else:
@@ -105,7 +105,7 @@ class Resident:
                 os.close(stream)
 
     def _become_job(self, arguments: list[str], cwd: str, streams: list[int]) -> None:
-        """In the forked process: do the work and end, whatever happens."""
+        """In the forked process: do the work, and end whatever happens."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -139,12 +139,12 @@ class Resident:
             if asking is None:
                 continue
             code = os.waitstatus_to_exitcode(status)
-            with contextlib.suppress(OSError), asking:  # it may not wait any more
+            with contextlib.suppress(OSError), asking:  # it may no longer wait
                 asking.sendall(b"%d\n" % (code if code >= 0 else 128 - code))
 
 
 def _received(asking: socket.socket) -> tuple[dict, list[int]]:
-    """(request, file descriptors that came with it)."""
+    """(request, the file descriptors that came with it)."""
     space = socket.CMSG_SPACE(3 * array.array("i").itemsize)
     content, streams = b"", array.array("i")
     while not content.endswith(b"\n"):
@@ -156,7 +156,7 @@ def _received(asking: socket.socket) -> tuple[dict, list[int]]:
         if not part or len(content) > _LONGEST:
             for stream in streams:
                 os.close(stream)
-            raise ValueError("it has no end")
+            raise ValueError("it does not end")
     return json.loads(content), list(streams)
 
 
@@ -164,7 +164,7 @@ def main() -> None:
     """Entry point: serve in the folder of the first argument."""
     import torch
 
-    import clients.app  # noqa: F401  (what takes the time)
+    import clients.app  # noqa: F401  (this takes the time)
     from clients import launcher
     from federation.flower.bundle import own_checkout, own_digest
 
@@ -179,7 +179,7 @@ def main() -> None:
 
     resident = Resident(folder, work, lambda: own_digest(own_checkout(), memory) == digest)
     gc.collect()
-    gc.freeze()  # what is imported stays shared with what is forked
+    gc.freeze()  # the forked processes go on sharing the memory of what is imported
     log.info("jobs are forked from process %d", os.getpid())
     resident.serve()
 

@@ -1,7 +1,7 @@
 """The SuperNode of one centre: started with the settings of its `centre.yaml`, kept in the foreground, ended with its jobs.
 
-The launcher (`clients.launcher`) stands first on its PATH under the name of Flower's own client process, and refusals under
-the names of its other task processes, so that no app bundle is run unchecked.
+The launcher (`clients.launcher`) comes first on its PATH under the name of Flower's own client process, and scripts that
+refuse come under the names of the other task processes, so that no app bundle runs unchecked.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from basics.atomic_files import write_text
-from clients.centre_file import CentreFile
+from clients.centre_file import CENTRE_FILE_VARIABLE, CentreFile
 from clients.preload import SOCKET
 from federation.flower.launchers import launcher_script, write_launchers
-from federation.flower.processes import die_with_parent, end_all, flower_environment
+from federation.flower.processes import end_all, end_with_parent, flower_environment
 from federation.wire.errors import StudyError
-
-# How a launched process finds the settings before it has read any message.
-CENTRE_FILE = "POLYCENTRE_CENTRE_FILE"
 
 
 class SuperNode:
@@ -32,7 +30,7 @@ class SuperNode:
 
     Args:
         path: its `centre.yaml`.
-        file: what stands in it.
+        file: its content.
     """
 
     def __init__(self, path: Path, file: CentreFile):
@@ -52,27 +50,27 @@ class SuperNode:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of the SuperNode and everything below it."""
+        """The environment of the SuperNode and everything below it."""
         environment = flower_environment(self._home)
         path = os.pathsep.join([str(self._bin), environment["PATH"]])
-        return environment | {"PATH": path, CENTRE_FILE: str(self._path)}
+        return environment | {"PATH": path, CENTRE_FILE_VARIABLE: str(self._path)}
 
     def prepare(self) -> None:
         """Write the launcher's script and the node's configuration into the workspace."""
         self._home.mkdir(parents=True, exist_ok=True)
-        # A file, because Flower's inline spelling cannot hold every path. JSON's strings are TOML's, too.
+        # In a file, because Flower's inline syntax cannot hold every path. A JSON string is also a TOML string.
         write_text(self._home / "node.toml", f"centre_file = {json.dumps(str(self._path), ensure_ascii=False)}\n")
         script = handover_script(self._home) if self._file.preload else launcher_script("clients.launcher")
         write_launchers(self._bin, {"flwr-clientapp": script})
 
     def run(self, say: Callable[[str], None]) -> int:
-        """Run it until it ends, or until SIGINT or SIGTERM, which end it and whatever job it does at once.
+        """Run it until it ends, or until SIGINT, SIGTERM or SIGHUP, which end it and its job at once.
 
         Returns:
-            Its exit status; 0 when it was told to stop.
+            Its exit status; 0 after one of these signals.
 
         Raises:
-            StudyError: another node works in this workspace.
+            StudyError: another node uses this workspace.
         """
         self._file.workspace.mkdir(parents=True, exist_ok=True)
         with open(self._file.workspace / "node.lock", "a") as lock:
@@ -80,10 +78,10 @@ class SuperNode:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise StudyError(
-                    f"another node works in {self._file.workspace}; stop it first, or name another workspace"
+                    f"another node uses {self._file.workspace}; stop that node first, or name another workspace"
                 ) from None
             self.prepare()
-            end_all(self._home)  # jobs that a node left behind which was killed
+            end_all(self._home)  # jobs left behind by a node that was killed
             return self._supervised(say)
 
     def _supervised(self, say: Callable[[str], None]) -> int:
@@ -96,7 +94,7 @@ class SuperNode:
                 child.terminate()
 
         previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        if self._file.preload:  # a job that comes before it is ready starts a process of its own
+        if self._file.preload:  # until it is ready, each job starts a process of its own
             self._start([sys.executable, "-P", "-m", "clients.preload", str(self._home)])
         child = self._start(self.command)
         try:
@@ -106,7 +104,7 @@ class SuperNode:
             status = self._wait(child, lambda: stopping)
         finally:
             end_all(self._home)
-            child.kill()  # nothing to a child that has ended
+            child.kill()  # does nothing to a child that has ended
             child.wait()
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -118,7 +116,7 @@ class SuperNode:
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             command, env=self.environment, cwd=self._home, stdin=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=partial(end_with_parent, os.getpid()),
         )  # fmt: skip
 
     def _wait(self, child: subprocess.Popen[bytes], stopping: Callable[[], bool]) -> int:

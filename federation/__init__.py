@@ -1,4 +1,4 @@
-"""The wire: job envelope, the centres as the server sees them, engines, starting and stopping Flower.
+"""What crosses between server and centres (`wire`), and Flower's processes (`flower`).
 
-Knows nothing of scenarios, strategies or models: a job is a kind, a JSON body and arrays.
+It knows no scenarios, strategies or models: a job is a kind, a JSON body and arrays.
 """

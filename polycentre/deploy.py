@@ -37,6 +37,7 @@ from federation.flower.flower_command import FlowerCommand
 from federation.flower.operator import DEPLOYMENTS, FILE, DeploymentFile
 from federation.flower.processes import OwnProcesses, free_ports
 from federation.wire.errors import StudyError
+from federation.wire.names import is_plain_name
 
 commands = typer.Typer(
     name="deploy",
@@ -144,8 +145,10 @@ def init(
     a name, adds new hospitals, and keeps everything else.
     """
     for name in centre:
-        if not name.replace("-", "").replace("_", "").isalnum():
-            raise StudyError(f"--centre {name!r} is not a plain name; use letters, digits, - and _", 2)
+        if not is_plain_name(name):
+            raise StudyError(
+                f"--centre {name!r} cannot be the name of a centre; use letters, digits, - and _, at most 64", 2
+            )
     settings = {"workspace": workspace, "approve": {"bundles": "own", "studies": studies}}
     prepare(folder, dict.fromkeys(centre, settings), host, superlink=f"{host[0]}:{port}", operator=operator, days=days)
     console.print(f"{folder}: for {', '.join(centre)}, reached as {', '.join(host)}", highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from basics.seeds import derive_seed
 from data_partitions import PatchTask
-from federation.wire.clock import Availability
+from federation.wire.availability import Availability
 from models import ClassifierSpec, ClassifierTraining, GeneratorSpec
 from scenarios.scenario import Scenario
 from scenarios.specs import classifier_spec_of, file_digest, generator_spec_of, read_package

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 from data_partitions import PartitionRule, PatchTask, Source
 from data_partitions.sources import AnySource
-from federation.wire.clock import Availability
+from federation.wire.availability import Availability
 from models import ClassifierName, ClassifierTraining, GenerativeModelName
 from strategies.keys import Section, Use, generative_settings
 from strategies.survey import Batch
@@ -35,7 +35,7 @@ class Outage(Section):
 
 
 class SimulatedAvailability(Section):
-    """How a simulated centre behaves, in simulated seconds; see `federation.wire.clock.Availability`."""
+    """How a simulated centre behaves, in simulated seconds; see `federation.wire.availability.Availability`."""
 
     speed: float = Field(1.0, gt=0, description="relative to the others: 0.5 takes twice as long")
     delay_s: float = Field(0.0, ge=0, description="one way, for every message")

@@ -19,9 +19,10 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from federation.wire.centres import Centres, GridCentres, assign_lanes, wait_for_nodes
+from federation.wire.centres import Centres
 from federation.wire.code_digest import COMPUTING, code_digest, package_folder
 from federation.wire.errors import StudyError
+from federation.wire.grid_centres import GridCentres, assign_lanes, wait_for_nodes
 from federation.wire.roll_call import RollCall
 from reports.run_record import RunRecord
 from scenarios import reader

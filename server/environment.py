@@ -1,4 +1,4 @@
-"""What a run was computed with: versions, processor, memory, device, and which code."""
+"""What a run was computed with: versions, processor, memory, and which code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PACKAGES = (
 
 
 def cpu_name() -> str:
-    """The processor's own name where the system tells it."""
+    """The processor's own name if the system knows it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -43,7 +43,7 @@ def usable_cpus() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what can change a result."""
+    """Installed versions of the packages that can change a result."""
     found = {}
     for package in _PACKAGES:
         try:

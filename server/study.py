@@ -16,11 +16,12 @@ import numpy as np
 
 from basics.words import listed
 from federation.wire.centres import Centres
-from federation.wire.clock import Clock, RealClock, VirtualClock
+from federation.wire.clock import Clock, VirtualClock
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import INPUT_CODES, StudyError, explain
 from federation.wire.exchange import Exchange, run_together
 from federation.wire.job import Job, Reply
+from federation.wire.real_clock import RealClock
 from federation.wire.units import Units, digest, scenario_digest
 from metrics import METRICS
 from models import GeneratorPackage

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from data_partitions import PatchTask
-from federation.wire.transport import SCALE_SUFFIX, Transport
+from federation.wire.transport import SCALE_SUFFIX, Transport, check_transport
 from models import ClassifierSpec, GeneratorSpec
 from models.federated_parts import averaged_state
 from models.shapes_only import shapes_only
@@ -18,7 +18,12 @@ PREVIEW = 32
 
 
 def encoded(layout: Layout, how: Transport) -> Layout:
-    """The layout of `federation.wire.transport.encode(arrays, how)`."""
+    """The layout of `federation.wire.transport.encode(arrays, how)`.
+
+    Raises:
+        ValueError: an unknown `how`.
+    """
+    check_transport(how)
     if how == "fp32":
         return layout
     found: dict[str, Array] = {}

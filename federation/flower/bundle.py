@@ -1,8 +1,8 @@
 """App bundles: which code a Flower bundle (FAB) holds, and whether it is this installation's own.
 
-Flower runs whatever bundle the other side delivers. Its own check is of no use against that: the list of hashes lies in
-the bundle itself and need not name every file, and a bundle that is unpacked already is recognised by 8 digits of its hash.
-So the whole content is compared here, before a byte of it is unpacked.
+Flower runs whatever bundle the other side delivers. Its own check does not help: the list of hashes is part of the bundle
+and need not name every file, and Flower recognises a bundle that it unpacked before by 8 digits of its hash. So this module
+compares the whole content before a byte of it is unpacked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_FILES = 20_000
 
 
 class BundleError(ValueError):
-    """A bundle that cannot be one of ours: what is wrong with it."""
+    """A bundle that cannot be one of ours; the text says what is wrong with it."""
 
     code = "bad_bundle"
 
@@ -32,37 +32,37 @@ def read_bundle(content: bytes) -> dict[str, bytes]:
     """Names and contents of a bundle's files.
 
     Raises:
-        BundleError: it is no zip file, or holds what a bundle of ours never does: two files of one name, a name that leads
-            out of the folder, a link, or more than any bundle holds.
+        BundleError: it is not a zip file, or holds what a bundle of ours never does: two files of one name, a name that
+            leads out of the folder, a link, or too much.
     """
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             entries = archive.infolist()
             if len(entries) > _MAX_FILES or sum(entry.file_size for entry in entries) > _MAX_FILE:
-                raise BundleError("it holds more than any bundle")
+                raise BundleError("it is larger than any bundle of ours")
             files: dict[str, bytes] = {}
             known: set[str] = set()
             for entry in entries:
                 name = entry.filename
                 path = PurePosixPath(name)
                 if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
-                    raise BundleError(f"the name {name!r} is no plain path")
+                    raise BundleError(f"{name!r} is not a plain path")
                 if (entry.external_attr >> 16) & 0o170000 not in (0, 0o100000):
-                    raise BundleError(f"{name!r} is no plain file")
-                # On a disk that ignores case, one of two such files would take the place of the other.
+                    raise BundleError(f"{name!r} is not a regular file")
+                # On a disk that ignores case, the second of two such files would replace the first.
                 if name.lower() in known:
-                    raise BundleError(f"{name!r} is there twice")
+                    raise BundleError(f"{name!r} is listed twice")
                 known.add(name.lower())
                 with archive.open(entry) as file:
                     data = file.read(entry.file_size + 1)
                 if len(data) != entry.file_size:
-                    raise BundleError(f"{name!r} is not of the size that it declares")
+                    raise BundleError(f"{name!r} does not have the size that it declares")
                 files[name] = data
             return files
     except BundleError:
         raise
     except Exception as problem:  # zipfile raises whatever its parts raise
-        raise BundleError(f"it is no zip file that can be read ({type(problem).__name__})") from None
+        raise BundleError(f"it is not a readable zip file ({type(problem).__name__})") from None
 
 
 def digest_of(files: Mapping[str, bytes]) -> str:
@@ -74,17 +74,8 @@ def digest_of(files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def bundle_digest(content: bytes) -> str:
-    """Digest of a bundle's files.
-
-    Raises:
-        BundleError: see `read_bundle`.
-    """
-    return digest_of(read_bundle(content))
-
-
 def own_checkout() -> Path:
-    """Folder from which this project runs."""
+    """The folder from which this project runs."""
     return package_folder("federation").parent
 
 
@@ -94,7 +85,7 @@ def own_bundle(checkout: Path) -> dict[str, bytes]:
 
     if not (checkout / "pyproject.toml").is_file():
         raise BundleError(
-            f"{checkout} is no checkout of this project, from which it is run; install it there with pip install -e ."
+            f"{checkout} is not a checkout of this project, which runs only from one; install it there with pip install -e ."
         )
     return read_bundle(build_fab_from_disk(checkout))
 
@@ -103,8 +94,8 @@ def own_digest(checkout: Path, memory: Path | None = None) -> str:
     """Digest of the bundle that Flower builds from a checkout.
 
     Args:
-        memory: file in which the digest is kept with the names, times and sizes of the checkout's files, so that it is
-            computed only when one of them has changed.
+        memory: file that keeps the digest with the names, times and sizes of the checkout's files, so that it is computed
+            again only when one of them has changed.
     """
     if memory is None:
         return digest_of(own_bundle(checkout))
@@ -114,7 +105,7 @@ def own_digest(checkout: Path, memory: Path | None = None) -> str:
         if known["state"] == state:
             return str(known["digest"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # the first time, or of another version
+        pass  # the first time, or written by another version
     digest = digest_of(own_bundle(checkout))
     temporary = memory.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps({"state": state, "digest": digest}), encoding="utf-8")
@@ -134,7 +125,7 @@ def differences(theirs: Mapping[str, bytes], own: Mapping[str, bytes], at_most: 
 
 
 def _state(checkout: Path) -> str:
-    """A hash of names, times and sizes of a checkout's files, those in hidden folders left out."""
+    """A hash over the names, times and sizes of a checkout's files, without those in hidden folders."""
     digest = hashlib.sha256(str(checkout).encode())
     for folder, folders, files in os.walk(checkout):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")

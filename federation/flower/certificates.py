@@ -1,7 +1,7 @@
 """Certificates and keys of a deployment: an authority of our own, the SuperLink's certificate, a key for every hospital.
 
-Meant for trials, and for consortia without a certificate authority; whoever has one brings its certificates instead, nothing
-else changes. All keys are elliptic curves (P-384), because Flower's nodes sign with such a key and take no other kind.
+Meant for trials, and for consortia without a certificate authority. A consortium with an authority uses its certificates
+instead; nothing else changes. All keys are on an elliptic curve (P-384), because Flower's nodes sign with no other kind.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from federation.wire.errors import StudyError
 AUTHORITY, AUTHORITY_KEY = "ca.crt", "ca.key"
 SERVER, SERVER_KEY = "superlink.crt", "superlink.key"
 SECRET = "operator.secret"
-# Clocks of hospitals are a little off; a certificate of this minute must not be refused for it.
+# Hospitals' clocks may be a little slow, and must not refuse a certificate made this minute.
 _BACKDATED = datetime.timedelta(minutes=10)
 
 
 def create_authority(folder: Path, days: int = 3650) -> None:
-    """`ca.crt` and `ca.key`; kept if they are there, since nodes may trust them.
+    """Make `ca.crt` and `ca.key`; existing ones are kept, because nodes may trust them.
 
-    Whoever has the key can pretend to be the SuperLink: it is needed to issue certificates and nowhere else.
+    Whoever has the key can pretend to be the SuperLink. It is needed only to issue certificates.
     """
     if (folder / AUTHORITY_KEY).exists():
         return
@@ -49,7 +49,7 @@ def create_authority(folder: Path, days: int = 3650) -> None:
 
 
 def issue_server_certificate(authority: Path, folder: Path, hosts: Sequence[str], days: int = 90) -> None:
-    """`superlink.crt`, `superlink.key`, and the authority's `ca.crt` beside them; an older certificate is replaced.
+    """Make `superlink.crt` and `superlink.key`, and copy the authority's `ca.crt`; an older certificate is replaced.
 
     Args:
         authority: folder with `ca.crt` and `ca.key`.
@@ -57,7 +57,7 @@ def issue_server_certificate(authority: Path, folder: Path, hosts: Sequence[str]
         days: how long it is valid; a negative number gives an expired one.
 
     Raises:
-        StudyError: there is no authority, or no host.
+        StudyError: no authority in that folder, or no host.
     """
     if not hosts:
         raise StudyError("a certificate needs the names under which the SuperLink is reached; give --host", 2)
@@ -66,7 +66,7 @@ def issue_server_certificate(authority: Path, folder: Path, hosts: Sequence[str]
         signer = serialization.load_pem_private_key((authority / AUTHORITY_KEY).read_bytes(), None)
     except OSError as problem:
         raise StudyError(
-            f"no authority in {authority} ({problem.strerror}: {problem.filename}); make one first", 2
+            f"no authority in {authority} ({problem.strerror}: {problem.filename}); create one first", 2
         ) from None
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP384R1())
@@ -98,7 +98,7 @@ def needs_renewal(certificate: Path, hosts: Sequence[str], days: int = 30) -> bo
 
 
 def create_node_key(file: Path) -> None:
-    """A hospital's key, and `<file>.pub` beside it, which is what the operator gets; kept if it is there: it may be registered.
+    """Make a hospital's key, and `<file>.pub` for the operator; an existing key is kept, because it may be registered.
 
     The key never leaves the hospital.
     """
@@ -113,7 +113,7 @@ def create_node_key(file: Path) -> None:
 
 
 def create_secret(file: Path) -> None:
-    """256 random bits, which the operator's machine and the SuperLink share; kept if it is there."""
+    """Make a file of 256 random bits, which the operator's machine and the SuperLink share; an existing one is kept."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         _write(file, secrets.token_hex(32).encode(), 0o600)
@@ -158,7 +158,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _write(file: Path, content: bytes, mode: int = 0o644) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    # Made with its mode: a key is never readable by others, not even for a moment.
+    # Created with its final mode, so that others can never read a key, not even for a moment.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as out:
         out.write(content)

@@ -1,7 +1,7 @@
 """A whole deployment on this machine's loopback, for trials: a SuperLink, and a SuperNode for every centre.
 
-The same processes as at real sites, with TLS and registered keys, each node with a home, a workspace and a cache of its own,
-as it would be in its hospital.
+The processes are those of real sites, with TLS and registered keys. Each node has its own home, workspace and cache, as in
+its hospital.
 """
 
 from __future__ import annotations
@@ -17,12 +17,9 @@ from pathlib import Path
 from federation.flower.certificates import AUTHORITY, SECRET
 from federation.flower.flower_command import FlowerCommand
 from federation.flower.operator import DeploymentFile
-from federation.flower.processes import OwnProcesses, carrying, kill
+from federation.flower.processes import OwnProcesses
 from federation.flower.superlink import SuperLink
 from federation.wire.errors import StudyError
-
-# In the environment of a node's processes, so that all of them are found when it is to be killed.
-_NODE_MARK = "POLYCENTRE_NODE"
 
 
 @dataclass(frozen=True)
@@ -30,9 +27,9 @@ class TrialNode:
     """A centre's node.
 
     Attributes:
-        centre_file: what the hospital tells its node.
-        public_key: what the operator registers.
-        log_file: where its log goes.
+        centre_file: the settings that the hospital writes for it.
+        public_key: the key that the operator registers.
+        log_file: of the node.
     """
 
     centre_file: Path
@@ -44,11 +41,11 @@ class LoopbackDeployment:
     """A SuperLink and its SuperNodes; the operator's side is `federation.flower.operator`.
 
     Args:
-        processes: the runtime that they belong to.
-        secrets: folder with the SuperLink's certificate and the operator's secret; its database is made there.
-        nodes: by a name for each node, usually its centre's.
+        processes: the runtime to which they belong.
+        secrets: folder with the SuperLink's certificate and the operator's secret, and for its database.
+        nodes: by the node's name, usually that of its centre.
         log_file: of the SuperLink.
-        port: of the hospitals' door; a free one when left out.
+        port: of the hospitals' door; by default a free one.
     """
 
     def __init__(
@@ -65,18 +62,20 @@ class LoopbackDeployment:
         self._ids: dict[str, str] = {}
         self._flwr: FlowerCommand | None = None
 
-    def start(self, timeout_s: float = 60.0) -> None:
+    def start(self, timeout_s: float = 180.0) -> None:
         """Start the SuperLink, register and start all nodes, and wait until they are online.
 
+        A node that ends is noticed at once. One that needs minutes is on a busy machine: it starts four processes.
+
         Raises:
-            StudyError: one ended or was not there in time; its log is named.
+            StudyError: one ended, or was not online in time; the text names its log.
         """
         self.start_link(timeout_s)
         self._flwr = FlowerCommand(
             self._processes, self.link.operator_address, self._secrets / AUTHORITY, self.link.log_file
         )
         deadline = time.monotonic() + timeout_s
-        # Each question to the SuperLink is a process of its own.
+        # Each question to the SuperLink starts a process.
         with ThreadPoolExecutor(max_workers=4) as pool:
             registered = pool.map(lambda name: self._flwr.register(self._nodes[name].public_key, name), self._nodes)  # type: ignore[union-attr]
             self._ids = dict(zip(self._nodes, registered, strict=True))
@@ -93,22 +92,17 @@ class LoopbackDeployment:
                 raise StudyError(f"{', '.join(absent)} were not online within {timeout_s:.0f} s; see {logs}")
 
     def start_link(self, timeout_s: float = 60.0) -> None:
-        """Start the SuperLink, for the first time or again; nodes that it knew may come back."""
+        """Start the SuperLink, for the first time or again; nodes that it knows may come back."""
         self.link.start(self._secrets, self._secrets / SECRET, self._secrets / "superlink.db", timeout_s)
 
     def start_node(self, name: str) -> None:
         """Start the SuperNode of a centre, for the first time or again."""
         node = self._nodes[name]
         command = [sys.executable, "-m", "polycentre", "centre", "run", str(node.centre_file)]
-        self._started[name] = self._processes.start(command, node.log_file, environment={_NODE_MARK: self._mark(name)})
-
-    def kill_node(self, name: str) -> None:
-        """SIGKILL a node and whatever it is doing, as when its machine goes down."""
-        kill(carrying(_NODE_MARK, self._mark(name)))
-        self._started[name].wait()
+        self._started[name] = self._processes.start(command, node.log_file)
 
     def offline(self) -> list[str]:
-        """Names of the nodes that the SuperLink does not see."""
+        """Names of the nodes that are not online."""
         assert self._flwr is not None
         online = {node["node-id"] for node in self._flwr.nodes() if node["status"] == "online"}
         return [name for name, number in self._ids.items() if number not in online]
@@ -117,6 +111,3 @@ class LoopbackDeployment:
     def place(self) -> DeploymentFile:
         """How the operator reaches it."""
         return DeploymentFile(self.link.operator_address, self._secrets / AUTHORITY, self._secrets / SECRET)
-
-    def _mark(self, name: str) -> str:
-        return f"{self._processes.home}/{name}"

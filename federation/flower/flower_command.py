@@ -1,17 +1,19 @@
 """Flower's command line, pointed at one SuperLink.
 
-`flwr run` ends with status 0 even when the run failed, so the state is asked for.
+`flwr run` ends with status 0 even if the run failed, so one has to ask for the status of the run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from federation.flower.processes import OwnProcesses
+from federation.flower.processes import OwnProcesses, end_with_parent
 from federation.wire.errors import StudyError
 
 # The name under which Flower's configuration file knows our SuperLink.
@@ -19,13 +21,13 @@ _NAME = "run"
 
 
 class FlowerCommand:
-    """Asks a SuperLink by `flwr`.
+    """Asks a SuperLink with `flwr`.
 
     Args:
         processes: whose home holds Flower's configuration.
         address: host:port of the SuperLink's control interface.
         root_certificate: of the authority that signed its certificate; None for plain HTTP, on loopback only.
-        log_file: what error messages name.
+        log_file: error messages point to it.
     """
 
     def __init__(self, processes: OwnProcesses, address: str, root_certificate: Path | None, log_file: Path):
@@ -45,7 +47,7 @@ class FlowerCommand:
 
         Args:
             app: folder with the app's pyproject.toml.
-            federation: what Flower calls the federation's configuration, `key=value ...` (simulation only).
+            federation: Flower's configuration of the federation, `key=value ...` (simulation only).
         """
         config = " ".join(f"{key}={json.dumps(value)}" for key, value in run_config.items())
         arguments = ["--federation-config", federation] if federation else []
@@ -57,7 +59,7 @@ class FlowerCommand:
         return str(run["status"]), str(run.get("status-details", ""))
 
     def stop_run(self, run_id: str) -> None:
-        """End a run that nobody follows any more; jobs at the nodes are ended, too."""
+        """End a run, and its jobs at the nodes."""
         self("stop", run_id, _NAME)
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -65,33 +67,35 @@ class FlowerCommand:
         return list(self("supernode", "list", _NAME)["nodes"])
 
     def register(self, public_key: Path, name: str) -> str:
-        """Let a hospital in by its public key; returns the id of its node.
+        """Admit a hospital by its public key; returns the id of its node.
 
         Raises:
-            StudyError: with the SuperLink's reason, for example that the key is registered.
+            StudyError: with the SuperLink's reason, for example that the key is already registered.
         """
         return str(self("supernode", "register", str(public_key), _NAME, "--name", name)["node-id"])
 
     def unregister(self, node_id: str) -> None:
-        """Lock a hospital out: its key is refused from now on."""
+        """Lock a hospital out: the SuperLink refuses its key from now on."""
         self("supernode", "unregister", node_id, _NAME)
 
     def __call__(self, *arguments: str) -> dict[str, Any]:
         """The answer of a `flwr` command.
 
         Raises:
-            StudyError: no answer, or one that says that it failed.
+            StudyError: the command did not answer, or reports that it failed.
         """
         try:
             done = subprocess.run(
                 ["flwr", *arguments, "--format", "json"],
                 env=self._processes.environment, cwd=self._processes.home, capture_output=True, text=True,
                 stdin=subprocess.DEVNULL, timeout=120,
+                # Without it, a command whose SuperLink is gone would outlive this process: `flwr` tries again for minutes.
+                preexec_fn=partial(end_with_parent, os.getpid()),
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise StudyError(f"flwr {arguments[0]} did not answer within 120 s (log: {self._log_file})") from None
         try:
-            # Warnings may stand before the JSON document.
+            # Warnings may precede the JSON document.
             answer = json.loads(done.stdout[done.stdout.index("{") :])
         except ValueError:
             answer = {"success": False, "error-message": (done.stdout + done.stderr).strip()[-500:]}

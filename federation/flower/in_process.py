@@ -1,6 +1,6 @@
 """Engine without Flower's runtime: a `Grid` that calls the ClientApp in this process.
 
-For tests and debugging: no Ray, no ports, breakpoints work, and a test can inject delays and faults.
+For tests and debugging: without Ray and ports, breakpoints work, and a test can inject delays and faults.
 Jobs run one at a time, because torch's thread count and global generator belong to the process.
 """
 
@@ -26,11 +26,11 @@ class InProcessGrid(Grid):
 
     Args:
         client_app: the project's ClientApp.
-        nodes: how many nodes there are; ids are 101, 102, ...
-        run_config: what Flower would pass as the run's configuration.
+        nodes: how many; their ids are 101, 102, ...
+        run_config: what Flower would pass as the configuration of the run.
         fault: called before each job; a returned message replaces the client's answer.
-        on_message: sees every message in both directions (used to search for what must not travel).
-        node_configs: what each node is told about itself, by node id; in simulation, as Flower does, its number.
+        on_message: called with every message, in both directions.
+        node_configs: the configuration of each node, by node id; by default its number, as in Flower's simulation.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class InProcessGrid(Grid):
         on_message: Callable[[Message], None] = lambda message: None,
         node_configs: Mapping[int, Mapping[str, Any]] | None = None,
     ):
-        # A message takes its sender from the process's identity, which Flower sets in processes that it starts.
+        # A message takes its sender from the identity of the process, which Flower sets in the processes that it starts.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
         self._client_app = client_app
         self._run_id = 1
@@ -82,7 +82,7 @@ class InProcessGrid(Grid):
         ids = []
         for message in messages:
             message_id = str(uuid4())
-            # As Flower's own in-memory grid does: the id is set where the message is stored.
+            # Flower's own in-memory grid also sets the id where it stores the message.
             message.metadata.__dict__.update(_message_id=message_id, _run_id=self._run_id)
             self._on_message(message)
             self._waiting[message_id] = message
@@ -98,10 +98,10 @@ class InProcessGrid(Grid):
             if reply is None:
                 try:
                     reply = self._client_app(message, self._contexts[message.metadata.dst_node_id])
-                except Exception as problem:  # Flower reports a raising client by its text; so does this engine
+                except Exception as problem:  # like Flower, which reports the text of an exception
                     reply = Message(Error(code=2, reason=f"{type(problem)}:<'{problem}'>"), reply_to=message)
             self._on_message(reply)
-            return [reply]  # one at a time, so that the server records each unit as it is done
+            return [reply]  # one at a time, so that the server records each unit when it is done
         return []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:

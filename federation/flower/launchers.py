@@ -1,15 +1,15 @@
-"""Programs that stand in the place of Flower's own task processes, first on the PATH of a SuperNode or a SuperLink.
+"""Programs that replace Flower's own task processes: they come first on the PATH of a SuperNode or a SuperExec.
 
-Flower starts a process of a name for every task (`flwr-clientapp`, `flwr-serverapp`, ...), and which kind of task a run is
-comes from the other side: a node that guards `flwr-clientapp` alone could be sent an agent's bundle instead. So every one of
-these names is taken: by a launcher of this project that checks the bundle, or by a refusal.
+Flower starts a process by name for every task (`flwr-clientapp`, `flwr-serverapp`, ...), and the other side chooses the kind
+of task: a node that guarded `flwr-clientapp` alone could be sent an agent's bundle instead. So this project takes every one
+of these names: with a launcher that checks the bundle, or with a script that refuses.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 
 from federation.wire.errors import StudyError
 
-# With the flag of this name Flower would install whatever the bundle asks for.
+# Given this flag, Flower installs whatever the bundle asks for.
 INSTALLING = "--allow-runtime-dependency-installation"
 
 
@@ -25,12 +25,12 @@ def write_launchers(folder: Path, launchers: Mapping[str, str]) -> None:
     """Write one script for each of Flower's task processes.
 
     Args:
-        folder: to be put first on PATH.
-        launchers: by name of Flower's process, the script that is run in its place (`launcher_script`); every other kind
-            of task is refused.
+        folder: goes first on PATH.
+        launchers: by the name of Flower's process, the script that replaces it (`launcher_script`); every other kind of
+            task is refused.
 
     Raises:
-        ValueError: Flower has no process of such a name, so nothing would be checked.
+        ValueError: Flower has no process of that name, so nothing would be checked.
     """
     names = set(TASK_TYPE_TO_COMMAND.values())
     unknown = sorted(set(launchers) - names)
@@ -47,34 +47,44 @@ def write_launchers(folder: Path, launchers: Mapping[str, str]) -> None:
 
 def launcher_script(module: str) -> str:
     """A script that runs a module of this installation in this Python."""
-    # -P: no module is looked for in the working directory.
+    # -P: Python searches no module in the working directory.
     return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m {module} "$@"\n'
 
 
-def put_before(process: Any, gate: object, names: Sequence[str], side: str) -> None:
-    """Replace functions of a module of Flower's by a gate's methods of the same names.
+def run_guarded(program: Callable[[], None], process: Any, gate: object, checks: Sequence[str]) -> None:
+    """Run one of Flower's task programs, with its arguments in `sys.argv`, behind a gate; it installs no dependencies.
+
+    Args:
+        program: the entry point of Flower's program.
+        process, gate, checks: see `guard`.
+
+    Raises:
+        StudyError: see `guard`.
+    """
+    sys.argv = [argument for argument in sys.argv if argument != INSTALLING]
+    guard(process, gate, checks)
+    program()
+
+
+def guard(process: Any, gate: object, checks: Sequence[str]) -> None:
+    """Replace functions of one of Flower's modules with the methods of a gate that have the same names.
 
     Args:
         process: the module that runs Flower's task process.
-        side: "client" or "server", for the message.
+        checks: names of these functions.
 
     Raises:
-        StudyError: this version of Flower is built otherwise, and nothing would be checked.
+        StudyError: this version of Flower lacks one of them, so nothing would be checked.
     """
-    missing = [name for name in names if not callable(getattr(process, name, None))]
+    missing = [name for name in checks if not callable(getattr(process, name, None))]
     if missing:
         raise StudyError(
-            f"Flower's {side} process has no {' and no '.join(missing)} any more, so its bundles cannot be checked; "
-            "install a version of flwr that pyproject.toml allows"
+            f"{process.__name__} no longer has {' and '.join(missing)}, so bundles cannot be checked; install a version of "
+            "flwr that pyproject.toml allows"
         )
-    for name in names:
+    for name in checks:
         setattr(process, name, getattr(gate, name))
 
 
-def without_installing(arguments: Sequence[str]) -> list[str]:
-    """A task process's arguments without `INSTALLING`."""
-    return [argument for argument in arguments if argument != INSTALLING]
-
-
 def _refusing(name: str) -> str:
-    return f"#!/bin/sh\necho 'polycentre: {name} is refused: no task of this kind is done here' >&2\nexit 1\n"
+    return f"#!/bin/sh\necho 'polycentre: {name} is refused: this installation does no task of this kind' >&2\nexit 1\n"

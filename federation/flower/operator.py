@@ -1,7 +1,7 @@
 """The operator's side of a deployment: where runs are submitted, and where the ServerApp computes and writes the run folder.
 
-The SuperLink only passes messages on. The ServerApp runs here (Flower's SuperExec, started with the run and ended with it), so
-that results never lie on a machine between the hospitals, and a run folder is where `polycentre run` says.
+The SuperLink only forwards messages. The ServerApp runs here, in a SuperExec that starts and ends with the run. So results
+never lie on a machine between the hospitals, and the run folder is where `polycentre run` says.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from federation.flower.processes import OwnProcesses
 from federation.flower.superlink_health import ask, clock_problem
 from federation.wire.errors import StudyError
 
-# Below the working directory: a folder for each deployment, with this file in it.
+# Below the working directory: one folder per deployment, each with this file.
 DEPLOYMENTS, FILE = Path("deployments"), "deployment.yaml"
-# Started by name, in a process of its own: it stands above this layer.
+# A module of a higher layer, so it is started by name, in a process of its own.
 _SERVER_LAUNCHER = "server.launcher"
 _KEYS = ("address", "root_certificate", "operator_secret")
 
@@ -35,9 +35,9 @@ class DeploymentFile:
     """How the operator reaches a SuperLink.
 
     Attributes:
-        address: host:port of its operator's door.
-        root_certificate: of the authority that its certificate comes from.
-        operator_secret: file with the secret that the SuperLink has, too.
+        address: host:port of the operator's door.
+        root_certificate: of the authority that issued its certificate.
+        operator_secret: file with the secret that the SuperLink also has.
     """
 
     address: str
@@ -55,7 +55,7 @@ class DeploymentFile:
         if not file.is_file():
             there = sorted(f.parent.name for f in DEPLOYMENTS.glob(f"*/{FILE}"))
             raise StudyError(
-                f"no deployment {name!r}: there is no {file} (there: {', '.join(['loopback', *there])}); make one with "
+                f"no deployment {name!r}: there is no {file} (known: {', '.join(['loopback', *there])}); create one with "
                 "`polycentre deploy init`, or name the file", 2,
             )  # fmt: skip
         try:
@@ -64,11 +64,11 @@ class DeploymentFile:
             raise StudyError(f"{file}: cannot be read ({' '.join(str(problem).split())})", 2) from None
         if not isinstance(tree, dict) or set(tree) != set(_KEYS) or not all(isinstance(v, str) for v in tree.values()):
             found = ", ".join(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__
-            raise StudyError(f"{file}: has {found}; exactly {', '.join(_KEYS)} are wanted, each a text", 2)
+            raise StudyError(f"{file}: has {found}; write exactly {', '.join(_KEYS)}, each as text", 2)
         paths = {key: (file.parent / tree[key]).absolute() for key in _KEYS[1:]}
         for key, path in paths.items():
             if not path.is_file():
-                raise StudyError(f"{file}: {key}: no file {path}; copy it there from who runs the SuperLink", 2)
+                raise StudyError(f"{file}: {key}: no file {path}; copy it from the SuperLink's administrator", 2)
         return DeploymentFile(tree["address"], **paths)
 
     def write(self, file: Path) -> None:
@@ -84,9 +84,9 @@ class Operator:
 
     Args:
         app: folder with the project's pyproject.toml.
-        log_folder: where the log of the ServerApp goes.
+        log_folder: for the log of the ServerApp.
         place: the SuperLink.
-        processes: the runtime that this belongs to; one of its own when left out.
+        processes: the runtime to which this belongs; by default one of its own.
     """
 
     def __init__(self, app: Path, log_folder: Path, place: DeploymentFile, processes: OwnProcesses | None = None):
@@ -96,20 +96,20 @@ class Operator:
         self.flwr = FlowerCommand(self._processes, place.address, place.root_certificate, self.log_file)
         self._process: subprocess.Popen[bytes] | None = None
         self._run_id = ""
-        self._secret: BinaryIO | None = None  # locked while this operator is at work
+        self._secret: BinaryIO | None = None  # locked while this operator has a run
 
     def start(self) -> str:
-        """Start to wait for runs; returns a note on this machine's clock, empty when it is right.
+        """Start to wait for runs; returns a note about this machine's clock, empty if the clock is right.
 
         Raises:
-            StudyError: the SuperLink does not answer, or with another certificate; with status 2, another run is at work on
+            StudyError: the SuperLink does not answer, or with a different certificate; with status 2, another run is using
                 this deployment.
         """
         self._lock()
         found = ask(self._place.address, self._place.root_certificate)
         if found.problem:
             raise StudyError(found.problem)
-        # Whoever can submit to the SuperLink could otherwise have any code run here.
+        # Otherwise, whoever can submit to the SuperLink could run any code here.
         launchers = self._processes.home / "bin"
         write_launchers(launchers, {"flwr-serverapp": launcher_script(_SERVER_LAUNCHER)})
         path = os.pathsep.join([str(launchers), self._processes.environment["PATH"]])
@@ -122,14 +122,14 @@ class Operator:
         return clock_problem(found.clock_offset_s)
 
     def _lock(self) -> None:
-        """Each SuperExec takes whatever run the SuperLink has: with two of them, ending one run would end the other."""
+        """A SuperExec takes any run that the SuperLink has: with two of them, ending one run would end the other."""
         secret = self._place.operator_secret.open("rb")
         try:
-            fcntl.flock(secret, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process: gone with it, however it ends
+            fcntl.flock(secret, fcntl.LOCK_EX | fcntl.LOCK_NB)  # belongs to this process, and ends with it in any case
         except BlockingIOError:
             secret.close()
             raise StudyError(
-                f"another run is at work on the SuperLink at {self._place.address}; wait for its end, or end it with Ctrl-C",
+                f"another run is using the SuperLink at {self._place.address}; wait until it ends, or end it with Ctrl-C",
                 2,
             ) from None
         self._secret = secret
@@ -145,19 +145,19 @@ class Operator:
         Raises:
             StudyError: the SuperLink does not answer.
         """
-        # `flwr` would try again for minutes.
+        # `flwr` would keep trying for minutes.
         if problem := ask(self._place.address, self._place.root_certificate).problem:
             raise StudyError(problem)
         return self.flwr.status(run_id)
 
     @property
     def alive(self) -> bool:
-        """Whether the process that runs the ServerApp is there."""
+        """Whether the process that runs the ServerApp still runs."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """End the run, if it has not ended, so that no node goes on with it; then every process of this runtime."""
-        with contextlib.suppress(StudyError):  # the SuperLink may be gone, and with it the run
+        """End the run if it has not ended, so that no node goes on with it; then end every process of this runtime."""
+        with contextlib.suppress(StudyError):  # the SuperLink may have ended, and the run with it
             if self._run_id and not self.status(self._run_id)[0].startswith("finished"):
                 self.flwr.stop_run(self._run_id)
         self._processes.stop()

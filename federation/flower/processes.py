@@ -1,7 +1,7 @@
-"""Processes of one runtime: started apart from everything else on the machine, and ended to the last one.
+"""Processes of one runtime: started apart from everything else on the machine, and ended without exception.
 
-Flower's processes start others that may detach themselves, so all of them carry a mark in their environment by which
-they are found again. A child also ends when the process that started it ends, however that ends (Linux only).
+Flower's processes start others that may detach themselves, so all of them carry a mark in their environment, by which
+they can be found. A child also ends when the process that started it ends, however that ends (Linux only).
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 MARK = "POLYCENTRE_RUNTIME"
 _PR_SET_PDEATHSIG = 1
-# Settings of a user's own Flower, Ray or Python that would leak into ours.
+# Loaded here, not in a child between fork and exec, where another thread's lock may be held for ever.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+# Settings of the user's own Flower, Ray or Python, which must not reach ours.
 _NOT_INHERITED = ("PYTHONPATH", "RAY_ADDRESS", "FLWR_LOCAL_CONTROL_API_PORT", "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT")
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """What every process of Flower's gets: its home, no telemetry, no installation of dependencies, the mark of `home`."""
-    # Flower's own command line tools lie beside the running Python, which need not be on PATH.
+    """What each of Flower's processes gets: its home, no telemetry, no installation of dependencies, the mark of `home`."""
+    # Flower's command line tools are in the folder of the running Python, which need not be on PATH.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {
         **{name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
@@ -37,14 +40,14 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        # Seconds; by default 1, which every message to a deployed node would pay. Each poll costs about 3 ms.
+        # Seconds. The default is 1, which would delay every message to a deployed node. Each poll costs about 3 ms.
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         MARK: str(home),
     }
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on at the moment."""
+    """Ports on which nothing listens at the moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for s in sockets:
@@ -56,12 +59,12 @@ def free_ports(count: int) -> list[int]:
 
 
 class OwnProcesses:
-    """The processes of one runtime and the temporary folder they live in.
+    """The processes of one runtime, and their temporary folder.
 
     Attributes:
         home: the folder; its path is short, because Ray puts sockets below it and a socket's path has at most 107
             characters.
-        environment: what every process gets: Flower's home here, no telemetry, no installation of dependencies, the mark.
+        environment: what every process gets; see `flower_environment`.
     """
 
     def __init__(self) -> None:
@@ -75,9 +78,9 @@ class OwnProcesses:
         """Start a process that ends with this one.
 
         Args:
-            log_file: where its output and that of everything below it is appended.
-            cwd: its working directory; `home` when left out, so that no code of another project lies in it.
-            environment: on top of `self.environment`.
+            log_file: its output, and that of everything below it, is appended here.
+            cwd: its working directory; by default `home`, which holds no code of another project.
+            environment: added to `self.environment`.
         """
         with open(log_file, "ab") as log:
             child = subprocess.Popen(
@@ -87,9 +90,9 @@ class OwnProcesses:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                # A session of its own: Ctrl-C reaches the command line only, which then stops things in order.
+                # A session of its own: Ctrl-C reaches only the command line, which then ends the others in order.
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=partial(end_with_parent, os.getpid()),
             )
         self._children.append(child)
         return child
@@ -98,13 +101,13 @@ class OwnProcesses:
         """End every process of this runtime and remove its home."""
         end_all(self.home)
         for child in self._children:
-            child.kill()  # nothing to a child that has ended
+            child.kill()  # does nothing to a child that has ended
             child.wait()
         shutil.rmtree(self.home, ignore_errors=True)
 
 
 def end_all(home: Path, patience_s: float = 3.0) -> None:
-    """End every process that carries the mark of a home: with SIGTERM, and with SIGKILL those that have not ended then."""
+    """End every process that carries the mark of a home: with SIGTERM, then with SIGKILL those that have not ended."""
     ours = carrying(MARK, str(home))
     for process in ours:
         _quietly(process.terminate)
@@ -114,7 +117,7 @@ def end_all(home: Path, patience_s: float = 3.0) -> None:
 
 
 def carrying(variable: str, value: str) -> list[psutil.Process]:
-    """All processes but this one whose environment has `variable=value`, also those that detached themselves."""
+    """All other processes whose environment has `variable=value`, including those that detached themselves."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -137,7 +140,17 @@ def _quietly(action: Callable[[], None]) -> None:
         action()
 
 
-def die_with_parent() -> None:
-    """In the child, before exec: end when the command line ends, however it ends (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent(parent: int | None = None) -> None:
+    """Let the kernel send this process SIGTERM when its parent ends, however that ends (Linux only).
+
+    Precisely: when the parent's thread that started it ends. With `partial(end_with_parent, os.getpid())` a `Popen` runs
+    this in the child.
+
+    Args:
+        parent: process id of the parent, if known. A parent that has already ended sends nothing, so this process then
+            ends at once.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if parent is not None and os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -1,11 +1,11 @@
-"""A Ray cluster that exists already: what it has, whether it can do our work, and how much of it each worker takes.
+"""A Ray cluster that already exists: what it has, whether it can do our work, and how much of it each worker takes.
 
-Flower starts as many Ray actors as fit every node of the cluster, each with the same share of CPUs and GPUs, and hands
-its messages to any of them. So the share decides how many workers there are; an actor that finds no room, because
-somebody else's job has it, would be handed messages all the same and answer when that job has ended.
+Flower starts as many Ray actors as fit on the nodes of the cluster, each with the same share of CPUs and GPUs, and hands
+its messages to any of them. So the share decides how many workers there are. An actor that finds no room, because another
+job occupies it, would get messages all the same, and answer them only when that job has ended.
 
-A node works with the code and the Python that it finds on its own machine, and reads and writes the run folder and the
-cache under the paths of this one. Both are tried on every node before anything is started.
+A node uses the code and the Python of its own machine, and reads and writes the run folder and the cache under the same
+paths as this machine. Both are tested on every node before anything starts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ADDRESS = re.compile(r"(auto|\[[0-9A-Fa-f:]+\]:\d{1,5}|[^\s:/\[\]]+:\d{1,5})")
 _PROBE = Path(__file__).with_name("ray_probe.py")
 # Ray counts GPUs in ten thousandths.
 _GPU_PARTS = 10_000
-# A cluster is the one that was named, and the project the one that is installed.
+# The cluster must be the one that was named, and the project the one that is installed.
 _NOT_INHERITED = ("RAY_ADDRESS", "PYTHONPATH")
 _ANSWER_S = 12.0
 _EXAMINE_S = 60.0
@@ -49,7 +49,7 @@ class RayNode:
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A cluster that was found fit. `address` is that of its control service, HOST:PORT."""
+    """A cluster that can do the work. `address` is that of its control service, HOST:PORT."""
 
     address: str
     nodes: tuple[RayNode, ...]
@@ -67,14 +67,14 @@ class RayCluster:
 
 @dataclass(frozen=True)
 class WorkerShare:
-    """What Ray reserves for each worker: whole CPUs, and a part of a GPU, 0 to 1."""
+    """What Ray reserves for each worker: whole CPUs, and a part of a GPU between 0 and 1."""
 
     cpus: int
     gpus: float = 0.0
 
 
 def workers_that_fit(nodes: Sequence[RayNode], share: WorkerShare) -> int:
-    """How many actors of that share Flower starts on these nodes."""
+    """How many actors with this share Flower starts on these nodes."""
     total = 0
     for node in nodes:
         fitting = int(node.cpus // share.cpus)
@@ -89,16 +89,16 @@ def worker_share(
 ) -> WorkerShare:
     """The largest share with which at least `workers` workers fit.
 
-    The largest, so that as few workers as possible beyond those that are needed start, and that they are spread over
-    nodes and GPUs: Ray fills one GPU with small shares before it takes the next.
+    With the largest share, Flower starts as few unneeded workers as possible and spreads them over nodes and GPUs: Ray
+    fills one GPU with small shares before it uses the next.
 
     Args:
-        threads: CPUs that a worker needs at the least.
-        gpu: the part of a GPU that a worker takes, 0 to 1; 0: an equal part of what there is; None: workers use no GPU.
-        where: of what the nodes are, for the error's text.
+        threads: CPUs that a worker needs at least.
+        gpu: the part of a GPU that a worker takes, 0 to 1; 0: an equal part of all GPUs; None: workers use no GPU.
+        where: to what the nodes belong, for the error's text.
 
     Raises:
-        StudyError: with status 2; fewer fit.
+        StudyError: with status 2; fewer workers fit.
     """
     fitting = workers_that_fit(nodes, WorkerShare(threads))
     if fitting < workers:
@@ -130,14 +130,14 @@ def find_ray_cluster(address: str, folders: Sequence[Path], *, answer_s: float =
     """Look at a cluster, without starting or leaving anything there.
 
     Args:
-        address: `auto` (the cluster that this machine is a node of), or HOST:PORT of its head node.
-        folders: must be one folder each, seen from this machine and from every node. Of one that is missing, the folder in
-            which it will be made is tried.
-        answer_s: how long it may take to answer.
+        address: `auto` (the cluster to which this machine belongs), or HOST:PORT of its head node.
+        folders: each must be the same folder for this machine and for every node. If one does not exist yet, its nearest
+            existing parent is tested.
+        answer_s: how long the cluster may take to answer.
 
     Raises:
-        StudyError: with status 2: no such cluster, other versions of Ray or Python, CPUs in use, or a node with other
-            code or without one of the folders.
+        StudyError: with status 2: no such cluster, different versions of Ray or Python, CPUs in use, or a node with
+            different code or without one of the folders.
     """
     if not _ADDRESS.fullmatch(address):
         raise StudyError(f"--ray {address}: give auto, or HOST:PORT of the head node of a running cluster", 2)
@@ -153,7 +153,7 @@ def find_ray_cluster(address: str, folders: Sequence[Path], *, answer_s: float =
             tokens[place] = secrets.token_hex(8)
             (Path(place) / "token").write_text(tokens[place])
         found = _probe(address, tokens, answer_s)
-        # What a node wrote must be seen here: the same path on another disk would also hold what it just wrote.
+        # This machine must see what a node wrote: under the same path on another disk, a node would find its own file, too.
         seen = {place: {p.name: p.read_text() for p in Path(place).iterdir()} for place in tokens}
     return _judged(address, found, lambda place, node: seen[place].get(node) == tokens[place][::-1])
 
@@ -164,13 +164,13 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
     except (OSError, OverflowError) as problem:
         raise StudyError(
-            f"--ray {address}: nothing answers there ({problem}); start a cluster with `ray start --head`, or mend the address",
+            f"--ray {address}: nothing answers there ({problem}); start a cluster with `ray start --head`, or correct the address",
             2,
         ) from None
 
 
 def _probe(address: str, tokens: dict[str, str], answer_s: float) -> dict[str, Any]:
-    """What `federation.flower.ray_probe` found, in a process of its own: Ray ends or hangs the one that it cannot serve."""
+    """What `federation.flower.ray_probe` found, in a process of its own: Ray ends or blocks a process that it cannot serve."""
     asked = json.dumps({"address": address, "tokens": tokens, "answer_s": answer_s, "examine_s": _EXAMINE_S})
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
@@ -191,23 +191,23 @@ def _probe(address: str, tokens: dict[str, str], answer_s: float) -> dict[str, A
 
 
 def _judged(address: str, found: dict[str, Any], reached: Callable[[str, str], bool]) -> RayCluster:
-    """The cluster of a probe's findings.
+    """The cluster that a probe found.
 
     Args:
-        reached: whether (folder, id of a node) are together: what the node wrote there is seen here.
+        reached: whether this machine sees in a folder what a node wrote there: (folder, id of the node).
 
     Raises:
-        StudyError: with the first thing that is in the way.
+        StudyError: with the first obstacle.
     """
     if "error" in found:
         raise StudyError(f"--ray {address}: {found['error']}", 2)
     nodes = [RayNode(node["name"], node["cpus"], node["gpus"]) for node in found["nodes"]]
     if not nodes:
-        raise StudyError(f"--ray {address}: no node of the cluster has a CPU to give; start one with --num-cpus", 2)
+        raise StudyError(f"--ray {address}: no node of the cluster offers a CPU; start one with --num-cpus", 2)
     free, cpus = found["free_cpus"], sum(node.cpus for node in nodes)
     if free < cpus:
         raise StudyError(
-            f"--ray {address}: {free:g} of the cluster's {cpus:g} CPUs are free, but Flower takes all of them; wait until its "
+            f"--ray {address}: {free:g} of the cluster's {cpus:g} CPUs are free, but Flower takes all of them; wait until the "
             "other jobs have ended (`ray status` shows them), or start a cluster for this run", 2,
         )  # fmt: skip
     ours = code_digest(ALL)
@@ -229,7 +229,7 @@ def _judged(address: str, found: dict[str, Any], reached: Callable[[str, str], b
 
 
 def _words(nodes: Sequence[RayNode]) -> str:
-    """ "2 nodes with 8 CPUs and 1 GPU"; alike ones together."""
+    """Such as "2 nodes with 8 CPUs and 1 GPU"; equal nodes are counted together."""
     kinds: dict[tuple[int, int], int] = {}
     for node in nodes:
         kinds[int(node.cpus), int(node.gpus)] = kinds.get((int(node.cpus), int(node.gpus)), 0) + 1

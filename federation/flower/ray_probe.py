@@ -1,8 +1,8 @@
-"""The process that looks at a Ray cluster for `federation.flower.ray_cluster`, and prints what it found as one line of JSON.
+"""The process that looks at a Ray cluster for `federation.flower.ray_cluster`, and prints its findings as one line of JSON.
 
-`python -P ray_probe.py '{"address", "tokens": {folder: token}, "answer_s", "examine_s"}'`. It is run as a file, so that
-Ray carries its functions to nodes on which the project may not be installed; and with -P, away from the checkout, so that
-Ray does not make the nodes search this machine's folders for modules.
+`python -P ray_probe.py '{"address", "tokens": {folder: token}, "answer_s", "examine_s"}'`. It runs as a file, so that Ray
+sends its functions to nodes on which the project may not be installed; and with -P, outside the checkout, so that Ray does
+not make the nodes search this machine's folders for modules.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Nodes tell what they have free now and then: one that has just come, or become free, has not yet.
+# Nodes report now and then what is free: one that has just joined, or become free, may not have reported yet.
 _SETTLE_S = 4.0
 
 
 def examine(node: str, tokens: dict[str, str]) -> dict[str, Any]:
     """On a node of the cluster: which code it would run, and which folders it shares with the driver.
 
-    Of a folder whose token is there, the node leaves the token, backwards, under its own id.
+    In a folder with the token, the node writes the token backwards, into a file named by its own id.
     """
     try:
         from federation.wire.code_digest import ALL, code_digest, package_folder

@@ -1,7 +1,7 @@
 """Flower's simulation runtime for one run: a SuperLink of our own, whose nodes are Ray actors.
 
-The actors are on this machine, in a Ray that is started and ended with the run, or on a Ray cluster that was there before
-and stays: there the run is one of its jobs, whose actors end with it.
+The actors run on this machine, in a Ray that starts and ends with the run, or on an existing Ray cluster, which stays: there
+the run is one of the cluster's jobs, and its actors end with it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class SimulationRuntime:
 
     Args:
         app: folder with the project's pyproject.toml.
-        log_folder: where the log of the SuperLink (and of everything below it) goes.
-        ray_address: HOST:PORT of a running Ray cluster that this machine is a node of; None: a Ray of its own, here.
+        log_folder: for the log of the SuperLink and everything below it.
+        ray_address: HOST:PORT of a running Ray cluster to which this machine belongs; None: a Ray of its own, here.
     """
 
     def __init__(self, app: Path, log_folder: Path, ray_address: str | None = None):
@@ -32,7 +32,7 @@ class SimulationRuntime:
         if ray_address is None:
             self._processes.environment["RAY_TMPDIR"] = str(self._processes.home)
         else:
-            # `flwr run` has no setting for it; Ray reads it where Flower starts Ray.
+            # `flwr run` has no setting for it; Ray reads the variable when Flower starts it.
             self._processes.environment["RAY_ADDRESS"] = ray_address
         self._link = SuperLink(self._processes, log_folder / "flower.log")
         self._flwr = FlowerCommand(self._processes, self._link.address, None, self._link.log_file)
@@ -46,7 +46,7 @@ class SimulationRuntime:
         """Start the SuperLink and wait until it answers.
 
         Raises:
-            StudyError: it ended or did not answer in time; its log is named.
+            StudyError: it ended, or did not answer in time; the text names its log.
         """
         self._link.start_simulation(timeout_s)
 
@@ -56,12 +56,12 @@ class SimulationRuntime:
         """Hand the app to the SuperLink; returns Flower's run id.
 
         Args:
-            nodes: how many simulated nodes there are.
-            workers: CPUs of the Ray that is started here; a cluster has its own.
+            nodes: number of simulated nodes.
+            workers: CPUs of the Ray that starts here; a cluster has its own.
             share: what each Ray actor takes.
         """
         federation = f"num-supernodes={nodes} client-resources-num-cpus={share.cpus} init-args-log-to-driver=false"
-        if self._ray_address is None:  # Ray refuses the setting for a cluster that it only joins, and Flower then hangs
+        if self._ray_address is None:  # Ray refuses it for a cluster that it only joins, and Flower then hangs
             federation += f" init-args-num-cpus={workers}"
         if share.gpus > 0:
             federation += f" client-resources-num-gpus={share.gpus}"
@@ -77,5 +77,5 @@ class SimulationRuntime:
         return self._link.alive
 
     def stop(self) -> None:
-        """End every process of this runtime and remove its home. A cluster that was there before stays."""
+        """End every process of this runtime and remove its home. An existing cluster stays."""
         self._processes.stop()

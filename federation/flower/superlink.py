@@ -1,9 +1,9 @@
 """A Flower SuperLink of our own.
 
-Flower keeps one background SuperLink on fixed ports whose environment and working directory are frozen
-at its first start and which every later `flwr run`, also of other projects, uses again: with generic
-package names another project's code is executed. So each run gets a SuperLink of its own: own home, own
-free port, a neutral working directory, no installation of dependencies, telemetry off.
+Flower keeps one SuperLink in the background, on fixed ports, with the environment and the working
+directory of its first start. Every later `flwr run`, even of another project, uses it again: with generic
+package names, another project's code would run. So each run gets its own SuperLink, with its own home, a
+free port, a neutral working directory, no installation of dependencies and no telemetry.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class SuperLink:
     """A SuperLink on this machine's loopback.
 
     Args:
-        processes: the runtime that it belongs to.
-        log_file: where its log goes; of a simulation also that of the ServerApp.
-        port: the hospitals' door; a free one when left out. A simulation has this one only.
+        processes: the runtime to which it belongs.
+        log_file: its log; in a simulation also that of the ServerApp.
+        port: the hospitals' door; by default a free one. A simulation has only this one.
     """
 
     def __init__(self, processes: OwnProcesses, log_file: Path, port: int | None = None):
@@ -39,7 +39,7 @@ class SuperLink:
 
     @property
     def address(self) -> str:
-        """Where nodes connect to."""
+        """Where nodes connect."""
         return f"127.0.0.1:{self.port}"
 
     @property
@@ -51,7 +51,7 @@ class SuperLink:
         """Start one that simulates nodes, without TLS, and wait until it answers.
 
         Raises:
-            StudyError: it ended or did not answer in time; its log is named.
+            StudyError: it ended, or did not answer in time; the text names its log.
         """
         command = ["flower-superlink", "--insecure", "--simulation", *self._common()]
         self._process = self._processes.start(command, self.log_file)
@@ -62,11 +62,11 @@ class SuperLink:
 
         Args:
             certificates: folder with what `federation.flower.certificates` makes for a SuperLink.
-            secret: file that the operator's machine has, too.
-            database: file with registered nodes and messages that are under way; made when it is not there.
+            secret: file that the operator's machine also has.
+            database: file for registered nodes and messages under way; created if it does not exist.
 
         Raises:
-            StudyError: it ended or did not answer in time; its log is named.
+            StudyError: it ended, or did not answer in time; the text names its log.
         """
         self._root_certificate = certificates / AUTHORITY
         command = [
@@ -77,7 +77,7 @@ class SuperLink:
         self._wait(timeout_s)
 
     def kill(self) -> None:
-        """SIGKILL, as when its machine goes down."""
+        """Send SIGKILL, as when its machine goes down."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -105,9 +105,9 @@ class SuperLink:
 
 
 def superlink_command(certificates: Path, secret: Path, database: Path) -> list[str]:
-    """What starts a SuperLink with TLS, registered keys and two doors; addresses are to be added.
+    """The command that starts a SuperLink with TLS, registered keys and two doors; the caller adds addresses.
 
-    The ServerApp runs on the operator's machine (`--isolation process`) and takes its orders with the shared secret.
+    The ServerApp runs on the operator's machine (`--isolation process`), which fetches runs with the shared secret.
     """
     return [
         sys.executable, "-m", "federation.flower.superlink_server",

@@ -1,14 +1,14 @@
-"""Flower's SuperLink with two doors: hospitals come in by one, the operator by the other.
+"""Flower's SuperLink with two doors: one for hospitals, one for the operator.
 
 Flower serves three interfaces on one port: `fleet` for nodes, `control` (submit and stop runs, register and remove nodes) and
 `runtime` for the ServerApp. It authenticates nodes by their keys, but whoever reaches the port may use `control`, and so
-register a key of his own or submit code that every node is then asked to run. Here hospitals are given a port that serves
-`fleet` and nothing else, and refuses requests that are too large before they are read; the operator's port, which serves
-all, is bound to loopback or to a network of the operator's own.
+register a key or submit code that every node is then asked to run. Here hospitals get a port that serves only `fleet`, and
+refuses requests that are too large before it reads them. The operator's port serves everything, and is bound to loopback or
+to a network of the operator's.
 
-Run as `python -m federation.flower.superlink_server --operator-host H --operator-port N --largest-request-mib M` followed by the options of
-`flower-superlink`, whose --host and --port are the hospitals' door. It puts itself between Flower's application and uvicorn; the
-names that it needs from Flower are looked up at the start, and their absence ends it.
+Run it as `python -m federation.flower.superlink_server --operator-host H --operator-port N --largest-request-mib M` followed
+by the options of `flower-superlink`, whose --host and --port are the hospitals' door. It puts itself between Flower's
+application and uvicorn. It looks up the names that it needs from Flower at the start, and ends if one is missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 # Of mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-# Flower cuts arrays into pieces of 5 MiB and sends each in a request of its own.
+# Flower sends arrays in pieces of 5 MiB, each in a request of its own.
 LARGEST_REQUEST_MIB = 64
 # A request of the operator's may hold a bundle (10 MiB) or such a piece.
 _FOR_HOSPITALS = ("/v1/fleet/",)
@@ -32,12 +32,12 @@ _HEALTH = "/health"
 
 
 class Doors:
-    """ASGI middleware: what comes in by the hospitals' port may only be for the fleet interface.
+    """ASGI middleware: a request at the hospitals' port may only use the fleet interface.
 
     Args:
         app: Flower's application.
         hospitals_port: port of the hospitals' door.
-        largest_request: bytes of a request's body, at either door.
+        largest_request: most bytes of a request's body, at either door.
     """
 
     def __init__(self, app: Any, hospitals_port: int, largest_request: int):
@@ -48,15 +48,15 @@ class Doors:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            return  # no websocket is served; uvicorn closes it
+            return  # websockets are not served; uvicorn closes it
         path = scope["path"]
-        # The port that was connected to, not one that a header names.
+        # The port of the connection, not one that a header names.
         if scope["server"][1] == self._port and not (path.startswith(_FOR_HOSPITALS) or path == _HEALTH):
-            await _refuse(send, 403, "this port serves nodes only; the operator has another one")
+            await _refuse(send, 403, "this port serves only nodes; the operator has another one")
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._largest:
-            await _refuse(send, 413, f"a request has at most {self._largest} bytes")
+            await _refuse(send, 413, f"a request may have at most {self._largest} bytes")
             return
         read = 0
 
@@ -74,9 +74,9 @@ class Doors:
             nonlocal refused
             if read <= self._largest:
                 await send(message)
-            elif not refused:  # whatever Flower's layers made of the exception
+            elif not refused:  # whatever answer Flower's layers made of the exception
                 refused = True
-                await _refuse(send, 413, f"a request has at most {self._largest} bytes")
+                await _refuse(send, 413, f"a request may have at most {self._largest} bytes")
 
         try:
             await self._app(scope, counted, answering)
@@ -102,7 +102,7 @@ async def _refuse(send: Any, status: int, text: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal ends it."""
     parser = argparse.ArgumentParser(
         prog="python -m federation.flower.superlink_server", description=(__doc__ or "").partition("\n")[0]
     )
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.pop("reload", None)
         options.pop("workers", None)
         doors = Doors(app, port, own.largest_request_mib * 2**20)
-        # A hospital that opens a connection and says nothing must not hold it for ever; a slow line must be able to send 5 MiB.
+        # A silent connection must not stay open for ever; a slow line must be able to send 5 MiB.
         config = uvicorn.Config(doors, host=host, port=port, timeout_keep_alive=75, server_header=False, **options)
         sockets = [_listen(host, port), _listen(own.operator_host, own.operator_port)]
         asyncio.run(uvicorn.Server(config).serve(sockets=sockets))
@@ -138,13 +138,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _spare_memory() -> None:
-    """Keep the process small while models pass, in pieces of 5 MiB and on many threads.
+    """Keep the process small while models pass through, in pieces of 5 MiB and on many threads.
 
-    Flower lets each of its connections to the database hold 64 MB of it, and maps 256 MB more. By default each thread of a
-    process also keeps freed blocks of that size for itself (glibc).
+    Flower lets each of its connections to the database cache 64 MB of it, and maps 256 MB more. By default (glibc) each
+    thread also keeps freed blocks of that size.
     """
     sql: Any = importlib.import_module("flwr.supercore.sql_mixin")
-    sql.SQLITE_PRAGMAS = (*sql.SQLITE_PRAGMAS, ("cache_size", "-4000"), ("mmap_size", "0"))  # the last word counts
+    sql.SQLITE_PRAGMAS = (*sql.SQLITE_PRAGMAS, ("cache_size", "-4000"), ("mmap_size", "0"))  # the last setting counts
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
         for parameter, value in ((_M_MMAP_THRESHOLD, 2**18), (_M_TRIM_THRESHOLD, 2**18), (_M_ARENA_MAX, 2)):
@@ -153,7 +153,7 @@ def _spare_memory() -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        # A name stands for one of this machine's addresses: with several networks, for the one that only the operator has.
+        # A name means one of this machine's addresses: with several networks, the one that only the operator has.
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,1 +1,1 @@
-"""What crosses the wire and how the server sees it: job envelope, exchanges, clocks, ids of units, centres."""
+"""What crosses the wire, and how the server sees it: jobs and replies, centres, exchanges, clocks, ids of units."""

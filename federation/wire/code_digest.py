@@ -1,7 +1,7 @@
 """Which code runs here: a digest of the project's own sources, and where they lie.
 
-With an editable install and Flower's unpacked bundle two copies of the code exist; server and clients
-compare digests, and a mismatch is refused instead of run.
+With an editable install and Flower's unpacked bundle there are two copies of the code. Server and clients
+compare digests, and refuse to run different code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-# What can change a number. The command line, the reports and the wire cannot.
+# What can change a number; the command line, the reports and the wire cannot.
 COMPUTING = ("clients", "strategies", "models", "data_partitions", "metrics", "basics")
 ALL = (*COMPUTING, "server", "federation", "scenarios", "reports")
 
@@ -29,7 +29,7 @@ def code_digest(packages: tuple[str, ...] = COMPUTING, root: Path | None = None)
     """SHA-256 over names and contents of all Python files of the packages, 16 hex digits.
 
     Args:
-        root: folder that holds the packages; where they are imported from when left out.
+        root: folder that holds the packages; by default the one from which they are imported.
     """
     digest = hashlib.sha256()
     for package in packages:

@@ -1,8 +1,8 @@
 """Strategies as coroutines over jobs: each says what to send and which reply it needs next; one driver runs them all.
 
 A federation in lock-step leaves workers idle while it waits for its slowest centre. Several arms of a study wait at
-different times, so the driver interleaves them over the same centres. A strategy decides from its own replies
-only, never from what arrived first elsewhere: its result does not depend on which others run beside it.
+different times, so the driver interleaves them over the same centres. A strategy decides only from its own replies,
+never from what arrived first elsewhere: its result does not depend on the others that run at the same time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Step:
 
     Attributes:
         send: jobs to send now.
-        wait_for: units of which the first reply resumes the strategy; with none it goes on at once, and a reply that
-            comes meanwhile is kept until it is waited for.
+        wait_for: units; the first reply to one of them resumes the strategy. If empty, the strategy goes on at once. A
+            reply that comes before the strategy waits for it is kept.
         timeout_s: real seconds after which the strategy is resumed with None.
-        cancel: units that were sent and whose replies are no longer wanted.
+        cancel: units that were sent but whose replies are no longer needed.
     """
 
     send: Sequence[Job] = ()
@@ -73,11 +73,11 @@ def run_together(
     A job that two exchanges send while it is under way is done once and answers both.
 
     Args:
-        at_once: largest number of exchanges that have begun and not ended; none: all.
-        light: exchanges that do not count for it.
+        at_once: the most exchanges that have begun and not ended; none: all.
+        light: exchanges that do not count towards it.
 
     Raises:
-        StudyError: of the first exchange that raises one; the others are closed.
+        StudyError: from the first exchange that raises one; the others are closed.
     """
     waiting = deque(exchanges.items())
     running: dict[Key, _Running] = {}
@@ -85,7 +85,7 @@ def run_together(
     owners: dict[str, list[_Running]] = {}  # of the units under way
 
     def give_up(one: _Running, units: Sequence[str]) -> None:
-        """Cancel those of the units that this exchange waits for and no other does."""
+        """Cancel those of the units that no other exchange needs."""
         for unit in units:
             one.kept.pop(unit, None)
             if unit in one.sent:
@@ -96,7 +96,7 @@ def run_together(
                     centres.cancel([unit])
 
     def resume(one: _Running, reply: Reply | None) -> None:
-        """Let an exchange go on until it needs a reply that is not there."""
+        """Let an exchange go on until it needs a reply that has not come."""
         while True:
             try:
                 step = one.exchange.send(reply)

@@ -1,7 +1,7 @@
 """Which node is which centre: in a deployment Flower knows nodes by numbers, and every node is asked who it is.
 
-A node that was restarted may come back under a new number (without a registered key it always does), and a dead one
-counts as online until its heartbeats have failed for a minute. So the roll is called again when a node is lost.
+A restarted node may come back under a new number (without a registered key it always does), and a dead one counts as
+online until its heartbeats have failed for a minute. So the roll is called again when a node is lost.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from federation.wire.centres import NODE_UNAVAILABLE
-from federation.wire.errors import StudyError, explain
-from federation.wire.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
+from federation.wire.errors import EnvelopeError, StudyError, explain
+from federation.wire.grid_centres import NODE_UNAVAILABLE
+from federation.wire.job import IDENTIFY, MESSAGE_TYPE, Job, Reply
 
-# How long a node may take to answer, which it does in a process that it has to start first; and how long the study then
-# waits for nodes that are there beside the wanted ones.
+# How long a node may take to answer, for which it starts a process; and how long a study with all its centres still waits
+# for the answers of further nodes.
 _ANSWER_S = 60.0
 _STRAGGLERS_S = 10.0
 _TTL_S = 600.0
+_POLL_S = 0.25
 # Flower refuses the signatures of a node whose clock is more than 5 s ahead of the SuperLink's or 305 s behind.
 _CLOCK_S = 60.0
 
@@ -30,10 +31,10 @@ class RollCall:
 
     Args:
         grid: Flower's grid.
-        centres: those of the scenario.
+        centres: of the scenario.
         code: digest of the server's computing code; a node that runs other code cannot take part.
         on_note: called with a sentence about a node that cannot take part, or whose clock is off.
-        on_node: called with what a node says of itself: centre, code, versions, clock_off_s (positive: ahead of the server).
+        on_node: called with what a node says about itself: centre, code, versions, clock_off_s (positive: ahead of the server).
     """
 
     def __init__(
@@ -48,28 +49,28 @@ class RollCall:
         self._grid = grid
         self._centres = list(centres)
         self._code, self._on_note, self._on_node = code, on_note, on_node
-        self._asked: dict[str, tuple[int, Job, float]] = {}  # by message id; when it was asked
+        self._asked: dict[str, tuple[int, Job, float]] = {}  # by message id; the last: when it was asked
         self._centre_of: dict[int, str | None] = {}  # in the order of the answers; None: cannot take part
         self._problems: list[str] = []
-        self._unable: set[str] = set()  # centres whose node said that it cannot take part
+        self._unable: set[str] = set()  # centres whose node says that it cannot take part
 
     def lanes(self) -> dict[str, list[int]]:
-        """The nodes of each centre that are online, the one that answered last first. Does not wait for answers."""
+        """The nodes of each centre that are online, starting with the one that answered last. Does not wait for answers."""
         online = set(self._grid.get_node_ids())
         self._ask(online - set(self._centre_of) - {node for node, *_ in self._asked.values()})
         self._listen()
         nodes = [node for node in reversed(self._centre_of) if node in online]
         return {centre: [node for node in nodes if self._centre_of[node] == centre] for centre in self._centres}
 
-    def wait(self, timeout_s: float, poll_s: float = 0.25) -> dict[str, list[int]]:
+    def wait(self, timeout_s: float) -> dict[str, list[int]]:
         """The one node of each centre.
 
         Args:
-            timeout_s: how long nodes may take to come; those that are there have time to answer.
+            timeout_s: how long nodes may take to come online; those that are have time to answer.
 
         Raises:
-            StudyError: a centre has no node when time is up, or its node cannot take part; or two nodes say that they are the
-                same centre.
+            StudyError: when time is up a centre has no node, or its node cannot take part; or two nodes say that they are
+                the same centre.
         """
         began = time.monotonic()
         complete: float | None = None
@@ -81,19 +82,19 @@ class RollCall:
             if complete is not None and (not self._asked or now - complete > _STRAGGLERS_S):
                 break
             if absent and self._unable.issuperset(absent) and not self._asked:
-                raise StudyError(f"{'; '.join(self._problems)}; mend it, restart the SuperNode, then resume")
+                raise StudyError(f"{'; '.join(self._problems)}; correct this, restart the SuperNode, then resume")
             if absent and now - began > timeout_s + (_ANSWER_S if self._asked else 0.0):
                 raise StudyError(
-                    f"no node of {', '.join(absent)} came within {timeout_s:.0f} s (there: "
+                    f"no node of {', '.join(absent)} came within {timeout_s:.0f} s (online: "
                     f"{', '.join(c for c in lanes if c not in absent) or 'none'}); start the SuperNode of each centre, then resume"
                     + "".join(f"; {problem}" for problem in self._problems)
                 )
-            time.sleep(poll_s)
+            time.sleep(_POLL_S)
         for centre, nodes in lanes.items():
             if len(nodes) > 1:
                 raise StudyError(
                     f"nodes {' and '.join(map(str, nodes))} both say that they are centre {centre!r}; "
-                    "stop one, or mend its node configuration", 2,
+                    "stop one, or correct its node configuration", 2,
                 )  # fmt: skip
         return lanes
 
@@ -109,7 +110,7 @@ class RollCall:
         for message in self._grid.pull_messages(list(self._asked)) if self._asked else []:
             node, job, asked = self._asked.pop(message.metadata.reply_to_message_id)
             if message.has_error() and message.error.code == NODE_UNAVAILABLE:
-                continue  # it went offline before it answered; asked anew when it is back
+                continue  # it went offline before it answered; it is asked again when it is back
             centre, problem = self._read(node, job, message, asked)
             self._centre_of[node] = centre
             if problem:
@@ -117,7 +118,7 @@ class RollCall:
                 self._on_note(problem)
 
     def _read(self, node: int, job: Job, message: Message, asked: float) -> tuple[str | None, str]:
-        """(centre, why it cannot take part); one of them is empty."""
+        """(centre, why it cannot take part); one of the two is empty."""
         if message.has_error():
             return None, f"node {node} could not run this project's code (Flower's error {message.error.code})"
         try:
@@ -147,7 +148,7 @@ class RollCall:
         return centre, ""
 
     def _compare_clocks(self, centre: str, clock: object, asked: float) -> float | None:
-        """Seconds by which a clock lies outside of the time between question and answer, which is noted when it is much."""
+        """By how many seconds a clock lies outside the time between question and answer; a large difference is noted."""
         if not isinstance(clock, int | float):
             return None
         behind, ahead = asked - clock, clock - time.time()

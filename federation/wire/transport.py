@@ -7,7 +7,7 @@ that row travels as a float32. Rounding is to nearest, so that encoding is deter
 than half a step. Arrays of one dimension stay float32: they are biases and batch norm's vectors, a negligible part of
 the bytes, in which one scale would drown a small running variance beside a large one.
 
-Both sides know from the job how arrays travel; nothing is guessed from what arrives.
+Both sides know from the job how arrays travel; neither guesses it from what arrives.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def encode(arrays: Mapping[str, np.ndarray], how: Transport) -> dict[str, np.nda
         ValueError: an unknown `how`; a value that the target cannot hold (beyond 65504 for fp16, 2^127 for int8,
             NaN or infinity for both); for int8, a name that ends like the name of scales.
     """
-    _check(how)
+    check_transport(how)
     if how == "fp32":
         return dict(arrays)
     encoded: dict[str, np.ndarray] = {}
@@ -68,7 +68,7 @@ def decode(arrays: Mapping[str, np.ndarray], how: Transport) -> dict[str, np.nda
     Raises:
         ValueError: an unknown `how`, or scales that do not belong to the int8 array of their name.
     """
-    _check(how)
+    check_transport(how)
     if how == "fp32":
         return dict(arrays)
     decoded: dict[str, np.ndarray] = {}
@@ -94,7 +94,7 @@ def relative_error(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndar
     if before.keys() != after.keys():
         raise ValueError(f"array {sorted(before.keys() ^ after.keys())[0]!r} is on one side only")
     error = norm = 0.0
-    for name in sorted(before):  # weights read back in a resumed run come in another order, which rounds otherwise
+    for name in sorted(before):  # weights read in a resumed run have another order, which would round differently
         array = before[name]
         if array.shape != after[name].shape:
             raise ValueError(f"array {name!r} has shape {array.shape} before and {after[name].shape} after")
@@ -108,7 +108,7 @@ def relative_error(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndar
 
 
 def encode_noting_error(arrays: Mapping[str, np.ndarray], how: Transport) -> tuple[dict[str, np.ndarray], float]:
-    """Arrays as they travel, and the relative error of what arrives; none where nothing is rounded.
+    """Arrays as they travel, and the relative error of what arrives; 0 where nothing is rounded.
 
     Raises:
         ValueError: see `encode`.
@@ -117,31 +117,15 @@ def encode_noting_error(arrays: Mapping[str, np.ndarray], how: Transport) -> tup
     return encoded, 0.0 if how == "fp32" else relative_error(arrays, decode(encoded, how))
 
 
-def encoded_bytes(shapes: Mapping[str, tuple[tuple[int, ...], str]], how: Transport) -> int:
-    """Bytes of `encode(arrays, how)`, from name: (shape, dtype before encoding)."""
-    _check(how)
-    total = 0
-    for shape, dtype in shapes.values():
-        elements = math.prod(shape)
-        if how == "fp32" or not np.issubdtype(np.dtype(dtype), np.floating):
-            total += elements * np.dtype(dtype).itemsize
-        elif how == "fp16":
-            total += elements * 2
-        elif len(shape) < 2:
-            total += elements * 4
-        else:
-            total += elements + shape[0] * 4
-    return total
-
-
-def _check(how: str) -> None:
+def check_transport(how: str) -> None:
+    """Raise ValueError for an unknown one."""
     if how not in get_args(Transport):
         raise ValueError(f"transport {how!r} is unknown; known: {', '.join(get_args(Transport))}")
 
 
 def _cast(name: str, array: np.ndarray, dtype: np.dtype, largest: float) -> np.ndarray:
     extreme = float(np.abs(array).max(initial=0.0))
-    if not extreme <= largest:  # so written because of NaN
+    if not extreme <= largest:  # in this form because of NaN
         raise ValueError(
             f"array {name!r} holds {extreme:.6g}, which {dtype} cannot carry (largest {largest:.6g}); "
             "send it as fp32, or lower the learning rate if the weights diverge"

@@ -1,8 +1,8 @@
 """Identity of a unit of work: a hash of everything its result depends on.
 
-Resuming is skipping the units whose result is there; changing one setting redoes exactly what depends
-on it. The data enters by a digest that the centre keys with a secret of its own, because a plain hash
-of images would let anyone test whether an image is among them.
+A resumed run skips the units whose results it has, and a changed setting redoes exactly what depends on
+it. The data enters as a digest that the centre keys with a secret of its own: a plain hash of images
+would let anyone test whether an image is among them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Units:
         code: digest of the computing code.
         data: keyed digest of a centre's data for a task, by (centre, task).
         platform: what a centre computes with (versions, device, CPU), by centre.
-        place, timeout_s, scenario: passed on in every job, part of no id.
-        strategy: likewise, of the arms that these jobs belong to; see `of_strategy`.
+        place, timeout_s, scenario: passed on in every job, but not part of an id.
+        strategy: likewise; that of the arms to which these jobs belong, see `of_strategy`.
     """
 
     study: str
@@ -50,11 +50,11 @@ class Units:
     strategy: str = ""
 
     def of_strategy(self, strategy: str) -> Units:
-        """The same for the jobs of one strategy."""
+        """The same, for the jobs of one strategy."""
         return replace(self, strategy=strategy)
 
     def of_centre(self, centre: str, task: str | None) -> tuple[str, str]:
-        """What a long exchange with a centre depends on beside its settings: its data for a task, and its platform."""
+        """What a long exchange with a centre depends on besides its settings: its data for a task, and its platform."""
         return self.data.get((centre, task), "") if task is not None else "", self.platform.get(centre, "")
 
     def job(
@@ -68,7 +68,7 @@ class Units:
         arrays: Mapping[str, np.ndarray] | None = None,
         label: str = "",
     ) -> Job:
-        """A job whose id covers kind, body, the centre's data for `task` (None: uses none), inputs, code and platform."""
+        """A job whose id covers kind, body, the centre's data for `task` (None: it uses no data), inputs, code and platform."""
         unit = digest(
             {
                 "kind": kind,

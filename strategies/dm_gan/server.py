@@ -35,8 +35,9 @@ import numpy as np
 import torch
 
 from basics.seeds import derive_seed
+from federation.wire.availability import Fate
 from federation.wire.centres import Centres
-from federation.wire.clock import Arrival, Clock, Fate
+from federation.wire.clock import Arrival, Clock
 from federation.wire.exchange import Exchange
 from federation.wire.job import Job, Reply
 from federation.wire.transport import encode_noting_error

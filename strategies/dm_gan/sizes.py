@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from federation.wire.clock import Fate
+from federation.wire.availability import Fate
 from federation.wire.job import MAX_BYTES
 from federation.wire.transport import Transport
 from models import GeneratorSpec

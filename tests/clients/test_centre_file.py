@@ -6,8 +6,9 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
-from clients.centre_file import CentreFile, CentreFileError, WorkingHours
+from clients.centre_file import CentreFile, CentreFileError
 from clients.policy import allowed_strategies
+from clients.working_hours import WorkingHours
 from strategies import STRATEGIES
 
 
@@ -44,15 +45,15 @@ def test_the_strategies_that_are_allowed_where_none_is_named_are_all_but_those_t
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"centre": "../B"}, "centre: '../B' is no name of a centre"),
-        ({"superlink": "https://x.org"}, "superlink: 'https://x.org' is no address; write host:port without https://"),
+        ({"centre": "../B"}, "centre: '../B' cannot be the name of a centre"),
+        ({"superlink": "https://x.org"}, "superlink: 'https://x.org' is not an address; write host:port without https://"),
         ({"superlink": "x.org:0"}, "superlink: 'x.org:0' has no port between 1 and 65535"),
         ({"root_certificate": "none.crt"}, "none.crt; ask the operator of the SuperLink for it"),
-        ({"key": "none.key"}, "none.key; make one"),
-        ({"workspace": "ca.crt"}, "ca.crt is no folder; name another place"),
+        ({"key": "none.key"}, "none.key; create one"),
+        ({"workspace": "ca.crt"}, "ca.crt is not a folder; name another place"),
         ({"keys": 3}, "keys: unknown key; known keys: centre, superlink"),
-        ({"data": {"source": "folders"}}, "data.source: 'folders' is no source of data; sources: phantom, folder"),
-        ({"data": {"source": "dealt"}}, "data.source: 'dealt' is no source of data"),
+        ({"data": {"source": "folders"}}, "data.source: 'folders' is not a source of data; sources: phantom, folder"),
+        ({"data": {"source": "dealt"}}, "data.source: 'dealt' is not a source of data"),
         ({"data": {"source": "phantom", "patients": 3, "scanner": "film", "patient": 3}},
          "data.patient: unknown key; known keys: source, patients"),
         ({"device": "gpu"}, "device: 'gpu' input should be 'auto', 'cpu' or 'cuda'"),
@@ -61,11 +62,11 @@ def test_the_strategies_that_are_allowed_where_none_is_named_are_all_but_those_t
         ({"working_hours": {"from": 1140, "until": "07:00", "zone": "UTC"}}, 'working_hours.from: 1140 must be a time in quotes'),
         ({"working_hours": {"from": "7:00", "until": "08:00", "zone": "UTC"}}, "working_hours.from: '7:00' must be a time of 24 hours"),
         ({"working_hours": {"from": "07:00", "until": "07:00", "zone": "UTC"}}, "from and until are the same time"),
-        ({"working_hours": {"from": "07:00", "until": "08:00", "zone": "Madrid"}}, "working_hours.zone: 'Madrid' is no time zone"),
+        ({"working_hours": {"from": "07:00", "until": "08:00", "zone": "Madrid"}}, "working_hours.zone: 'Madrid' is not a time zone"),
         ({"working_hours": {"from": "07:00", "until": "08:00", "zone": "UTC", "days": []}}, "working_hours.days: "),
-        ({"approve": {"bundles": ["12ab"]}}, "approve.bundles.0: '12ab' is no digest of a bundle; it has 64"),
+        ({"approve": {"bundles": ["12ab"]}}, "approve.bundles.0: '12ab' is not the digest of a bundle; write its 64"),
         ({"approve": {"studies": "all"}}, "approve.studies: 'all' input should be 'listed' or 'any'"),
-        ({"release": {"strategies": ["pooled"]}}, "release.strategies.0: 'pooled' moves real patches, which no deployed centre does"),
+        ({"release": {"strategies": ["pooled"]}}, "release.strategies.0: 'pooled' moves real patches, which a deployed centre never does"),
         ({"release": {"strategies": ["gossip"]}}, "release.strategies.0: 'gossip' is not a strategy; strategies: local"),
         ({"release": {"epsilon_at_most": 0}}, "release.epsilon_at_most: 0 input should be greater than 0"),
         ({"release": {"largest_message_mib": 4096}}, "release.largest_message_mib: 4096 input should be less than"),
@@ -79,7 +80,7 @@ def test_what_is_wrong_is_named_with_its_key_its_value_and_the_remedy(settings, 
     assert line.startswith(f"{path}: ") and expected in line
 
 
-def test_all_problems_are_told_at_once(centre_file, tmp_path):
+def test_all_problems_are_reported_at_once(centre_file, tmp_path):
     path = centre_file(tmp_path, superlink="x", key="none", porto=1, data={"source": "x"})
     assert [line.split(": ")[1] for line in problems_of(path)] == ["superlink", "porto", "key", "data.source"]
     tree = yaml.safe_load(path.read_text())
@@ -97,9 +98,9 @@ def test_a_key_that_others_can_read_is_refused(mode, centre_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("[1", "is not YAML"), ("", "holds no settings"), ("- 1", "holds no settings")]
+    ("text", "expected"), [("[1", "is not YAML"), ("", "has no settings"), ("- 1", "has no settings")]
 )
-def test_a_file_that_is_none(text, expected, tmp_path):
+def test_what_is_not_a_centre_file(text, expected, tmp_path):
     (tmp_path / "centre.yaml").write_text(text)
     (line,) = problems_of(tmp_path / "centre.yaml")
     assert expected in line
@@ -124,7 +125,7 @@ def hours(**settings):
         ("2026-03-07 06:59", True),  # Saturday: Friday's night
         ("2026-03-07 19:00", False),
         ("2026-03-08 03:00", False),
-        ("2026-03-09 03:00", False),  # Monday: Sunday's night is no working night
+        ("2026-03-09 03:00", False),  # Monday: Sunday is not a working day
     ],
 )
 def test_hours_over_midnight_belong_to_the_day_on_which_they_begin(moment, inside):

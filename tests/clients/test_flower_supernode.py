@@ -1,4 +1,4 @@
-"""What the node's connection says of a line that breaks, and of a certificate that is wrong."""
+"""How a node's connection reports a line that breaks, and a certificate that is wrong."""
 
 import datetime
 import socket

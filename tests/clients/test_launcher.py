@@ -1,32 +1,47 @@
-"""The check in front of Flower's client process: nothing of a bundle that is not approved is unpacked or imported.
+"""The check before Flower's client process: nothing of a bundle that is not approved is unpacked or imported.
 
-The bundles are real ones, made by Flower from this checkout; Flower's own process function runs, with its network replaced.
+Flower makes the bundles from this checkout, and Flower's own process function runs, with its network replaced.
 """
 
+import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from flwr.app import Context, Message, RecordDict
+from flwr.app.message import remove_content_from_message
 from flwr.cli.build import build_fab_from_disk
+from flwr.common.serde import context_to_proto, message_to_proto
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.message_pb2 import PullObjectResponse, PushObjectResponse
+from flwr.proto.run_pb2 import Run
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesResponse,
+    PullTaskInputResponse,
+    PushAppMessagesResponse,
+    SendTaskHeartbeatResponse,
+)
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime import run_clientapp as process
 
 from clients import launcher
-from clients.centre_file import CentreFile
+from clients.centre_file import CENTRE_FILE_VARIABLE, CentreFile
 from clients.ledger import Ledger
-from clients.supernode import CENTRE_FILE, SuperNode
+from clients.supernode import SuperNode
 from federation.flower import bundle
-from federation.flower.launchers import INSTALLING
-from federation.wire.errors import StudyError
-from federation.wire.job import IDENTIFY, MESSAGE_TYPE, EnvelopeError, Job, Reply
+from federation.flower.launchers import INSTALLING, guard
+from federation.wire.errors import EnvelopeError, StudyError
+from federation.wire.job import IDENTIFY, MESSAGE_TYPE, Job, Reply
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +50,25 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def own():
     """The bundle that Flower makes from this checkout."""
     return build_fab_from_disk(CHECKOUT)
+
+
+@pytest.fixture(scope="module")
+def remembered(tmp_path_factory):
+    """What a workspace remembers of the own bundle, so that not every test has Flower make it again."""
+    memory = tmp_path_factory.mktemp("memory") / "own_bundle.json"
+    bundle.own_digest(CHECKOUT, memory)
+    return memory
+
+
+@pytest.fixture(autouse=True)
+def _made_once(own, monkeypatch):
+    """What a refused bundle is compared with."""
+    files = bundle.read_bundle(own)
+    monkeypatch.setattr(launcher, "own_bundle", lambda checkout: files)
+
+
+def digest(content):
+    return bundle.digest_of(bundle.read_bundle(content))
 
 
 def rewritten(content, changes=None, *, add=(), compression=zipfile.ZIP_STORED, reverse=False):
@@ -66,45 +100,89 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def file(centre_file, tmp_path):
+def file(centre_file, remembered, tmp_path):
     """Function: settings of centre B."""
 
     def make(**settings):
         made = CentreFile.read(centre_file(tmp_path / "B", "B", **({"approve": {"studies": "any"}} | settings)))
         made.workspace.mkdir(exist_ok=True)
+        shutil.copy(remembered, made.workspace)
         return made
 
     return make
 
 
+class Runtime:
+    """A SuperNode's runtime interface in memory: hands out one task with its message, and takes the reply."""
+
+    def __init__(self, message, context, content):
+        self._contents = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
+        self._message = PullAppMessagesResponse(
+            messages_list=[message_to_proto(remove_content_from_message(message))],
+            message_object_trees=[get_object_tree(message)],
+        )
+        self._input = PullTaskInputResponse(
+            task_id=1,
+            context=context_to_proto(context),
+            run=Run(run_id=1, fab_id="polycentre/polycentre", fab_version="0.1.0"),
+            fab=Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content),
+        )
+        self._pushed = {}
+        self._reply_id = ""
+
+    def ask(self, *, rpc_method, request, response_type, **_):
+        """In the place of a request over HTTP."""
+        match rpc_method.rpartition("/")[2]:
+            case "PullTaskInput":
+                return self._input
+            case "PullMessages":
+                return self._message
+            case "PullObject":
+                found = self._contents[request.object_id]
+                return PullObjectResponse(object_found=True, object_available=True, object_content=found)
+            case "PushMessages":
+                self._reply_id = request.message_object_trees[0].object_id
+                return PushAppMessagesResponse(objects_to_push=ids_of(request.message_object_trees[0]))
+            case "PushObject":
+                self._pushed[request.object_id] = request.object_content
+                return PushObjectResponse(stored=True)
+            case "SendTaskHeartbeat":
+                return SendTaskHeartbeatResponse(success=True)
+        return response_type()
+
+    @property
+    def reply(self):
+        """The message that was pushed."""
+        return inflate_object_from_contents(self._reply_id, self._pushed)
+
+
+def ids_of(tree):
+    return [tree.object_id, *(part for child in tree.children for part in ids_of(child))]
+
+
 @pytest.fixture
-def launched(monkeypatch, tmp_path, home):
+def launched(monkeypatch, home):
     """Function: run Flower's client process behind the gate with a bundle; returns what it pushed as reply."""
 
     def run(content, settings, job=None, gate=None):
-        pushed, status = [], []
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
         job = job or Job("roll-call", "node-1", "unknown", IDENTIFY, {}, label="the roll call")
         message = Message(job.to_record(), 1, MESSAGE_TYPE)
-        message.metadata.__dict__.update(_message_id="1", _run_id=1)
+        message.metadata.__dict__.update(_run_id=1)
+        message.metadata.__dict__.update(_message_id=message.object_id)
         config = {"centre_file": str(settings.workspace.parent / "centre.yaml")}
         context = Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
-        fab = SimpleNamespace(content=content, hash_str=bundle.hashlib.sha256(content).hexdigest())
-        flwr_run = SimpleNamespace(run_id=1, fab_id="polycentre/polycentre", fab_version="0.1.0")
-        monkeypatch.setattr(process, "pull_task_input", lambda client: (message, context, flwr_run, fab))
-        monkeypatch.setattr(process, "push_message", lambda client, reply, context: pushed.append(reply))
-        monkeypatch.setattr(process, "flwr_exit", lambda code, **_: status.append(code))
-        monkeypatch.setattr(process, "register_signal_handlers", lambda **_: None)
-        monkeypatch.setattr(process, "event", lambda *_, **__: None)
-        monkeypatch.setattr(
-            process, "HeartbeatSender", lambda fn: SimpleNamespace(start=lambda: None, is_running=False)
-        )
-        for name in launcher._REPLACED:
-            monkeypatch.setattr(process, name, getattr(process, name))  # put back afterwards
-        launcher.guard(gate or launcher.Gate(settings, CHECKOUT))
+        runtime = Runtime(message, context, content)
+        monkeypatch.setattr(RuntimeHttpClient, "_unary_unary", runtime.ask)
+        at_exit = []
+        monkeypatch.setattr(process, "register_signal_handlers", lambda **kw: at_exit.extend(kw["exit_handlers"]))
+        monkeypatch.setattr(process, "flwr_exit", lambda **_: [handler() for handler in at_exit])
+        monkeypatch.setattr(process, "event", lambda *_, **__: None)  # telemetry
+        for name in launcher.CHECKS:
+            monkeypatch.setattr(process, name, getattr(process, name))  # restored afterwards
+        guard(process, gate or launcher.Gate(settings, CHECKOUT), launcher.CHECKS)
         process.run_clientapp("127.0.0.1:1", "token", insecure=True)
-        (reply,) = pushed
-        return Reply.from_record(reply.content, job)
+        return Reply.from_record(runtime.reply.content, job)
 
     return run
 
@@ -115,13 +193,13 @@ def unpacked(home):
 
 def test_the_own_bundle_is_answered_by_this_installations_code_and_not_unpacked(own, file, launched, home):
     reply = launched(own, file())
-    assert reply.ok and reply.body["centre"] == "B" and reply.body["bundle"] == bundle.bundle_digest(own)
+    assert reply.ok and reply.body["centre"] == "B" and reply.body["bundle"] == digest(own)
     assert unpacked(home) == []
 
 
 def test_the_same_files_packed_otherwise_are_the_same_bundle(own, file, launched):
     again = rewritten(own, compression=zipfile.ZIP_DEFLATED, reverse=True)
-    assert again != own and bundle.bundle_digest(again) == bundle.bundle_digest(own)
+    assert again != own and digest(again) == digest(own)
     assert launched(again, file()).ok
 
 
@@ -136,7 +214,7 @@ def test_a_bundle_with_changed_code_is_refused_and_nothing_of_it_runs(name, own,
     settings = file()
     reply = launched(changed, settings)
     assert reply.code == "bundle_not_approved"
-    assert reply.numbers == {"bundle": bundle.bundle_digest(changed), "own": bundle.bundle_digest(own), "at": "B"}
+    assert reply.numbers == {"bundle": digest(changed), "own": digest(own), "at": "B"}
     assert not flag.exists() and unpacked(home) == []
     (entry,) = Ledger(settings.workspace).verify().entries
     assert (entry["kind"], entry["code"]) == (IDENTIFY, "bundle_not_approved")
@@ -178,16 +256,14 @@ def test_a_listed_bundle_is_unpacked_and_run_as_flower_does(own, file, launched,
     other = {name: None for name in names if name.endswith(".py") or name == ".info/CONTENT"}
     with zipfile.ZipFile(io.BytesIO(own)) as archive:
         toml = archive.read("pyproject.toml").replace(b"clients.app:app", b"foreign_app.app:app")
-    import hashlib
-
     listed = f"pyproject.toml,{hashlib.sha256(toml).hexdigest()},1\n"
     foreign = rewritten(own, other | {"pyproject.toml": toml}, add=[
         ("foreign_app/__init__.py", code), ("foreign_app/app.py", app), (".info/CONTENT", listed),
     ])  # fmt: skip
     assert launched(foreign, file()).code == "bundle_not_approved" and not flag.exists()
     job = Job("s", "u", "B", "survey_data", {})
-    settings = file(approve={"studies": "any", "bundles": [bundle.bundle_digest(foreign)]})
-    with pytest.raises(EnvelopeError):  # it answers with the job itself, which is no reply of ours
+    settings = file(approve={"studies": "any", "bundles": [digest(foreign)]})
+    with pytest.raises(EnvelopeError):  # it answers with the job itself, which is not a reply of ours
         launched(foreign, settings, job)
     assert flag.exists() and unpacked(home)
 
@@ -196,7 +272,7 @@ def test_a_listed_bundle_does_not_take_the_own_one_away(own, file, launched):
     assert launched(own, file(approve={"studies": "any", "bundles": ["0" * 64]})).ok
 
 
-def test_a_centre_file_with_a_fault_is_a_refusal_too(own, file, launched):
+def test_a_centre_file_with_an_error_leads_to_a_refusal(own, file, launched):
     settings = file()
     (settings.workspace.parent / "centre.yaml").write_text("centre: B\n")
     assert launched(own, settings, gate=launcher.Gate(None, CHECKOUT)).code == "bad_centre_file"
@@ -215,7 +291,7 @@ def test_a_refusal_that_cannot_be_recorded_is_still_one(own, file, launched):
     assert launched(rewritten(own, {"clients/app.py": b""}), settings).code == "ledger_broken"
 
 
-# -- bundles that are none ---------------------------------------------------------------------------------------------
+# -- what is not a bundle ---------------------------------------------------------------------------------------------
 
 
 def zipped(*entries):
@@ -236,17 +312,17 @@ def link():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "no zip file"),
-        (b"PK\x03\x04nothing", "no zip file"),
-        (zipped(("a.py", b"1"), ("a.py", b"2")), "is there twice"),
-        (zipped(("a.py", b"1"), ("A.py", b"2")), "is there twice"),
-        (zipped(("/etc/passwd", b"")), "no plain path"),
-        (zipped(("a/../../b.py", b"")), "no plain path"),
-        (zipped(("a//b.py", b"")), "no plain path"),
-        (zipped(("./b.py", b"")), "no plain path"),
-        (zipped(("a\\b.py", b"")), "no plain path"),
-        (zipped((link(), b"/etc")), "no plain file"),
-        (zipped(("a.py", b"\0" * (65 * 2**20))), "more than any bundle"),
+        (b"", "not a readable zip file"),
+        (b"PK\x03\x04nothing", "not a readable zip file"),
+        (zipped(("a.py", b"1"), ("a.py", b"2")), "is listed twice"),
+        (zipped(("a.py", b"1"), ("A.py", b"2")), "is listed twice"),
+        (zipped(("/etc/passwd", b"")), "is not a plain path"),
+        (zipped(("a/../../b.py", b"")), "is not a plain path"),
+        (zipped(("a//b.py", b"")), "is not a plain path"),
+        (zipped(("./b.py", b"")), "is not a plain path"),
+        (zipped(("a\\b.py", b"")), "is not a plain path"),
+        (zipped((link(), b"/etc")), "is not a regular file"),
+        (zipped(("a.py", b"\0" * (65 * 2**20))), "larger than any bundle"),
     ],
 )
 def test_what_cannot_be_a_bundle_is_refused(content, expected, file, launched, home):
@@ -285,7 +361,7 @@ def checkout(tmp_path):
 def test_the_own_digest_is_remembered_until_a_file_changes(checkout, tmp_path, monkeypatch):
     memory = tmp_path / "memory.json"
     first = bundle.own_digest(checkout, memory)
-    assert first == bundle.bundle_digest(build_fab_from_disk(checkout)) == bundle.own_digest(checkout)
+    assert first == digest(build_fab_from_disk(checkout)) == bundle.own_digest(checkout)
     monkeypatch.setattr(bundle, "own_bundle", lambda folder: pytest.fail("computed again"))
     assert bundle.own_digest(checkout, memory) == first
     monkeypatch.undo()
@@ -304,28 +380,28 @@ def test_what_differs_is_named_for_the_log():
 # -- around it -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", launcher._REPLACED)
-def test_a_version_of_flower_that_is_built_otherwise_is_refused_and_not_run_unchecked(name, file, monkeypatch):
-    for replaced in launcher._REPLACED:
+@pytest.mark.parametrize("name", launcher.CHECKS)
+def test_a_version_of_flower_that_is_built_differently_is_refused_and_not_run_unchecked(name, file, monkeypatch):
+    for replaced in launcher.CHECKS:
         monkeypatch.setattr(process, replaced, getattr(process, replaced))
     monkeypatch.delattr(process, name)
-    with pytest.raises(StudyError, match=f"has no {name} any more, so its bundles cannot be checked"):
-        launcher.guard(launcher.Gate(file(), CHECKOUT))
+    with pytest.raises(StudyError, match=f"no longer has {name}, so bundles cannot be checked"):
+        guard(process, launcher.Gate(file(), CHECKOUT), launcher.CHECKS)
 
 
-def test_the_launcher_does_not_start_without_the_centres_settings():
-    environment = {name: value for name, value in os.environ.items() if name != CENTRE_FILE}
-    done = subprocess.run([sys.executable, "-m", "clients.launcher"], cwd=CHECKOUT, env=environment, capture_output=True,
-                          text=True, timeout=60)  # fmt: skip
-    assert done.returncode == 1 and "polycentre centre run" in done.stderr
+def test_the_launcher_does_not_start_without_the_centres_settings(monkeypatch):
+    monkeypatch.delenv(CENTRE_FILE_VARIABLE, raising=False)
+    monkeypatch.setattr(launcher, "flwr_clientapp", lambda: pytest.fail("it was started"))
+    with pytest.raises(SystemExit, match="polycentre centre run"):
+        launcher.main()
 
 
 def test_dependencies_of_a_bundle_are_never_installed(file, monkeypatch):
     seen = []
     monkeypatch.setattr(sys, "argv", ["flwr-clientapp", "--token", "x", INSTALLING, "--insecure"])
     settings = file()
-    monkeypatch.setenv(CENTRE_FILE, str(settings.workspace.parent / "centre.yaml"))
-    for name in launcher._REPLACED:
+    monkeypatch.setenv(CENTRE_FILE_VARIABLE, str(settings.workspace.parent / "centre.yaml"))
+    for name in launcher.CHECKS:
         monkeypatch.setattr(process, name, getattr(process, name))
     monkeypatch.setattr(launcher, "flwr_clientapp", lambda: seen.append(sys.argv[1:]))
     launcher.main()
@@ -360,7 +436,7 @@ def test_no_other_kind_of_task_is_done_on_a_node(file, tmp_path):
         )
         assert (
             done.returncode == 1
-            and done.stderr == f"polycentre: {name} is refused: no task of this kind is done here\n"
+            and done.stderr == f"polycentre: {name} is refused: this installation does no task of this kind\n"
         )
 
 

@@ -1,4 +1,4 @@
-"""The record of what left the house: whatever is edited, removed or moved in it is found; a power cut does not end it."""
+"""The record of what left the hospital: every edited, removed or moved line is found, and a power cut does not end it."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def test_a_line_tells_what_left_for_whom_and_how_much(ledger):
     }  # fmt: skip
     assert (entry["bytes_down"], entry["bytes_up"]) == (job.nbytes, reply.nbytes) and entry["bytes_up"] > 12
     assert entry["sha256"] == content_digest(reply) and entry["time"].endswith("+00:00")
-    assert ledger.path.stat().st_mode & 0o077 == 0, "what was asked of a centre is its own business"
+    assert ledger.path.stat().st_mode & 0o077 == 0, "what was asked of a centre is confidential"
 
 
 def test_lines_are_chained_and_verified(ledger):
@@ -105,7 +105,7 @@ def test_lines_removed_or_moved_are_found(data):
         assert ledger.verify().problems
 
 
-def test_a_line_written_anew_with_a_hash_of_its_own_is_found_by_the_next(ledger, tmp_path):
+def test_a_rewritten_line_with_a_hash_of_its_own_is_found_by_the_next(ledger, tmp_path):
     from clients.ledger import _hash
     from federation.wire.job import canonical_json
 
@@ -134,7 +134,7 @@ def test_a_line_torn_by_a_power_cut_is_kept_aside_and_named_and_the_chain_goes_o
     lines = ledger.path.read_bytes().splitlines(keepends=True)
     torn = lines[2][:keep]
     ledger.path.write_bytes(lines[0] + lines[1] + torn)
-    assert ledger.verify().problems == ["line 3 was not finished: the power or the disk failed while it was written"]
+    assert ledger.verify().problems == ["line 3 is incomplete: the power or the disk failed while it was written"]
     ledger.record(a_job(9), a_reply(a_job(9)), "B")
     found = ledger.verify()
     assert found.problems == [] and [entry["kind"] for entry in found.entries] == [

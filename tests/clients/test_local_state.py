@@ -68,9 +68,7 @@ def test_the_server_goes_on_from_the_older_state_when_it_lost_the_newer_reply(no
     body, _ = do(node, "another", 2, work)  # 3 exists already
     assert body["before"] == 2
     assert do(node, "next", 3, work)[0]["before"] == 3
-    assert LocalState(node.workspace / "states" / "f").answer("u2") is None, (
-        "what was rolled back is no answer any more"
-    )
+    assert LocalState(node.workspace / "states" / "f").answer("u2") is None, "what was rolled back no longer answers"
 
 
 def test_federations_do_not_share_a_state(node):
@@ -102,7 +100,7 @@ def test_a_damaged_snapshot_counts_as_lost_and_the_one_before_it_still_serves(no
     assert do(node, "u3", 3, work)[0]["before"] == 3
 
 
-def test_a_file_of_another_origin_is_no_answer(node):
+def test_a_file_of_another_origin_is_not_an_answer(node):
     from safetensors.numpy import save_file
 
     work = Counting()
@@ -151,7 +149,7 @@ def test_work_that_fails_leaves_no_snapshot(node):
 
 
 def test_version_0_is_the_empty_state_even_where_a_state_is(node):
-    """So a centre begins anew when the server says so."""
+    """So a centre starts again from the beginning when the server says so."""
     work = Counting()
     for version in range(3):
         do(node, f"u{version}", version, work)

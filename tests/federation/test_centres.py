@@ -1,6 +1,4 @@
-"""Lanes, order, faults and quorum, over the in-process grid with invented duties."""
-
-import time
+"""Lanes, order, faults and timeouts, over the in-process grid with invented jobs."""
 
 import pytest
 from flwr.app import Error, Message
@@ -9,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.flower.in_process import InProcessGrid
-from federation.wire.centres import GridCentres, assign_lanes
 from federation.wire.errors import StudyError
+from federation.wire.grid_centres import GridCentres, assign_lanes
 from federation.wire.job import Job, Reply
 
 
@@ -37,8 +35,16 @@ def a_job(unit, centre="A", **body):
 
 def centres_over(app, nodes=2, centres=("A", "B"), **options):
     grid_options = {k: options.pop(k) for k in ("fault", "on_message") if k in options}
-    grid = InProcessGrid(app, nodes, {}, **grid_options)
-    return GridCentres(grid, assign_lanes(centres, list(grid.get_node_ids())), poll_s=0.001, **options)
+    return centres_on(InProcessGrid(app, nodes, {}, **grid_options), centres, **options)
+
+
+def centres_on(grid, centres=("A", "B"), **options):
+    return GridCentres(grid, assign_lanes(centres, list(grid.get_node_ids())), **options)
+
+
+@pytest.fixture(autouse=True)
+def _no_real_time(clock):
+    """Polls and back-offs take no time of the machine's."""
 
 
 @given(n_centres=st.integers(1, 6), n_nodes=st.integers(1, 12))
@@ -55,14 +61,18 @@ def test_every_centre_has_a_lane_and_every_node_is_used(n_centres, n_nodes):
 
 
 def test_gather_orders_by_job_not_by_arrival():
-    late_first = []
+    class LastFirst(InProcessGrid):
+        arrived = []
 
-    def fault(message):
-        return None
+        def pull_messages(self, message_ids):
+            replies = super().pull_messages(list(message_ids)[::-1])
+            self.arrived += [reply.metadata.group_id for reply in replies]
+            return replies
 
-    centres = centres_over(echo_app(late_first), nodes=4, fault=fault)
+    grid = LastFirst(echo_app(), 4, {})
     jobs = [a_job(f"u{i}", "AB"[i % 2], i=i) for i in range(10)]
-    assert [r.body["i"] for r in centres.gather(jobs)] == list(range(10))
+    assert [r.body["i"] for r in centres_on(grid).gather(jobs)] == list(range(10))
+    assert grid.arrived != sorted(grid.arrived)
 
 
 def test_a_centre_that_fails_does_not_stop_the_others():
@@ -77,7 +87,7 @@ def test_an_exception_text_does_not_reach_the_caller():
     assert "4711" not in repr(reply)
 
 
-def test_a_lost_node_is_tried_again_and_then_given_up():
+def test_a_lost_node_is_tried_again_and_then_given_up(clock):
     tries = []
 
     def fault(message):
@@ -88,7 +98,7 @@ def test_a_lost_node_is_tried_again_and_then_given_up():
     centres = centres_over(echo_app(), fault=fault, retries=2, on_event=lambda e, **f: events.append(e))
     (reply,) = centres.gather([a_job("u")])
     assert reply.ok and len(tries) == 3
-    assert events.count("unit_retried") == 2
+    assert events.count("unit_retried") == 2 and 3 <= clock.now < 3.5, "after one second, and after two more"
 
     centres = centres_over(echo_app(), fault=lambda m: Message(Error(code=5, reason=""), reply_to=m), retries=1)
     (reply,) = centres.gather([a_job("u")])
@@ -125,26 +135,12 @@ class SilentGrid(InProcessGrid):
         return super().pull_messages(answered)
 
 
-def test_quorum_and_timeout():
-    def silent():
-        grid = SilentGrid(echo_app(), 3, {})
-        return GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), poll_s=0.001)
-
-    jobs = [a_job("u1"), a_job("u2", "B"), a_job("u3")]
-    assert [r.code for r in silent().gather(jobs, quorum=2, timeout_s=0.2)] == ["ok", "timeout", "ok"]
-    with pytest.raises(StudyError, match="only 2 of 3.*quorum is 3"):
-        silent().gather(jobs, quorum=3, timeout_s=0.2)
-    with pytest.raises(ValueError, match="quorum is 4 but there are only 3 jobs"):
-        silent().gather(jobs, quorum=4, timeout_s=0.2)
-
-
-def test_a_job_timeout_frees_the_caller_but_not_the_node():
-    grid = SilentGrid(echo_app(), 2, {})
-    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), poll_s=0.001)
-    (reply,) = centres.gather([Job("s", "u", "B", "learn", {}, timeout_s=0.05)])
-    assert reply.code == "timeout"
+def test_a_job_timeout_frees_the_caller_but_not_the_node(clock):
+    centres = centres_on(SilentGrid(echo_app(), 2, {}))
+    (reply,) = centres.gather([Job("s", "u", "B", "learn", {}, timeout_s=30)])
+    assert reply.code == "timeout" and 30 < clock.now < 31
     centres.send(a_job("v", "B"))
-    assert centres.receive(0.05) is None  # the only lane of B is still busy with the first job
+    assert centres.receive(30) is None  # the only lane of B is still busy with the first job
 
 
 def test_at_most_one_message_a_node_and_max_in_flight_altogether():
@@ -159,7 +155,7 @@ def test_at_most_one_message_a_node_and_max_in_flight_altogether():
             return ids
 
     grid = Counting(echo_app(), 6, {})
-    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), max_in_flight=3, poll_s=0.001)
+    centres = centres_on(grid, max_in_flight=3)
     assert all(r.ok for r in centres.gather([a_job(f"u{i}", "AB"[i % 2]) for i in range(12)]))
     assert Counting.peak == 3
 
@@ -174,19 +170,18 @@ def test_two_messages_a_node_where_the_node_does_one_after_the_other():
             return ids
 
     grid = Counting(echo_app(), 2, {})
-    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), per_node=2, poll_s=0.001)
+    centres = centres_on(grid, per_node=2)
     assert all(r.ok for r in centres.gather([a_job(f"u{i}") for i in range(8)])) and Counting.peak == 2
 
 
-def test_the_time_of_a_job_that_waits_at_its_node_begins_when_the_one_before_is_done():
+def test_the_time_of_a_job_that_waits_at_its_node_begins_when_the_one_before_is_done(clock):
     class Slow(InProcessGrid):
         def pull_messages(self, message_ids):
-            time.sleep(0.1)
+            clock.sleep(10)
             return super().pull_messages(message_ids)
 
-    grid = Slow(echo_app(), 1, {})
-    centres = GridCentres(grid, assign_lanes(["A"], list(grid.get_node_ids())), per_node=4, poll_s=0.001)
-    jobs = [Job("s", f"u{i}", "A", "learn", {}, timeout_s=0.25) for i in range(4)]
+    centres = centres_on(Slow(echo_app(), 1, {}), ["A"], per_node=4)
+    jobs = [Job("s", f"u{i}", "A", "learn", {}, timeout_s=25) for i in range(4)]
     assert [r.code for r in centres.gather(jobs)] == ["ok"] * 4
 
 
@@ -203,7 +198,7 @@ def test_jobs_on_a_centres_state_run_one_after_the_other():
             return ids
 
     grid = Overlap(echo_app(), 5, {})
-    centres = GridCentres(grid, assign_lanes(["A"], list(grid.get_node_ids())), poll_s=0.001)
+    centres = centres_on(grid, ["A"])
     jobs = [Job("s", f"u{i}", "A", "learn", {}, expects_state=i) for i in range(4)]
     assert all(r.ok for r in centres.gather(jobs))
 
@@ -213,10 +208,9 @@ def test_unknown_centre_is_named():
         centres_over(echo_app()).send(a_job("u", "Z"))
 
 
-def test_receive_returns_none_when_nothing_is_under_way():
-    began = time.monotonic()
+def test_receive_returns_none_at_once_when_nothing_is_under_way(clock):
     assert centres_over(echo_app()).receive() is None
-    assert time.monotonic() - began < 1
+    assert clock.now == 0
 
 
 def test_a_cancelled_job_is_not_received_even_if_its_reply_is_here():
@@ -231,7 +225,7 @@ def test_a_cancelled_job_is_not_received_even_if_its_reply_is_here():
             ]
 
     grid = AllAtOnce(echo_app(), 2, {})
-    centres = GridCentres(grid, assign_lanes(["A", "B"], list(grid.get_node_ids())), poll_s=0.001)
+    centres = centres_on(grid)
     for unit, centre in (("u", "A"), ("v", "B")):
         centres.send(a_job(unit, centre))
     assert centres.receive().unit == "u"

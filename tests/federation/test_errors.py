@@ -1,4 +1,4 @@
-"""Every kind of fault that a source of data can name is input that a user can mend, and has a sentence."""
+"""Every kind of fault that a source of data can name is input that a user can correct, and has a sentence."""
 
 import ast
 from pathlib import Path
@@ -19,7 +19,7 @@ def codes_of(file):
 
 
 def test_every_fault_of_data_has_a_sentence_and_ends_a_run_as_bad_input():
-    found = {code for file in (CHECKOUT / "data_partitions").glob("*.py") for code in codes_of(file)}
+    found = {code for file in (CHECKOUT / "data_partitions").rglob("*.py") for code in codes_of(file)}
     assert {"missing_file", "unknown_label", "duplicate_image", "bad_encoding", "partition_too_large"} <= found
     assert found <= INPUT_CODES
     assert found <= set(TEXTS)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from federation.wire import job as job_module
-from federation.wire.job import EnvelopeError, Job, Reply, canonical_json
+from federation.wire.errors import EnvelopeError
+from federation.wire.job import Job, Reply, canonical_json
 
 
 def a_job(**changes):
@@ -130,7 +131,7 @@ def reply_with(arrays=None, text=None, **changes):
 
 
 def lying(old, new, **attributes):
-    """An array whose own header says something else than its bytes."""
+    """An array whose own header differs from its bytes."""
     array = Array(ZEROS)
     assert old in array.data
     array.data = array.data.replace(old, new)

@@ -1,6 +1,7 @@
 """Processes of a runtime end with it: those that detached themselves, and those whose parent was killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,32 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path):
     parent.wait()
     wait_until(lambda: not carrying(MARK, home))
     os.rmdir(home)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_question_to_a_superlink_ends_when_the_asking_process_is_killed(tmp_path):
+    """`flwr` tries for minutes to reach a SuperLink that has ended, for example with the process that asks."""
+    (tmp_path / "flwr").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "flwr").chmod(0o755)
+    code = (
+        "from pathlib import Path; from federation.flower.flower_command import FlowerCommand; "
+        "from federation.flower.processes import OwnProcesses; own = OwnProcesses(); print(own.home, flush=True); "
+        f"own.environment['PATH'] = {str(tmp_path)!r} + ':' + own.environment['PATH']; "
+        f"FlowerCommand(own, '127.0.0.1:1', None, Path({str(tmp_path / 'log')!r})).nodes()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=os.getcwd(), stdout=subprocess.PIPE, text=True)
+    home = parent.stdout.readline().strip()
+    wait_until(lambda: carrying(MARK, home))
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not carrying(MARK, home))
+    shutil.rmtree(home)
+
+
+def test_a_process_whose_parent_has_already_ended_ends_at_once(tmp_path):
+    code = "from federation.flower.processes import end_with_parent; end_with_parent(1 << 22); print('goes on')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=os.getcwd(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "")
 
 
 def test_free_ports_are_different():

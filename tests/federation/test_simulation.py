@@ -1,4 +1,4 @@
-"""What Flower and Ray are told of a simulation, here and on a cluster; nothing is started."""
+"""The settings that Flower and Ray get for a simulation, here and on a cluster; nothing starts."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from federation.flower.simulation import SimulationRuntime
 
 
 @pytest.fixture
-def told(monkeypatch, tmp_path):
+def settings_of(monkeypatch, tmp_path):
     """Function: the federation's configuration that `flwr run` gets, as a dictionary, and the environment of Ray."""
 
     def submit(address, share):
@@ -31,16 +31,16 @@ def told(monkeypatch, tmp_path):
     return submit
 
 
-def test_a_ray_of_its_own_has_a_cpu_for_each_worker(told):
-    settings, environment = told(None, WorkerShare(1))
+def test_a_ray_of_its_own_has_a_cpu_for_each_worker(settings_of):
+    settings, environment = settings_of(None, WorkerShare(1))
     assert settings == {
         "num-supernodes": "4", "client-resources-num-cpus": "1", "init-args-num-cpus": "2", "init-args-log-to-driver": "false",
     }  # fmt: skip
     assert list(environment) == ["RAY_TMPDIR"], "the cluster of the user's shell is left alone"
 
 
-def test_a_cluster_keeps_its_cpus_and_its_folder(told):
-    settings, environment = told("10.0.0.1:6379", WorkerShare(8, 0.5))
+def test_a_cluster_keeps_its_cpus_and_its_folder(settings_of):
+    settings, environment = settings_of("10.0.0.1:6379", WorkerShare(8, 0.5))
     assert settings == {
         "num-supernodes": "4", "client-resources-num-cpus": "8", "client-resources-num-gpus": "0.5",
         "init-args-log-to-driver": "false",

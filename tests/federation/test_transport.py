@@ -6,8 +6,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from federation.wire.job import check_arrays
-from federation.wire.transport import SCALE_SUFFIX, decode, encode, encoded_bytes, relative_error
+from federation.wire.arrays import check_arrays
+from federation.wire.transport import SCALE_SUFFIX, decode, encode, relative_error
+from strategies import layouts
+from strategies.kind import layout_bytes, layout_of
 
 HOW = ("fp32", "fp16", "int8")
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
@@ -35,8 +37,8 @@ def test_fp32_hands_on_the_same_objects(arrays):
 @given(st.dictionaries(st.sampled_from(["a.weight", "b", "bn.running_var", "n"]), ANY))
 def test_names_shapes_integers_and_bytes(how, arrays):
     encoded = encode(arrays, how)
-    shapes = {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
-    assert encoded_bytes(shapes, how) == sum(array.nbytes for array in encoded.values()) == check_arrays(encoded)
+    planned = layouts.encoded(layout_of(arrays), how)
+    assert planned == layout_of(encoded) and layout_bytes(planned) == check_arrays(encoded)
     decoded = decode(encoded, how)
     assert list(decoded) == list(arrays)
     for name, array in arrays.items():
@@ -105,7 +107,7 @@ def test_half_precision_refuses_what_it_cannot_hold(value):
 
 
 @pytest.mark.parametrize("array", [np.array([[1.0, np.nan]]), np.array([1e39]), np.array([[3e38]], np.float32)])
-def test_int8_refuses_what_is_no_float32(array):
+def test_int8_refuses_what_is_not_float32(array):
     with pytest.raises(ValueError, match="'w'"):
         encode({"w": array}, "int8")
 
@@ -131,7 +133,7 @@ def test_scales_that_do_not_fit_are_refused(arrays, text):
 
 
 def test_unknown_transport():
-    for call in (lambda: encode({}, "int4"), lambda: decode({}, "int4"), lambda: encoded_bytes({}, "int4")):
+    for call in (lambda: encode({}, "int4"), lambda: decode({}, "int4"), lambda: layouts.encoded({}, "int4")):
         with pytest.raises(ValueError, match="'int4' is unknown; known: fp32, fp16, int8"):
             call()
 
@@ -149,7 +151,7 @@ def test_relative_error():
 
 @given(order=st.permutations(range(7)))
 def test_a_rounding_error_does_not_depend_on_the_order_of_names(order):
-    """What a resumed run reads back comes in another order, and its record is to be the same to the last bit."""
+    """A resumed run reads arrays in another order, and its record must be the same to the last bit."""
     rng = np.random.default_rng(3)
     before = {f"w{i}": (rng.normal(size=50 + i) * 10.0**i).astype(np.float32) for i in range(7)}
     after = {name: array + np.float32(1e-3) * rng.normal(size=array.shape) for name, array in before.items()}

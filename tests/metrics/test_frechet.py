@@ -6,7 +6,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.wire.job import check_arrays
+from federation.wire.arrays import check_arrays
 from metrics import FeatureSums, frechet_distance, half_split_floor, split_in_halves
 
 

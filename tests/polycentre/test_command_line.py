@@ -87,7 +87,7 @@ def test_help_explains(run):
         (("report", "nothing-here"), "is not a run folder"),
         (
             ("run", "demo", "--deployment", "hospitals"),
-            "no deployment 'hospitals': there is no deployments/hospitals/deployment.yaml (there: loopback",
+            "no deployment 'hospitals': there is no deployments/hospitals/deployment.yaml (known: loopback",
         ),
         (("run", "demo", "--deployment", "loopback", "--engine", "ray"), "give one of them"),
         (
@@ -186,7 +186,7 @@ def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
     status, out, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "out")
     assert status == 2
     line = one_line(err)
-    assert "centre 'A'" in line and "image is not there" in line and "copy the file or drop the row" in line
+    assert "centre 'A'" in line and "without an image file" in line and "copy the file or remove the row" in line
     assert "a.png" in out, "file and row, from the centre's own log"
     listed = tmp_path / "out" / "centres" / "A" / "problems.csv"
     assert f"5 problems of the data, all of them listed in {listed}" in out

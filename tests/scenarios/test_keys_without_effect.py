@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from federation.wire.clock import RealClock
+from federation.wire.real_clock import RealClock
 from scenarios.plan import Plan
 from scenarios.reader import ScenarioError
 from strategies.fedavg_gan.local import LocalRules

@@ -124,7 +124,7 @@ def test_a_study_that_one_centre_has_not_approved_ends_in_one_line_before_anythi
         ({"release": {"strategies": ["local"]}}, "strategy_refused", "does not take part in strategy 'one_shot' by its own policy"),
         ({"release": {"epsilon_at_most": 2}}, "policy", "release.epsilon_at_most is 2, and this version trains without"),
         ({"release": {"attacks_must_fail": ["membership"]}}, "policy", "release.attacks_must_fail names membership"),
-        ({"release": {"largest_message_mib": 0.05}}, "message_too_large", "MiB, and at most 0.05 MiB may cross its wall"),
+        ({"release": {"largest_message_mib": 0.05}}, "message_too_large", "MiB, and the centre allows at most 0.05 MiB"),
     ],
 )  # fmt: skip
 def test_what_a_provider_does_not_release_is_told_as_its_refusal(
@@ -145,7 +145,7 @@ def test_what_a_provider_does_not_release_is_told_as_its_refusal(
     [
         ({}, True, "centre 'C' is paused by its administrator; resume the run when it goes on"),
         ({"working_hours": {"from": "00:00", "until": "00:01", "zone": "UTC", "days": ["mon"]}}, False,
-         "centre 'C' works in its own hours only (mon, 00:00 to 00:01 UTC); resume the run then"),
+         "centre 'C' works only in its own hours (mon, 00:00 to 00:01 UTC); resume the run then"),
     ],
 )  # fmt: skip
 def test_a_centre_that_does_not_work_now(settings, paused, words, tiny, nodes, conduct_over, tmp_path):
@@ -171,5 +171,5 @@ def test_a_node_that_runs_other_code_does_not_take_part_and_is_named(tiny, nodes
     scenario = tiny(*SMALL)
     done, record = conduct_over(scenario, nodes(scenario))
     end = record.events()[-1]["text"]
-    assert not done and end.endswith("mend it, restart the SuperNode, then resume")
+    assert not done and end.endswith("correct this, restart the SuperNode, then resume")
     assert "(centre 'B') runs other code (digest 0ther) than the server (digest " in end

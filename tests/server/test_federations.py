@@ -57,7 +57,7 @@ def entries(record):
     return {entry["arm"]: entry for entry in json.loads((record.folder / "federations.json").read_text())}
 
 
-def told(record):
+def news(record):
     return [e for e in record.events() if e["event"] in ("note", "unit_failed", "run_finished")]
 
 
@@ -66,7 +66,7 @@ def faulty(federated, conduct_in_process, tmp_path_factory):
     """A finished run in which jobs were lost and a centre went for good, and the number of its messages."""
     centre = Centre()
     done, record = conduct_in_process(federated(faults=True), tmp_path_factory.mktemp("faulty") / "run", fault=centre)
-    assert done, told(record)
+    assert done, news(record)
     return record, centre
 
 
@@ -95,22 +95,23 @@ def under_way(entry):
     return entry["jobs"] - sum(entry[key] for key in ("used", "lost", "late", "stale"))
 
 
-def test_two_runs_with_faults_give_the_same_bytes(faulty, federated, conduct_in_process, tmp_path):
-    record, _ = faulty
-    _, again = conduct_in_process(federated(faults=True), tmp_path / "run")
-    assert bytes_of(again) == bytes_of(record)
-
-
 def test_another_seed_loses_other_jobs(faulty, federated, conduct_in_process, tmp_path):
-    _, other = conduct_in_process(federated("seed=5", faults=True), tmp_path / "run")
-    assert bytes_of(other)["virtual_time.csv"] != bytes_of(faulty[0])["virtual_time.csv"]
+    _, other = conduct_in_process(
+        federated("seed=5", "arms.average=null", "arms.ring=null", faults=True), tmp_path / "run"
+    )
+    times = [pd.read_csv(record.folder / "virtual_time.csv") for record in (faulty[0], other)]
+    first, second = (table[table["arm"] == "remote"].reset_index(drop=True) for table in times)
+    assert len(second) > 5 and not first.equals(second)
 
 
-@pytest.mark.parametrize("offset", [0, 4])
+@pytest.mark.parametrize("offset", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_interrupted_many_times_goes_on_to_the_same_bytes(
     offset, faulty, federated, conduct_in_process, tmp_path
 ):
-    """Each session works on for some messages and is interrupted; nothing is computed twice."""
+    """Each session works on for some messages and is interrupted; nothing is computed twice.
+
+    That the bytes are those of another run shows, too, that a run is reproducible.
+    """
     record, whole = faulty
     computed, kinds, sessions, done = Counter(), Counter(), 0, False
     share_phase = sum(
@@ -123,7 +124,7 @@ def test_a_run_interrupted_many_times_goes_on_to_the_same_bytes(
             done, again = conduct_in_process(
                 federated(faults=True), tmp_path / "run", resume=sessions > 0, fault=centre
             )
-            assert done, told(again)
+            assert done, news(again)
         except KeyboardInterrupt:
             sessions += 1
         computed, kinds = computed + centre.computed, kinds + centre.kinds
@@ -152,7 +153,7 @@ def test_a_centre_that_lost_its_states_between_two_sessions_begins_anew(federate
     assert list(states.glob("*/*.safetensors")), "there must be something to lose"
     shutil.rmtree(states)
     done, record = conduct_in_process(federated(), tmp_path / "run", resume=True)
-    assert done, told(record)
+    assert done, news(record)
     lost = {arm: entry["state_lost"] for arm, entry in entries(record).items()}
     assert {entry["centre"] for found in lost.values() for entry in found} == {"B"}
     assert all(len(found) <= 1 for found in lost.values())
@@ -169,7 +170,7 @@ def test_a_centre_that_loses_its_states_within_a_run_begins_anew(federated, cond
         return None
 
     done, record = conduct_in_process(federated(), tmp_path / "run", fault=Centre(interfere=wipe))
-    assert done, told(record)
+    assert done, news(record)
     found = entries(record)
     assert len(wiped) == 2
     for arm in ("average", "remote"):
@@ -185,7 +186,7 @@ def test_a_centre_that_lost_moved_patches_gets_them_again_on_resume(federated, c
     shutil.rmtree(tmp_path / "run" / "centres" / "B" / "pools")
     done, record = conduct_in_process(scenario, tmp_path / "run", resume=True)
     assert not done
-    assert any("no longer holds an input" in e.get("text", "") for e in told(record))
+    assert any("no longer holds an input" in e.get("text", "") for e in news(record))
     centre = Centre()
     done, record = conduct_in_process(scenario, tmp_path / "run", resume=True, fault=centre)
     assert done and centre.kinds["send_patches"] == 1 and entries(record)["central"]["rounds_or_updates"] == 3
@@ -233,7 +234,7 @@ def test_answers_that_cannot_be_trusted_are_refused_and_the_others_go_on(federat
 
     centre = Centre(interfere=interfere)
     done, record = conduct_in_process(federated("arms.average.quorum=1"), tmp_path / "run", fault=centre)
-    assert done, told(record)
+    assert done, news(record)
     found = entries(record)
     assert spoilt == [0, 1, 2, 3] and found["average"]["used"] == 4
     assert sorted(found["average"]["notes"]) == [
@@ -254,13 +255,13 @@ def test_a_federation_that_cannot_go_on_takes_only_its_own_arm(federated, conduc
     done, record = conduct_in_process(federated(), tmp_path / "run", fault=Centre(interfere=interfere))
     assert not done
     assert set(record.results()["arm"]) == {"real", "ring", "remote"}
-    (note,) = [e["text"] for e in told(record) if e["event"] == "note" and "average" in e.get("text", "")]
+    (note,) = [e["text"] for e in news(record) if e["event"] == "note" and "average" in e.get("text", "")]
     assert "round 2 had 0 good answers and the quorum is 2; no answer of B, C" in note
     assert record.events()[-1]["exit_status"] == 1
-    # When the centres are mended, a resumed run goes on from the last good round.
+    # When the centres are repaired, a resumed run goes on from the last good round.
     centre = Centre()
     done, record = conduct_in_process(federated(), tmp_path / "run", resume=True, fault=centre)
-    assert done, told(record)
+    assert done, news(record)
     assert entries(record)["average"]["rounds_or_updates"] == 4
     assert centre.kinds["train_round"] == 6 and "train_discriminator" not in centre.kinds
 

@@ -1,4 +1,4 @@
-"""The real thing: Flower's simulation runtime with Ray, kills, resumption, and another project's SuperLink beside it."""
+"""Flower's simulation runtime itself, with Ray: kills, resumption, and another project's SuperLink at the same time."""
 
 import contextlib
 import json
@@ -28,15 +28,22 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def reference(tiny, conduct_in_process, tmp_path_factory):
     """results.csv of the in-process engine."""
-    done, record = conduct_in_process(tiny(), tmp_path_factory.mktemp("reference") / "run")
+    done, record = conduct_in_process(tiny("repeats=1"), tmp_path_factory.mktemp("reference") / "run")
     assert done
     return (record.folder / "results.csv").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def once(tiny_text):
+    """YAML of the tiny scenario, with one repeat."""
+    assert "repeats: 2" in tiny_text
+    return tiny_text.replace("repeats: 2", "repeats: 1")
+
+
 @pytest.fixture
-def start(tiny_text, patch_cache, tmp_path):
+def start(once, patch_cache, tmp_path):
     """Function: start `polycentre run` on the tiny scenario; everything it started is ended afterwards."""
-    (tmp_path / "tiny.yaml").write_text(tiny_text)
+    (tmp_path / "tiny.yaml").write_text(once)
     started = []
 
     def run(*arguments):
@@ -187,6 +194,7 @@ def test_one_worker_gives_the_bytes_of_two(start, reference, tmp_path):
     assert (tmp_path / "run" / "results.csv").read_bytes() == reference
 
 
+@pytest.mark.slow  # a whole runtime for one signal
 def test_ctrl_c_leaves_a_resumable_run(start, tmp_path):
     process = start("--out", tmp_path / "run")
     wait_for(tmp_path / "run", lambda events: any(e["event"] == "unit_started" for e in events), process)
@@ -261,7 +269,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_bytes_and_stays(cluster, star
         find_ray_cluster(address, [tmp_path])
     out, _ = process.communicate(timeout=400)
     assert process.returncode == 0, out
-    assert sorted(worked) == raylets, "both nodes worked, and nobody else"
+    assert sorted(worked) == raylets, "both nodes worked, and no other"
     assert (tmp_path / "run" / "results.csv").read_bytes() == reference
     assert marked() <= before, "a process of the run is left"
     assert wait_until_free(address, tmp_path).cpus == 2
@@ -346,8 +354,8 @@ def another_project(tmp_path):
     return folder
 
 
-def test_flwr_run_completes_on_flowers_default_of_two_nodes(flower, tiny_text, patch_cache, reference, tmp_path):
-    (tmp_path / "tiny.yaml").write_text(tiny_text)
+def test_flwr_run_completes_on_flowers_default_of_two_nodes(flower, once, patch_cache, reference, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(once)
     config = f'scenario="{tmp_path / "tiny.yaml"}" cache="{patch_cache}"'
     done = flower.run(CHECKOUT, "--stream", "--run-config", config, cwd=CHECKOUT)
     runs = list((patch_cache / "runs").glob("tiny-*"))
@@ -362,11 +370,11 @@ def test_flwr_run_completes_on_flowers_default_of_two_nodes(flower, tiny_text, p
 
 @pytest.mark.slow
 def test_another_projects_superlink_is_named_and_does_not_disturb_polycentre_run(
-    flower, another_project, start, tiny_text, patch_cache, reference, tmp_path
+    flower, another_project, start, once, patch_cache, reference, tmp_path
 ):
     """`flwr run` in the other project starts a SuperLink in its folder, which every later `flwr run` uses."""
     flower.run(another_project, cwd=another_project)
-    (tmp_path / "tiny.yaml").write_text(tiny_text)
+    (tmp_path / "tiny.yaml").write_text(once)
     config = f'scenario="{tmp_path / "tiny.yaml"}" cache="{patch_cache}"'
     done = flower.run(CHECKOUT, "--stream", "--run-config", config, cwd=CHECKOUT)
     text = done.stdout + done.stderr

@@ -11,10 +11,12 @@ import torch
 from clients import app as client_app
 from data_partitions import PatchTask, SplitRule
 from data_partitions.patch_dataset import COLUMNS, PatchDataset
+from federation.wire.availability import Availability
 from federation.wire.centres import Centres
-from federation.wire.clock import Availability, VirtualClock
+from federation.wire.clock import VirtualClock
+from federation.wire.errors import EnvelopeError
 from federation.wire.exchange import run_together
-from federation.wire.job import EnvelopeError, Reply
+from federation.wire.job import Reply
 from federation.wire.units import Units
 from models import GeneratorSpec
 from strategies.ask import Ask, anything

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.wire.clock import Availability, Fate, VirtualClock
+from federation.wire.availability import Availability, Fate
+from federation.wire.clock import VirtualClock
 from federation.wire.units import Units
 from models import GenerativeTrainer, GeneratorSpec
 from models.federated_parts import averaged_state

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from federation.wire.clock import Availability
+from federation.wire.availability import Availability
 from federation.wire.exchange import run_together
 from federation.wire.transport import decode
 from metrics import METRICS

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from federation.wire.centres import Centres
-from federation.wire.clock import RealClock
 from federation.wire.job import Reply
+from federation.wire.real_clock import RealClock
 from federation.wire.units import Units
 from strategies import fidelity
 from strategies.ask import Ask
@@ -116,7 +116,7 @@ class ScriptedCentres(Centres):
 @pytest.fixture
 def time(monkeypatch):
     time = Time()
-    monkeypatch.setattr("federation.wire.clock.time", time)
+    monkeypatch.setattr("federation.wire.real_clock.time", time)
     monkeypatch.setattr("federation.wire.exchange.time", time)
     return time
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from federation.wire.clock import Availability
+from federation.wire.availability import Availability
 from federation.wire.transport import decode
 from strategies.fedavg_gan.local import LocalRules
 from strategies.members import RoundSettings

@@ -1,7 +1,7 @@
 """Read a scenario from YAML, apply overrides, and word every problem as: file: key: value: what would be right.
 
 Paths in a scenario may use `${NAME}` or `${NAME:-default}` (environment). A relative path starts at the
-scenario's folder; one that came from the environment starts at the current folder.
+scenario's folder; one from the environment starts at the current folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models import ClassifierTraining
 from scenarios.arms import ARMS, FidelityChoice, GenerativeArm
 from scenarios.groups import GroupError, merge_alike, write_out_groups
 from scenarios.plan import file_problems, model_problems
-from scenarios.scenario import Compute, Scenario
+from scenarios.scenario import Compute, Scenario, listed
 from scenarios.sections import (
     Centre,
     ClassifierChoice,
@@ -210,27 +210,46 @@ def _index(place: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-def _expand(value: Any, base: Path, source: str, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {k: _expand(v, base, source, str(k)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_expand(v, base, source, key) for v in value]
-    if not isinstance(value, str) or key not in _PATH_KEYS:
-        return value
-    from_environment = False
+def _expand(tree: dict[str, Any], base: Path, source: str) -> dict[str, Any]:
+    """The tree with every path absolute and its environment variables filled in.
 
-    def variable(match: re.Match[str]) -> str:
-        nonlocal from_environment
-        found = os.environ.get(match[1])
-        from_environment = bool(found)
-        if not found and match[2] is None:
-            raise ScenarioError(
-                f"{source}: {key}: {value}: environment variable {match[1]} is not set; set it, or use --set"
-            )
-        return found or match[2]
+    Raises:
+        ScenarioError: one line for each variable that is not set, with the keys that need it.
+    """
+    unset: dict[str, dict[str, str]] = {}  # variable: {key: path as written}
 
-    path = Path(_VARIABLE.sub(variable, value)).expanduser()
-    return str(path if path.is_absolute() else ((Path.cwd() if from_environment else base) / path).resolve())
+    def expand(value: Any, keys: tuple[str, ...] = (), name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {key: expand(inner, (*keys, str(key)), str(key)) for key, inner in value.items()}
+        if isinstance(value, list):  # of paths, where it stands under the name of one
+            return [expand(inner, (*keys, str(place)), name) for place, inner in enumerate(value)]
+        if not isinstance(value, str) or name not in _PATH_KEYS:
+            return value
+        from_environment = False
+
+        def variable(match: re.Match[str]) -> str:
+            nonlocal from_environment
+            found = os.environ.get(match[1])
+            from_environment = bool(found)
+            if not found and match[2] is None:
+                unset.setdefault(match[1], {})[".".join(keys)] = value
+            return found or match[2] or ""
+
+        path = Path(_VARIABLE.sub(variable, value)).expanduser()
+        return str(path if path.is_absolute() else ((Path.cwd() if from_environment else base) / path).resolve())
+
+    expanded: dict[str, Any] = expand(tree)
+    if unset:
+        raise ScenarioError("\n".join(f"{source}: {_unset_words(*item)}" for item in unset.items()))
+    return expanded
+
+
+def _unset_words(variable: str, paths: dict[str, str]) -> str:
+    """What an environment variable should point to, and how to do without it."""
+    below = dict.fromkeys(path.partition(f"${{{variable}}}")[2].strip("/") for path in paths.values())
+    holds = f"the folder that holds {listed(name for name in below if name)}" if any(below) else "this path"
+    instead = " ".join(f"--set {key}=PATH" for key in paths)
+    return f"environment variable {variable} is not set; set it to {holds}, or use {instead}"
 
 
 def _lines(problem: ValidationError, source: str) -> list[str]:

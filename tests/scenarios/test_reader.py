@@ -48,7 +48,8 @@ def no_packages(monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
-def test_every_shipped_scenario_loads_and_survives_its_own_resolution(name, tmp_path):
+def test_every_shipped_scenario_loads_and_survives_its_own_resolution(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYCENTRE_TEST_DATA", "/data")
     scenario = read(name)
     again = parse(resolved_yaml(scenario), source="resolved", base=tmp_path)
     assert resolved_yaml(again) == resolved_yaml(scenario)
@@ -172,6 +173,47 @@ def test_paths_start_at_the_scenario_and_take_variables(tmp_path, monkeypatch):
         read_text(text, tmp_path)
     monkeypatch.setenv("SOME_PLACE", str(tmp_path / "there"))
     assert str(read_text(text, tmp_path).centres["A"].data.path) == str(tmp_path / "there" / "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("derm_federated_small", "dermatology_ham10000_200x150"),
+        ("ham10000_three_centres", "dermatology_ham10000_200x150"),
+        ("mini_mias_simulated_centres", "mammography_mini_mias"),
+    ],
+)
+def test_a_shipped_scenario_of_real_images_says_in_one_line_how_to_name_them(name, folder, monkeypatch):
+    monkeypatch.delenv("POLYCENTRE_TEST_DATA", raising=False)
+    with pytest.raises(ScenarioError) as problem:
+        read(name)
+    text = str(problem.value)
+    assert "\n" not in text
+    assert f"POLYCENTRE_TEST_DATA is not set; set it to the folder that holds {folder}, or use --set" in text
+    # The remedy, as it is written there, works.
+    changes = [word.replace("PATH", "/somewhere") for word in text.split() if word.startswith("centres.")]
+    assert {str(centre.data.path) for centre in read(name, changes).centres.values()} == {"/somewhere"}
+
+
+def test_no_shipped_scenario_reads_from_beside_the_checkout():
+    for file in shipped().values():
+        assert "../" not in file.read_text(encoding="utf-8"), file.name
+
+
+def test_each_variable_that_is_not_set_is_one_line(tmp_path, monkeypatch):
+    for name in ("FIRST", "SECOND"):
+        monkeypatch.delenv(name, raising=False)
+    text = changed(
+        centres__A__data={"source": "folder", "path": "${FIRST}"},
+        centres__B__data={"source": "folder", "path": "${SECOND}/b", "exclude": "${FIRST}/x.csv"},
+    )
+    with pytest.raises(ScenarioError) as problem:
+        read_text(text, tmp_path)
+    assert str(problem.value).splitlines() == [
+        "x.yaml: environment variable FIRST is not set; set it to the folder that holds x.csv, "
+        "or use --set centres.A.data.path=PATH --set centres.B.data.exclude=PATH",
+        "x.yaml: environment variable SECOND is not set; set it to the folder that holds b, or use --set centres.B.data.path=PATH",
+    ]
 
 
 def test_a_missing_file_lists_what_is_shipped():

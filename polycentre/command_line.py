@@ -6,6 +6,7 @@ one line, no traceback.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -56,7 +57,8 @@ def validate(file: Annotated[str, SCENARIO], set: Annotated[list[str] | None, SE
 
     scenario = read(file, set)
     check_files(scenario, file)
-    print_plan(console, scenario)
+    changes = [word for change in set or [] for word in ("--set", change)]
+    print_plan(console, scenario, shlex.join(["polycentre", "run", file, *changes]))
 
 
 @cli.command()

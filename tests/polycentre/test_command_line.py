@@ -1,10 +1,13 @@
 """Exit statuses and one-line errors of the command line, in this process; nothing here starts Flower."""
 
 import re
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer.main
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
@@ -71,9 +74,14 @@ def test_validate_prints_the_plan(run, scenario):
         assert word in out
 
 
-def test_help_explains(run):
-    status, out, _ = run("run", "--help")
-    assert status == 0 and "--resume" in out and "KEY=VALUE" in out
+def test_the_command_at_the_end_of_a_plan_runs_what_was_planned(run, scenario, monkeypatch):
+    file = scenario()
+    _, out, _ = run("validate", file, "--set", "study.schedule={real: 3, mix: 2}", "--set", "name=changed")
+    _, _, command = out.splitlines()[-1].partition("run it with: polycentre ")
+    monkeypatch.setattr("polycentre.run.with_ray", lambda *_: None)  # nothing is started
+    run(*shlex.split(command), "--out", "planned")
+    planned = yaml.safe_load(Path("planned/scenario.yaml").read_text())
+    assert planned["name"] == "changed" and planned["study"]["schedule"]["real"] == 3
 
 
 @pytest.mark.parametrize(
@@ -254,7 +262,23 @@ def test_doctor_reports_this_machine(run):
     assert "torch" in out and "nothing is missing" in out
 
 
-def test_typer_app_has_the_documented_commands():
-    result = CliRunner().invoke(command_line.cli, ["--help"])
-    for command in ("scenarios", "validate", "run", "report", "doctor"):
-        assert command in result.output
+def help_of(*words):
+    """{what is listed: its words} in the help of a command: its options, or the commands below it."""
+    out = CliRunner().invoke(command_line.cli, [*words, "--help"], env={"COLUMNS": "250", "NO_COLOR": "1"}).output
+    rows = [re.split(r"\s{2,}", line.strip("│ ")) for line in out.splitlines() if line.startswith("│")]
+    return {row[0].strip("* "): " ".join(row[1:]) for row in rows}
+
+
+def test_help_lists_every_command_with_what_it_does():
+    commands = typer.main.get_command(command_line.cli).commands
+    listed = help_of()
+    assert set(commands) == {"scenarios", "validate", "data", "run", "report", "doctor", "centre", "deploy"}
+    assert all(len(listed.get(name, "")) > 20 for name in commands), listed
+
+
+@pytest.mark.parametrize(("option", "words"), [
+    ("--set", "KEY=VALUE"), ("--resume", "Go on with the run"), ("--deployment", "real nodes"), ("--ray", "HOST:PORT"),
+    ("--engine", "[ray|inprocess]"),
+])  # fmt: skip
+def test_help_explains_an_option(option, words):
+    assert words in help_of("run")[option]

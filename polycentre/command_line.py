@@ -1,7 +1,7 @@
-"""`polycentre`: scenarios, validate, data, run, report, doctor, and centre for a hospital's node.
+"""`polycentre`: the commands, and how a mistake of the user ends.
 
-Exit status: 0 only when every unit finished; 1 for a failed run (what failed, and how to resume); 2 for bad input,
-one line, no traceback.
+Exit status: 0 only when every unit finished; 1 for a failed run (the output says what failed, and how to resume); 2 for bad
+input, which is one line without a traceback.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def data(
     out: Annotated[Path | None, typer.Option(help="Folder for page and table; data-NAME when left out.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
 ) -> None:
-    """Look at every centre's data before any training: tables, copies, warnings, contact sheets of real patches."""
+    """Show every centre's data before any training: tables, copies, warnings, contact sheets of real patches."""
     from polycentre.data import look_at_data
 
     raise typer.Exit(look_at_data(console, file, set or [], out, cache))
@@ -129,10 +129,10 @@ def report(runs: Annotated[list[Path], typer.Argument(help="One or more run fold
 @cli.command()
 def doctor(
     deployment: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Look at its SuperLink, clocks and nodes, too.")
+        str | None, typer.Option(metavar="NAME", help="Also look at its SuperLink, clocks and nodes.")
     ] = None,
 ) -> None:
-    """Versions, devices, ports, clock, and what is missing."""
+    """Show versions, devices, ports and the clock, and what is missing."""
     from polycentre.doctor import diagnose
 
     raise typer.Exit(diagnose(console, deployment))
@@ -156,7 +156,7 @@ def main() -> None:
             "reports",
             "federation",
         ):
-            raise  # not one of ours: a fault of the program, whose traceback is wanted
+            raise  # not raised by us on purpose: a bug, whose traceback is wanted
         errors.print(f"polycentre: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 

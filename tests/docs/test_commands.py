@@ -43,7 +43,7 @@ def commands_of(text):
     for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         lines = [line for line in block.splitlines() if line.strip()]
         if kind not in ("yaml", "mermaid") and any(re.match(rf"({PROGRAMS})\s", line) for line in lines):
-            # What stands behind two spaces, or a #, says what the command does.
+            # Two spaces, or a #, end the command; what follows says what it does.
             yield from (re.split(r"\s{2,}|\s+# ", line.strip())[0] for line in lines)
     for span in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
         if re.match(rf"({OURS})\s", span):
@@ -192,7 +192,7 @@ def test_a_deployment_that_is_kept(workshop, tmp_path):
     """`deploy local` in one terminal; a run, its nodes, another hospital's key and its end in a second one."""
     shutil.rmtree(workshop / "deployments" / "local")
 
-    def polycentre(*words, timeout=300):
+    def polycentre(*words, timeout=600):
         done = subprocess.run(
             [sys.executable, "-m", "polycentre", *map(str, words)], cwd=workshop, text=True, timeout=timeout,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
@@ -205,7 +205,7 @@ def test_a_deployment_that_is_kept(workshop, tmp_path):
             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while not (workshop / "deployments" / "local" / "deployment.yaml").exists():
                 assert kept.poll() is None and time.monotonic() < deadline, (tmp_path / "local.log").read_text()
                 time.sleep(0.2)

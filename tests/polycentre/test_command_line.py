@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from polycentre import command_line
+from polycentre.engines import ENGINES
 
 
 @pytest.fixture
@@ -78,8 +79,8 @@ def test_the_command_at_the_end_of_a_plan_runs_what_was_planned(run, scenario, m
     file = scenario()
     _, out, _ = run("validate", file, "--set", "study.schedule={real: 3, mix: 2}", "--set", "name=changed")
     _, _, command = out.splitlines()[-1].partition("run it with: polycentre ")
-    monkeypatch.setattr("polycentre.run.with_ray", lambda *_: None)  # nothing is started
-    run(*shlex.split(command), "--out", "planned")
+    monkeypatch.setitem(ENGINES, "inprocess", lambda *_: None)  # nothing is computed
+    run(*shlex.split(command), "--engine", "inprocess", "--out", "planned")
     planned = yaml.safe_load(Path("planned/scenario.yaml").read_text())
     assert planned["name"] == "changed" and planned["study"]["schedule"]["real"] == 3
 
@@ -146,7 +147,10 @@ def test_an_existing_run_folder_is_not_overwritten(run, scenario, tmp_path):
 
 
 def test_in_process_run_writes_everything_and_nothing_else(run, scenario, tmp_path):
-    status, out, err = run("run", scenario(), "--engine", "inprocess", "--out", tmp_path / "runs" / "one")
+    file = scenario(
+        repeats=1, arms={"real": {"strategy": "local"}, "b_gan": {"strategy": "one_shot", "generators": ["b_gan"]}}
+    )
+    status, out, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "runs" / "one")
     assert status == 0, err
     assert "report.html" in out and "work in a centre:" in out and "AUROC" in out
     folder = tmp_path / "runs" / "one"

@@ -1,1 +1,1 @@
-"""The command line: scenarios, validate, run, report, doctor."""
+"""The command line."""

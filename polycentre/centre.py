@@ -1,4 +1,4 @@
-"""`polycentre centre`: a hospital's node, for its administrator: check, plan, approve, run, pause, log."""
+"""`polycentre centre`: the commands of a hospital's administrator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from polycentre.centre_check import Finding
 
 cli = typer.Typer(
-    help="A hospital's node: what it may do, what left the house, and running it.",
+    help="A hospital's node: what it may do, running it, and what left the hospital.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,12 +26,12 @@ console = Console()
 
 SCENARIO = typer.Argument(help="A scenario file, or the name of a shipped one.")
 SET = typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the scenario. May be repeated.")
-FILE = typer.Argument(help="The centre's own settings, centre.yaml.", metavar="CENTRE.yaml")
+FILE = typer.Argument(help="The centre's settings, centre.yaml.", metavar="CENTRE.yaml")
 _STYLES = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 def say(text: str, style: str | None = None) -> None:
-    """One line, as it is."""
+    """Print one line, exactly as given."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -49,7 +49,7 @@ def show(findings: Iterable[Finding]) -> bool:
 
 @cli.command()
 def check(file: Annotated[Path, FILE]) -> None:
-    """Is this node ready: settings, key, certificate, data, disk, clock, and whether the SuperLink answers."""
+    """Check whether this node is ready: settings, key, certificate, data, disk, clock, and the way to the SuperLink."""
     from clients.centre_file import CentreFile
     from polycentre.centre_check import data_findings, network_findings, own_findings
 
@@ -65,7 +65,7 @@ def plan(
     set: Annotated[list[str] | None, SET] = None,
     out: Annotated[Path | None, typer.Option(help="Write the page into this file, as Markdown.")] = None,
 ) -> None:
-    """What a study would take out of this house, field by field, and what the node would refuse of it."""
+    """What a study would take out of this hospital, field by field, and what the node would refuse."""
     from rich.markdown import Markdown
 
     from basics.atomic_files import write_text
@@ -86,7 +86,7 @@ def plan(
 def approve(
     file: Annotated[Path, FILE], scenario: Annotated[str, SCENARIO], set: Annotated[list[str] | None, SET] = None
 ) -> None:
-    """Approve a study: exactly this scenario, with every default written out. Look at it with `plan` first."""
+    """Approve a study: exactly this scenario, with every default written out. Read its `plan` first."""
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
     from federation.wire.errors import StudyError
@@ -102,14 +102,14 @@ def approve(
     digest = Approvals(centre.workspace).add(reader.resolved_yaml(study))
     say(f"{digest}  {study.name}: approved")
     for part in refused(centre, study):
-        say(f"note: the policy of this centre.yaml still refuses a part of it: {part}", "yellow")
+        say(f"note: the policy of this centre.yaml still refuses a part of this study: {part}", "yellow")
     if centre.approve.studies == "any":
-        say("note: approve.studies is any in this centre.yaml, so every other study is done, too", "yellow")
+        say("note: approve.studies is any in this centre.yaml, so the node does every other study as well", "yellow")
 
 
 @cli.command()
 def revoke(file: Annotated[Path, FILE], scenario_hash: Annotated[str, typer.Argument(metavar="HASH")]) -> None:
-    """Take an approval back. Jobs of that study are refused from now on."""
+    """Take an approval back. The node refuses that study's jobs from then on."""
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
     from federation.wire.errors import StudyError
@@ -126,7 +126,7 @@ def revoke(file: Annotated[Path, FILE], scenario_hash: Annotated[str, typer.Argu
 
 @cli.command()
 def approved(file: Annotated[Path, FILE]) -> None:
-    """The approved studies: hash and name."""
+    """List the approved studies: hash and name."""
     import yaml
 
     from clients.approval import Approvals
@@ -158,16 +158,16 @@ def run(file: Annotated[Path, FILE]) -> None:
 
         return show(network_findings(centre))
 
-    if not _apart(own):
-        raise StudyError("the node cannot be started; mend what is marked PROBLEM", 2)
+    if not _in_own_process(own):
+        raise StudyError("the node cannot be started; correct what is marked PROBLEM", 2)
     # A SuperLink that is not there yet is waited for, and a clock may be set while the node runs.
-    if not _apart(network):
-        say("the node is started all the same, and tries again and again", "yellow")
+    if not _in_own_process(network):
+        say("the node starts anyway and keeps trying", "yellow")
     raise typer.Exit(SuperNode(file, centre).run(say))
 
 
-def _apart(work: Callable[[], bool]) -> bool:
-    """Do something in a process of its own: what it imports (torch: 200 MiB) would stay in a node at rest for weeks."""
+def _in_own_process(work: Callable[[], bool]) -> bool:
+    """Do something in a process of its own; what it imports (torch: 200 MiB) would stay in an idle node for weeks."""
     child = os.fork()
     if child == 0:
         status = 2
@@ -183,7 +183,7 @@ def _apart(work: Callable[[], bool]) -> bool:
 
 @cli.command()
 def pause(file: Annotated[Path, FILE]) -> None:
-    """Refuse every further job, until `resume`. A job that is being done is finished."""
+    """Refuse every further job until `resume`. A job that has begun is finished."""
     from clients.centre_file import CentreFile
     from clients.policy import PAUSED
 
@@ -209,7 +209,7 @@ def log(
     file: Annotated[Path, FILE],
     tail: Annotated[int, typer.Option(help="How many of the last lines are shown.", min=0)] = 20,
 ) -> None:
-    """What left this house: the record is verified, summed up by study and kind, and its last lines are shown."""
+    """Verify the record of what left this hospital, sum it up by study and kind, and show its last lines."""
     from clients.centre_file import CentreFile
     from clients.ledger import Ledger
     from polycentre.centre_log import print_record

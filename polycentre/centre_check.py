@@ -1,4 +1,4 @@
-"""`polycentre centre check`: is a hospital's node ready, and what is wrong with it."""
+"""`polycentre centre check`: whether a hospital's node is ready, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXPIRES_SOON_DAYS = 30
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a check. `problem`: the node cannot work; `note`: it can, and a person should know."""
+    """One line of a check. `problem`: the node cannot work; `note`: it can, but a person should know."""
 
     kind: Literal["ok", "note", "problem"]
     text: str
@@ -48,24 +48,24 @@ def problem(text: str) -> Finding:
 
 
 def own_findings(file: CentreFile) -> Iterator[Finding]:
-    """What can be said without the network and without the data: key, certificate, workspace, approvals."""
+    """What can be checked without the network and the data: key, certificate, workspace, approvals."""
     yield ok(f"centre {file.centre}, SuperLink {file.superlink}")
     yield _key(file.key)
     yield from _certificates(file.root_certificate)
     yield from _folders(file)
     if file.approve.studies == "any":
         yield note(
-            "approve.studies is any: this node does whatever study it is asked for; for trials without patients' data only"
+            "approve.studies is any: this node does every study that it is asked for; use it in trials without patients only"
         )
     else:
         count = len(Approvals(file.workspace).digests())
         yield ok(f"{count} approved studies") if count else note("no study is approved yet: every job will be refused")
     if file.approve.bundles != "own":
         yield note(
-            f"approve.bundles: {len(file.approve.bundles)} bundles beside this installation's own may be unpacked and run"
+            f"approve.bundles: {len(file.approve.bundles)} bundles other than this installation's may be unpacked and run"
         )
     if file.data is None:
-        yield note("data: left out, so a study's scenario says where this centre's data lies")
+        yield note("data: not set, so a study's scenario says where this centre's data is")
 
 
 def network_findings(file: CentreFile) -> Iterator[Finding]:
@@ -109,10 +109,11 @@ def _key(path: Path) -> Finding:
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError("it is of another kind")
+            raise ValueError("its type differs")
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         return problem(
-            f"key: {path} is no OpenSSH ECDSA key without passphrase ({error}); make one: ssh-keygen -t ecdsa -b 384 -N '' -f {path}"
+            f"key: {path} cannot be read as an OpenSSH ECDSA key without a passphrase ({error}); make one: "
+            f"ssh-keygen -t ecdsa -b 384 -N '' -f {path}"
         )
     return ok(f"key: {key.curve.name}, mode 0600")
 
@@ -131,7 +132,7 @@ def _certificates(path: Path) -> Iterator[Finding]:
         name = certificate.subject.rfc4514_string() or "without a name"
         if now < certificate.not_valid_before_utc:
             yield problem(
-                f"root_certificate: {name} is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only; check the clock"
+                f"root_certificate: {name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}; check the clock"
             )
         elif now > until:
             yield problem(f"root_certificate: {name} has expired on {until:%Y-%m-%d}; ask the operator for a new one")
@@ -149,9 +150,9 @@ def _folders(file: CentreFile) -> Iterator[Finding]:
             yield problem(f"{key}: {folder} cannot be made ({error.strerror}); make it, or name another")
             continue
         if not os.access(folder, os.W_OK | os.X_OK):
-            yield problem(f"{key}: {folder} cannot be written to; mend its permissions")
+            yield problem(f"{key}: {folder} cannot be written to; correct its permissions")
             continue
         free = shutil.disk_usage(folder).free / 2**30
         words = f"{key}: {folder}, {free:.1f} GiB free"
-        yield ok(words) if free >= _FREE_GIB else note(f"{words}; patches and models may need more than that")
+        yield ok(words) if free >= _FREE_GIB else note(f"{words}; patches and models may need more")
     yield ok(f"clock: {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}")

@@ -33,7 +33,7 @@ def print_record(console: Console, ledger: Ledger, tail: int) -> int:
         console.print(f"PROBLEM {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
     console.print(f"{len(found.entries)} lines in {ledger.path}", highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"head {found.head}: write it down elsewhere, for lines cut off at the end are seen by it only",
+        f"head {found.head}: write it down elsewhere; only it shows whether lines were cut off at the end",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
     return 1 if found.problems else 0

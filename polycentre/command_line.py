@@ -1,11 +1,12 @@
-"""`polycentre`: scenarios, validate, data, run, report, doctor, and centre for a hospital's node.
+"""`polycentre`: the commands, and how a mistake of the user ends.
 
-Exit status: 0 only when every unit finished; 1 for a failed run (what failed, and how to resume); 2 for bad input,
-one line, no traceback.
+Exit status: 0 only when every unit finished; 1 for a failed run (the output says what failed, and how to resume); 2 for bad
+input, which is one line without a traceback.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -56,7 +57,8 @@ def validate(file: Annotated[str, SCENARIO], set: Annotated[list[str] | None, SE
 
     scenario = read(file, set)
     check_files(scenario, file)
-    print_plan(console, scenario)
+    changes = [word for change in set or [] for word in ("--set", change)]
+    print_plan(console, scenario, shlex.join(["polycentre", "run", file, *changes]))
 
 
 @cli.command()
@@ -66,7 +68,7 @@ def data(
     out: Annotated[Path | None, typer.Option(help="Folder for page and table; data-NAME when left out.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for patches that can be made again.")] = None,
 ) -> None:
-    """Look at every centre's data before any training: tables, copies, warnings, contact sheets of real patches."""
+    """Show every centre's data before any training: tables, copies, warnings, contact sheets of real patches."""
     from polycentre.data import look_at_data
 
     raise typer.Exit(look_at_data(console, file, set or [], out, cache))
@@ -140,10 +142,10 @@ def report(runs: Annotated[list[Path], typer.Argument(help="One or more run fold
 @cli.command()
 def doctor(
     deployment: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Look at its SuperLink, clocks and nodes, too.")
+        str | None, typer.Option(metavar="NAME", help="Also look at its SuperLink, clocks and nodes.")
     ] = None,
 ) -> None:
-    """Versions, devices, ports, clock, and what is missing."""
+    """Show versions, devices, ports and the clock, and what is missing."""
     from polycentre.doctor import diagnose
 
     raise typer.Exit(diagnose(console, deployment))
@@ -167,7 +169,7 @@ def main() -> None:
             "reports",
             "federation",
         ):
-            raise  # not one of ours: a fault of the program, whose traceback is wanted
+            raise  # not raised by us on purpose: a bug, whose traceback is wanted
         errors.print(f"polycentre: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 

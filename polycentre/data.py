@@ -1,7 +1,7 @@
-"""`polycentre data`: every centre's data looked at before any training, by whoever holds all of it.
+"""`polycentre data`: look at every centre's data before any training, where all of it is at hand.
 
-Tables of what each centre has, what was left out and why, the archive's own counts, pictures that are there twice, and
-warnings; the same with contact sheets as one HTML file. All problems of all centres are listed at once.
+Prints tables of what each centre has, what was left out and why, the archive's own counts, copies, and warnings, and writes
+them with contact sheets into one HTML file. All problems of all centres are listed at once.
 """
 
 from __future__ import annotations
@@ -102,13 +102,13 @@ def _amounts(scenario: Scenario, held: list[Held]) -> dict[str, Any]:
     header = ["Centre", "Task", "Roles", "Patients", "Images"]
     header += [f"{name} {sign}" for name in SPLITS.values() for sign in ("+", "-")]
     return {
-        "caption": "What each centre has: patients, images, and boxes by split, positive (+) and negative (-).",
+        "caption": "What each centre has: patients, images, and regions by split, positive (+) and negative (-).",
         "header": header, "text": [True] * 3 + [False] * 8, "rows": rows,
     }  # fmt: skip
 
 
 def _official(held: list[Held], cache: Path) -> list[dict[str, Any]]:
-    """Counts found in each archive beside its authors' own and those of papers; nothing where no source knows any."""
+    """Counts found in each archive beside its authors' and those of papers; empty where no source knows any."""
     rows, seen = [], set()
     for one in held:
         archive = whole_archive(one.source)
@@ -124,7 +124,7 @@ def _official(held: list[Held], cache: Path) -> list[dict[str, Any]]:
             [name, what, found.get(what, 0), official.get(what, "-"), papers.get(what, "-")]
             for what in dict.fromkeys((*official, *papers, *found))
         ]
-    caption = "Archives: what was found, what their authors say they hold, and what papers found in them."
+    caption = "Archives: what was found, what their authors say, and what papers found."
     header = ["Archive", "Count of", "Found", "Official", "In papers"]
     return [{"caption": caption, "header": header, "text": [True] * 2 + [False] * 3, "rows": rows}] if rows else []
 
@@ -151,7 +151,7 @@ def _spanning(held: list[Held]) -> list[dict[str, Any]]:
 
 
 def _kinds(held: list[Held]) -> dict[str, Any]:
-    """Scanners, views and so on: boxes by value."""
+    """Scanners, views and so on: regions by value."""
     columns = ("scanner", "view", "laterality", "density", "lesion_type")
     rows = []
     for one in held:
@@ -160,12 +160,12 @@ def _kinds(held: list[Held]) -> dict[str, Any]:
         cells = [", ".join(f"{value} {n}" for value, n in counts.items()) or "-" for counts in found]
         rows.append([one.centre, one.task.name, *cells])
     header = ["Centre", "Task", *(name.replace("_", " ") for name in columns)]
-    return {"caption": "What they are like: boxes.", "header": header, "text": [True] * len(header), "rows": rows}
+    return {"caption": "Regions by value.", "header": header, "text": [True] * len(header), "rows": rows}
 
 
 def _same_pictures(scenario: Scenario, held: list[Held], cache: Path, view: DataView) -> list[dict[str, Any]]:
     """Copies, exact ones everywhere and near ones across centres or splits, and a warning for those that leak."""
-    first = {one.centre: one for one in reversed(held)}  # splits are told of the first task
+    first = {one.centre: one for one in reversed(held)}  # splits are shown for the first task
     places, prints, drawn = [], [], []
     for one in (first[centre] for centre in scenario.centres if centre in first):
         if whole_archive(one.source).source == "phantom":
@@ -174,7 +174,7 @@ def _same_pictures(scenario: Scenario, held: list[Held], cache: Path, view: Data
         prints += _fingerprints(one, cache)
         places += [(one.centre, one.splits[e.patient], e.name, one.cohort.group(e.patient)) for e in one.cohort.exams]
     if drawn:
-        view.warnings.append(f"{', '.join(drawn)}: drawn by the phantom; its images are not compared with each other")
+        view.warnings.append(f"{', '.join(drawn)}: drawn by the phantom; images are not compared")
     rows, across = [], {"exact": 0, "near": 0}
     for pair in same_pictures(prints):
         a, b = places[pair.first], places[pair.second]
@@ -189,18 +189,18 @@ def _same_pictures(scenario: Scenario, held: list[Held], cache: Path, view: Data
     for kind, n in across.items():
         if n:
             view.warnings.append(
-                f"{n} {kind} copies of images across centres or splits; what is tested on was seen before"
+                f"{n} {kind} copies of images across centres or splits; test images were seen in training"
             )
     header = ["Copy", "Correlation", "Image", "Where", "Image", "Where", "Kept"]
     table = {
-        "caption": f"Pictures that are there twice, among {len(prints)}{'.' if rows else ': none.'}", "header": header,
+        "caption": f"Copies among {len(prints)} images{'.' if rows else ': none.'}", "header": header,
         "text": [True, False] + [True] * 5, "rows": rows,
     }  # fmt: skip
     return [table] if prints else []
 
 
 def _fingerprints(one: Held, cache: Path) -> list[Fingerprint]:
-    """Of every image of a centre; opening them all takes a while, so they are kept until a file changes."""
+    """Fingerprints of a centre's images, kept until a file changes, because opening every image takes a while."""
     source = one.source
     names = [exam.name for exam in one.cohort.exams]
     key = json.dumps([source.model_dump(mode="json"), source.files_digest(), names], sort_keys=True)
@@ -228,21 +228,21 @@ def _warnings(scenario: Scenario, held: list[Held]) -> list[str]:
         where = f"{one.centre}, {one.task.name}"
         totals = {label: sum(counts[split][label] for split in SPLITS) for label in (0, 1)}
         if 0 in totals.values():
-            lines.append(f"{where}: one class only ({totals[1]} positive, {totals[0]} negative)")
+            lines.append(f"{where}: only one class ({totals[1]} positive, {totals[0]} negative)")
             continue
         if "receiver" in roles:
             val = counts["val"]
             if sum(val.values()) < TINY_VALIDATION or min(val.values()) < TINY_CLASS:
                 lines.append(
-                    f"{where}: {val[1]} positive and {val[0]} negative boxes for validation; the best epoch is chosen by chance"
+                    f"{where}: {val[1]} positive and {val[0]} negative regions for validation; chance chooses the best epoch"
                 )
         if set(roles) != {"test"} and counts["train"][1] < scenario.study.minimum_positives:
             lines.append(
-                f"{where}: {counts['train'][1]} positive training boxes, below study.minimum_positives "
-                f"({scenario.study.minimum_positives}); a run will refuse it if the centre has to learn or to share"
+                f"{where}: {counts['train'][1]} positive training regions, below study.minimum_positives "
+                f"({scenario.study.minimum_positives}); a run refuses this if the centre learns or shares"
             )
         if min(counts["test"].values()) < TINY_CLASS:
-            lines.append(f"{where}: {counts['test'][1]} positive and {counts['test'][0]} negative boxes for the test")
+            lines.append(f"{where}: {counts['test'][1]} positive and {counts['test'][0]} negative regions for the test")
     return lines
 
 

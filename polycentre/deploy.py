@@ -1,4 +1,4 @@
-"""`polycentre deploy`: make certificates and keys, try a deployment out on this machine, let hospitals in and lock them out.
+"""`polycentre deploy`: make certificates and keys, try a deployment on this machine, register hospitals and lock them out.
 
 What `init` writes is sorted by who gets it:
 
@@ -59,10 +59,10 @@ def prepare(
     operator: str,
     days: int = 90,
 ) -> None:
-    """Make what is missing in a folder of certificates, keys and settings; what is there and still good is kept.
+    """Make what is missing in a folder of certificates, keys and settings; what is there and still valid is kept.
 
     Args:
-        centres: by name, what its centre.yaml says beside its identity; an existing centre.yaml is kept.
+        centres: by name, what its centre.yaml says besides its identity; an existing centre.yaml is kept.
         hosts: names and addresses of the SuperLink, for its certificate.
         superlink: host:port of the hospitals' door.
         operator: host:port of the operator's door.
@@ -100,7 +100,7 @@ def trial(
 
     Args:
         centres: by name, {"workspace", "cache"}.
-        preload: nodes keep what their jobs import: each takes twice the memory, and its jobs start in a fraction of the time.
+        preload: nodes keep what their jobs import: twice the memory, and jobs start in a fraction of the time.
     """
     link_port, *ports = free_ports(1 + len(centres))
     address = f"127.0.0.1:{link_port}"
@@ -109,7 +109,7 @@ def trial(
     settings = {
         name: {
             "workspace": str(places["workspace"]), "cache": str(places["cache"]), "port": port,
-            # All of it is this machine's own: there is nobody to protect from its user.
+            # All of it belongs to the user of this machine, from whom nothing needs protection.
             "approve": {"bundles": "own", "studies": "any"}, "release": {"predictions": True},
             "preload": preload,
         }
@@ -126,7 +126,9 @@ def trial(
 
 @commands.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to; made when it is not there, completed when it is.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write to; what is missing there is made, the rest is kept.")
+    ],
     centre: Annotated[list[str], typer.Option(help="Name of a hospital, as in scenarios. Repeat for each.")],
     host: Annotated[
         list[str], typer.Option(help="Name or address under which the SuperLink is reached. Repeat for each.")
@@ -174,7 +176,7 @@ def local(
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda *_: stopped.set())
     try:
-        # Nodes are registered anew: the old SuperLink's database is of no use, and would know the same keys.
+        # Nodes are registered again; the old SuperLink's database would refuse the same keys.
         for left in (folder / "superlink").glob("superlink.db*"):
             left.unlink()
         (folder / "superlink").mkdir(parents=True, exist_ok=True)
@@ -201,11 +203,9 @@ def register(
     keys: Annotated[
         list[Path], typer.Argument(help="Public keys (.pub) of hospitals; the file's name is taken as theirs.")
     ],
-    address: Annotated[
-        str, typer.Option(help="host:port of the operator's door, where it is another one from here.")
-    ] = "",
+    address: Annotated[str, typer.Option(help="host:port of the operator's door, where it differs from here.")] = "",
 ) -> None:
-    """Let hospitals in by their public keys. A key that is registered already is left as it is."""
+    """Register hospitals by their public keys. A key that is registered already stays as it is."""
     with flower(deployment, address) as flwr:
         for key in keys:
             try:
@@ -214,7 +214,7 @@ def register(
                 if "already in use" not in str(problem) and "already" not in str(problem).lower():
                     raise
                 console.print(
-                    f"{key.stem}: known already; if it was locked out by `revoke`, it stays so, and the hospital needs a new key",
+                    f"{key.stem}: registered already; if `revoke` locked it out, it stays locked out, and the hospital needs a new key",
                     highlight=False,
                     soft_wrap=True,
                 )
@@ -226,7 +226,7 @@ def register(
 def revoke(
     deployment: Annotated[str, NAME], node: Annotated[str, typer.Argument(help="Number of the node; see `nodes`.")]
 ) -> None:
-    """Lock a hospital out: its key is refused from now on."""
+    """Lock a hospital out: its key is refused from then on."""
     with flower(deployment) as flwr:
         flwr.unregister(node)
     console.print(f"node {node} is locked out", highlight=False)
@@ -234,7 +234,7 @@ def revoke(
 
 @commands.command()
 def nodes(deployment: Annotated[str, NAME]) -> None:
-    """The registered nodes, and which of them are online."""
+    """List the registered nodes, and which of them are online."""
     with flower(deployment) as flwr:
         for node in flwr.nodes():
             console.print(
@@ -243,7 +243,7 @@ def nodes(deployment: Annotated[str, NAME]) -> None:
 
 
 class flower:
-    """Flower's command line for a deployment, in a home of its own that is removed afterwards."""
+    """Flower's command line for a deployment, in a temporary home."""
 
     def __init__(self, name: str, address: str = ""):
         self._place, self._processes = DeploymentFile.find(name), OwnProcesses()
@@ -257,7 +257,7 @@ class flower:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A copy with the mode of the original, complete or absent; one that is the same is left alone."""
+    """Copy a file with its mode, completely or not at all; leave an equal copy alone."""
     if target.exists() and target.read_bytes() == source.read_bytes():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

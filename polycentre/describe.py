@@ -39,8 +39,8 @@ def expected_units(scenario: Scenario) -> int:
     return sum(row.messages for row in expected_messages(Plan(scenario)))
 
 
-def print_plan(console: Console, scenario: Scenario) -> None:
-    """The resolved plan of a scenario."""
+def print_plan(console: Console, scenario: Scenario, run: str) -> None:
+    """The resolved plan of a scenario, and the command that runs it."""
     plan = Plan(scenario)
     console.print(f"[bold]{scenario.name}[/bold]  seed {scenario.seed}, {scenario.repeats} repeats, "
                   f"{scenario.compute.workers} workers x {scenario.compute.threads_per_job} threads", highlight=False)  # fmt: skip
@@ -94,7 +94,8 @@ def print_plan(console: Console, scenario: Scenario) -> None:
     console.print(_messages_table(rows))
     digest = scenario_digest(resolved_yaml(scenario))
     console.print(f"scenario {digest} (what centres approve)", highlight=False, soft_wrap=True)
-    console.print(f"{sum(row.messages for row in rows)} units of work; run it with: polycentre run", highlight=False)
+    units = sum(row.messages for row in rows)
+    console.print(f"{units} units of work; run it with: {run}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _where(training: Training) -> str:

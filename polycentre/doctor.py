@@ -27,7 +27,7 @@ def diagnose(console: Console, deployment: str | None = None) -> int:
     """Print what was found; status 1 when something needed is missing.
 
     Args:
-        deployment: whose SuperLink and nodes are to be looked at, too.
+        deployment: also look at its SuperLink and nodes.
     """
     problems: list[str] = []
     console.print(f"python {sys.version.split()[0]}  {sys.executable}", highlight=False)
@@ -40,7 +40,7 @@ def diagnose(console: Console, deployment: str | None = None) -> int:
     for package in ALL:
         if package_folder(package).parent != folder:
             problems.append(
-                f"package {package!r} is imported from {package_folder(package)}, not from this checkout; remove what installed it there"
+                f"package {package!r} is imported from {package_folder(package)}, not from this checkout; uninstall what put it there"
             )
     for distribution in {d for p in (*ALL, "polycentre") for d in packages_distributions().get(p, [])} - {"polycentre"}:
         problems.append(

@@ -1,4 +1,4 @@
-"""Where the centres of a run are: in Ray workers, in this process, or each on a node of its own.
+"""What conducts a run: Ray workers, this process, or a node for each centre.
 
 The ServerApp writes the record, in another process or thread; here it is only read, to show progress and to see the
 end.
@@ -72,7 +72,7 @@ def share_for(scenario: Scenario, cluster: RayCluster | None) -> WorkerShare:
     gpu = max(centre.gpu for centre in scenario.centres.values()) if gpus and compute.device != "cpu" else None
     if cluster is not None:
         return worker_share(cluster.nodes, compute.workers, compute.threads_per_job, gpu)
-    # Of this machine Ray is told to have a CPU per worker; `check_machine` has compared them with those that are there.
+    # Ray gets a CPU per worker of this machine; `check_machine` has compared them with the real ones.
     here = [RayNode("this machine", compute.workers, gpus)]
     return worker_share(here, compute.workers, 1, gpu, where="this machine")
 
@@ -83,7 +83,7 @@ def on_loopback(record: RunRecord, scenario: Scenario, cache: Path, refresh: Cal
         name: {"workspace": record.local(name).absolute(), "cache": cache / "centres" / name}
         for name in scenario.centres
     }
-    processes = OwnProcesses()  # all of it ends together: there is nobody to tell that the run has ended
+    processes = OwnProcesses()  # all of it ends together, so nodes need not hear that the run has ended
     try:
         deployment = trial(processes, processes.home / "trial", centres, record.folder / "superlink.log", preload=True)
         deployment.start()
@@ -94,7 +94,7 @@ def on_loopback(record: RunRecord, scenario: Scenario, cache: Path, refresh: Cal
 
 
 def over(name: str) -> Conduct:
-    """What runs a study over the nodes of a deployment that exists.
+    """What runs a study over the nodes of an existing deployment.
 
     Raises:
         StudyError: there is no such deployment, or its file is wrong; with status 2.
@@ -186,7 +186,7 @@ def _run_config(record: RunRecord, scenario: Scenario, cache: Path) -> dict[str,
 
 
 def _follow(runtime: _Runtime, run_id: str, record: RunRecord, refresh: Callable[[], None]) -> None:
-    """Until the record tells of the end, or the runtime is found to have ended without one."""
+    """Wait until the record holds the end, or the runtime has ended without one."""
     asked, unanswered = time.monotonic(), 0
     while True:
         refresh()
@@ -195,7 +195,7 @@ def _follow(runtime: _Runtime, run_id: str, record: RunRecord, refresh: Callable
             return
         if not runtime.alive:
             raise StudyError(f"Flower's runtime ended during the run; see {runtime.log_file}; resume with --resume")
-        if time.monotonic() - asked > 30.0:  # asking starts a process; the record tells of a regular end sooner
+        if time.monotonic() - asked > 30.0:  # asking starts a process; the record shows a regular end sooner
             try:
                 (status, details), unanswered = runtime.status(run_id), 0
             except StudyError:

@@ -1,4 +1,4 @@
-"""Live progress of a run, read off its record: phase, what each centre is at, how far, and when it will be done."""
+"""Live progress of a run, read from its record: phase, what each centre works on, how far it is, and when the phase will be done."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Progress:
         return min(1.0, report["done"] / max(1, report["total"])) if report else 0.0
 
     def _report(self, unit: dict[str, Any]) -> dict[str, Any] | None:
-        """What a centre says of a running unit; in simulation its workspace is part of the run folder."""
+        """A centre's report on a running unit; in simulation its workspace is part of the run folder."""
         file = self._record.folder / "centres" / unit["centre"] / "progress" / f"{unit['unit']}.json"
         try:
             return json.loads(file.read_text())
@@ -113,7 +113,7 @@ class _State:
             elif kind == "unit_finished":
                 self.running.pop(event["unit"], None)
                 if event["unit"] in finished:
-                    continue  # asked for twice, by two arms
+                    continue  # two arms asked for it
                 finished.add(event["unit"])
                 self.done += 1
                 self.phase_done += 1

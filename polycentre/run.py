@@ -59,13 +59,13 @@ def run_scenario(
     precision = _precision_of(precision_of, scenario, resume) if precision_of is not None else {}
     if deployment is not None:
         refuse_pooling(scenario)
-    if deployment in (None, LOOPBACK) and ray is None:  # elsewhere other machines compute
+    if deployment in (None, LOOPBACK) and ray is None:  # otherwise other machines compute
         check_machine(scenario, deployed=deployment is not None)
-    # At other nodes the images are theirs; whether they are there, each node's survey says.
+    # Images at other nodes are theirs; each node's survey says whether they are there.
     reader.check_files(scenario, file, data_here=deployment in (None, LOOPBACK))
     _agree_to_pooling(console, scenario, yes)
     cache = (cache or Path(default_cache())).absolute()
-    # Before anything is written: workers that do not fit leave no run folder behind.
+    # Before anything is written, so that workers that do not fit leave no run folder behind.
     if ray is not None:
         cluster = find_ray_cluster(ray, [(out or RUNS / "new").absolute().parent, cache])
         share_for(scenario, cluster)
@@ -158,7 +158,7 @@ def _new(scenario: Scenario, out: Path | None) -> RunRecord:
 
 
 def _resumed(scenario: Scenario, out: Path | None) -> RunRecord:
-    """The run to go on with. Settings may be changed on the way: exactly what depends on them is done again."""
+    """The run to resume. Settings may have changed: exactly what depends on them is done again."""
     folder = out or RUNS / "latest"
     if not folder.exists():
         raise StudyError(f"--resume: no run at {folder}; name its folder with --out", 2)
@@ -194,7 +194,7 @@ def _precision_of(folder: Path, scenario: Scenario, resume: bool) -> dict[str, d
 
 
 def _agree_to_pooling(console: Console, scenario: Scenario, yes: bool) -> None:
-    """Say so when real patches will move, an upper bound that only a simulation may compute; ask a person who is there.
+    """Say when real patches will move, an upper bound that only a simulation may compute; ask, at a terminal.
 
     Raises:
         StudyError: the person said no.
@@ -240,7 +240,7 @@ def _finish(console: Console, record: RunRecord, what: str, began: float) -> int
     Args:
         what: the scenario and where it ran, as a command line names them.
     """
-    end = last_end(record) or {"status": "failed", "text": "the run ended without a word", "exit_status": 1}
+    end = last_end(record) or {"status": "failed", "text": "the run ended without a message", "exit_status": 1}
     events = record.events()
     status = 0 if end["status"] == "completed" else int(end.get("exit_status", 1))
     if status == 2:
@@ -272,7 +272,7 @@ def _finish(console: Console, record: RunRecord, what: str, began: float) -> int
 
 
 def _print_details(console: Console, record: RunRecord, events: list[dict[str, Any]], began: float) -> None:
-    """What was refused and what failed; in simulation also what the centres' own logs say of failures."""
+    """Print what was refused and what failed; in simulation also what the centres' own logs say about failures."""
     _print_refusals(console, events)
     for event in real_failures(events):
         if event["t"] < began:

@@ -1,4 +1,4 @@
-"""Groups: one entry of a scenario that stands for many centres, or for the generators that they train.
+"""Groups: one entry of a scenario that means many centres, or the generators that they train.
 
     centres:
       c: {count: 49, roles: [provider], data: {source: phantom, patients: 16, scanner: [film, digital]}}
@@ -8,11 +8,11 @@
       all: {strategy: one_shot, generators: [g]}
 
 means centres c01 to c49 with film, digital, film, ..., a generator g01 to g49 at each, and an arm that uses them all.
-A list where the schema wants one value is gone through by the members in turn; where the schema wants a list, all members
-have that list. A group's name stands for its members in lists of names, and only there.
+Where the schema wants one value, the members take those of a list in turn; where it wants a list, every member has that
+list. In lists of names, and only there, a group's name means its members.
 
-Groups are written out in the tree that YAML gave, after overrides and before the schema sees it: schema, plan and
-resolved scenario know members alone, and no result depends on how they were written down.
+Groups are written out in the YAML's tree, after overrides and before the schema sees it: schema, plan and resolved
+scenario know only members, and no result depends on how they were written.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from pydantic import BaseModel
 from models import GENERATIVE_MODELS, GenerativeTraining
 from scenarios.sections import LONGEST_NAME, Centre, Generator
 
-# More is a slip of the finger: every member is at least one job with messages of its own.
+# More is a slip of the finger: every member has at least one job.
 LARGEST_GROUP = 10_000
 
-# Where lists of names stand in an arm, in `study` and in `partition`, and which section the names are from.
+# Keys of an arm, `study` and `partition` that hold lists of names, and the section that the names are from.
 _NAMES_IN_ARMS = {"centres": "centres", "receivers": "centres", "generators": "generators"}
 _NAMES_IN_STUDY = {"test_on": "centres"}
 _NAMES_IN_PARTITION = {"centres": "centres"}
@@ -47,11 +47,11 @@ class GroupError(ValueError):
 def write_out_groups(tree: _Entry) -> tuple[_Entry, dict[str, str]]:
     """The tree without groups, and the group of each member (centres and generators).
 
-    Whatever is no group is handed on as it is, mistakes included: they are the schema's to name.
+    Everything else stays as it is, mistakes included, which the schema reports.
 
     Raises:
-        GroupError: a count that is none, a name that is taken or too long, no values to take in turn, a group where a
-            list of names is wanted, or a member named beside its group.
+        GroupError: a count is not a number, a name is taken or too long, a list of values is empty, a group's name stands
+            alone where a list is wanted, or a member is named as well as its group.
     """
     sections = {key: tree[key] if isinstance(tree.get(key), dict) else {} for key in ("centres", "generators")}
     groups: dict[str, _Groups] = {"centres": {}, "generators": {}}
@@ -93,7 +93,7 @@ def write_out_groups(tree: _Entry) -> tuple[_Entry, dict[str, str]]:
 
 
 def merge_alike(lines: Iterable[str], group_of: Mapping[str, str]) -> list[str]:
-    """Of lines that differ only in which member of a group they name, the first and how many more there are."""
+    """Merge lines that differ only in the member of a group that they name: the first, and how many more there are."""
     first: dict[tuple[str, ...], str] = {}
     counts: Counter[tuple[str, ...]] = Counter()
     for line in lines:
@@ -133,7 +133,7 @@ def _write_out(section: str, entries: _Entry, groups: _Groups, member: Callable[
                 group, other = (name, owner[own]) if name in groups else (owner[own], name)
                 raise GroupError(
                     f"{section}.{other}: {own!r} is also the name of a member of the group {section}.{group}; "
-                    "rename one of them (what a member has of its own, write as a list in its group)"
+                    "rename one of them (write what differs between members as a list in the group)"
                 )
             written[own], owner[own] = member(name, index) if name in groups else entry, name
     return written
@@ -142,7 +142,7 @@ def _write_out(section: str, entries: _Entry, groups: _Groups, member: Callable[
 def _with_members(key: str, entry: Any, lists: Mapping[str, str], groups: Mapping[str, _Groups]) -> Any:
     """An arm, the study or the partition with members in place of groups in its lists of names.
 
-    What is given by name (`partition.centres: {c: 200}`) is each member's: 200 images for every one.
+    A value given by name (`partition.centres: {c: 200}`) counts for each member: 200 images each.
     """
     if not isinstance(entry, dict):
         return entry
@@ -151,14 +151,14 @@ def _with_members(key: str, entry: Any, lists: Mapping[str, str], groups: Mappin
         value, known = entry.get(name), groups[section]
         if isinstance(value, str) and value in known:
             raise GroupError(
-                f"{key}.{name}: {value!r} is a group of {len(known[value])} and this is no list; write [{value}]"
+                f"{key}.{name}: {value!r} is a group of {len(known[value])}, and a list is wanted; write [{value}]"
             )
         if not isinstance(value, list | dict) or not any(isinstance(item, str) and item in known for item in value):
             continue
         members = [(own, i) for i in value for own in (known.get(i, [i]) if isinstance(i, str) else [i])]
         twice = [own for own, times in Counter(str(own) for own, _ in members).items() if times > 1]
         if twice:
-            raise GroupError(f"{key}.{name}: {twice[0]!r} is there twice, by itself or in a group; name it once")
+            raise GroupError(f"{key}.{name}: {twice[0]!r} is repeated, by itself or in a group; name it once")
         written[name] = (
             {own: value[i] for own, i in members} if isinstance(value, dict) else [own for own, _ in members]
         )
@@ -166,7 +166,7 @@ def _with_members(key: str, entry: Any, lists: Mapping[str, str], groups: Mappin
 
 
 def _in_turn(key: str, entry: _Entry, index: int, schema: list[type[BaseModel]]) -> _Entry:
-    """The settings of member number `index`: one value of each list that stands where the schema wants one value."""
+    """The settings of member number `index`: one value of each list where the schema wants one value."""
     own = {}
     for name, value in entry.items():
         wanted = [model.model_fields[name].annotation for model in schema if name in model.model_fields]

@@ -1,7 +1,7 @@
-"""Read a scenario from YAML, apply overrides, and word every problem as: file: key: value: what would be right.
+"""Read a scenario from YAML, apply overrides, check it; every problem is one line (see `scenarios.mistakes`).
 
 Paths in a scenario may use `${NAME}` or `${NAME:-default}` (environment). A relative path starts at the
-scenario's folder; one that came from the environment starts at the current folder.
+scenario's folder; one from the environment starts at the current folder.
 """
 
 from __future__ import annotations
@@ -14,28 +14,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from data_partitions import SOURCES, SplitRule
-from models import ClassifierTraining
+from basics.words import listed
 from scenarios.checks import file_problems, model_problems
 from scenarios.groups import GroupError, merge_alike, write_out_groups
-from scenarios.scenario import Compute, Scenario
-from scenarios.sections import (
-    Centre,
-    ClassifierChoice,
-    Outage,
-    Partition,
-    SimulatedAvailability,
-    SimulatedClock,
-    Study,
-    Task,
-)
-from strategies import STRATEGIES
-from strategies.keys import FidelityChoice, Schedule
+from scenarios.mistakes import lines_of
+from scenarios.scenario import Scenario
 
 SHIPPED = Path(__file__).parent
 DEFAULT = "demo"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-# Keys whose values are paths, wherever they stand.
+# Keys whose values are paths, in whatever section.
 _PATH_KEYS = {"path", "exclude", "package", "pretrained"}
 
 
@@ -49,7 +37,7 @@ _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _StrictLoader(_Loader):
-    """YAML without silent overwriting: a key that stands twice is an error."""
+    """YAML without silent overwriting: a repeated key is an error."""
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -61,7 +49,7 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         if not isinstance(key, str | int | float | bool):
             raise yaml.MarkedYAMLError(problem="a key is a list or a mapping", problem_mark=key_node.start_mark)
         if key in seen:
-            raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"key {key!r} is repeated", problem_mark=key_node.start_mark)
         seen.add(key)
     return yaml.constructor.SafeConstructor.construct_mapping(loader, node, deep=True)
 
@@ -114,12 +102,12 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
         tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
     except yaml.MarkedYAMLError as problem:
         where = f"line {problem.problem_mark.line + 1}" if problem.problem_mark else "?"
-        raise ScenarioError(f"{source}: {where}: {problem.problem}; mend the YAML there") from None
+        raise ScenarioError(f"{source}: {where}: {problem.problem}; correct the YAML there") from None
     except yaml.YAMLError as problem:
-        raise ScenarioError(f"{source}: is not YAML ({str(problem).splitlines()[0]}); mend it there") from None
+        raise ScenarioError(f"{source}: is not YAML ({str(problem).splitlines()[0]}); correct it there") from None
     if not isinstance(tree, dict):
         raise ScenarioError(f"{source}: holds no settings; start from one of: {', '.join(shipped())}")
-    # What several sections share may stand under keys of its own, to be merged in with YAML's anchors.
+    # Keys that begin with x- are a place for what several sections share through YAML's anchors.
     tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
     for override in overrides or []:
         _override(tree, override)
@@ -130,7 +118,7 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
     try:
         scenario = Scenario.model_validate(tree)
     except ValidationError as problem:
-        raise ScenarioError("\n".join(merge_alike(_lines(problem, source), group_of))) from None
+        raise ScenarioError("\n".join(merge_alike(lines_of(problem, source), group_of))) from None
     problems = [f"{source}: {problem}" for problem in model_problems(scenario)]
     if problems:
         raise ScenarioError("\n".join(merge_alike(problems, group_of)))
@@ -138,10 +126,10 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
 
 
 def check_files(scenario: Scenario, source: str, data_here: bool = True) -> None:
-    """Files that a scenario names: packages that fit their tasks, weights, folders of images. Needs them at hand.
+    """Check the files that a scenario names: packages that fit their tasks, weights, folders of images.
 
     Args:
-        data_here: whether the folders of images are to be on this machine, too.
+        data_here: whether the folders of images must be on this machine, too.
 
     Raises:
         ScenarioError: with one line per file that is missing or does not fit.
@@ -207,87 +195,43 @@ def _index(place: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-def _expand(value: Any, base: Path, source: str, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {k: _expand(v, base, source, str(k)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_expand(v, base, source, key) for v in value]
-    if not isinstance(value, str) or key not in _PATH_KEYS:
-        return value
-    from_environment = False
+def _expand(tree: dict[str, Any], base: Path, source: str) -> dict[str, Any]:
+    """The tree with every path absolute and its environment variables filled in.
 
-    def variable(match: re.Match[str]) -> str:
-        nonlocal from_environment
-        found = os.environ.get(match[1])
-        from_environment = bool(found)
-        if not found and match[2] is None:
-            raise ScenarioError(
-                f"{source}: {key}: {value}: environment variable {match[1]} is not set; set it, or use --set"
-            )
-        return found or match[2]
-
-    path = Path(_VARIABLE.sub(variable, value)).expanduser()
-    return str(path if path.is_absolute() else ((Path.cwd() if from_environment else base) / path).resolve())
-
-
-def _lines(problem: ValidationError, source: str) -> list[str]:
-    lines = []
-    for error in problem.errors(include_url=False):
-        keys = [str(key) for place, key in enumerate(error["loc"]) if not _is_tag(error["loc"], place)]
-        key = ".".join(keys)
-        text = error["msg"].removeprefix("Value error, ")
-        if error["type"] == "extra_forbidden":
-            lines.append(f"{source}: {key}: unknown key; {_known_keys(error['loc'])}")
-        elif error["type"] == "missing":
-            lines.append(f"{source}: {key}: is missing; {text.lower()}")
-        elif error["type"] == "value_error" and not keys:
-            lines += [f"{source}: {part}" for part in text.split("\n")]  # `Scenario` reports several at once
-        else:
-            shown = "" if isinstance(error["input"], dict | list) else f"{error['input']!r}: "
-            lines.append(f"{source}: {key}: {shown}{text[0].lower() + text[1:]}")
-    return lines
-
-
-def _is_tag(location: tuple[Any, ...], place: int) -> bool:
-    """Whether a part of an error's path is the tag of a tagged union (phantom, local, ...), which is no key of the YAML.
-
-    Centres may have the name of a source: only what follows `data`, or an arm's name, is a tag.
+    Raises:
+        ScenarioError: one line for each variable that is not set, with the keys that need it.
     """
-    before = location[:place]
-    if before[-1:] == ("data",):
-        return location[place] in SOURCES
-    return len(before) == 2 and before[0] == "arms" and location[place] in STRATEGIES
+    unset: dict[str, dict[str, str]] = {}  # variable: {key: path as written}
+
+    def expand(value: Any, keys: tuple[str, ...] = (), name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {key: expand(inner, (*keys, str(key)), str(key)) for key, inner in value.items()}
+        if isinstance(value, list):  # of paths, where it stands under the name of one
+            return [expand(inner, (*keys, str(place)), name) for place, inner in enumerate(value)]
+        if not isinstance(value, str) or name not in _PATH_KEYS:
+            return value
+        from_environment = False
+
+        def variable(match: re.Match[str]) -> str:
+            nonlocal from_environment
+            found = os.environ.get(match[1])
+            from_environment = bool(found)
+            if not found and match[2] is None:
+                unset.setdefault(match[1], {})[".".join(keys)] = value
+            return found or match[2] or ""
+
+        path = Path(_VARIABLE.sub(variable, value)).expanduser()
+        return str(path if path.is_absolute() else ((Path.cwd() if from_environment else base) / path).resolve())
+
+    expanded: dict[str, Any] = expand(tree)
+    if unset:
+        raise ScenarioError("\n".join(f"{source}: {_unset_words(*item)}" for item in unset.items()))
+    return expanded
 
 
-def _known_keys(location: tuple[Any, ...]) -> str:
-    """The keys that may stand where an unknown one was found."""
-    sections: dict[str, Any] = {
-        "partition": Partition,
-        "study": Study,
-        "compute": Compute,
-        "split": SplitRule,
-        "task": Task,
-        "tasks": Task,
-        "clock": SimulatedClock,
-        "availability": SimulatedAvailability,
-        "outages": Outage,
-        "fidelity": FidelityChoice,
-    }
-    tagged = {
-        **SOURCES, **{name: strategy.keys for name, strategy in STRATEGIES.items()},
-    }  # fmt: skip
-    owner: Any = Scenario
-    for place, part in enumerate(location[:-1]):
-        if _is_tag(location, place):
-            owner = tagged[part]
-        elif part == "centres":
-            owner = Centre
-        elif part == "schedule":
-            owner = Schedule
-        elif part == "training":
-            owner = ClassifierTraining
-        elif part == "classifiers":
-            owner = ClassifierChoice
-        elif part in sections:
-            owner = sections[part]
-    return f"known keys: {', '.join(owner.model_fields)}"
+def _unset_words(variable: str, paths: dict[str, str]) -> str:
+    """What an environment variable should point to, and how to do without it."""
+    below = dict.fromkeys(path.partition(f"${{{variable}}}")[2].strip("/") for path in paths.values())
+    holds = f"the folder that holds {listed(name for name in below if name)}" if any(below) else "this path"
+    instead = " ".join(f"--set {key}=PATH" for key in paths)
+    return f"environment variable {variable} is not set; set it to {holds}, or use {instead}"

@@ -15,7 +15,7 @@ from federation.flower.processes import free_ports
 CHECKOUT = Path(__file__).resolve().parents[2]
 COPIED = ("Dockerfile", ".dockerignore", ".gitignore", "docker-compose.yml", "constraints.txt", "pyproject.toml", "LICENSE", "README.md",
           "polycentre", "server", "clients", "strategies", "federation", "scenarios", "models", "data_partitions", "metrics",
-          "reports", "deploy", "deployments")  # fmt: skip
+          "reports", "basics", "deploy", "deployments")  # fmt: skip
 
 
 def quietly(*command, timeout=60, **options):

@@ -1,5 +1,6 @@
 """What docker-compose.yml and Dockerfile promise, read from the files: these need no engine."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,14 @@ def test_the_image_holds_the_packages_that_the_bundle_holds():
     assert packages <= copied
     # A pattern without a slash would take files of that name in every folder.
     assert {name.split("/")[0] for name in own_bundle(CHECKOUT)} == packages | {"pyproject.toml", ".info"}
+
+
+def test_the_trial_in_containers_is_built_from_all_that_the_image_copies():
+    tree = ast.parse((CHECKOUT / "tests" / "deploy" / "conftest.py").read_text())
+    (copied,) = [
+        ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "COPIED"
+    ]
+    lines = [
+        line.split()[1:-1] for line in (CHECKOUT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")
+    ]
+    assert {name for names in lines for name in names if not name.startswith("--")} <= set(copied)

@@ -176,7 +176,11 @@ def test_a_superlink_that_is_not_there_or_none(run, file, superlink):
 
 @pytest.mark.parametrize(
     ("days", "since", "kind", "words"),
-    [(-1, -9, "PROBLEM", "has expired on "), (9, -1, "NOTE", "expires on "), (99, 9, "PROBLEM", "is valid from ")],
+    [
+        (-1, -9, "PROBLEM", "has expired on "),
+        (9, -1, "NOTE", "expires on "),
+        (99, 9, "PROBLEM", "is not valid before "),
+    ],
 )
 def test_certificates_and_their_days(days, since, kind, words, run, file):
     path = file(superlink="localhost:9")
@@ -197,7 +201,7 @@ def test_a_key_of_another_kind_and_a_certificate_that_is_none(run, file):
     _, out, _ = run("check", path)
     problems = "\n".join(lines(out, "PROBLEM"))
     assert (
-        "is no OpenSSH ECDSA key" in problems
+        "cannot be read as an OpenSSH ECDSA key" in problems
         and "ssh-keygen -t ecdsa" in problems
         and "holds no certificate" in problems
     )
@@ -215,8 +219,8 @@ def test_what_makes_a_node_less_careful_is_said(run, file):
     notes = "\n".join(lines(out, "NOTE"))
     assert (
         "approve.studies is any" in notes
-        and "1 bundles beside this installation's own" in notes
-        and "data: left out" in notes
+        and "1 bundles other than this installation's" in notes
+        and "data: not set" in notes
     )
 
 
@@ -232,7 +236,7 @@ def test_a_node_with_a_problem_is_not_started(run, file):
     path = file(superlink="localhost:9")
     (path.parent / "node.key").write_bytes(b"nothing")
     status, out, err = run("run", path)
-    assert status == 2 and "the node cannot be started; mend what is marked PROBLEM" in err
+    assert status == 2 and "the node cannot be started; correct what is marked PROBLEM" in err
 
 
 # -- plan, approve, revoke -------------------------------------------------------------------------------------------------
@@ -303,7 +307,7 @@ def test_a_study_without_this_centre_is_not_approved(run, file, scenario):
 
 def test_approving_tells_what_is_refused_all_the_same(run, file, scenario):
     _, out, _ = run("approve", file(release={"strategies": ["local"]}), scenario)
-    assert "note: the policy of this centre.yaml still refuses a part of it: strategy `one_shot`" in out
+    assert "note: the policy of this centre.yaml still refuses a part of this study: strategy `one_shot`" in out
 
 
 # -- pause, log --------------------------------------------------------------------------------------------------------------

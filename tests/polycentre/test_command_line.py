@@ -1,15 +1,19 @@
 """Exit statuses and one-line errors of the command line, in this process; nothing here starts Flower."""
 
 import re
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer.main
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from polycentre import command_line
+from polycentre.engines import ENGINES
 
 
 @pytest.fixture
@@ -71,9 +75,14 @@ def test_validate_prints_the_plan(run, scenario):
         assert word in out
 
 
-def test_help_explains(run):
-    status, out, _ = run("run", "--help")
-    assert status == 0 and "--resume" in out and "KEY=VALUE" in out
+def test_the_command_at_the_end_of_a_plan_runs_what_was_planned(run, scenario, monkeypatch):
+    file = scenario()
+    _, out, _ = run("validate", file, "--set", "study.schedule={real: 3, mix: 2}", "--set", "name=changed")
+    _, _, command = out.splitlines()[-1].partition("run it with: polycentre ")
+    monkeypatch.setitem(ENGINES, "inprocess", lambda *_: None)  # nothing is computed
+    run(*shlex.split(command), "--engine", "inprocess", "--out", "planned")
+    planned = yaml.safe_load(Path("planned/scenario.yaml").read_text())
+    assert planned["name"] == "changed" and planned["study"]["schedule"]["real"] == 3
 
 
 @pytest.mark.parametrize(
@@ -144,7 +153,10 @@ def test_an_existing_run_folder_is_not_overwritten(run, scenario, tmp_path):
 
 
 def test_in_process_run_writes_everything_and_nothing_else(run, scenario, tmp_path):
-    status, out, err = run("run", scenario(), "--engine", "inprocess", "--out", tmp_path / "runs" / "one")
+    file = scenario(
+        repeats=1, arms={"real": {"strategy": "local"}, "b_gan": {"strategy": "one_shot", "generators": ["b_gan"]}}
+    )
+    status, out, err = run("run", file, "--engine", "inprocess", "--out", tmp_path / "runs" / "one")
     assert status == 0, err
     assert "report.html" in out and "work in a centre:" in out and "AUROC" in out
     folder = tmp_path / "runs" / "one"
@@ -260,7 +272,23 @@ def test_doctor_reports_this_machine(run):
     assert "torch" in out and "nothing is missing" in out
 
 
-def test_typer_app_has_the_documented_commands():
-    result = CliRunner().invoke(command_line.cli, ["--help"])
-    for command in ("scenarios", "validate", "run", "report", "doctor"):
-        assert command in result.output
+def help_of(*words):
+    """{what is listed: its words} in the help of a command: its options, or the commands below it."""
+    out = CliRunner().invoke(command_line.cli, [*words, "--help"], env={"COLUMNS": "250", "NO_COLOR": "1"}).output
+    rows = [re.split(r"\s{2,}", line.strip("│ ")) for line in out.splitlines() if line.startswith("│")]
+    return {row[0].strip("* "): " ".join(row[1:]) for row in rows}
+
+
+def test_help_lists_every_command_with_what_it_does():
+    commands = typer.main.get_command(command_line.cli).commands
+    listed = help_of()
+    assert set(commands) == {"scenarios", "validate", "data", "run", "report", "doctor", "centre", "deploy"}
+    assert all(len(listed.get(name, "")) > 20 for name in commands), listed
+
+
+@pytest.mark.parametrize(("option", "words"), [
+    ("--set", "KEY=VALUE"), ("--resume", "Go on with the run"), ("--deployment", "real nodes"), ("--ray", "HOST:PORT"),
+    ("--engine", "[ray|inprocess]"),
+])  # fmt: skip
+def test_help_explains_an_option(option, words):
+    assert words in help_of("run")[option]

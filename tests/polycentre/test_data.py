@@ -93,7 +93,7 @@ def test_three_sources_with_counts_spanning_lesions_and_both_copies(look, ham):
     official = {" ".join(row[2:-3]): row[-3:] for row in rows_of(text, "Archives: what was found")}
     assert official["images"] == ["90", "10015", "-"] and official["site vidir_modern"] == ["30", "3363", "-"]
     assert ["HAM_0000000", "rosendahl"] in rows_of(text, "Patients found in several centres (1)")
-    copies = {(row[2], row[5]): row[0] for row in rows_of(text, "Pictures that are there twice")}
+    copies = {(row[2], row[5]): row[0] for row in rows_of(text, "Copies among ")}
     assert copies == {("ISIC_0024366", "ISIC_0029861"): "exact", ("ISIC_0024777", "ISIC_0029938"): "exact"}
     # They were joined before anything was dealt out, so none leaks.
     assert "copies of images across" not in text
@@ -104,7 +104,7 @@ def test_a_near_copy_in_another_split_or_centre_is_a_warning(look, ham):
     with Image.open(ham / "ISIC_0024005.jpg") as image:
         image.resize((48, 36), Image.Resampling.BILINEAR).save(ham / "ISIC_0024065.jpg")  # of vidir_molemax
     status, text, _ = look(**three_centres(ham))
-    near = [row for row in rows_of(text, "Pictures that are there twice") if row[0] == "near"]
+    near = [row for row in rows_of(text, "Copies among ") if row[0] == "near"]
     assert status == 0 and [(r[2], r[3], r[5], r[6]) for r in near] == [
         ("ISIC_0024005", "rosendahl", "ISIC_0024065", "vidir_molemax")
     ]
@@ -148,8 +148,8 @@ def test_warnings_of_one_class_and_tiny_validation(look, tmp_path):
         }
     )
     assert status == 0
-    assert "warning: B, malignancy: one class only (0 positive, 30 negative)" in text
-    assert re.search(r"warning: A, malignancy: 2 positive and \d negative boxes for validation", text)
+    assert "warning: B, malignancy: only one class (0 positive, 30 negative)" in text
+    assert re.search(r"warning: A, malignancy: 2 positive and \d negative regions for validation", text)
     assert "Usable, with" in page
 
 

@@ -10,7 +10,7 @@ from scenarios.reader import read
 
 def printed(scenario):
     console = Console(file=io.StringIO(), width=160)
-    print_plan(console, scenario)
+    print_plan(console, scenario, "polycentre run x.yaml")
     return [" ".join(line.replace("│", "|").split()) for line in console.file.getvalue().splitlines()]
 
 

@@ -48,7 +48,8 @@ def no_packages(monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
-def test_every_shipped_scenario_loads_and_survives_its_own_resolution(name, tmp_path):
+def test_every_shipped_scenario_loads_and_survives_its_own_resolution(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("POLYCENTRE_TEST_DATA", "/data")
     scenario = read(name)
     again = parse(resolved_yaml(scenario), source="resolved", base=tmp_path)
     assert resolved_yaml(again) == resolved_yaml(scenario)
@@ -98,14 +99,21 @@ def test_paper_000_can_be_expressed():
         (changed(study={"real_fraction": [1.0], "real_images": [10]}), r"keep one"),
         (changed(study={"schedule": {"real": "ten"}}), r"study\.schedule\.real: 'ten': must be a number of steps"),
         (changed(task=None), r"exactly one of `task`"),
-        (changed(arms={}), r"x\.yaml: arms: .*at least 1"),
+        (changed(arms={}), r"x\.yaml: arms: needs at least 1, and there are 0"),
+        (changed(centres__A__roles=[]), r"centres\.A\.roles: needs at least 1, and there are 0"),
+        (changed(centres__A="x"), r"x\.yaml: centres\.A: 'x': must have keys of its own"),
+        (
+            changed(centres__A__data={"source": "pacs"}),
+            r"centres\.A\.data: source is 'pacs'; must be one of 'phantom', ",
+        ),
+        (changed(centres__A__data={"patients": 3}), r"x\.yaml: centres\.A\.data: source is missing"),
         (changed(name="../x"), r"x\.yaml: name: '\.\./x': must start with a letter"),
         (changed(task__name="../../x"), r"x\.yaml: task\.name: '\.\./\.\./x': "),
         (changed(generators__g__image="3"), r"generators\.g: .*unknown key image"),
         (changed(task__image_size=48), r"generators\.g: .*image_size.*48"),
         ("? [a]\n: 3\n", r"x\.yaml: line 1: a key is a list"),
         ("name: a\0b", r"x\.yaml: is not YAML"),
-        ("name: x\nname: y\n", r"x\.yaml: line 2: key 'name' stands twice"),
+        ("name: x\nname: y\n", r"x\.yaml: line 2: key 'name' is repeated"),
         ("name: [", r"x\.yaml: line \d+: "),
         ("", r"x\.yaml: holds no settings"),
     ],
@@ -117,6 +125,13 @@ def test_a_mistake_is_named_with_its_remedy(text, expected, tmp_path):
 
     assert re.search(expected, str(problem.value)), str(problem.value)
     assert all(line.startswith("x.yaml: ") for line in str(problem.value).splitlines())
+
+
+def test_a_mistake_in_a_list_of_one_is_one_line(tmp_path):
+    """pydantic also says that the list is too short without it."""
+    with pytest.raises(ScenarioError) as problem:
+        read_text(changed(centres__A__roles=["boss"]), tmp_path)
+    assert str(problem.value) == "x.yaml: centres.A.roles.0: 'boss': must be 'provider', 'receiver' or 'test'"
 
 
 def test_overrides_change_what_they_name(tmp_path):
@@ -177,6 +192,47 @@ def test_paths_start_at_the_scenario_and_take_variables(tmp_path, monkeypatch):
     assert str(read_text(text, tmp_path).centres["A"].data.path) == str(tmp_path / "there" / "x")
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("derm_federated_small", "dermatology_ham10000_200x150"),
+        ("ham10000_three_centres", "dermatology_ham10000_200x150"),
+        ("mini_mias_simulated_centres", "mammography_mini_mias"),
+    ],
+)
+def test_a_shipped_scenario_of_real_images_says_in_one_line_how_to_name_them(name, folder, monkeypatch):
+    monkeypatch.delenv("POLYCENTRE_TEST_DATA", raising=False)
+    with pytest.raises(ScenarioError) as problem:
+        read(name)
+    text = str(problem.value)
+    assert "\n" not in text
+    assert f"POLYCENTRE_TEST_DATA is not set; set it to the folder that holds {folder}, or use --set" in text
+    # The remedy, as it is written there, works.
+    changes = [word.replace("PATH", "/somewhere") for word in text.split() if word.startswith("centres.")]
+    assert {str(centre.data.path) for centre in read(name, changes).centres.values()} == {"/somewhere"}
+
+
+def test_no_shipped_scenario_reads_from_beside_the_checkout():
+    for file in shipped().values():
+        assert "../" not in file.read_text(encoding="utf-8"), file.name
+
+
+def test_each_variable_that_is_not_set_is_one_line(tmp_path, monkeypatch):
+    for name in ("FIRST", "SECOND"):
+        monkeypatch.delenv(name, raising=False)
+    text = changed(
+        centres__A__data={"source": "folder", "path": "${FIRST}"},
+        centres__B__data={"source": "folder", "path": "${SECOND}/b", "exclude": "${FIRST}/x.csv"},
+    )
+    with pytest.raises(ScenarioError) as problem:
+        read_text(text, tmp_path)
+    assert str(problem.value).splitlines() == [
+        "x.yaml: environment variable FIRST is not set; set it to the folder that holds x.csv, "
+        "or use --set centres.A.data.path=PATH --set centres.B.data.exclude=PATH",
+        "x.yaml: environment variable SECOND is not set; set it to the folder that holds b, or use --set centres.B.data.path=PATH",
+    ]
+
+
 def test_a_missing_file_lists_what_is_shipped():
     with pytest.raises(ScenarioError, match="nowhere.yaml: no such file; shipped scenarios: demo"):
         read("nowhere.yaml")
@@ -214,7 +270,7 @@ def test_a_partition_gives_its_centres_their_part_and_survives_its_own_resolutio
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "expected"),
     [
         ("partition.source.patient=3", r"x\.yaml: partition\.source: patient: unknown key; known keys: .*patients"),
         ("partition.source.source=pacs", r"partition\.source: source is 'pacs'; known sources: phantom, folder"),
@@ -226,7 +282,7 @@ def test_a_partition_gives_its_centres_their_part_and_survives_its_own_resolutio
         ("partition.alpha=1", r"partition: by size takes no alpha"),
     ],
 )
-def test_a_partition_that_cannot_be_is_said_in_one_line(override, told, tmp_path):
-    with pytest.raises(ScenarioError, match=told) as error:
+def test_an_impossible_partition_is_one_line(override, expected, tmp_path):
+    with pytest.raises(ScenarioError, match=expected) as error:
         read_text(DEALT, tmp_path, override)
     assert "\n" not in str(error.value)

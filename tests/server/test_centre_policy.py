@@ -121,7 +121,7 @@ def test_a_study_that_one_centre_has_not_approved_ends_in_one_line_before_anythi
 @pytest.mark.parametrize(
     ("settings", "code", "words"),
     [
-        ({"release": {"strategies": ["local"]}}, "strategy_refused", "does not take part in strategy 'one_shot' by its own policy"),
+        ({"release": {"strategies": ["local"]}}, "strategy_refused", "does not take part in strategy 'one_shot', by its own policy"),
         ({"release": {"epsilon_at_most": 2}}, "policy", "release.epsilon_at_most is 2, and this version trains without"),
         ({"release": {"attacks_must_fail": ["membership"]}}, "policy", "release.attacks_must_fail names membership"),
         ({"release": {"largest_message_mib": 0.05}}, "message_too_large", "MiB, and the centre allows at most 0.05 MiB"),
@@ -143,7 +143,7 @@ def test_what_a_provider_does_not_release_is_told_as_its_refusal(
 @pytest.mark.parametrize(
     ("settings", "paused", "words"),
     [
-        ({}, True, "centre 'C' is paused by its administrator; resume the run when it goes on"),
+        ({}, True, "centre 'C' was paused by its administrator; resume the run when the centre works again"),
         ({"working_hours": {"from": "00:00", "until": "00:01", "zone": "UTC", "days": ["mon"]}}, False,
          "centre 'C' works only in its own hours (mon, 00:00 to 00:01 UTC); resume the run then"),
     ],

@@ -1,1 +1,1 @@
-"""Flower ClientApp: one centre (hospital), its provider and receiver duties, and what stays inside."""
+"""Flower ClientApp: one centre (hospital), its own policy and state, and what stays inside."""

@@ -77,7 +77,7 @@ class Node:
             try:
                 file = CentreFile.read(Path(str(config["centre_file"])))
             except CentreFileError as problem:
-                log.error("%s", problem)  # the node's own output: where its workspace is stands in that file
+                log.error("%s", problem)  # to the node's own output: that file says where its workspace is
                 raise Refusal("bad_centre_file") from None
             return Node(file.centre, file.workspace, file.cache_folder, deployed=True, file=file)
         if "centre" not in config:

@@ -155,5 +155,5 @@ def _problems(s: Scenario):  # -> Iterator[str], each "key: what is wrong and wh
     for name, arm in s.arms.items():
         for receiver in arm.receivers or ():
             if receiver not in receivers:
-                yield f"arms.{name}.receivers: {receiver!r} is no receiver; receivers: {listed(s.receivers)}"
+                yield f"arms.{name}.receivers: {receiver!r} is not a receiver; receivers: {listed(s.receivers)}"
         yield from STRATEGIES[arm.strategy].problems(s, name, arm)

@@ -78,7 +78,7 @@ class Study:
             self._record.event(
                 "note", centre="", text=f"{wanted - len(learned)} of {wanted} cells could not be computed"
             )
-        # A job that failed and that its federation could do without is noted, and is no failure of the run.
+        # A job that failed and that its federation could do without is noted; the run has not failed.
         return not shared.problems and all_tested and len(learned) == wanted
 
     # -- phases --------------------------------------------------------------------------------------------------

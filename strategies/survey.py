@@ -15,7 +15,7 @@ from strategies.kind import Answer, Arrays, Field, Kind
 
 # Real patches of each class on a contact sheet.
 _SHOWN = 32
-CARD = "counts of patients, images, views, scanners, kinds of lesions; 1 to 4 of anything are not told"
+CARD = "counts of patients, images, views, scanners, kinds of lesions; 1 to 4 of anything are suppressed"
 
 
 class Batch(Body):
@@ -135,11 +135,11 @@ SURVEY = Kind(
     kept=False,  # it looks at the data as it is now
     answer=(
         Field("tasks.*.card", "counts", CARD, "counts"),
-        Field("tasks.*.partition", "table", "patients and images by split and class; 1 to 4 are not told", "counts"),
+        Field("tasks.*.partition", "table", "patients and images by split and class; 1 to 4 are suppressed", "counts"),
         Field("tasks.*.digest", "keyed digest", "whether the data is the same as before; without this centre's key it cannot be tested "
               "for an image"),
         Field("tasks.*.notes", "sentences", "remarks on the data as a whole, such as copies in it", "counts"),
-        Field("tasks.*.left_out", "counts", "how many images were left out, by reason; 1 to 4 are not told", "counts"),
+        Field("tasks.*.left_out", "counts", "how many images were left out, by reason; 1 to 4 are suppressed", "counts"),
         Field("tasks.*.seconds", "number", "how long it took"),
         Field("platform", "names", "versions, processor or GPU"),
         Field("device", "name", "cpu or GPU"),

@@ -23,7 +23,7 @@ LARGEST_BYTES = 128 * 1024**2
 def adapted(batches: int, computing_s: float, fate: Fate, largest: int = LARGEST_JOB) -> int:
     """Batches of a centre's next job, so that most of its round trip is computing.
 
-    Moves half of the way (in the logarithm), and at most by a factor of two: one slow message is no new line.
+    Moves half of the way (in the logarithm), and at most by a factor of two: one slow message does not mean a slow line.
     """
     around_s = max(0.0, fate.finished_s - fate.sent_s - computing_s)
     wanted = around_s * _COMPUTING / (1 - _COMPUTING) / max(computing_s / batches, 1e-6)

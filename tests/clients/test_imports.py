@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# Seconds each, and needed by no duty, by few, or on the server only.
+# Seconds each, and needed by no job, by few, or on the server only.
 HEAVY = {"matplotlib", "opacus", "ray", "sklearn", "scipy.stats", "timm", "torchvision"}
 
 

@@ -224,7 +224,7 @@ def test_a_strategy_that_no_deployed_centre_takes_part_in(strategy, node, jobs):
     )
 
 
-def test_a_duty_under_the_name_of_another_strategy(node, jobs):
+def test_a_job_under_the_name_of_another_strategy(node, jobs):
     job = replace(jobs("train_generator"), strategy="local")
     assert refused(trial(node), job) == ("not_in_strategy", {"kind": "train_generator", "strategy": "local"})
     assert refused(node(), job) == ("not_in_study", {"key": "strategy"})

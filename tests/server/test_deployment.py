@@ -25,7 +25,7 @@ from scenarios.reader import resolved_yaml
 from server.app import begin, conduct
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# As few messages one after the other as still show every duty but the pooled ones: each is a new process.
+# As few messages one after the other as still show every kind of job except the pooled ones: each is a new process.
 SMALL = ["repeats=1", "arms={real: {strategy: local}, b_gan: {strategy: one_shot, generators: [b_gan]}}", "study.test_on=[C]"]  # fmt: skip
 
 

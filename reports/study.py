@@ -112,4 +112,5 @@ def _arm(name: str, entry: dict[str, Any], kinds: Kinds, has_baseline: bool) -> 
         role = "upper bound"
     sources = tuple(entry.get("generators") or entry.get("centres") or ())
     step = "update" if entry.get("updates") else "round" if entry.get("rounds") else "training"
-    return Arm(name, entry.get("title") or "", strategy, role, sources, pixels, shares, bool(entry.get("model")), step)
+    title = entry.get("title") or str(described.get("title", ""))
+    return Arm(name, title, strategy, role, sources, pixels, shares, bool(entry.get("model")), step)

@@ -56,7 +56,19 @@ class Fidelity:
     @property
     def asks(self) -> tuple[Ask, ...]:
         """All that measuring asks for."""
-        return (*self.sums, *(ask for ask in self.measurements if ask.times))
+        return (*self.sums, *self.measuring)
+
+    @property
+    def measuring(self) -> tuple[Ask, ...]:
+        """What is asked of the centre that draws and measures."""
+        return tuple(ask for ask in self.measurements if ask.times)
+
+    @property
+    def task(self) -> str:
+        """Of the patches."""
+        task = self.sums[0].task
+        assert task is not None, "sums of features are of some task's patches"
+        return task
 
     @property
     def identity(self) -> list[Any]:

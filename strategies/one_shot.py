@@ -98,7 +98,9 @@ def card_fields(when: str = "") -> tuple[AnswerField, ...]:
     return (
         AnswerField("data_card", "counts", CARD, "counts", when),
         AnswerField("trained_on.boxes", "count", "how many training boxes; 1 to 4 are suppressed", "counts", when),
-        AnswerField("trained_on.patients", "count", "how many training patients; 1 to 4 are suppressed", "counts", when),
+        AnswerField(
+            "trained_on.patients", "count", "how many training patients; 1 to 4 are suppressed", "counts", when
+        ),
     )
 
 

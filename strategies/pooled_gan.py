@@ -7,6 +7,7 @@ from typing import Literal
 from models import GeneratorSpec
 from strategies.fedavg_gan import InRounds
 from strategies.fedavg_gan.local import LocalRules
+from strategies.fidelity_plan import planned_fidelity
 from strategies.keys import GenerativeInRounds
 from strategies.planned import Planned, Shared
 from strategies.pooled import KINDS, planned_moves
@@ -31,4 +32,5 @@ class PooledGAN(InRounds):
         host, *others = view.members(arm)
         classes = (0, 1) if arm.conditional else (1,)
         moves = planned_moves(view, self.name, host, task, others, classes, None)
-        return [self.training(view, name, arm, task, spec, "central", (host,), LocalRules(), moves)]
+        measured = planned_fidelity(view, self.name, name, arm, task, spec, arm.rounds)
+        return [self.training(view, name, arm, spec, measured, "central", (host,), LocalRules(), moves)]

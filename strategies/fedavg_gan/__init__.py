@@ -13,7 +13,7 @@ from strategies.ask import anything
 from strategies.fedavg_gan.local import TRAIN_ROUND, LocalRules
 from strategies.fedavg_gan.server import FederatedTraining, Federation
 from strategies.fidelity import FEATURE_SUMS, MEASURE
-from strategies.fidelity_plan import planned_fidelity
+from strategies.fidelity_plan import Fidelity, planned_fidelity
 from strategies.generative import GenerativeStrategy, build_seed, member_fixed
 from strategies.keys import Averaged, GenerativeInRounds
 from strategies.kind import Kind
@@ -48,19 +48,21 @@ class InRounds(GenerativeStrategy):
         return LocalRules(optimizer=arm.optimizer, batch_norm=arm.batch_norm)
 
     def trainings(self, view: View, name: str, arm: Any, task: str, spec: GeneratorSpec) -> list[Planned[Shared]]:
-        return [self.training(view, name, arm, task, spec, "federation", view.members(arm), self.rules(arm))]
+        measured = planned_fidelity(view, self.name, name, arm, task, spec, arm.rounds)
+        return [self.training(view, name, arm, spec, measured, "federation", view.members(arm), self.rules(arm))]
 
     def training(
-        self, view: View, name: str, arm: Any, task: str, spec: GeneratorSpec, series: Series, members: tuple[str, ...],
+        self, view: View, name: str, arm: Any, spec: GeneratorSpec, measured: Fidelity, series: Series, members: tuple[str, ...],
         rules: LocalRules, pooled: tuple[Move, ...] = (),
     ) -> Planned[Shared]:  # fmt: skip
         """One federation.
 
         Args:
+            measured: all of an arm are measured against the same patches; a thousand centres alone share one plan of that.
             members: that work; one alone, and a central model, are there to compare with: plain local training, without
                 what belongs to averaging over a line.
         """
-        comparing = series != "federation"
+        comparing, task = series != "federation", measured.task
         settings = (
             RoundSettings(arm.rounds, arm.local_steps, step_s=view.step_s)
             if comparing
@@ -80,7 +82,7 @@ class InRounds(GenerativeStrategy):
             members=asked, settings=settings, rules=rules,
             aggregation="FedAvg" if comparing else getattr(arm, "aggregation", "FedAvg"),
             options={} if comparing else getattr(arm, "aggregation_options", {}),
-            fidelity=planned_fidelity(view, self.name, name, arm, task, spec, settings.rounds),
+            fidelity=measured,
             turns=self.turns, pooled=pooled,
         )  # fmt: skip
         return Planned(
@@ -108,8 +110,9 @@ class FedAvgGAN(InRounds):
         self, view: View, name: str, arm: FedAvgGANArm, task: str, spec: GeneratorSpec
     ) -> list[Planned[Shared]]:
         planned = super().trainings(view, name, arm, task, spec)
+        measured = planned_fidelity(view, self.name, name, arm, task, spec, arm.rounds)
         for centre in view.members(arm) if arm.alone else ():
-            planned.append(self.training(view, name, arm, task, spec, "alone", (centre,), LocalRules()))
+            planned.append(self.training(view, name, arm, spec, measured, "alone", (centre,), LocalRules()))
         return planned
 
 

@@ -78,7 +78,9 @@ class Federation:
     def asks(self) -> tuple[Ask, ...]:
         """All that it asks of the centres."""
         moved = [ask for one in self.pooled for ask in one.asks]
-        return (*moved, *(member.ask for member in self.members), *self.fidelity.asks)
+        # The reference of all members is the arm's, and is asked for once.
+        sums = self.fidelity.sums if self.series != "alone" else ()
+        return (*moved, *sums, *(member.ask for member in self.members), *self.fidelity.measuring)
 
 
 class FederatedTraining(ServerHalf[Shared]):

@@ -231,7 +231,7 @@ def test_a_job_with_changed_code_is_refused_before_its_policy_or_its_data_are_as
     [
         {"add": [("clients/more.py", b"")]},  # Flower's list of hashes does not name it, and Flower does not mind
         {"add": [("sitecustomize.py", b"")]},
-        {"changes": {"clients/provider.py": None}},
+        {"changes": {"clients/policy.py": None}},
         {"changes": {".info/CONTENT": b""}},
         {"changes": {"pyproject.toml": b"[project]\n"}},
     ],

@@ -66,9 +66,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from clients.centre_file import _data_problems
-from clients.survey import load_patches
+from clients.side import load_patches
 from scenarios.plan import Plan
 from scenarios.reader import ScenarioError, parse, resolved_yaml
+from strategies.bodies import OfTask
 
 here = Path.cwd()
 text = (here / "scenario.yaml").read_text()
@@ -77,7 +78,7 @@ assert parse(resolved_yaml(scenario), source="again", base=here).centres == scen
 out = {}
 for centre in "AC":
     node = SimpleNamespace(centre=centre, cache=here / "cache")
-    patches = load_patches(node, Plan(scenario).data_body(centre, "malignant"))
+    patches = load_patches(node, OfTask(**(body := Plan(scenario).data(centre, "malignant"))), body["task"])
     out[centre] = patches.data_card() | {"pixels": sorted({int(v) for v in patches.pixels.ravel()})}
 out["errors"] = []
 for wrong in (("stripes, path: images", "stripes, path: images, colour: red"), ("source: stripes", "source: strips")):

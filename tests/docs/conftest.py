@@ -53,6 +53,7 @@ def workshop(tmp_path_factory, patch_cache):
             None,
             None,
             patch_cache,
+            None,
             True,
         )
     finally:

@@ -203,7 +203,7 @@ def test_details_of_bad_data_are_shown_in_simulation(run, scenario, tmp_path):
     listed = tmp_path / "out" / "centres" / "A" / "problems.csv"
     assert f"5 problems of the data, all of them listed in {listed}" in out
     rows = listed.read_text().splitlines()
-    assert len(rows) == 6 and rows[5].startswith("row_without_file,metadata.csv row 6: file e.png is not there")
+    assert len(rows) == 6 and rows[5].startswith("row_without_file,metadata.csv row 6: file e.png does not exist")
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,9 @@ def test_a_new_name_renews_the_certificate_and_nothing_else(folder):
 
 def test_a_name_that_is_no_name(tmp_path):
     done = CliRunner().invoke(cli, ["deploy", "init", str(tmp_path), "--centre", "../A", "--host", "x"])
-    assert isinstance(done.exception, StudyError) and "--centre '../A' is not a plain name" in str(done.exception)
+    assert isinstance(done.exception, StudyError) and "--centre '../A' cannot be the name of a centre" in str(
+        done.exception
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -82,8 +84,8 @@ def test_the_operators_file_is_found_by_name_and_by_path(folder, tmp_path, monke
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"adress": "x"}, "exactly address, root_certificate, operator_secret are wanted"),
-        ({"address": 8001}, "each a text"),
+        ({"adress": "x"}, "write exactly address, root_certificate, operator_secret"),
+        ({"address": 8001}, "each as text"),
         ({"operator_secret": "nowhere"}, "operator_secret: no file"),
     ],
 )

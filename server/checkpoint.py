@@ -125,11 +125,11 @@ def checked(job: Job, reply: Reply) -> Reply:
     if not reply.ok:
         return reply
     kind = KINDS[job.kind]
-    undeclared = kind.undeclared(reply.body, {})
-    if undeclared:
-        return _instead(reply, "undeclared_field", field=undeclared[:64])
     wrong = kind.misfit_out(kind.parse(job.body), reply.arrays)
-    return _instead(reply, "wrong_arrays", name=wrong[:64]) if wrong else reply
+    if wrong:
+        return _instead(reply, "wrong_arrays", name=wrong[:64])
+    undeclared = kind.undeclared(reply.body, {})
+    return _instead(reply, "undeclared_field", field=undeclared[:64]) if undeclared else reply
 
 
 def _instead(reply: Reply, code: str, **numbers: Any) -> Reply:

@@ -141,16 +141,6 @@ def sound(body: Mapping[str, Any], counts: Sequence[str], there: Sequence[str] =
     )
 
 
-def fits(weights: Mapping[str, np.ndarray], model: Mapping[str, np.ndarray]) -> bool:
-    """Whether names and shapes are those of the model, and all values finite; integers are int8 without its scales."""
-    return set(weights) == set(model) and all(
-        weights[name].shape == model[name].shape
-        and np.issubdtype(weights[name].dtype, np.floating)
-        and bool(np.isfinite(weights[name]).all())
-        for name in model
-    )
-
-
 def round_settings(arm: Any, step_s: float) -> RoundSettings:
     """How an arm's rounds are run.
 

@@ -114,7 +114,8 @@ class ServerHalf(ABC, Generic[T]):
         """Do the exchange. A centre that fails is reported in the outcome's `problems`; the others go on.
 
         Args:
-            centres: asked for what an earlier session recorded; jobs are yielded, never sent directly.
+            centres: asked for what an earlier session recorded; jobs are yielded, never sent directly. A reply that is not as
+                its kind declares comes as an error: names, dtypes and shapes need no second look.
         """
 
 

@@ -32,7 +32,6 @@ from strategies.members import (
     RoundSettings,
     Summary,
     Weights,
-    fits,
     sound,
     summary_of,
 )
@@ -273,11 +272,6 @@ class Rounds:
         """A code for why a reply cannot be averaged; empty: it can."""
         if not reply.ok:
             return reply.code
-        try:
-            if not fits(self._weights_in(reply), self._travelling):
-                return "wrong_shapes"
-        except ValueError:  # scales that do not belong to their arrays
-            return "wrong_shapes"
         introduction = () if reply.centre in self._done.facts else self._introduction
         return "" if sound(reply.body, ("examples",), introduction) else "bad_body"
 

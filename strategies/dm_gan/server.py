@@ -42,7 +42,6 @@ from federation.wire.exchange import Exchange
 from federation.wire.job import Job, Reply
 from federation.wire.transport import encode_noting_error
 from federation.wire.units import Units, digest
-from models.federated_parts import averaged_state
 from models.precision import processor
 from strategies.dm_gan.generator import Draw, Gradients, RemoteGenerator, combine
 from strategies.dm_gan.local import (
@@ -55,7 +54,7 @@ from strategies.dm_gan.settings import DmGANPlan
 from strategies.dm_gan.sizes import FAKE, LARGEST_BYTES, LARGEST_JOB, adapted, images_layout
 from strategies.fidelity_plan import Reference
 from strategies.kind import Arrays, layout_bytes
-from strategies.members import FederationFailed, Summary, fits, sound, summary_of
+from strategies.members import FederationFailed, Summary, sound, summary_of
 from strategies.one_shot import preview_of
 from strategies.planned import FederationRecord, Generated, ServerHalf, Shared
 
@@ -350,7 +349,7 @@ class RemoteTraining(ServerHalf[Shared]):
             centre.made_by = ""
             done.idle.append(name)
             return None
-        problem = self._trouble_with(reply, tag)
+        problem = self._trouble_with(reply)
         if problem:
             text = f"{name}: {problem}"
             summary.refused[text] = summary.refused.get(text, 0) + 1
@@ -402,43 +401,12 @@ class RemoteTraining(ServerHalf[Shared]):
         down = layout_bytes(images_layout(self._spec, 1, self._plan.settings.transport)) or 1
         return max(1, min(LARGEST_JOB, LARGEST_BYTES // down))
 
-    def _trouble_with(self, reply: Reply, tag: _Tag) -> str:
+    def _trouble_with(self, reply: Reply) -> str:
         """A code for why an answer cannot be used; empty: it can."""
         if not reply.ok:
             return reply.code
-        if not self._fits(reply, tag) or not self._fits_swap(reply, tag):
-            return "wrong_shapes"
-        return (
-            ""
-            if sound(reply.body, ("images_per_step",), () if reply.centre in self._done.facts else _FACTS)
-            else "bad_body"
-        )
-
-    def _fits_swap(self, reply: Reply, tag: _Tag) -> bool:
-        """Whether a discriminator came where one was asked for, and only there, and is one of this model."""
-        every = self._plan.settings.swap_every
-        sent = {n.removeprefix(DISCRIMINATOR): a for n, a in reply.arrays.items() if n.startswith(DISCRIMINATOR)}
-        if not (every and (tag.version + 1) % every == 0):
-            return not sent
-        own = averaged_state(self._generator.model.networks["discriminator"], copy=False)
-        return fits(sent, {name: tensor.cpu().numpy() for name, tensor in own.items()})
-
-    def _fits(self, reply: Reply, tag: _Tag) -> bool:
-        """Whether an answer has the shapes of what was asked for; finite it is, or the envelope would have refused it."""
-        try:
-            gradients = decode_gradients(reply.arrays, self._plan.settings.transport)
-        except (KeyError, ValueError):
-            return False
-        if self._plan.settings.exchange == "images":
-            shape = (
-                tag.draw.batches,
-                self._spec.training.batch_size,
-                self._spec.channels,
-                *[self._spec.image_size] * 2,
-            )
-            return set(gradients) == {"images"} and gradients["images"].shape == shape
-        own = {name: tuple(p.shape) for name, p in self._generator.generator.named_parameters()}
-        return {name: array.shape for name, array in gradients.items()} == own
+        introduction = () if reply.centre in self._done.facts else _FACTS
+        return "" if sound(reply.body, ("images_per_step",), introduction) else "bad_body"
 
     def _gradients(self, reply: Reply, tag: _Tag) -> list[Gradients]:
         received = decode_gradients(reply.arrays, self._plan.settings.transport)

@@ -217,7 +217,7 @@ def answer_with(job, message, arrays=None, **changes):
 def test_answers_that_cannot_be_trusted_are_refused_and_the_others_go_on(federated, conduct_in_process, tmp_path):
     bad = {
         0: ("not_finite", lambda job, m: answer_with(job, m, {"weights.x": np.full(3, np.nan, np.float32)})),
-        1: ("wrong_shapes", lambda job, m: answer_with(job, m, {"weights.x": np.zeros(3, np.float32)})),
+        1: ("wrong_arrays", lambda job, m: answer_with(job, m, {"weights.x": np.zeros(3, np.float32)})),
         2: ("foreign_reply", lambda job, m: answer_with(job, m, unit="another")),
         3: ("foreign_reply", lambda job, m: answer_with(job, m, study="another")),
     }
@@ -238,9 +238,9 @@ def test_answers_that_cannot_be_trusted_are_refused_and_the_others_go_on(federat
     found = entries(record)
     assert spoilt == [0, 1, 2, 3] and found["average"]["used"] == 4
     assert sorted(found["average"]["notes"]) == [
-        "C: foreign_reply (2 jobs)", "C: not_finite (1 jobs)", "C: wrong_shapes (1 jobs)",
+        "C: foreign_reply (2 jobs)", "C: not_finite (1 jobs)", "C: wrong_arrays (1 jobs)",
     ]  # fmt: skip
-    assert found["remote"]["notes"] == ["C: wrong_shapes (5 jobs)"] and found["remote"]["used"] == 10
+    assert found["remote"]["notes"] == ["C: wrong_arrays (5 jobs)"] and found["remote"]["used"] == 10
     assert [gone["centre"] for gone in found["remote"]["gone"]] == ["C"]
     assert not found["ring"]["notes"]
     card = json.loads((record.folder / "generators" / "remote" / "card.json").read_text())

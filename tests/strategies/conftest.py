@@ -19,6 +19,7 @@ from federation.wire.exchange import run_together
 from federation.wire.job import Reply
 from federation.wire.units import Units
 from models import GeneratorSpec
+from server.checkpoint import checked
 from strategies.ask import Ask, anything
 from strategies.bodies import Compute
 from strategies.centre_side import as_arrays
@@ -93,7 +94,7 @@ class LabCentres(Centres):
         reply = client_app.answer(job, {"partition-id": 0})
         spoilt = self.spoil(job, reply)
         try:
-            reply = Reply.from_record((spoilt or reply).to_record(), job)
+            reply = checked(job, Reply.from_record((spoilt or reply).to_record(), job))
         except EnvelopeError as problem:
             reply = Reply.error(job, problem.code)
         self.replies.append(reply)

@@ -134,7 +134,8 @@ def test_a_hospitals_page_lists_its_fields_and_a_policy_without_it_refuses_it(co
     page = (copy / "page.md").read_text()
     assert "### average patches" in page and "means over patches of several patients" in page and "**Yes**" in page
     file = centre_file(copy / "strict", "B", release={"strategies": ["local"]})
-    page = in_copy(copy, "-m", "polycentre", "centre", "plan", file, "new.yaml")
+    in_copy(copy, "-m", "polycentre", "centre", "plan", file, "new.yaml", "--out", "page.md")
+    page = (copy / "page.md").read_text()
     assert "strategy `averages` is not in release.strategies" in page
     code = """
 import sys

@@ -309,8 +309,8 @@ def test_when_nobody_is_left_the_training_fails_with_one_line(lab, share):
 @pytest.mark.parametrize(
     ("what", "code", "transport"),
     [
-        ("shape", "wrong_shapes", "fp32"), ("name", "wrong_shapes", "fp32"), ("nan", "not_finite", "fp32"),
-        ("no scales", "wrong_shapes", "int8"), ("unit", "foreign_reply", "fp32"), ("no body", "bad_body", "fp32"),
+        ("shape", "wrong_arrays", "fp32"), ("name", "wrong_arrays", "fp32"), ("nan", "not_finite", "fp32"),
+        ("no scales", "wrong_arrays", "int8"), ("unit", "foreign_reply", "fp32"), ("no body", "bad_body", "fp32"),
         ("code", "exception", "fp32"),
     ],
 )  # fmt: skip
@@ -371,7 +371,7 @@ def test_a_generator_that_diverges_ends_its_training_and_not_the_run(updates, tr
         if job.kind != "train_discriminator":
             return None
         gradient = np.ones_like(job.arrays["fake.generator"], dtype=np.float32)
-        body = {"images_per_step": 4, "transport_error": 0.0, "data_card": {}, "trained_on": {}}
+        body = {"images_per_step": 4, "transport_error": 0.0, "data_card": {}, "trained_on": {"boxes": 12, "patients": 12}}
         return replace(
             reply, code="ok", numbers={}, body=body, arrays=encode_gradients({"images": gradient}, transport)
         )

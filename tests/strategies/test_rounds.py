@@ -159,8 +159,8 @@ def broken(what, reply):
 @pytest.mark.parametrize(
     ("what", "code", "transport"),
     [
-        ("shape", "wrong_shapes", "fp32"), ("name", "wrong_shapes", "fp32"), ("missing", "wrong_shapes", "fp32"),
-        ("nan", "not_finite", "fp32"), ("scales", "wrong_shapes", "int8"), ("no scales", "wrong_shapes", "int8"),
+        ("shape", "wrong_arrays", "fp32"), ("name", "wrong_arrays", "fp32"), ("missing", "wrong_arrays", "fp32"),
+        ("nan", "not_finite", "fp32"), ("scales", "wrong_arrays", "int8"), ("no scales", "wrong_arrays", "int8"),
         ("unit", "foreign_reply", "fp32"), ("study", "foreign_reply", "fp32"), ("code", "diverged", "fp32"),
         ("examples", "bad_body", "fp32"), ("text", "bad_body", "fp32"), ("no body", "bad_body", "fp32"),
         ("no card", "bad_body", "fp32"),
@@ -193,7 +193,7 @@ def test_an_answer_that_was_bad_once_does_not_shut_the_centre_out(lab, share):
         return None
 
     shared, _ = run(here, share, RoundSettings(2, 1), centres=here.centres(spoil=spoil))
-    assert summary(shared).refused == {"B: wrong_shapes": 1} and summary(shared).used == 4
+    assert summary(shared).refused == {"B: wrong_arrays": 1} and summary(shared).used == 4
 
 
 # -- states --------------------------------------------------------------------------------------------------

@@ -156,6 +156,7 @@ except Refusal as refusal:
     assert in_copy(copy, "-c", code, file) == "strategy_refused {'strategy': 'averages'}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.runtime
 def test_it_runs_under_ray(copy, run):
     in_copy(copy, "-m", "polycentre", "run", "new.yaml", "--engine", "ray", "--out", "under-ray")

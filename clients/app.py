@@ -1,6 +1,6 @@
 """The ClientApp: every message is a job of a declared kind (`strategies.KINDS`), done by that kind's local half.
 
-An exception never leaves the house as text: Flower would send `str(exception)` to the server, with the
+An exception never leaves the hospital as text: Flower would send `str(exception)` to the server, with the
 paths and patient identifiers in it. The server gets a code and numbers; the text stays in `node.log`.
 """
 

@@ -30,7 +30,7 @@ log = logging.getLogger("flwr")
 
 @dataclass(frozen=True)
 class Node:
-    """One centre's side of the house.
+    """One centre: whose node it is, and where its own files are.
 
     Attributes:
         centre: which hospital this is.

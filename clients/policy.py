@@ -1,4 +1,4 @@
-"""A centre's own policy: which jobs it does, on which terms, and what of the answer leaves the house.
+"""A centre's own policy: which jobs it does, on which terms, and what of the answer leaves the hospital.
 
 The rules are those of its `centre.yaml`. A deployed node without one (a trial, whose folders its node configuration names)
 keeps to the defaults and takes part in any study. In a simulation there is no policy.
@@ -25,7 +25,7 @@ _PREDICTION = ("case", "patient", "label", "probability")
 
 
 def release_of(node: Node) -> Release:
-    """What may leave a node's house."""
+    """What may leave a node's hospital."""
     return node.file.release if node.file is not None else Release()
 
 

@@ -62,6 +62,7 @@ class Ask:
         assert wanted == given and not set(self.fixed) & set(self.free), (
             f"{self.kind.name}: {sorted(wanted ^ given)} differ from the declared body"
         )
+        assert set(self.example) <= set(self.free), f"{self.kind.name}: an example is of a free key"
 
     @property
     def outline(self) -> Any:

@@ -9,7 +9,7 @@ from basics.seeds import derive_seed
 from models import GeneratorSpec
 from strategies.keys import GenerativeArm
 from strategies.planned import Planned, Shared
-from strategies.strategy import Strategy, centre_problems
+from strategies.strategy import Strategy
 from strategies.view import Facts, View, generator_key
 
 
@@ -17,7 +17,7 @@ class GenerativeStrategy(Strategy):
     """Members train one model; every receiver that is not its only member is given the generator."""
 
     def problems(self, facts: Facts, name: str, arm: Any) -> Iterator[str]:
-        yield from centre_problems(facts, name, arm)
+        yield from super().problems(facts, name, arm)
         use = arm.settings(facts.study)
         in_parts = facts.study.sizes != [(1.0, None)]
         own = [centre for centre in arm.receivers or facts.receivers if centre in facts.members(arm)]

@@ -6,7 +6,7 @@ The server passes pixels on without writing them anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from strategies.kind import Answer, Array, Arrays, Kind, Layout, Received, Sent
 from strategies.kind import Field as AnswerField
 from strategies.layouts import patches_layout
 from strategies.planned import Planned, ServerHalf, Shared, problems_of
-from strategies.strategy import Strategy, centre_problems
+from strategies.strategy import Strategy
 from strategies.view import Facts, View
 
 # -- local halves ------------------------------------------------------------------------------------------------------
@@ -199,9 +199,6 @@ class Pooled(Strategy):
     """Real patches move to the receiver."""
 
     name, title, keys, kinds = "pooled", "real images moved", PooledArm, KINDS
-
-    def problems(self, facts: Facts, name: str, arm: PooledArm) -> Iterator[str]:
-        yield from centre_problems(facts, name, arm)
 
     def members(self, view: View | Facts, arm: PooledArm) -> tuple[str, ...]:
         return tuple(arm.centres)

@@ -27,7 +27,7 @@ class Strategy(ABC):
         name: as `strategy:` has it in the YAML.
         title: in the words of reports and pages.
         keys: its arm: pydantic model, a subclass of `strategies.keys.BaseArm` with `strategy: Literal[name]`.
-        kinds: of jobs that it asks for, beside those of every study (`strategies.COMMON_KINDS`).
+        kinds: of jobs that it asks for, beside those of every study (`strategies.SHARED_KINDS`, `CELL_KINDS`).
     """
 
     name: ClassVar[str]
@@ -49,7 +49,11 @@ class Strategy(ABC):
 
     def problems(self, facts: Facts, name: str, arm: Any) -> Iterator[str]:
         """What is wrong with an arm in its scenario, each as "arms.NAME.key: what is wrong and what would be right"."""
-        yield from ()
+        for centre in getattr(arm, "centres", None) or ():
+            if centre not in facts.centres:
+                yield f"arms.{name}.centres: no centre {centre!r}; centres: {listed(facts.centres)}"
+            elif centre not in facts.providers:
+                yield f"arms.{name}.centres: centre {centre!r} lacks the role provider; add it to its roles"
 
     def model_problem(self, spec: GeneratorSpec, arm: Any) -> str | None:
         """Why the arm cannot train such a model; asked where models have shapes only."""
@@ -117,12 +121,3 @@ class Strategy(ABC):
     def needs_pools(self) -> bool:
         """Whether a cell cannot be learned where the share phase brought nothing."""
         return True
-
-
-def centre_problems(facts: Facts, name: str, arm: Any) -> Iterator[str]:
-    """Members of an arm that are not there, or do not provide."""
-    for centre in arm.centres or ():
-        if centre not in facts.centres:
-            yield f"arms.{name}.centres: no centre {centre!r}; centres: {listed(list(facts.centres))}"
-        elif centre not in facts.providers:
-            yield f"arms.{name}.centres: centre {centre!r} lacks the role provider; add it to its roles"

@@ -19,7 +19,7 @@ from strategies.generative import quorum_problems
 from strategies.keys import Averaged, BaseArm
 from strategies.members import Member, round_ask, round_settings
 from strategies.planned import Learned, Planned
-from strategies.strategy import Strategy, centre_problems
+from strategies.strategy import Strategy
 from strategies.view import Cell, Facts, View, classifier_key
 
 
@@ -51,7 +51,7 @@ class FedAvgClassifier(Strategy):
     kinds = (TRAIN_ROUND, VALIDATE, ADOPT)
 
     def problems(self, facts: Facts, name: str, arm: FedAvgClassifierArm) -> Iterator[str]:
-        yield from centre_problems(facts, name, arm)
+        yield from super().problems(facts, name, arm)
         # With the receiver where they are fewest.
         fewest = min(len(facts.members(arm, receiver)) for receiver in arm.receivers or facts.receivers)
         yield from quorum_problems(name, arm, fewest)

@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from flwr.app import Message
-from strategies.remote_generator import RemoteGenerator
 
 from clients.app import app as client_app
 from federation.flower.in_process import InProcessGrid
@@ -34,6 +33,7 @@ from models.precision import processor
 from reports.run_record import RunRecord
 from scenarios.reader import parse, resolved_yaml
 from server.app import begin, conduct
+from strategies.dm_gan.generator import RemoteGenerator
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -75,6 +75,13 @@ def test_a_circle_is_found_even_inside_a_function(tmp_path):
         graphlib.TopologicalSorter(imports_of("room", tmp_path)).prepare()
 
 
+def test_every_benchmark_can_be_imported():
+    names = sorted(file.stem for file in (CHECKOUT / "bench").glob("*.py"))
+    code = f"import importlib\nfor name in {names}: importlib.import_module('bench.' + name)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+    assert done.returncode == 0 and len(names) > 10, done.stderr
+
+
 def test_every_package_is_declared():
     tool = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]
     assert {name.rstrip("*") for name in tool["setuptools"]["packages"]["find"]["include"]} == set(PACKAGES)

@@ -33,6 +33,7 @@ from models.precision import processor
 from reports.run_record import RunRecord
 from scenarios.reader import parse, resolved_yaml
 from server.app import begin, conduct
+from strategies import KINDS
 from strategies.dm_gan.generator import RemoteGenerator
 
 RESULTS = Path(__file__).parent / "results"
@@ -104,11 +105,7 @@ def run(folder: Path, cache: Path, text: str) -> dict[str, Any]:
             setattr(RemoteGenerator, name, function)
     events = record.events()
     share = next(e["seconds"] for e in events if e["event"] == "phase_finished" and e["phase"] == "share")
-    shared = [
-        e
-        for e in events
-        if e["event"] == "unit_finished" and e["kind"] not in ("survey_data", "learn_classifier", "test_classifier")
-    ]
+    shared = [e for e in events if e["event"] == "unit_finished" and KINDS[e["kind"]].phase == "share"]
     working = sum(e["seconds"] for e in shared if not e["cached"])
     updates = scenario.arms["dm"].updates
     curve = record.convergence().drop_duplicates("round").sort_values("round")

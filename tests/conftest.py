@@ -1,6 +1,7 @@
 """A study small enough for tests, and the in-process engine to run it."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,15 @@ def _profiles(standardised):
     return np.add.reduceat(np.sort(standardised, axis=1), starts, axis=1) / lengths
 
 
+@lru_cache(maxsize=4)
+def _known(patches):
+    """(patches standardised, a tree of their profiles) of a frozenset of patches; a file at a time asks for the same ones."""
+    from scipy.spatial import cKDTree
+
+    known = _standardised(np.stack([np.frombuffer(patch, np.uint8) for patch in sorted(patches)]))
+    return known, cKDTree(_profiles(known))
+
+
 def _leaks(payloads, patches):
     """Whether any array holds a centre's patch, in any shape and dtype, turned or mirrored.
 
@@ -181,13 +191,10 @@ def _leaks(payloads, patches):
     rounded: floats in [-1, 1] or [0, 1], int8 (by steps of each image or by subtraction), 16 or 32 bits. Patches that show
     nothing but noise of a few grey levels do not survive rounding to int8, and are only found otherwise.
     """
-    from scipy.spatial import cKDTree
-
     size = len(next(iter(patches)))
     side = int(np.sqrt(size))
     assert side * side == size, "patches of one channel"
-    known = _standardised(np.stack([np.frombuffer(patch, np.uint8) for patch in sorted(patches)]))
-    tree = cKDTree(_profiles(known))
+    known, tree = _known(frozenset(patches))
     radius = np.sqrt(2 * (1 - ALIKE) * _BLOCKS)
     for array in payloads:
         if array.size == 0 or array.size % size or array.dtype.kind not in "iuf":

@@ -3,7 +3,7 @@
 A centre works out from the approved scenario what that study asks of it (`scenarios.plan.Plan.asks`), and compares. All
 that the scenario fixes for this centre must be the same: data, task, split, seeds, models, training settings, transport,
 which of its own models are sent on. What is found out on the way is free, or kept within bounds; each kind's plan says which
-(`strategies.kind.Ask`). Not compared are the weights and images in the arrays, which are results; and generator packages, the
+(`strategies.ask.Ask`). Not compared are the weights and images in the arrays, which are results; and generator packages, the
 digests of pretrained weights and, in a scenario with packages, the models that the survey probes: their files need not be here.
 """
 
@@ -17,7 +17,7 @@ from clients.node import Refusal
 from federation.wire.job import Job
 from scenarios.plan import Plan
 from scenarios.scenario import Scenario
-from strategies import KINDS
+from strategies import CELL_KINDS, KINDS, STRATEGIES
 from strategies.ask import Ask
 from strategies.view import Cell
 
@@ -55,8 +55,13 @@ def asked_of(plan: Plan, centre: str, job: Job) -> Iterator[Ask]:
     elif kind.phase == "share":
         asks = plan.share_asks()
     else:
-        said = job.body.get("cell")  # of thousands of cells only those that the job may mean
-        asks = plan.cell_asks([cell for cell in plan.cells() if not isinstance(said, dict) or _may_mean(said, cell)])
+        # Of thousands of cells only those that the job may mean.
+        said = job.body.get("cell")
+        asking = {name for name, strategy in STRATEGIES.items() if kind in CELL_KINDS or kind in strategy.kinds}
+        asks = plan.cell_asks(
+            cell for cell in plan.cells()
+            if cell.strategy in asking and (not isinstance(said, dict) or _may_mean(said, cell))
+        )  # fmt: skip
     yield from (ask for ask in asks if ask.centre == centre and ask.kind.name == job.kind)
 
 

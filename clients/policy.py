@@ -126,7 +126,8 @@ def release(node: Node, job: Job, reply: Reply) -> Reply:
         body = dict(reply.body)
         keep_predictions(node, job, body.pop("predictions"))
         reply = replace(reply, body=body)
-    field = KINDS[job.kind].undeclared(reply.body, reply.arrays)
+    kind = KINDS[job.kind]
+    field = kind.undeclared(reply.body, reply.arrays) or kind.misfit_out(kind.parse(job.body), reply.arrays)
     if field:
         raise Refusal("undeclared_field", kind=job.kind, field=field[:64])
     limit = release_of(node).largest_message_mib

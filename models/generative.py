@@ -109,8 +109,17 @@ class GenerativeTraining(BaseModel):
     )
     channels_last: bool = True
 
+    @property
+    def snapshot_steps(self) -> list[int]:
+        """Steps after which the weights are a member of the checkpoint ensemble; none without one."""
+        every = self.snapshot_every
+        if every is None or self.snapshot_from > self.steps:
+            return []
+        first = max(every, -(-self.snapshot_from // every) * every)
+        return sorted({*range(first, self.steps + 1, every), self.steps})
+
     def keeps_snapshot(self, step: int) -> bool:
-        """Whether the weights after this step are a member of the checkpoint ensemble."""
+        """Whether a step is among `snapshot_steps`."""
         every = self.snapshot_every
         return every is not None and step >= self.snapshot_from and (step == self.steps or step % every == 0)
 

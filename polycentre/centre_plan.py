@@ -148,7 +148,7 @@ def _refused(file: CentreFile, asks: list[Ask], rows: list[Expected]) -> Iterato
 
 
 def notes(file: CentreFile, scenario: Scenario) -> Iterator[str]:
-    """What this node does otherwise than the scenario says, and when."""
+    """What this node does differently from the scenario, and when."""
     if file.data is not None:
         yield f"its own data ({file.data['source']}) replaces what the scenario says of this centre's data"
     if scenario.compute.threads_per_job > file.resources.threads:

@@ -44,6 +44,7 @@ class Plan:
     ):  # fmt: skip
         self.scenario, self.files, self.deployed = scenario, files, deployed
         self._compute = compute or {}
+        self._data: dict[str, dict[str, Any]] = {}
         self._packages = {
             name: read_package(name, g.package)
             for name, g in scenario.generators.items() if g.package is not None and files
@@ -95,6 +96,11 @@ class Plan:
         return self._own_data(centre) | {"task": self.task(task)}
 
     def _own_data(self, centre: str) -> dict[str, Any]:
+        if centre not in self._data:  # asked for by every cell
+            self._data[centre] = self._read_data(centre)
+        return dict(self._data[centre])
+
+    def _read_data(self, centre: str) -> dict[str, Any]:
         s = self.scenario
         return {
             "data": s.centres[centre].data.model_dump(mode="json"),
@@ -287,11 +293,16 @@ class Plan:
     def share_asks(self) -> Iterator[Ask]:
         """Those of the share phase."""
         for planned in self.exchanges:
-            yield from planned.asks
+            for ask in planned.asks:
+                assert ask.kind.phase == "share", f"{ask.kind.name} is asked for in another phase than it declares"
+                yield ask
         yield from self.synthesis.values()
 
     def cell_asks(self, cells: Iterable[Cell]) -> Iterator[Ask]:
         """Those of the learn and test phases."""
         for cell in cells:
-            yield from self.learning(cell).asks
-            yield from self.tests(cell)
+            for ask in (*self.learning(cell).asks, *self.tests(cell)):
+                assert ask.kind.phase in ("learn", "test"), (
+                    f"{ask.kind.name} is asked for in another phase than it declares"
+                )
+                yield ask

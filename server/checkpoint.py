@@ -128,8 +128,8 @@ def checked(job: Job, reply: Reply) -> Reply:
     wrong = kind.misfit_out(kind.parse(job.body), reply.arrays)
     if wrong:
         return _instead(reply, "wrong_arrays", name=wrong[:64])
-    undeclared = kind.undeclared(reply.body, {})
-    return _instead(reply, "undeclared_field", field=undeclared[:64]) if undeclared else reply
+    field = kind.undeclared(reply.body, {}) or kind.missing(reply.body)
+    return _instead(reply, "bad_answer", field=field[:64]) if field else reply
 
 
 def _instead(reply: Reply, code: str, **numbers: Any) -> Reply:

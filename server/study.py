@@ -40,8 +40,7 @@ from strategies.planned import FederationRecord, Generated, Learned, Planned, Sh
 from strategies.view import Cell
 
 T = TypeVar("T")
-# Images of patients pass through the server, and only those are not kept.
-_SENDING_PIXELS = {name for name, kind in KINDS.items() if kind.pixels and not kind.kept}
+_SENDING_PIXELS = {name for name, kind in KINDS.items() if kind.pixels and kind.sends}
 
 
 class Study:

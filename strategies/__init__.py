@@ -42,7 +42,9 @@ CELL_KINDS = (LEARN, TEST)
 def _all_kinds() -> dict[str, Kind]:
     kinds = [SURVEY, *CELL_KINDS, *(kind for strategy in STRATEGIES.values() for kind in strategy.kinds), SYNTHESISE]
     kinds.sort(key=lambda kind: ("survey", "share", "learn", "test").index(kind.phase))
-    return {kind.name: kind for kind in kinds}
+    by_name = {kind.name: kind for kind in kinds}
+    assert all(by_name[kind.name] is kind for kind in kinds), "two kinds of jobs have the same name"
+    return by_name
 
 
 # Every kind of job, in the order of a study.

@@ -37,8 +37,8 @@ class Ask:
         fixed: values of the body that the scenario fixes.
         free: the other keys of the body, each with a check of its value in the whole body.
         times: how many such jobs a run without faults sends.
-        same: jobs of one kind at one centre with an equal `same` are one job, however many arms ask for it; None: each is
-            its own.
+        same: jobs of one kind at one centre with an equal `same` are one job, however many arms ask for it. None: jobs that
+            build on nothing are one where they are equal, and any other is its own.
         steps: training steps of generative models that each job asks for.
         example: values of free keys on which the size of the arrays depends.
         extra_down, extra_up: bytes of optional arrays, of all jobs together.
@@ -63,6 +63,13 @@ class Ask:
             f"{self.kind.name}: {sorted(wanted ^ given)} differ from the declared body"
         )
         assert set(self.example) <= set(self.free), f"{self.kind.name}: an example is of a free key"
+
+    @property
+    def identity(self) -> str | None:
+        """Equal for asks of one kind at one centre that are the same job; None: it is its own."""
+        if self.same is None and self.times == 1 and not self.free and not self.kind.receives:
+            return canonical_json(self.json)
+        return self.same
 
     @property
     def outline(self) -> Any:
@@ -119,7 +126,8 @@ class Ask:
             parsed = self.kind.parse(body)
         except BadBody as problem:
             return [problem.key.partition(".")[0]]
-        return [key for key, holds in self.free.items() if not holds(parsed)]
+        read = parsed.model_dump(mode="json", include=set(self.free))  # 3, where "3" was written
+        return [key for key, holds in self.free.items() if not _same(body[key], read[key]) or not holds(parsed)]
 
 
 def _same(value: Any, wanted: Any) -> bool:
@@ -136,12 +144,13 @@ def _compute_differs(wanted: Mapping[str, Any], given: Any) -> list[str]:
 
 
 def distinct(asks: Iterable[Ask]) -> list[Ask]:
-    """Asks of which those that are the same job stand once."""
+    """The asks, each job once."""
     seen: set[tuple[str, str, str]] = set()
     kept = []
     for ask in asks:
-        key = (ask.kind.name, ask.centre, ask.same or "")
-        if ask.same is not None and key in seen:
+        identity = ask.identity
+        key = (ask.kind.name, ask.centre, identity or "")
+        if identity is not None and key in seen:
             continue
         seen.add(key)
         kept.append(ask)

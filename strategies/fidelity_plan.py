@@ -142,7 +142,7 @@ def planned_fidelity(
         fixed = view.data(centre, task) | {
             "conditional": arm.conditional, "seed": derive_seed(view.seed, f"halves/{task}", centre), "spaces": choice.spaces,
         }  # fmt: skip
-        sums.append(Ask(FEATURE_SUMS, strategy, centre, task, fixed, same=f"{task}/{arm.conditional}/{choice.spaces}"))
+        sums.append(Ask(FEATURE_SUMS, strategy, centre, task, fixed))
     fixed = {
         "generator": spec, "seed": derive_seed(view.seed, f"fidelity/{task}", at),
         "compute": view.compute(at, generator_key(name, task)), "images": choice.images, "spaces": choice.spaces,

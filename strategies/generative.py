@@ -18,6 +18,8 @@ class GenerativeStrategy(Strategy):
 
     def problems(self, facts: Facts, name: str, arm: Any) -> Iterator[str]:
         yield from super().problems(facts, name, arm)
+        if not facts.members(arm):
+            yield f"arms.{name}.centres: no centre has the role provider, so nobody trains; give one that role"
         use = arm.settings(facts.study)
         in_parts = facts.study.sizes != [(1.0, None)]
         own = [centre for centre in arm.receivers or facts.receivers if centre in facts.members(arm)]

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -39,8 +40,9 @@ class Array:
     shape: tuple[int | None, ...]
     dtype: str
 
-    @property
+    @cached_property
     def nbytes(self) -> int | None:
+        """Bytes of the array; None where they cannot be known yet."""
         known = [side for side in self.shape if side is not None]
         return math.prod(known) * np.dtype(self.dtype).itemsize if len(known) == len(self.shape) else None
 
@@ -153,11 +155,12 @@ class Kind:
         work: what a centre does: (its side, the body, arrays) -> (answer, arrays), none of Flower's types. Where the kind
             is `stateful`: (its side, the body, arrays, state) -> ((answer, arrays), state after it).
         answer: fields of the answer's body.
+        answer_model: types of those that the server computes with, where there are many; more fields may be there.
         sends, receives: arrays.
         pixels: whether images of patients leave a centre, or come to one. A deployed node refuses such a job.
         stateful: whether it builds on what the centre kept of the job before.
         averaged: whether answers become part of a running result and are not kept themselves.
-        kept: whether an answer is recorded, so that a resumed run does not ask again.
+        kept: whether a resumed run takes a recorded answer instead of asking again.
     """
 
     name: str
@@ -166,6 +169,7 @@ class Kind:
     body: type[Body]
     work: Callable[..., Any]
     answer: tuple[Field, ...] = ()
+    answer_model: type[BaseModel] | None = None
     sends: tuple[Sent, ...] = ()
     receives: tuple[Received, ...] = ()
     pixels: bool = False
@@ -213,6 +217,23 @@ class Kind:
     def misfit_out(self, body: Any, arrays: Mapping[str, np.ndarray]) -> str:
         """The same of an answer."""
         return _misfit(self.layout_out(body), arrays)
+
+    def missing(self, body: Mapping[str, Any]) -> str:
+        """The first field that every answer has and this one lacks, or has with another type; empty where there is none."""
+        if self.answer_model is not None:
+            try:
+                self.answer_model.model_validate(body)
+            except ValidationError as problem:
+                return ".".join(str(part) for part in problem.errors(include_url=False)[0]["loc"])
+        for part in self.answer:
+            place: Any = body
+            for key in part.name.split("."):
+                if part.when or key == "*":
+                    break
+                if not isinstance(place, Mapping) or key not in place:
+                    return part.name
+                place = place[key]
+        return ""
 
     def undeclared(self, body: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
         """The first part of an answer that is not declared; empty where all are."""

@@ -115,7 +115,7 @@ class ServerHalf(ABC, Generic[T]):
 
         Args:
             centres: asked for what an earlier session recorded; jobs are yielded, never sent directly. A reply that is not as
-                its kind declares comes as an error: names, dtypes and shapes need no second look.
+                its kind declares comes as an error: names, dtypes and shapes need no second look; values do.
         """
 
 

@@ -137,8 +137,8 @@ def planned_moves(
         fixed = view.data(centre, task) | {"classes": tuple(classes), "patches": patches, "seed": seed}
         sent = Ask(SEND, strategy, centre, task, fixed)
         # Arms that want the same patches have them sent once.
-        same = canonical_json([task, centre, sent.json])
-        moves.append(Move(replace(sent, same=same), Ask(RECEIVE, strategy, receiver, None, {}, same=same)))
+        same = canonical_json([centre, sent.json])
+        moves.append(Move(sent, Ask(RECEIVE, strategy, receiver, None, {}, same=same)))
     return tuple(moves)
 
 

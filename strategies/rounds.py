@@ -183,7 +183,7 @@ class Rounds:
             if attempt == settings.attempts or all(name in gone and clock.gone(name) for name in missing):
                 raise FederationFailed(
                     f"{self._label}: round {self._done.round + 1} had {len(good)} good answers and the quorum is {quorum}; "
-                    f"no answer of {', '.join(name for name in self._members if name not in good)}; "
+                    f"no answer from {', '.join(name for name in self._members if name not in good)}; "
                     "bring them back and resume, or lower quorum"
                 )
             for name in missing:
@@ -272,6 +272,9 @@ class Rounds:
         """A code for why a reply cannot be averaged; empty: it can."""
         if not reply.ok:
             return reply.code
+        # Finite as it travelled; a scale may still be too large for what it multiplies.
+        if not all(np.isfinite(array).all() for array in self._weights_in(reply).values()):
+            return "not_finite"
         introduction = () if reply.centre in self._done.facts else self._introduction
         return "" if sound(reply.body, ("examples",), introduction) else "bad_body"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel
 
 from data_partitions import DataError, PatchDataset, PatchTask
 from data_partitions.small_counts import suppressed_count
@@ -57,6 +58,23 @@ class Survey(OwnData):
     tasks: tuple[TaskSurvey, ...]
     models: dict[str, dict[str, Any]]
     compute: Compute
+
+
+class TaskAnswer(BaseModel):
+    """What a survey finds of one task, as far as the server computes with it."""
+
+    digest: str
+    partition: list[dict[str, Any]]
+    notes: list[str]
+
+
+class SurveyAnswer(BaseModel):
+    """What a survey answers, as far as the server computes with it."""
+
+    tasks: dict[str, TaskAnswer]
+    platform: str
+    device: str
+    precision: dict[str, Literal["fp32", "bf16"]]
 
 
 def survey(here: SurveySide, body: Survey, arrays: Arrays) -> Answer:
@@ -132,6 +150,7 @@ SURVEY = Kind(
     phase="survey",
     body=Survey,
     work=survey,
+    answer_model=SurveyAnswer,
     kept=False,  # it looks at the data as it is now
     answer=(
         Field("tasks.*.card", "counts", CARD, "counts"),

@@ -102,6 +102,8 @@ TEXTS = {
     "bad_node_config": "cannot work: the configuration of its node lacks {key}; start the node with "
     "--node-config 'centre=\"NAME\" workspace=\"/absolute/path\" cache=\"/absolute/path\"'",
     "bad_body": "refuses {label}: {key} of {kind!r} is missing, unknown or of another type; server and clients run different code",
+    "bad_answer": "sent an answer to {kind!r} that was refused: its field {field!r} is missing, or not declared; server and clients run "
+    "different code, or the centre is wrong",
     "wrong_arrays": "had a message for {label} refused: its array {name!r} is not as declared",
     "unknown_kind": "does not know the job {kind!r}; server and clients run different code",
     "code_mismatch": "runs other code (digest {theirs}) than the server ({ours}); update one of them",

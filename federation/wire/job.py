@@ -52,7 +52,7 @@ class Job:
         study: identity of the study, the same over resumed runs (Flower's run id is not).
         unit: id of the unit of work; a hash of everything its result depends on.
         centre: addressee; a centre refuses a job for another.
-        kind: what is to be done (`clients.app` holds the table).
+        kind: what is to be done (`strategies.KINDS` is the table).
         body: JSON-serialisable arguments.
         arrays: named arrays.
         label: what progress lines and errors call the job.

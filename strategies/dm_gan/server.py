@@ -156,7 +156,7 @@ class RemoteTraining(ServerHalf[Shared]):
             if plan.fidelity.due(self._done.update, settings.updates):
                 preview = yield from self._measure(reference)
                 if self._done.update == settings.updates:
-                    # Answers that are still under way are nobody's any more, nor are the versions that they were made from.
+                    # Answers that are still under way are no longer needed, nor are the versions that they were made from.
                     self._clock.drop_outstanding()
                     self._generator.forget_versions(set())
                     self._save()
@@ -405,6 +405,10 @@ class RemoteTraining(ServerHalf[Shared]):
         """A code for why an answer cannot be used; empty: it can."""
         if not reply.ok:
             return reply.code
+        # Finite as it travelled; a scale may still be too large for what it multiplies.
+        received = decode_gradients(reply.arrays, self._plan.settings.transport)
+        if not all(np.isfinite(array).all() for array in received.values()):
+            return "not_finite"
         introduction = () if reply.centre in self._done.facts else _FACTS
         return "" if sound(reply.body, ("images_per_step",), introduction) else "bad_body"
 

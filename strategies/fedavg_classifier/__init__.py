@@ -53,7 +53,8 @@ class FedAvgClassifier(Strategy):
     def problems(self, facts: Facts, name: str, arm: FedAvgClassifierArm) -> Iterator[str]:
         yield from super().problems(facts, name, arm)
         # With the receiver where they are fewest.
-        fewest = min(len(facts.members(arm, receiver)) for receiver in arm.receivers or facts.receivers)
+        receivers = arm.receivers or facts.receivers
+        fewest = min((len(facts.members(arm, receiver)) for receiver in receivers), default=0)
         yield from quorum_problems(name, arm, fewest)
         yield from aggregation_problems(name, arm, fewest)
 

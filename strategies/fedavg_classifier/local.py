@@ -24,8 +24,7 @@ from strategies.fedavg_gan.local import COURSE_FIELDS
 from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent
 from strategies.layouts import classifier_layout, encoded, prefixed
 from strategies.learning import REAL
-from strategies.members import GLOBAL, Weights
-from strategies.rounds import LOCAL
+from strategies.members import GLOBAL, LOCAL, Weights
 
 # Images on which the receiver recomputes batch norm's statistics before it validates.
 _STATISTICS_IMAGES = 256
@@ -248,7 +247,7 @@ TRAIN_ROUND = Kind(
     work=train,
     stateful=True,
     averaged=True,
-    answer=COURSE_FIELDS,
+    answer=tuple(field for field in COURSE_FIELDS if field.name != "images_per_step"),
     sends=(
         Sent("weights.*", "weights", f"a classifier after local steps; {MEMORY}", "model",
              layout=lambda body: prefixed(_round_layout(body), LOCAL)),

@@ -18,9 +18,8 @@ from strategies.cells import MEMORY
 from strategies.centre_side import CentreSide, as_arrays, introduction, joined, training_patches
 from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent
 from strategies.layouts import averaged_layout, encoded, prefixed
-from strategies.members import GLOBAL, Weights
+from strategies.members import GLOBAL, LOCAL, Weights
 from strategies.one_shot import card_fields
-from strategies.rounds import LOCAL
 
 
 class LocalRules(Body):

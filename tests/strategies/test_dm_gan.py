@@ -371,7 +371,12 @@ def test_a_generator_that_diverges_ends_its_training_and_not_the_run(updates, tr
         if job.kind != "train_discriminator":
             return None
         gradient = np.ones_like(job.arrays["fake.generator"], dtype=np.float32)
-        body = {"images_per_step": 4, "transport_error": 0.0, "data_card": {}, "trained_on": {"boxes": 12, "patients": 12}}
+        body = {
+            "images_per_step": 4,
+            "transport_error": 0.0,
+            "data_card": {},
+            "trained_on": {"boxes": 12, "patients": 12},
+        }
         return replace(
             reply, code="ok", numbers={}, body=body, arrays=encode_gradients({"images": gradient}, transport)
         )

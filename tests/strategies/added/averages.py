@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import PositiveInt
 
 from basics.seeds import derive_seed, stream
 from data_partitions import PatchTask
@@ -82,13 +83,14 @@ class Exchanged(ServerHalf[Shared]):
         pairs = zip(self.asks, made, strict=True)
         kept = yield from gather([ask.job(self.units, inputs=[r.unit], arrays=r.arrays) for (_, ask), r in pairs])
         pools = [pool_of(ask.centre, ask.outline.images, r.unit) for (ask, _), r in zip(self.asks, kept, strict=True)]
-        return Shared(pools={self.place: pools}, problems=problems_of(kept))
+        problems = problems_of(kept)
+        return Shared({} if problems else {self.place: pools}, problems=problems)
 
 
 class AveragesArm(BaseArm):
     strategy: Literal["averages"]
     centres: tuple[str, ...] | None = None
-    images: int = 8
+    images: PositiveInt = 8
 
 
 class Averages(Strategy):
@@ -108,13 +110,11 @@ class Averages(Strategy):
 
     def _planned(self, view: View, arm: AveragesArm, place: tuple[str, str, str]) -> Planned[Shared]:
         _, at, task = place
-        seeds = {
-            centre: derive_seed(view.seed, f"averages/{task}", centre) for centre in view.members(arm) if centre != at
-        }
+        centres = [centre for centre in view.members(arm) if centre != at]
         asks = tuple((
-            Ask(AVERAGE, self.name, centre, task, view.data(centre, task) | {"images": arm.images, "seed": seed}),
-            Ask(KEEP, self.name, at, None, {"task": view.task(task), "images": arm.images}),
-        ) for centre, seed in seeds.items())  # fmt: skip
-        return Planned(
-            self.name, tuple(ask for pair in asks for ask in pair), lambda units, clock: Exchanged(units, place, asks)
-        )
+            Ask(AVERAGE, self.name, centre, task, view.data(centre, task) | {
+                "images": arm.images, "seed": derive_seed(view.seed, f"averages/{task}", centre)}),
+            Ask(KEEP, self.name, at, None, {"task": view.task(task), "images": arm.images}, same=f"{centre}/{task}/{arm.images}"),
+        ) for centre in centres)  # fmt: skip
+        flat = tuple(ask for pair in asks for ask in pair)
+        return Planned(self.name, flat, lambda units, clock: Exchanged(units, place, asks))

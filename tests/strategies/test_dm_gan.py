@@ -310,8 +310,8 @@ def test_when_nobody_is_left_the_training_fails_with_one_line(lab, share):
     ("what", "code", "transport"),
     [
         ("shape", "wrong_arrays", "fp32"), ("name", "wrong_arrays", "fp32"), ("nan", "not_finite", "fp32"),
-        ("no scales", "wrong_arrays", "int8"), ("unit", "foreign_reply", "fp32"), ("no body", "bad_body", "fp32"),
-        ("code", "exception", "fp32"),
+        ("no scales", "wrong_arrays", "int8"), ("unit", "foreign_reply", "fp32"), ("no body", "bad_answer", "fp32"),
+        ("huge", "not_finite", "int8"), ("code", "exception", "fp32"),
     ],
 )  # fmt: skip
 def test_a_bad_answer_is_refused_and_who_gives_only_such_is_asked_no_more(what, code, transport, lab, share):
@@ -327,6 +327,9 @@ def test_a_bad_answer_is_refused_and_who_gives_only_such_is_asked_no_more(what, 
             arrays["gradient.more"] = arrays["gradient.images"]
         elif what == "nan":
             arrays["gradient.images"] = arrays["gradient.images"] * np.float32(np.nan)
+        elif what == "huge":  # finite as it travels, and infinite once it is decoded
+            arrays["gradient.images"] = np.full_like(arrays["gradient.images"], 127)
+            arrays["scale.images"] = np.array(3e38, np.float32)
         elif what == "no scales":
             del arrays["gradient.images.int8_scale"]
         changes = {"unit": {"unit": "other"}, "no body": {"body": {}}, "code": {"code": "exception", "arrays": {}}}

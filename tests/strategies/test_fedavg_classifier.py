@@ -275,7 +275,7 @@ def test_a_centre_that_is_lost_for_good_leaves_the_others(consortium):
     assert adopted.reply.ok and list(found.gone) == ["C"] and (found.used, adopted.record.rounds) == (4 + 4 + 1, 4)
 
 
-@pytest.mark.parametrize(("what", "code"), [("nan", "not_finite"), ("shape", "wrong_arrays"), ("none", "bad_body")])
+@pytest.mark.parametrize(("what", "code"), [("nan", "not_finite"), ("shape", "wrong_arrays"), ("none", "bad_answer")])
 def test_an_answer_that_cannot_be_averaged_leaves_the_others(what, code, consortium, same_arrays):
     three = consortium(A=12, B=12, C=12)
 

@@ -145,6 +145,9 @@ def broken(what, reply):
         arrays[first] = np.full_like(arrays[first], np.nan)
     elif what == "scales":
         arrays[first + ".int8_scale"] = np.ones(1, np.float32)
+    elif what == "huge":  # finite as it travels, and infinite once it is decoded
+        arrays[first] = np.full_like(arrays[first], 127)
+        arrays[first + ".int8_scale"] = np.full_like(arrays[first + ".int8_scale"], 3e38)
     elif what == "no scales":
         arrays = {n: a for n, a in arrays.items() if not n.endswith(".int8_scale")}
     changes = {
@@ -162,8 +165,8 @@ def broken(what, reply):
         ("shape", "wrong_arrays", "fp32"), ("name", "wrong_arrays", "fp32"), ("missing", "wrong_arrays", "fp32"),
         ("nan", "not_finite", "fp32"), ("scales", "wrong_arrays", "int8"), ("no scales", "wrong_arrays", "int8"),
         ("unit", "foreign_reply", "fp32"), ("study", "foreign_reply", "fp32"), ("code", "diverged", "fp32"),
-        ("examples", "bad_body", "fp32"), ("text", "bad_body", "fp32"), ("no body", "bad_body", "fp32"),
-        ("no card", "bad_body", "fp32"),
+        ("examples", "bad_body", "fp32"), ("text", "bad_body", "fp32"), ("no body", "bad_answer", "fp32"),
+        ("huge", "not_finite", "int8"), ("no card", "bad_body", "fp32"),
     ],
 )  # fmt: skip
 def test_a_bad_answer_is_refused_counted_and_never_averaged(what, code, transport, lab, share, same_arrays):

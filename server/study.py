@@ -12,9 +12,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-import numpy as np
-
-from basics.words import listed
 from federation.wire.centres import Centres
 from federation.wire.clock import Clock, VirtualClock
 from federation.wire.code_digest import code_digest
@@ -23,8 +20,6 @@ from federation.wire.exchange import Exchange, run_together
 from federation.wire.job import Job, Reply
 from federation.wire.real_clock import RealClock
 from federation.wire.units import Units, digest, scenario_digest
-from metrics import METRICS
-from models import GeneratorPackage
 from reports.run_record import RunRecord
 from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Plan
@@ -32,15 +27,15 @@ from scenarios.reader import resolved_yaml
 from scenarios.scenario import Scenario
 from server.checkpoint import Checkpointed
 from server.precision import settle_precision
+from server.written import described, keep_generator, write_federations, write_privacy, write_results
 from strategies import KINDS, STRATEGIES
 from strategies.cells import CLASSIFIER
 from strategies.delivery import deliver
 from strategies.kind import Phase
-from strategies.planned import FederationRecord, Generated, Learned, Planned, Shared
+from strategies.planned import Learned, Planned, Shared
 from strategies.view import Cell
 
 T = TypeVar("T")
-_SENDING_PIXELS = {name for name, kind in KINDS.items() if kind.pixels and kind.sends}
 
 
 class Study:
@@ -60,16 +55,16 @@ class Study:
         Raises:
             StudyError: nothing sensible can follow (bad input found by the survey, a poisoned runtime).
         """
-        self._record.write_kinds(_described())
+        self._record.write_kinds(described())
         plan, units = self._survey()
         expected = expected_messages(plan)
         self._record.write_expected([asdict(row) for row in expected])
         shared = self._share(plan, units, expected)
         learned = self._learn(plan, units, shared, expected)
         tested, all_tested = self._test(plan, units, learned)
-        self._write_results(learned, tested)
-        self._write_privacy(shared)
-        self._write_federations(shared)
+        write_results(self._record, learned, tested)
+        write_privacy(self._record, shared)
+        write_federations(self._record, shared)
         for problem in shared.problems:
             self._record.event("note", centre="", text=problem)
         wanted = len(plan.cells())
@@ -127,7 +122,7 @@ class Study:
             shared.add(run_together(self._centres, {"delivery": delivery})["delivery"])
         for (name, task), made in shared.generators.items():
             if made.centres:
-                self._keep_generator(name, task, made)
+                keep_generator(self._record, self._scenario, name, task, made)
         return shared
 
     def _begun(self, plan: Plan, units: Units, planned: Planned[T]) -> Exchange[T]:
@@ -195,152 +190,7 @@ class Study:
         yield
         self._record.event("phase_finished", phase=phase, seconds=time.time() - started)
 
-    def _keep_generator(self, name: str, task: str, made: Generated) -> None:
-        """The shared package and a grid of its images. The preview is synthetic, drawn at a centre."""
-        several = len(self._scenario.all_tasks) > 1
-        folder = f"{name}-{task}" if several else name
-        card = {
-            "name": name,
-            "task": task,
-            "centre": ", ".join(made.centres),
-            "data_card": made.card["data_card"],
-            "trained_on": made.card["trained_on"],
-            "purpose": f"training classifiers for task {task!r} in study {self._scenario.name!r}",
-            "licence": "as agreed between the centres of this study",
-            "privacy": "no formal guarantee: trained without differential privacy",
-        }
-        GeneratorPackage(made.spec, made.weights, card).write(self._record.folder / "generators" / folder)
-        if made.preview is not None:
-            pixels, labels = made.preview
-            # Positives first, as in the grids of real patches.
-            self._record.write_samples(folder, pixels[np.argsort(-labels, kind="stable")])
-
-    def _write_federations(self, shared: Shared) -> None:
-        """What happened in the federations: how they converged, when their jobs came back, and what was missing."""
-        places = [(record, {"arm": record.arm, "task": record.task}) for record in shared.federations]
-        self._record.write_convergence([place | row for record, place in places for row in record.convergence])
-        # Of a member alone only the curve is kept; the cells of a federated classifier are one federation, its first shown.
-        places = [(record, place) for record, place in places if record.series != "alone"]
-        merged: dict[tuple[str, str], FederationRecord] = {}
-        for record, _ in places:
-            key = (record.arm, record.task)
-            merged[key] = (
-                record if key not in merged else replace(merged[key], summary=merged[key].summary + record.summary)
-            )
-        places = [(record, {"arm": arm, "task": task}) for (arm, task), record in merged.items()]
-        self._record.write_virtual_time(
-            [
-                # A lost job has no end: when the server noticed is not when the centre stopped computing.
-                place
-                | {"strategy": record.strategy}
-                | asdict(row)
-                | ({"finished_s": None} if row.outcome == "lost" else {})
-                for record, place in places
-                for row in record.rows
-            ]  # fmt: skip
-        )
-        self._record.write_federations([place | _entry(record) for record, place in places])
-
-    def _write_privacy(self, shared: Shared) -> None:
-        """What left each centre, and what is guaranteed about it: in this version nothing, and the file says so."""
-        guarantee: dict[str, Any] = {"differential_privacy": None, "attacks_run": []}
-        # From the events: a resumed session does not see again what earlier ones received.
-        finished = [event for event in self._record.events() if event["event"] == "unit_finished"]
-        self._record.write_privacy(
-            {
-                "generators": {
-                    f"{name}/{task}": {
-                        "centre": ", ".join(made.centres), "trained_on": made.card["trained_on"], **guarantee
-                    }
-                    for (name, task), made in shared.generators.items() if made.centres
-                },
-                "pixels_left": sorted({event["centre"] for event in finished if event["kind"] in _SENDING_PIXELS}),
-                "left_each_centre": _what_left(finished),
-                "text": "Generators were trained without differential privacy and no attack was run on them: that synthetic "
-                "images are not copies of patients is not shown here.",
-            }
-        )  # fmt: skip
-
-    def _write_results(
-        self, learned: dict[str, tuple[Cell, Reply]], tested: list[tuple[Cell, str, Reply, Reply]]
-    ) -> None:
-        places = [(cell, cell.receiver, reply, reply) for cell, reply in learned.values()] + tested
-        results, predictions = [], []
-        for cell, tested_on, learned_reply, reply in places:
-            body = learned_reply.body
-            fraction = cell.fraction if cell.fraction is not None else (cell.images or 0) / body["train_boxes"]
-            shared: dict[str, Any] = {
-                "arm": cell.arm, "task": cell.task, "classifier": cell.classifier,
-                "real_fraction": round(fraction, 6), "repeat": cell.repeat, "receiver": cell.receiver, "tested_on": tested_on,
-            }  # fmt: skip
-            for metric in METRICS:
-                row = {"strategy": cell.strategy, "metric": metric, "value": reply.body["metrics"][metric]}
-                results.append(shared | row | {"n_real": body["n_real"], "n_synthetic": body["n_synthetic"]})
-            # A deployed centre keeps them, unless its policy lets them go.
-            table = reply.body.get("predictions", {"patient": [], "label": [], "probability": []})
-            for case, (patient, label, probability) in enumerate(
-                zip(table["patient"], table["label"], table["probability"], strict=True)
-            ):
-                predictions.append(
-                    shared | {"case": case, "patient": patient, "label": label, "probability": probability}
-                )
-        self._record.write_results(results)
-        self._record.write_predictions(predictions)
-        kept = sorted({centre for _, centre, _, reply in places if "predictions" not in reply.body})
-        if kept:
-            self._record.event(
-                "note", centre="", text=f"the predictions of single images stayed at {listed(kept)}; predictions.csv lacks them, "
-                "and intervals over test patients cannot be given there",
-            )  # fmt: skip
-
-
-def _what_left(finished: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
-    """{centre: {kind: {messages, bytes}}} of what left each centre, in all sessions of the run."""
-    left: dict[str, dict[str, dict[str, int]]] = {}
-    for event in finished:
-        if event["cached"]:
-            continue  # left in an earlier session, where it was counted
-        entry = left.setdefault(event["centre"], {}).setdefault(event["kind"], {"messages": 0, "bytes": 0})
-        entry["messages"] += 1
-        entry["bytes"] += event["bytes_up"]
-    return left
-
-
-def _described() -> dict[str, list[dict[str, Any]]]:
-    """Kinds of jobs and strategies as the report shows them."""
-    return {
-        "kinds": [
-            {
-                "kind": kind.name,
-                "title": kind.title,
-                "phase": kind.phase,
-                "rounds": kind.averaged,
-                "pixels": kind.pixels,
-            }
-            for kind in KINDS.values()
-        ],
-        "strategies": [
-            {"strategy": one.name, "title": one.title, "pixels": one.pixels, "shares": one.shares}
-            for one in STRATEGIES.values()
-        ],
-    }
-
 
 def _messages(expected: Sequence[Expected], phase: Phase) -> int:
     """How many jobs a phase is expected to have."""
     return sum(row.messages for row in expected if KINDS[row.kind].phase == phase)
-
-
-def _entry(record: FederationRecord) -> dict[str, Any]:
-    """The entry of federations.json."""
-    summary = record.summary
-    notes = [f"{reply} ({count} jobs)" for reply, count in sorted(summary.refused.items())]
-    return {
-        "strategy": record.strategy, "rounds_or_updates": record.rounds, "jobs": summary.jobs, "used": summary.used,
-        "lost": summary.lost, "late": summary.late, "stale": summary.stale,
-        "gone": [{"centre": centre, "from_s": at_s} for centre, at_s in summary.gone.items()],
-        "state_lost": [{"centre": centre, "number": number} for centre, number in summary.state_lost],
-        "transport": {"how": record.transport, "relative_error": summary.transport_error}
-        if record.transport != "fp32" else None,
-        "notes": notes,
-    }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, field_validator
 
 from data_partitions import PatchDataset
 from metrics import METRICS
@@ -192,6 +193,27 @@ def send_classifier(body: Any) -> bool:
     return bool(body.send_classifier)
 
 
+class TestedAnswer(BaseModel):
+    """What is answered of a tested classifier, as far as the server computes with it; None: the metric is not defined."""
+
+    metrics: dict[str, float | None]
+
+    @field_validator("metrics")
+    @classmethod
+    def _all_of_them(cls, value: dict[str, float | None]) -> dict[str, float | None]:
+        if lacking := sorted(set(METRICS) - set(value)):
+            raise ValueError(f"lacks {lacking[0]}")
+        return value
+
+
+class LearnedAnswer(TestedAnswer):
+    """The same of a cell that was learned."""
+
+    n_real: int
+    n_synthetic: int
+    train_boxes: int
+
+
 TESTED = (
     Field("metrics.*", "numbers", "accuracy, AUROC and the like over the test images", "aggregate"),
     Field(
@@ -226,6 +248,7 @@ LEARN = Kind(
         Field("selection_scores.*", "numbers", "how much each helped, or its distance to this centre's images", "aggregate",
               "where an arm chooses"),
     ),
+    answer_model=LearnedAnswer,
     sends=(LEARNED_CLASSIFIER,),
 )  # fmt: skip
 TEST = Kind(
@@ -235,5 +258,6 @@ TEST = Kind(
     body=Test,
     work=test,
     answer=TESTED,
+    answer_model=TestedAnswer,
     receives=(Received("*", lambda body: classifier_layout(body.classifier)),),
 )

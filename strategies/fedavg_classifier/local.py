@@ -18,7 +18,7 @@ from models.predict import recompute_batch_norm
 from models.stages import BalancedDraws
 from strategies import learning
 from strategies.bodies import CellName, Compute, Course, OfTask, Size
-from strategies.cells import LEARNED, LEARNED_CLASSIFIER, MEMORY, learned, sent_classifier
+from strategies.cells import LEARNED, LEARNED_CLASSIFIER, MEMORY, LearnedAnswer, learned, sent_classifier
 from strategies.centre_side import CentreSide, as_arrays, receiver_patches
 from strategies.fedavg_gan.local import COURSE_FIELDS
 from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent
@@ -270,6 +270,7 @@ ADOPT = Kind(
     body=Adopt,
     work=adopt,
     answer=LEARNED,
+    answer_model=LearnedAnswer,
     sends=(LEARNED_CLASSIFIER,),
     receives=(_AVERAGED,),
 )

@@ -5,6 +5,7 @@ import pytest
 
 from federation.wire.errors import TEXTS, explain
 from federation.wire.job import Job, Reply
+from metrics import METRICS
 from scenarios.plan import Plan
 from server.checkpoint import checked
 from strategies import KINDS
@@ -35,7 +36,9 @@ def answer(job, body, **arrays):
 
 def test_an_answer_as_declared_is_handed_on_as_it_is(job):
     assert answer(job("survey_data"), SURVEY) == ("ok", None)
-    assert answer(job("test_classifier"), {"metrics": {"auroc": 0.5}}) == ("ok", None), "predictions may stay"
+    assert answer(job("test_classifier"), {"metrics": dict.fromkeys(METRICS, 0.5)}) == ("ok", None), (
+        "predictions may stay"
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,8 +56,9 @@ def test_a_survey_that_cannot_be_used_is_refused_before_anything_of_it_is_writte
 
 
 def test_a_field_that_every_answer_has_may_not_be_missing(job):
-    assert answer(job("test_classifier"), {}) == ("bad_answer", "metrics.*")
-    assert KINDS["test_classifier"].missing({"metrics": {}}) == ""
+    assert answer(job("test_classifier"), {}) == ("bad_answer", "metrics")
+    assert answer(job("test_classifier"), {"metrics": {"auroc": 0.5}}) == ("bad_answer", "metrics")
+    assert KINDS["synthesise"].missing({"counts": {}}) == "" and KINDS["synthesise"].missing({}) == "counts.*"
 
 
 def test_arrays_that_nobody_asked_for_are_refused(job):

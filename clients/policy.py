@@ -126,13 +126,13 @@ def release(node: Node, job: Job, reply: Reply) -> Reply:
         body = dict(reply.body)
         keep_predictions(node, job, body.pop("predictions"))
         reply = replace(reply, body=body)
+    limit = release_of(node).largest_message_mib
+    if reply.nbytes > limit * 2**20:
+        raise Refusal("message_too_large", mib=round(reply.nbytes / 2**20, 1), limit=limit)
     kind = KINDS[job.kind]
     field = kind.undeclared(reply.body, reply.arrays) or kind.misfit_out(kind.parse(job.body), reply.arrays)
     if field:
         raise Refusal("undeclared_field", kind=job.kind, field=field[:64])
-    limit = release_of(node).largest_message_mib
-    if reply.nbytes > limit * 2**20:
-        raise Refusal("message_too_large", mib=round(reply.nbytes / 2**20, 1), limit=limit)
     return reply
 
 

@@ -1,6 +1,7 @@
 """A study small enough for tests, and the in-process engine to run it."""
 
 import os
+import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -79,6 +80,16 @@ FAULTS = (
 def patch_cache(tmp_path_factory):
     """Patches are made once for the whole session."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def flowers_bundle(tmp_path_factory):
+    """The bundle that Flower makes from this checkout; from a copy, for Flower looks through a virtual environment, too."""
+    from flwr.cli.build import build_fab_from_disk
+
+    copy = tmp_path_factory.mktemp("bundle") / CHECKOUT.name
+    shutil.copytree(CHECKOUT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "tests", "__pycache__"))
+    return build_fab_from_disk(copy)
 
 
 @pytest.fixture(scope="session")

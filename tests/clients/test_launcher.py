@@ -47,9 +47,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def own():
+def own(flowers_bundle):
     """The bundle that Flower makes from this checkout."""
-    return build_fab_from_disk(CHECKOUT)
+    return flowers_bundle
 
 
 @pytest.fixture(scope="module")

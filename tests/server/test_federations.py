@@ -256,7 +256,7 @@ def test_a_federation_that_cannot_go_on_takes_only_its_own_arm(federated, conduc
     assert not done
     assert set(record.results()["arm"]) == {"real", "ring", "remote"}
     (note,) = [e["text"] for e in news(record) if e["event"] == "note" and "average" in e.get("text", "")]
-    assert "round 2 had 0 good answers and the quorum is 2; no answer of B, C" in note
+    assert "round 2 had 0 good answers and the quorum is 2; no answer from B, C" in note
     assert record.events()[-1]["exit_status"] == 1
     # When the centres are repaired, a resumed run goes on from the last good round.
     centre = Centre()

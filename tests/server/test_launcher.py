@@ -10,7 +10,6 @@ from queue import Queue
 
 import pytest
 from flwr.app import Context, RecordDict
-from flwr.cli.build import build_fab_from_disk
 from flwr.common.serde import context_to_proto
 from flwr.proto.fab_pb2 import Fab
 from flwr.proto.run_pb2 import Run
@@ -26,8 +25,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def own():
-    return build_fab_from_disk(CHECKOUT)
+def own(flowers_bundle):
+    return flowers_bundle
 
 
 @pytest.fixture

@@ -353,6 +353,7 @@ def another_project(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_flwr_run_completes_on_flowers_default_of_two_nodes(flower, once, patch_cache, reference, tmp_path):
     (tmp_path / "tiny.yaml").write_text(once)
     config = f'scenario="{tmp_path / "tiny.yaml"}" cache="{patch_cache}"'

@@ -329,7 +329,7 @@ def test_a_bad_answer_is_refused_and_who_gives_only_such_is_asked_no_more(what, 
             arrays["gradient.images"] = arrays["gradient.images"] * np.float32(np.nan)
         elif what == "huge":  # finite as it travels, and infinite once it is decoded
             arrays["gradient.images"] = np.full_like(arrays["gradient.images"], 127)
-            arrays["scale.images"] = np.array(3e38, np.float32)
+            arrays["gradient.images.int8_scale"] = np.full_like(arrays["gradient.images.int8_scale"], 3e38)
         elif what == "no scales":
             del arrays["gradient.images.int8_scale"]
         changes = {"unit": {"unit": "other"}, "no body": {"body": {}}, "code": {"code": "exception", "arrays": {}}}
@@ -377,6 +377,7 @@ def test_a_generator_that_diverges_ends_its_training_and_not_the_run(updates, tr
         body = {
             "images_per_step": 4,
             "transport_error": 0.0,
+            "scalars": {},
             "data_card": {},
             "trained_on": {"boxes": 12, "patients": 12},
         }

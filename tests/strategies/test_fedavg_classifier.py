@@ -307,7 +307,7 @@ def test_without_a_quorum_the_cell_fails_with_one_line_and_is_not_tested(consort
     assert adopted.reply is None
     assert (adopted.record.rounds, adopted.record.summary.lost) == (1, 1), "what happened is told all the same"
     (problem,) = adopted.problems
-    assert problem.startswith("arm of A: round 2 had 1 good answers and the quorum is 2; no answer of B")
+    assert problem.startswith("arm of A: round 2 had 1 good answers and the quorum is 2; no answer from B")
     assert not centres.sent("adopt_classifier")
 
 

@@ -265,7 +265,7 @@ def test_a_round_asks_a_lost_node_so_often_and_then_fails_with_one_line(lab, sha
     centres = ScriptedCentres(time, {"A": 1.0, "B": 1.0}, fails=fails)
     shared = rounds(here, share, centres, RoundSettings(4, 2, attempts=3))
     (problem,) = shared.problems
-    assert "round 2 had 1 good answers and the quorum is 2; no answer of B" in problem
+    assert "round 2 had 1 good answers and the quorum is 2; no answer from B" in problem
     assert len(centres.training("B")) == 1 + 3 and len(centres.training("A")) == 2
     assert list(shared.federations[0].summary.gone) == ["B"]
 

@@ -86,7 +86,7 @@ def test_a_quorum_that_was_asked_for_is_not_lowered(lab, share):
     shared, _ = run(here, share, RoundSettings(4, 2, quorum=2), here.clock({"B": GONE_AT_5}))
     (problem,) = shared.problems
     assert problem == (
-        "arm: round 3 had 1 good answers and the quorum is 2; no answer of B; bring them back and resume, or lower quorum"
+        "arm: round 3 had 1 good answers and the quorum is 2; no answer from B; bring them back and resume, or lower quorum"
     )
     assert not shared.generators
 
@@ -110,7 +110,7 @@ def test_cyclic_passes_over_who_goes_in_its_own_turn(lab, share):
 def test_when_all_are_gone_the_federation_fails_and_says_who_is_missing(lab, share):
     here = lab(A=12, B=12)
     shared, _ = run(here, share, RoundSettings(9, 2), here.clock({"A": GONE_AT_5, "B": GONE_AT_5}))
-    assert "round 3 had 0 good answers" in shared.problems[0] and "no answer of A, B" in shared.problems[0]
+    assert "round 3 had 0 good answers" in shared.problems[0] and "no answer from A, B" in shared.problems[0]
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")

@@ -200,14 +200,13 @@ class Plan:
 
     @cached_property
     def exchanges(self) -> list[Planned[Shared]]:
-        """Every exchange of the share phase."""
-        by_strategy: dict[str, dict[str, Any]] = {name: {} for name in STRATEGIES}
+        """Every exchange of the share phase, by strategy in the order of the arms."""
+        by_strategy: dict[str, dict[str, Any]] = {}
         for name, arm in self.scenario.arms.items():
-            by_strategy[arm.strategy][name] = arm
+            by_strategy.setdefault(arm.strategy, {})[name] = arm
         return [
-            planned for strategy, arms in by_strategy.items() if arms
-            for planned in STRATEGIES[strategy].exchanges(self, arms)
-        ]  # fmt: skip
+            planned for strategy, arms in by_strategy.items() for planned in STRATEGIES[strategy].exchanges(self, arms)
+        ]
 
     def packages(self) -> dict[tuple[str, str], Generated]:
         """Generators at hand that some arm uses, by (name, task)."""

@@ -89,7 +89,7 @@ class Remote(GenerativeStrategy):
 
     def settings(self, view: View, arm: Any) -> DmGANSettings:
         """How the exchange is run. In a deployment centres choose the size of their jobs by the measured round trip."""
-        own = {key: getattr(arm, key) for key in DmGANSettings.__dataclass_fields__ if hasattr(arm, key)}
+        own = {key: getattr(arm, key) for key in DmGANSettings.__dataclass_fields__ if key in type(arm).model_fields}
         rules = GradientRules(clip=arm.clip, noise=arm.noise)
         return DmGANSettings(**own | {
             "steps": arm.steps_of_update, "gradients": rules, "step_s": view.step_s, "adapt": view.deployed,

@@ -73,8 +73,9 @@ def test_an_approved_study_runs_and_gives_the_bytes_of_a_simulation(
     "overrides",
     [
         [],
-        ["arms.average.alone=true", "arms.average.transport=int8"],
         [
+            "arms.average.alone=true",
+            "arms.average.transport=int8",
             "arms.weights={strategy: dm_gan, model: wgan_gp, width: 4, critic_steps: 2, batch_size: 4, updates: 3, batches_per_job: 2,"
             " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 16, every: 3}}",
             "arms.swapped={strategy: md_gan, model: dcgan, conditional: true, width: 4, batch_size: 4, updates: 5, batches_per_job: 1,"

@@ -1,4 +1,7 @@
-"""From a scenario to units of work: what each phase asks of whom. Pure: nothing is sent, nothing is computed."""
+"""From a scenario to units of work: what each phase asks of whom. Pure: nothing is sent, nothing is computed.
+
+Longer than most files, because it is one class: all that strategies see of a study.
+"""
 
 from __future__ import annotations
 

@@ -57,6 +57,20 @@ def imports_of(package, root=CHECKOUT):
     return found
 
 
+def longer_than(lines, root):
+    """Modules with more lines, and no word in their docstring of why."""
+    files = {file: file.read_text(encoding="utf-8") for package in PACKAGES for file in (root / package).rglob("*.py")}
+    return [
+        str(file.relative_to(root)) for file, text in files.items()
+        if len(text.splitlines()) > lines and "Longer than most files" not in (ast.get_docstring(ast.parse(text)) or "")
+    ]  # fmt: skip
+
+
+def test_long_modules_say_why():
+    assert longer_than(300, CHECKOUT) == []
+    assert "strategies/cells.py" in longer_than(50, CHECKOUT), "the test would not notice one"
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_modules_import_each_other_in_a_circle(package):
     try:

@@ -85,7 +85,7 @@ def print_plan(console: Console, scenario: Scenario, run: str) -> None:
         text = f"{listed(foreign)}: {settings.classes}, {settings.use}" if foreign else "own patches"
         if again := strategy.oversample(arm):
             text += f", {again} own positives drawn again"
-        places = dict.fromkeys(cell.receiver for cell in plan.cells() if cell.arm == name)
+        places = dict.fromkeys(receiver for arm_name, _, receiver, _ in plan.arm_places if arm_name == name)
         table.add_row(
             name, arm.strategy + (" (control)" if arm.control else ""), listed(places) if places else "nowhere", text
         )

@@ -224,7 +224,7 @@ class Plan:
     def deliveries(self) -> dict[tuple[str, str, str], Delivery]:
         """What the arms that share generators bring to each receiver, by (arm, receiver, task)."""
         deliveries = {}
-        for name, arm, receiver, task in self.arm_places():
+        for name, arm, receiver, task in self.arm_places:
             strategy, use = STRATEGIES[arm.strategy], self.use(arm)
             generators = strategy.foreign_generators(self, name, arm, receiver, task)
             if not generators:
@@ -255,16 +255,19 @@ class Plan:
             for repeat in range(s.repeats)
             for fraction, images in s.study.sizes
             for classifier in s.study.classifiers
-            for name, arm, receiver, task in self.arm_places()
+            for name, arm, receiver, task in self.arm_places
         ]
 
-    def arm_places(self) -> Iterator[tuple[str, Any, str, str]]:
+    @cached_property
+    def arm_places(self) -> list[tuple[str, Any, str, str]]:
         """(arm name, arm, receiver, task) wherever an arm can run; an arm that would bring nothing foreign cannot."""
-        for task in self.tasks:
-            for name, arm in self.scenario.arms.items():
-                for receiver in arm.receivers or self.scenario.receivers:
-                    if STRATEGIES[arm.strategy].runs_at(self, name, arm, receiver, task):
-                        yield name, arm, receiver, task
+        return [
+            (name, arm, receiver, task)
+            for task in self.tasks
+            for name, arm in self.scenario.arms.items()
+            for receiver in arm.receivers or self.scenario.receivers
+            if STRATEGIES[arm.strategy].runs_at(self, name, arm, receiver, task)
+        ]
 
     def learning(self, cell: Cell, pools: Sequence[Pool] | None = None) -> Planned[Learned]:
         """How a cell is learned.

@@ -135,7 +135,7 @@ class Node:
         """Keep foreign images (synthetic, or real ones of a pooled run) for the classifiers of this centre.
 
         Args:
-            pixels: uint8 (n, c, h, w).
+            pixels: uint8 or uint16 (n, c, h, w).
             labels: int64 (n,).
         """
         folder = self.pool_folder(unit)

@@ -21,8 +21,9 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from data_partitions.errors import DataError
+from data_partitions.exams import Cohort
 from data_partitions.extraction import Extraction
-from data_partitions.patch_dataset import PatchDataset, open_patches, write_patches
+from data_partitions.patch_dataset import PatchDataset, PixelWriter, open_patches, write_patches
 from data_partitions.patches import PatchTask
 from data_partitions.preprocessing import preprocessed
 from data_partitions.source import DataSource
@@ -86,16 +87,30 @@ def _make(
     if not cohort.exams:
         raise DataError("no_images", f"centre {centre}: the source has no image; check its path and filters")
     extraction = Extraction(preprocessed(cohort, task.preprocess), task, seed, on_progress)
-    # On small matrices more threads of BLAS are no faster, and keep every core busy.
-    with threadpool_limits(1, user_api="blas"):
-        pixels, table, codes = extraction.run(split)
-    if not len(table):
-        raise DataError(
-            "no_lesions",
-            f"centre {centre}: {len(cohort.exams)} images and no lesion of the task's kind (lesions: {task.lesions}"
-            f"{', with a known label' if task.label == 'malignancy' else ''}); {source.remedy(task)}",
-            lesions=task.lesions,
-        )
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        # On small matrices more threads of BLAS are no faster, and keep every core busy.
+        with threadpool_limits(1, user_api="blas"), PixelWriter(temporary, task.shape, task.storage) as pixels:
+            table, codes = extraction.run(split, pixels)
+        if not len(table):
+            known = "" if task.label == "lesion" else f", of the classes {', '.join(task.classes)}"
+            raise DataError(
+                "no_lesions",
+                f"centre {centre}: {len(cohort.exams)} images and no lesion of the task's kind (lesions: {task.lesions}{known}); "
+                f"{source.remedy(task)}",
+                lesions=task.lesions,
+            )
+        write_patches(temporary, table, _report(cohort, extraction), task.classes)
+        # The only file with identities: it stays beside the data, readable by its owner only.
+        private = temporary / "private.json"
+        private.touch(mode=0o600)
+        private.write_text(json.dumps({"patients": codes, **cohort.private}, indent=1), encoding="utf-8")
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _report(cohort: Cohort, extraction: Extraction) -> dict[str, Any]:
     report: dict[str, Any] = cohort.report | {
         "exams": len(cohort.exams),
         "patients": len({e.patient for e in cohort.exams}),
@@ -106,13 +121,4 @@ def _make(
             *report.get("notes", []),
             f"{extraction.missing} healthy boxes have no place in any image and were left out",
         ]
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        write_patches(temporary, pixels, table, report)
-        # The only file with identities: it stays beside the data, readable by its owner only.
-        private = temporary / "private.json"
-        private.touch(mode=0o600)
-        private.write_text(json.dumps({"patients": codes, **cohort.private}, indent=1), encoding="utf-8")
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return report

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from basics.image_shape import Storage
+
 
 class Box(NamedTuple):
     """Rows top .. bottom - 1 and columns left .. right - 1."""
@@ -48,17 +50,24 @@ def bounding_box(contour: np.ndarray) -> Box:
 
 @dataclass(frozen=True)
 class Lesion:
-    """One finding on one image. `kind`: mass, calcification, distortion or other; `contour`: (k, 2) of (y, x)."""
+    """One finding on one image. `kind`: mass, calcification, distortion or other; `contour`: (k, 2) of (y, x).
+
+    diagnosis: the source's own word for what it is, where it has one.
+    """
 
     box: Box
     kind: str = "other"
     malignant: bool | None = None
     birads: str = ""
     contour: np.ndarray | None = None
+    diagnosis: str = ""
 
 
 class Image(Protocol):
-    """Pixels of one exam, decoded or rendered where they are asked for."""
+    """Pixels of one exam, decoded or rendered where they are asked for.
+
+    An image that knows more than 256 levels has a method `deep_window`, too: `window` as uint16, of which 65535 is white.
+    """
 
     def window(self, box: Box) -> np.ndarray:
         """uint8 (height, width, channels) of the part of the image inside `box`; `box` lies inside the image."""
@@ -67,6 +76,14 @@ class Image(Protocol):
     def tissue(self, step: int) -> np.ndarray:
         """bool (ceil(height / step), ceil(width / step)): which of every `step`-th pixels show the body."""
         ...
+
+
+def stored_window(image: Image, box: Box, storage: Storage) -> np.ndarray:
+    """A window as a task stores it: uint8 or uint16 (height, width, channels). Of an image of 256 levels each is kept (x 257)."""
+    if storage == "uint8":
+        return image.window(box)
+    deep = getattr(image, "deep_window", None)
+    return image.window(box).astype(np.uint16) * np.uint16(257) if deep is None else deep(box)
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,7 @@ class Exam:
     scanner: str = ""
     spacing_mm: float | None = None
     malignant: bool | None = None
+    diagnosis: str = ""
     lesions: tuple[Lesion, ...] = ()
     healthy_sites: tuple[Lesion, ...] | None = None
     usable_as_healthy: bool = True

@@ -19,21 +19,18 @@ import numpy as np
 import pandas as pd
 
 from basics.seeds import rank, stream
-from data_partitions.exams import Box, Cohort, Exam, Image, Lesion
-from data_partitions.patch_dataset import COLUMNS
+from data_partitions.exams import Box, Cohort, Exam, Image, Lesion, stored_window
+from data_partitions.frames import central_square, square_around, square_around_body, union
+from data_partitions.patch_dataset import COLUMNS, PixelWriter
 from data_partitions.patches import (
     TISSUE_STEP,
     PatchTask,
     Place,
     TissueMap,
-    central_square,
     healthy_square,
     jittered,
-    resized,
-    square_around,
-    square_around_body,
-    union,
 )  # fmt: skip
+from data_partitions.resizing import resized
 from data_partitions.split import SPLITS, SplitRule, split_patients
 
 Item = TypeVar("Item")
@@ -75,14 +72,15 @@ class Extraction:
         self.numbers = {exam.name: number for number, exam in enumerate(self.exams)}
         self.cohort, self.task, self.seed = cohort, task, seed
         self.on_progress = on_progress
-        self.pixels: list[np.ndarray] = []
+        self.frame = task.frame
         self.rows: list[dict] = []
         self.boxes = 0
         self.missing = 0  # healthy boxes without a place
         self.expected = 0  # boxes, for the progress
 
-    def run(self, rule: SplitRule) -> tuple[np.ndarray, pd.DataFrame, dict[str, int]]:
-        """pixels uint8 (n, channels, size, size), table with COLUMNS, and the number given to each patient."""
+    def run(self, rule: SplitRule, pixels: PixelWriter) -> tuple[pd.DataFrame, dict[str, int]]:
+        """Writes the patches to `pixels`; table with COLUMNS, and the number given to each patient."""
+        self.pixels = pixels
         splits = patient_splits(self.cohort, self.task, rule, self.seed)
         with ThreadPoolExecutor(
             max(1, WORKERS - 1)
@@ -100,24 +98,27 @@ class Extraction:
         codes = {patient: number for number, patient in enumerate(patients)}
         table = pd.DataFrame(self.rows, columns=list(COLUMNS))
         table["patient"] = table["patient"].map(codes)
-        size = (0, self.task.channels, self.task.image_size, self.task.image_size)
-        return (np.stack(self.pixels) if self.pixels else np.empty(size, np.uint8)), table, codes
+        return table, codes
 
     def _whole_images(self, splits: dict[str, str]) -> None:
         self.expected = len(self.exams)
         for exam, (image, body) in self._ahead(self._open_whole, self.exams):
-            split, label = splits[exam.patient], int(_is_positive(exam, self.task))
-            square = central_square(exam.shape) if body is None else square_around_body(body, exam.shape)
+            split, label = splits[exam.patient], _known(self.task.label_of_image(exam))
+            square = (
+                central_square(exam.shape, self.frame)
+                if body is None
+                else square_around_body(body, exam.shape, self.frame)
+            )
             crops = [square]
             if body is not None and split == "train":
                 rng = stream(self.seed, "breast", exam.name)
-                crops = [square_around_body(body, exam.shape, rng) for _ in range(self.task.crops)]
+                crops = [square_around_body(body, exam.shape, self.frame, rng) for _ in range(self.task.crops)]
             self._store(exam, image, split, label, crops, square, None, float("nan"))
 
     def _plan(self, split: str, exams: list[Exam]) -> _Plan:
         wanted = [exam for exam in exams if any(self.task.wants(lesion) for lesion in exam.lesions)]
         lesions = sum(self.task.wants(lesion) for exam in wanted for lesion in exam.lesions)
-        count = round(self.task.healthy_per_lesion * lesions) if self.task.label == "lesion" else 0
+        count = round(self.task.healthy_per_lesion * lesions) if self.task.healthy is not None else 0
         healthy = [exam for exam in exams if not exam.lesions and exam.usable_as_healthy] if count else []
         # Both views of a breast stay together: what they share is worked out once.
         healthy.sort(key=lambda exam: (rank(self.seed, "healthy", exam.patient, exam.laterality), exam.name))
@@ -168,18 +169,23 @@ class Extraction:
                     )
                     keep = inner if inner.height > 0 else square
                     crops = self._crops(exam, square, keep, split, "healthy", visit)
-                    self._store(exam, image, split, 0, crops, square, None, tissue.background(square))
+                    self._store(exam, image, split, self._healthy, crops, square, None, tissue.background(square))
 
     def _around(
         self, exam: Exam, image: Image, tissue: TissueMap, lesion: Lesion, split: str, *, healthy: bool = False
     ) -> tuple[int, Place]:
         """Store the box around a lesion, or around a healthy site; returns its side and place."""
-        square = square_around(lesion.box, self.task.margin(exam.spacing_mm), exam.shape, self.task.minimum_px)
+        margin = self.task.margin(exam.spacing_mm)
+        square = square_around(lesion.box, margin, exam.shape, self.frame, self.task.minimum_px)
         place = tissue.place(square)
-        label = 0 if healthy else 1 if self.task.label == "lesion" else int(_known(lesion.malignant))
+        label = self._healthy if healthy else _known(self.task.label_of_lesion(lesion))
         crops = self._crops(exam, square, lesion.box, split, "lesion", *lesion.box)
         self._store(exam, image, split, label, crops, square, None if healthy else lesion, place.background)
-        return square.height, place
+        return min(square.height, square.width), place
+
+    @property
+    def _healthy(self) -> int:
+        return _known(self.task.healthy)
 
     def _crops(self, exam: Exam, square: Box, keep: Box, split: str, *names: str | int) -> list[Box]:
         """Jittered crops of a training box; validation and test see the square itself."""
@@ -193,19 +199,19 @@ class Extraction:
         background: float,
     ) -> None:  # fmt: skip
         around = union(crops)
-        window = image.window(around)
+        window = stored_window(image, around, self.task.storage)
         malignant = lesion.malignant if lesion else exam.malignant if self.task.whole_image else None
         for crop, box in enumerate(crops):
             part = window[
                 box.top - around.top : box.bottom - around.top, box.left - around.left : box.right - around.left
             ]
-            self.pixels.append(resized(part, self.task.image_size, self.task.channels))
+            self.pixels.append(resized(part, self.task.shape))
             self.rows.append({
                 "label": label, "box": self.boxes, "crop": crop, "patient": exam.patient,
                 "image": self.numbers[exam.name], "split": split, "lesion_type": lesion.kind if lesion else "",
                 "view": exam.view, "laterality": exam.laterality, "density": exam.density, "age": exam.age,
                 "birads": lesion.birads if lesion else "", "malignant": None if malignant is None else int(malignant),
-                "spacing_mm": exam.spacing_mm, "scanner": exam.scanner, "width": square.height,
+                "spacing_mm": exam.spacing_mm, "scanner": exam.scanner, "width": square.width,
                 "background": None if np.isnan(background) else round(background, 4),
             })  # fmt: skip
         self.boxes += 1
@@ -267,17 +273,17 @@ def _done(work: Callable[[Item], Result], item: Item) -> Future[Result]:
 
 
 def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) -> dict[str, str]:
-    """Split of each patient. A group's class is positive when any of its exams is; its density the first by name.
+    """Split of each patient. A group's class is the last by label of its exams'; its density the first by name.
 
     A patient with an official split is in that one. Without an official validation split, validation patients are drawn
     from all that are not for testing.
     """
-    strata: dict[str, tuple[str, str]] = {}
+    strata: dict[str, tuple[int, str]] = {}
     official: dict[str, str] = {}
     for exam in sorted(cohort.exams, key=lambda exam: exam.name):
         group = cohort.group(exam.patient)
-        label, density = strata.get(group, ("0", exam.density))
-        strata[group] = (max(label, str(int(_is_positive(exam, task)))), density)
+        label, density = strata.get(group, (0, exam.density))
+        strata[group] = (max(label, _label(exam, task)), density)
         if exam.split:
             official.setdefault(group, exam.split)
     reserved = {cohort.group(patient) for patient in cohort.for_test}
@@ -288,13 +294,15 @@ def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) 
     return {exam.patient: of_group[cohort.group(exam.patient)] for exam in cohort.exams}
 
 
-def _known(malignant: bool | None) -> bool:
+def _known(label: int | None) -> int:
     """A label, which the source guarantees where the task needs one: unknown is not negative."""
-    assert malignant is not None, "a source hands over what has no label to a task that needs one"
-    return malignant
+    assert label is not None, "a source hands over what has no label to a task that needs one"
+    return label
 
 
-def _is_positive(exam: Exam, task: PatchTask) -> bool:
+def _label(exam: Exam, task: PatchTask) -> int:
+    """What an exam counts as where patients are shared out: of several lesions, the last class."""
     if task.whole_image:
-        return _known(exam.malignant) if task.label == "malignancy" else bool(exam.lesions)
-    return any(task.wants(lesion) and (task.label == "lesion" or lesion.malignant) for lesion in exam.lesions)
+        return _known(task.label_of_image(exam))
+    labels = [task.label_of_lesion(lesion) for lesion in exam.lesions if task.wants(lesion)]
+    return max((_known(label) for label in labels), default=0)

@@ -6,13 +6,14 @@ import hashlib
 import hmac
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from basics.image_shape import ImageShape, Storage
 from basics.seeds import rank
 from data_partitions.small_counts import guarded, is_small, pooled, suppressed_count
 from data_partitions.split import SPLITS
@@ -21,6 +22,7 @@ COLUMNS = (
     "label", "box", "crop", "patient", "image", "split", "lesion_type", "view", "laterality", "density", "age",
     "birads", "malignant", "spacing_mm", "scanner", "width", "background",
 )  # fmt: skip
+PIXELS = "pixels.npy"
 TEXT = ("split", "lesion_type", "view", "laterality", "density", "birads", "scanner")
 
 
@@ -28,17 +30,19 @@ TEXT = ("split", "lesion_type", "view", "laterality", "density", "birads", "scan
 class PatchDataset:
     """A selection of a centre's patches.
 
-    pixels: uint8 (n, channels, height, width), all patches of the centre, usually a memory map.
+    pixels: uint8 or uint16 (n, channels, height, width), all patches of the centre, usually a memory map.
     table: one row per patch of `pixels`, columns COLUMNS; `box` numbers a lesion or a healthy region, `crop` its stored
     crops, `patient` and `image` are running numbers within this data set, not identities.
     index: int64, the rows of this selection, ascending.
     report: what was found, skipped and moved while the patches were made (counts only).
+    classes: names of the task's classes, in the order of their labels.
     """
 
     pixels: np.ndarray
     full_table: pd.DataFrame
     index: np.ndarray
     report: dict
+    classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -50,38 +54,40 @@ class PatchDataset:
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 (len(self),): 1 is the positive class (lesion, or malignant)."""
+        """int64 (len(self),): positions in `classes`."""
         return self.full_table["label"].to_numpy(np.int64)[self.index]
 
     def select(
-        self, split: str | None = None, label: int | None = None, patients: Iterable[int] | None = None
+        self, split: str | None = None, labels: Iterable[int] | None = None, patients: Iterable[int] | None = None
     ) -> PatchDataset:
-        """The part of this selection with this split, label and these patients (None: any)."""
+        """The part of this selection with this split, these labels and these patients (None: any)."""
         if split is not None and split not in SPLITS:
             raise ValueError(f"split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
         table = self.table
         keep = np.ones(len(table), dtype=bool)
         if split is not None:
             keep &= (table["split"] == split).to_numpy()
-        if label is not None:
-            keep &= (table["label"] == label).to_numpy()
+        if labels is not None:
+            keep &= table["label"].isin(list(labels)).to_numpy()
         if patients is not None:
             keep &= table["patient"].isin(list(patients)).to_numpy()
         return replace(self, index=self.index[keep])
 
-    def uint8(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """uint8 (k, channels, height, width): `rows` count within this selection."""
+    def stored(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """(k, channels, height, width) as they are stored: `rows` count within this selection."""
         return np.asarray(self.pixels[self.index[rows]])
 
     def float32(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """float32 (k, channels, height, width) in [-1, 1]: 0 becomes -1 and 255 becomes 1."""
-        return self.uint8(rows).astype(np.float32) / np.float32(127.5) - np.float32(1)
+        """float32 (k, channels, height, width) in [-1, 1]: black becomes -1 and white 1."""
+        stored = self.stored(rows)
+        return stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max / 2) - np.float32(1)
 
     def counts(self) -> dict[str, dict[int, int]]:
         """Boxes (not crops) by split and label, zeros included."""
         boxes = self.table.drop_duplicates("box")
         found = boxes.groupby(["split", "label"]).size()
-        return {split: {label: int(found.get((split, label), 0)) for label in (0, 1)} for split in SPLITS}
+        labels = range(len(self.classes))
+        return {split: {label: int(found.get((split, label), 0)) for label in labels} for split in SPLITS}
 
     def digest(self, secret: bytes) -> str:
         """HMAC-SHA256 of this selection's pixels and table, hexadecimal.
@@ -91,15 +97,15 @@ class PatchDataset:
         keyed = hmac.new(secret, digestmod=hashlib.sha256)
         keyed.update(np.asarray(self.pixels.shape[1:], dtype=np.int64).tobytes())
         for start in range(0, len(self), 1024):
-            keyed.update(np.ascontiguousarray(self.uint8(slice(start, start + 1024))).tobytes())
+            keyed.update(np.ascontiguousarray(self.stored(slice(start, start + 1024))).tobytes())
         keyed.update(self.table.to_csv(index=False, float_format="%.10g").encode())
         return keyed.hexdigest()
 
     def draw_fraction(self, fraction: float | None = None, boxes: int | None = None, seed: int = 0) -> PatchDataset:
         """A part of this selection, drawn by patient and stratified by class.
 
-        fraction: share of the patients with a positive patch, and of those without. boxes: number of lesion and healthy
-        boxes together, in the selection's own class ratio; the last patient drawn may give only some of its boxes.
+        fraction: share of the patients of each class; one with patches of several counts for the last of them. boxes: number of
+        boxes of all classes together, in the selection's own ratio; the last patient drawn may give only some of its boxes.
         Draws with one seed are nested: a smaller one is part of every larger one. Both None: everything.
         """
         if fraction is not None and boxes is not None:
@@ -111,10 +117,10 @@ class PatchDataset:
     def _draw_patients(self, fraction: float, seed: int) -> PatchDataset:
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction {fraction} is outside (0, 1]")
-        positive = self.table.groupby("patient")["label"].max()
+        last = self.table.groupby("patient")["label"].max()
         drawn: list[int] = []
-        for label in (0, 1):
-            members = sorted(positive.index[positive == label], key=lambda patient: rank(seed, "draw", int(patient)))
+        for label in sorted(set(last)):
+            members = sorted(last.index[last == label], key=lambda patient: rank(seed, "draw", int(patient)))
             drawn += members[: max(1, round(fraction * len(members)))]
         return self.select(patients=drawn)
 
@@ -122,10 +128,12 @@ class PatchDataset:
         unique = self.table.drop_duplicates("box")
         if boxes < 2 or boxes > len(unique):
             raise ValueError(f"boxes {boxes} is outside 2 .. {len(unique)}, the boxes that this selection has")
-        positives = round(boxes * float(unique["label"].mean()))
         drawn: list[int] = []
-        for label, wanted in ((0, boxes - positives), (1, positives)):
+        left, of = boxes, len(unique)
+        for label in sorted(set(unique["label"]), reverse=True):
             members = unique[unique["label"] == label]
+            wanted = round(left * (len(members) / of))
+            left, of = left - wanted, of - len(members)
             order = sorted(
                 zip(members["patient"].tolist(), members["box"].tolist(), strict=True),
                 key=lambda pair: (rank(seed, "draw", pair[0]), pair[1]),
@@ -140,12 +148,12 @@ class PatchDataset:
         """
         rows: list[dict] = []
         for split in SPLITS:
-            for label in (0, 1):
-                part = self.select(split=split, label=label)
+            for label, name in enumerate(self.classes):
+                part = self.select(split=split, labels=(label,))
                 if len(part):
                     boxes = part.table.drop_duplicates("box")
                     rows.append({
-                        "split": split, "class": ("negative", "positive")[label],
+                        "split": split, "class": name,
                         "patients": int(boxes["patient"].nunique()), "images": suppressed_count(len(boxes)),
                         "digest": part.digest(secret)[:16],
                     })  # fmt: skip
@@ -170,10 +178,11 @@ class PatchDataset:
         # Healthy boxes have no kind: without them the kinds sum to the lesions and not to some mixture.
         columns["lesion_type"].pop("", None)
         return {
-            "image": {"channels": int(self.pixels.shape[1]), "size": int(self.pixels.shape[2])},
+            "image": dict(zip(("channels", "height", "width"), map(int, self.pixels.shape[1:]), strict=True)),
+            "classes": list(self.classes),
             "patients": suppressed_count(boxes["patient"].nunique()),
             "boxes": {
-                split: {("negative", "positive")[label]: suppressed_count(n) for label, n in labels.items()}
+                split: {self.classes[label]: suppressed_count(n) for label, n in labels.items()}
                 for split, labels in counts.items()
             },
             **({} if hidden else {"patches": len(self)}),
@@ -184,17 +193,45 @@ class PatchDataset:
 
 def open_patches(folder: Path) -> PatchDataset:
     """The patches in a folder that `build_patches` wrote; pixels stay on disk."""
-    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    pixels = np.load(folder / PIXELS, mmap_mode="r")
     table = pd.read_csv(folder / "table.csv", dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={
         "age": [""], "spacing_mm": [""], "malignant": [""],
     })  # fmt: skip
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return PatchDataset(pixels, table, np.arange(len(table), dtype=np.int64), report)
+    classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
+    return PatchDataset(pixels, table, np.arange(len(table), dtype=np.int64), report, classes)
 
 
-def write_patches(folder: Path, pixels: np.ndarray, table: pd.DataFrame, report: dict) -> None:
-    """Write pixels, table and report into an existing folder, to be opened by `open_patches`."""
-    np.save(folder / "pixels.npy", pixels)
+class PixelWriter:
+    """Writes patches one by one into the file of a data set, which is whole when the block ends: none is kept in memory."""
+
+    def __init__(self, folder: Path, shape: ImageShape, storage: Storage):
+        self._path, self._shape, self._dtype, self._count = folder / PIXELS, shape, np.dtype(storage), 0
+
+    def __enter__(self) -> PixelWriter:
+        self._file = self._path.open("wb")
+        self._header()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.seek(0)
+        self._header()  # as long as the first: numpy leaves room for the number to grow
+        self._file.close()
+
+    def append(self, image: np.ndarray) -> None:
+        """One patch (channels, height, width)."""
+        assert image.shape == self._shape and image.dtype == self._dtype, f"a patch is {image.dtype} {image.shape}"
+        self._file.write(np.ascontiguousarray(image).data)
+        self._count += 1
+
+    def _header(self) -> None:
+        described = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._count, *self._shape)}
+        np.lib.format.write_array_header_1_0(self._file, described)
+
+
+def write_patches(folder: Path, table: pd.DataFrame, report: dict, classes: Sequence[str]) -> None:
+    """Write what belongs to the pixels in a folder, to be opened by `open_patches`."""
+    (folder / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
     text = io.StringIO()
     table.to_csv(text, index=False, columns=list(COLUMNS), float_format="%.10g", lineterminator="\n")
     (folder / "table.csv").write_text(text.getvalue(), encoding="utf-8")

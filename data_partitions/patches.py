@@ -1,4 +1,4 @@
-"""Square patches around lesions and in healthy tissue: which pixels of an image make one training example.
+"""Patches around lesions and in healthy tissue: which pixels of an image make one training example.
 
 The recipe is that of Szafranowska et al., "Sharing generative models instead of private data" (2022): a square around
 the lesion's bounding box with a margin, its side from the LARGER of height and width, translated back inside the image;
@@ -9,6 +9,9 @@ Departures, each where the published code contradicts its own text: the translat
 moved up and left), the margin is applied once per side, and a jittered crop keeps the whole lesion wherever the image
 allows. Healthy boxes have the sizes of lesion boxes and lie in the same part of the body, with as much background:
 otherwise size, skin line and film edge would reveal the class.
+
+Where a task's images are rectangles, "square" means a box of their shape, and its side is the smaller one: what a square of
+that side would hold of the lesion, the rectangle holds too.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image as PillowImage
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from data_partitions.exams import Box, Lesion
+from basics.image_shape import ImageShape, ImageSize, Storage
+from data_partitions.classes import CLASSES_OF, HEALTHY, Label, check_classes, label_of, words_of_image, words_of_lesion
+from data_partitions.exams import Box, Exam, Lesion
+from data_partitions.frames import Frame
 from data_partitions.preprocessing import Step
 
 TISSUE_STEP = 8  # pixels between the samples of a tissue mask; gives shares of a box to a few per cent
@@ -36,10 +41,17 @@ class PatchTask(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "lesion"
-    label: Literal["lesion", "malignancy"] = "lesion"
+    label: Label = Field("lesion", description="what classes are told apart by; diagnosis: by `classes`")
+    classes: tuple[str, ...] = Field(
+        CLASSES_OF["lesion"], description="in the order of their labels; of two the second is the positive one"
+    )
+    others: Literal["refuse", "leave_out"] = Field(
+        "refuse", description="images and lesions that show none of the classes"
+    )
     lesions: Literal["all", "mass", "calcification"] = "all"
-    image_size: int = Field(64, ge=16, le=256)
+    image_size: ImageSize = Field((64, 64), description="height and width in pixels, one number for a square")
     channels: Literal[1, 3] = 1
+    storage: Storage = Field("uint8", description="levels of a stored patch; uint16 keeps what a detector saw")
     margin_px: int = Field(60, ge=0)
     margin_mm: float | None = Field(None, ge=0, description="used instead of margin_px where the pixel size is known")
     healthy_per_lesion: float = Field(1.0, gt=0)
@@ -48,9 +60,9 @@ class PatchTask(BaseModel):
     zoom: tuple[float, float] = Field((0.2, 0.33), description="mean and standard deviation, of the side")
     shift: tuple[float, float] = Field((0.0, 0.25), description="mean and standard deviation, of the side")
     clip: float = Field(0.33, ge=0, lt=1, description="bound of zoom and shift, of the side")
-    whole_image: bool = Field(False, description="each image is one patch: its central square")
+    whole_image: bool = Field(False, description="each image is one patch: the largest central one of the task's shape")
     keep_breast: bool = Field(
-        False, description="whole images: squares around the breast, in training `crops` random ones (paper 003)"
+        False, description="whole images: boxes around the breast, in training `crops` random ones (paper 003)"
     )
     minimum_px: int = Field(0, ge=0, description="smallest side of a square around a lesion (paper 001: 128)")
     preprocess: tuple[Step, ...] = Field((), description="steps on whole images, in order; see `preprocessing`")
@@ -65,6 +77,45 @@ class PatchTask(BaseModel):
             )
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_and_label(cls, data: Any) -> Any:
+        """`label` alone names its classes, and `classes` alone their label."""
+        if not isinstance(data, dict):
+            return data
+        if isinstance(data.get("classes"), str):
+            raise ValueError(f"classes is {data['classes']!r}; give a list of names, such as [benign, malignant]")
+        label, classes = data.get("label"), data.get("classes")
+        for key in ("labels", "multi_label", "target", "features"):
+            if key in data:
+                raise ValueError(
+                    f"{key} is not a key of a task: an image shows one class (no multi-label, no tabular data); name them in classes"
+                )
+        if classes is None:
+            return data | ({"classes": CLASSES_OF[label]} if label in CLASSES_OF else {})
+        if any(isinstance(name, list | tuple | dict) for name in classes):
+            raise ValueError("classes holds a list: an image shows one class (no multi-label); give one name each")
+        names = tuple(str(name) for name in classes)
+        if label is None:
+            found = next((label for label, own in CLASSES_OF.items() if own == names), "diagnosis")
+            return data | {"classes": names, "label": found}
+        return data | {"classes": names}
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> PatchTask:
+        own = CLASSES_OF.get(self.label)
+        if own is None and "classes" not in self.model_fields_set:
+            raise ValueError("label diagnosis needs classes, such as classes: [mel, nv, bcc]")
+        if own is not None and self.classes != own:
+            raise ValueError(
+                f"classes of label {self.label} are {', '.join(own)} in this order, not {', '.join(self.classes)}; leave them out, or "
+                "set label: diagnosis"
+            )
+        check_classes(self.classes)
+        if self.storage == "uint16" and any(step.step == "clahe" for step in self.preprocess):
+            raise ValueError("storage is uint16, but clahe works on 256 levels; leave one of them out")
+        return self
+
     @model_validator(mode="after")
     def _breasts_are_on_whole_images(self) -> PatchTask:
         if self.keep_breast and not self.whole_image:
@@ -78,48 +129,31 @@ class PatchTask(BaseModel):
         return self.margin_px
 
     def wants(self, lesion: Lesion) -> bool:
-        """Whether the task uses this lesion: of its kind, and with a known label where one is needed."""
-        return self.lesions in ("all", lesion.kind) and (self.label == "lesion" or lesion.malignant is not None)
+        """Whether the task uses this lesion: of its kind, and of one of its classes."""
+        return self.lesions in ("all", lesion.kind) and self.label_of_lesion(lesion) is not None
 
+    def label_of_lesion(self, lesion: Lesion) -> int | None:
+        """Label of a lesion's patch; None where it shows none of the classes, or nobody knows which."""
+        return label_of(words_of_lesion(lesion), self.classes)
 
-def square_around(box: Box, margin: int, shape: tuple[int, int], minimum: int = 0) -> Box:
-    """Square centred on `box` with `margin` pixels on the larger side, translated into an image of `shape`.
+    def label_of_image(self, exam: Exam) -> int | None:
+        """Label of a whole image; likewise."""
+        return label_of(words_of_image(exam), self.classes)
 
-    Its side is at least `minimum`, and at most the smaller side of the image; then the lesion may not fit.
-    """
-    side = min(max(max(box.height, box.width) + 2 * margin, minimum), *shape)
-    return _square(box.top + (box.height - side) // 2, box.left + (box.width - side) // 2, side, shape)
+    @property
+    def healthy(self) -> int | None:
+        """Label of patches without a lesion; None: the task has none."""
+        return label_of((HEALTHY,), self.classes)
 
+    @property
+    def shape(self) -> ImageShape:
+        """Of a patch."""
+        return ImageShape.of(self.image_size, self.channels)
 
-def central_square(shape: tuple[int, int]) -> Box:
-    """The largest centred square of an image."""
-    side = min(shape)
-    return _square((shape[0] - side) // 2, (shape[1] - side) // 2, side, shape)
-
-
-def square_around_body(body: Box, shape: tuple[int, int], rng: np.random.Generator | None = None) -> Box:
-    """A square that holds `body`, or as much of it as the image allows.
-
-    Without rng the smallest, with the body in the middle. With it, a side uniform between that one's and the image's
-    smaller side, at a place uniform among those that keep the body: the random crops of paper 003.
-    """
-    least, most = min(max(body.height, body.width), *shape), min(shape)
-    if rng is None:
-        return _square((body.top + body.bottom - least) // 2, (body.left + body.right - least) // 2, least, shape)
-    side = int(rng.integers(least, most + 1))
-    top, left = (
-        int(rng.integers(first, last + 1))
-        for first, last in (
-            _starts(body.top, body.bottom, side, shape[0]), _starts(body.left, body.right, side, shape[1])
-        )
-    )  # fmt: skip
-    return Box(top, left, top + side, left + side)
-
-
-def _starts(low: int, high: int, side: int, size: int) -> tuple[int, int]:
-    """First and last start of an interval of length `side` inside 0 .. size that covers low .. high or lies within it."""
-    first, last = sorted((high - side, low))
-    return max(first, 0), min(last, size - side)
+    @property
+    def frame(self) -> Frame:
+        """Boxes of the shape of its patches."""
+        return Frame(*self.image_size)
 
 
 def jittered(square: Box, keep: Box, task: PatchTask, shape: tuple[int, int], rng: np.random.Generator) -> Box:
@@ -128,32 +162,14 @@ def jittered(square: Box, keep: Box, task: PatchTask, shape: tuple[int, int], rn
         float(np.clip(rng.normal(mean, deviation), -task.clip, task.clip))
         for mean, deviation in (task.zoom, task.shift, task.shift)
     )
-    side = round(square.height * (1 + zoom))
-    side = min(max(side, keep.height, keep.width, 1), *shape)
+    frame = task.frame
+    side = round(min(square.height, square.width) * (1 + zoom))
+    side = min(max(side, frame.around(keep.height, keep.width), 1), frame.largest(shape))
+    height, width = frame.sides(side)
     middle_y, middle_x = (square.top + square.bottom) / 2, (square.left + square.right) / 2
-    top = _kept(round(middle_y + down * square.height - side / 2), side, keep.top, keep.bottom)
-    left = _kept(round(middle_x + right * square.width - side / 2), side, keep.left, keep.right)
-    return _square(top, left, side, shape)
-
-
-def union(boxes: Sequence[Box]) -> Box:
-    """Smallest box around all `boxes`."""
-    return Box(
-        min(b.top for b in boxes), min(b.left for b in boxes), max(b.bottom for b in boxes), max(b.right for b in boxes)
-    )
-
-
-def resized(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
-    """uint8 (side, side, c) to uint8 (channels, size, size): the mean over each output pixel's area.
-
-    Smaller than `size`, where an area mean would only repeat pixels, it is bilinear. Colour becomes luminance (ITU-R
-    601), and one channel becomes three equal ones, when `channels` asks for it.
-    """
-    picture = PillowImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    method = PillowImage.Resampling.BOX if pixels.shape[0] >= size else PillowImage.Resampling.BILINEAR
-    out = np.asarray(picture.resize((size, size), method))
-    return out[None] if channels == 1 else np.moveaxis(out, 2, 0)
+    top = _kept(round(middle_y + down * square.height - height / 2), height, keep.top, keep.bottom)
+    left = _kept(round(middle_x + right * square.width - width / 2), width, keep.left, keep.right)
+    return frame.box(top, left, side, shape)
 
 
 class Place(NamedTuple):
@@ -219,18 +235,20 @@ def healthy_square(
     side: int, like: Place, tissue: TissueMap, shape: tuple[int, int], task: PatchTask, taken: Sequence[Box],
     rng: np.random.Generator,
 ) -> Box | None:  # fmt: skip
-    """A square of `side` pixels that lies in this body about where a lesion's square lies in another.
+    """A square of `side` that lies in this body about where a lesion's square lies in another.
 
     Of CANDIDATES squares scattered around that place, those with at most `task.max_background` and clear of `taken` are
     allowed, and the one whose background is closest to the lesion's square is returned; None where none is allowed.
     """
     if tissue.empty:
         return None
-    side = min(side, *shape)
+    frame = task.frame
+    side = min(side, frame.largest(shape))
+    height, width = frame.sides(side)
     allowed: list[tuple[float, Box]] = []
     for offset in rng.normal(0, SCATTER, (CANDIDATES, 2)):
         row, column = tissue.middle(like.down + offset[0], like.inwards + offset[1])
-        square = _square(round(row - side / 2), round(column - side / 2), side, shape)
+        square = frame.box(round(row - height / 2), round(column - width / 2), side, shape)
         share = tissue.background(square)
         if share <= task.max_background and not any(square.overlaps(other) for other in taken):
             allowed.append((abs(share - like.background), square))
@@ -241,8 +259,3 @@ def _kept(start: int, side: int, low: int, high: int) -> int:
     """Nearest start of an interval of length `side` that covers low .. high; `side` is at least high - low, or the
     image's whole side."""
     return min(max(start, high - side), low)
-
-
-def _square(top: int, left: int, side: int, shape: tuple[int, int]) -> Box:
-    top, left = min(max(top, 0), shape[0] - side), min(max(left, 0), shape[1] - side)
-    return Box(top, left, top + side, left + side)

@@ -8,8 +8,8 @@
 
     task: {preprocess: [flip_to_left, segment_breast, {clahe: {clip_limit: 2.0}}, {fit: {height: 1280, width: 1024}}]}
 
-Lesions, healthy sites, contours and the pixel size follow the geometry. Steps work on 8-bit images. The order matters,
-and is part of a unit's id.
+Lesions, healthy sites, contours and the pixel size follow the geometry. Steps work on images of 8 or of 16 bits, as the task
+stores its patches; clahe on 8 bits only. The order matters, and is part of a unit's id.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import numpy as np
 from PIL import Image as PillowImage
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from basics.image_shape import ImageShape, Storage
 from data_partitions.clahe import clahe
-from data_partitions.exams import Box, Cohort, Exam, Lesion
+from data_partitions.exams import Box, Cohort, Exam, Lesion, stored_window
 from data_partitions.geometry import Geometry
+from data_partitions.resizing import resized
 
 MASK_STEP = 8  # pixels between the samples of the mask that says where the breast is
 WALL_STEP = 16
@@ -110,10 +112,8 @@ class Fit(_Step):
 
     def pixels(self, pixels: np.ndarray, mask: np.ndarray, frame: Frame) -> np.ndarray:
         height, width, top, left = self._place(frame)
-        picture = PillowImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        method = PillowImage.Resampling.BOX if height <= frame.shape[0] else PillowImage.Resampling.BILINEAR
-        scaled = np.asarray(picture.resize((width, height), method)).reshape(height, width, -1)
-        out = np.zeros((self.height, self.width, pixels.shape[2]), dtype=np.uint8)
+        scaled = np.moveaxis(resized(pixels, ImageShape(pixels.shape[2], height, width)), 0, 2)
+        out = np.zeros((self.height, self.width, pixels.shape[2]), dtype=pixels.dtype)
         out[top : top + height, left : left + width] = scaled
         return out
 
@@ -160,12 +160,14 @@ Step = Annotated[
 ]
 
 
-def preprocessed(cohort: Cohort, steps: Sequence[Any]) -> Cohort:
+def preprocessed(cohort: Cohort, steps: Sequence[Any], storage: Storage = "uint8") -> Cohort:
     """The cohort with every image processed when it is opened; geometry now. Without steps it is the same object."""
-    return replace(cohort, exams=[_processed(exam, tuple(steps)) for exam in cohort.exams]) if steps else cohort
+    return (
+        replace(cohort, exams=[_processed(exam, tuple(steps), storage) for exam in cohort.exams]) if steps else cohort
+    )
 
 
-def _processed(exam: Exam, steps: tuple[Any, ...]) -> Exam:
+def _processed(exam: Exam, steps: tuple[Any, ...], storage: Storage) -> Exam:
     frame = Frame(exam.shape, _wall_is_left(exam, steps))
     whole, geometry = frame, Geometry(exam.shape)
     for step in steps:
@@ -175,7 +177,7 @@ def _processed(exam: Exam, steps: tuple[Any, ...]) -> Exam:
     return replace(
         exam,
         shape=frame.shape,
-        open=partial(PreprocessedImage, exam, steps, whole, geometry),
+        open=partial(PreprocessedImage, exam, steps, whole, geometry, storage),
         spacing_mm=exam.spacing_mm / scale if exam.spacing_mm else exam.spacing_mm,
         lesions=tuple(_moved(lesion, geometry) for lesion in exam.lesions),
         healthy_sites=None
@@ -207,9 +209,11 @@ def _wall_is_left(exam: Exam, steps: Sequence[Any]) -> bool:
 class PreprocessedImage:
     """One exam's image after all steps; all of it, since contrast and scale are not local."""
 
-    def __init__(self, exam: Exam, steps: tuple[Any, ...], frame: Frame, geometry: Geometry) -> None:
+    def __init__(
+        self, exam: Exam, steps: tuple[Any, ...], frame: Frame, geometry: Geometry, storage: Storage = "uint8"
+    ) -> None:
         image = exam.open()
-        self.pixels = np.ascontiguousarray(image.window(Box(0, 0, *exam.shape)))
+        self.pixels = np.ascontiguousarray(stored_window(image, Box(0, 0, *exam.shape), storage))
         self.mask, self.geometry = image.tissue(MASK_STEP), geometry
         so_far = Geometry(exam.shape)
         for step in steps:
@@ -218,8 +222,10 @@ class PreprocessedImage:
             so_far, frame = so_far.then(own), after
 
     def window(self, box: Box) -> np.ndarray:
-        """uint8 (height, width, channels)."""
+        """(height, width, channels), as the task stores it."""
         return self.pixels[box.top : box.bottom, box.left : box.right]
+
+    deep_window = window
 
     def tissue(self, step: int) -> np.ndarray:
         """bool: the body at every `step`-th pixel; padding is False."""

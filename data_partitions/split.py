@@ -36,7 +36,7 @@ class SplitRule(BaseModel):
 
 
 def split_patients(
-    strata: Mapping[str, tuple[str, str]], rule: SplitRule, seed: int, reserved: Collection[str] = ()
+    strata: Mapping[str, tuple[int, str]], rule: SplitRule, seed: int, reserved: Collection[str] = ()
 ) -> dict[str, str]:
     """Split of every patient (or group of patients that must stay together).
 

@@ -1,6 +1,6 @@
 """Pure measurement: arrays in, numbers out."""
 
-from metrics.classification import METRICS, Metric
+from metrics.classification import METRICS, Metric, measure, measured_names, selection_score
 from metrics.feature_spaces import FEATURE_SPACES, FeatureSpace
 from metrics.frechet import FeatureSums, frechet_distance, half_split_floor, split_in_halves
 
@@ -12,5 +12,8 @@ __all__ = [
     "Metric",
     "frechet_distance",
     "half_split_floor",
+    "measure",
+    "measured_names",
+    "selection_score",
     "split_in_halves",
 ]

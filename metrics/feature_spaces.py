@@ -22,12 +22,14 @@ from pydantic import AfterValidator
 
 from metrics import random_network, texture
 
-SMALLEST_SIDE, LARGEST_SIDE = 16, 512
+SMALLEST_SIDE, LARGEST_SIDE = 16, 1280
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """A feature space; call it with uint8 images (n, 1 or 3, height, width), sides 16 to 512, for float64 (n, dimensions).
+    """A feature space; call it with images (n, 1 or 3, height, width), sides 16 to 1280, for float64 (n, dimensions).
+
+    Images are uint8; of uint16 the 256 levels that people see are measured.
 
     An image's features depend neither on the other images nor on how many are passed at a time.
     """
@@ -46,11 +48,13 @@ class FeatureSpace:
         """Features of each image.
 
         Raises:
-            ValueError: not uint8, not four dimensions, not 1 or 3 channels, or a side out of range.
+            ValueError: neither uint8 nor uint16, not four dimensions, not 1 or 3 channels, or a side out of range.
         """
+        if images.dtype == np.uint16:
+            images = (images // 257).astype(np.uint8)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
-                f"images are {images.dtype} {images.shape}; they must be uint8 (n, channels, height, width)"
+                f"images are {images.dtype} {images.shape}; they must be uint8 or uint16 (n, channels, height, width)"
             )
         if images.shape[1] not in (1, 3):
             raise ValueError(f"images have {images.shape[1]} channels; features are defined for 1 and 3")

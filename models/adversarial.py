@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from basics.image_shape import ImageShape
 from models.generative import Batch, GenerativeModel
 
 
@@ -14,7 +15,7 @@ class AdversarialModel(GenerativeModel):
     One phase steps the generator, all others the discriminator. A loss takes its generated images from `fakes`.
 
     Args:
-        generator: noise (n, latent) and labels (n,), or None, to images (n, channels, image_size, image_size).
+        generator: noise (n, latent) and labels (n,), or None, to images (n, channels, height, width).
         discriminator: images and labels, or None, to scores (n,).
     """
 
@@ -22,12 +23,11 @@ class AdversarialModel(GenerativeModel):
         self,
         generator: nn.Module,
         discriminator: nn.Module,
-        image_size: int,
-        channels: int,
+        shape: ImageShape,
         latent: int,
         num_classes: int | None,
     ):
-        super().__init__({"generator": generator, "discriminator": discriminator}, image_size, channels, num_classes)
+        super().__init__({"generator": generator, "discriminator": discriminator}, shape, num_classes)
         self.latent = latent
 
     def noise(self, n: int, rng: torch.Generator) -> Tensor:

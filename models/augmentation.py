@@ -30,7 +30,8 @@ def traditional(images: Tensor, rng: torch.Generator) -> Tensor:
     Returns:
         the same shape, range and device; what comes from outside an image is its reflection.
     """
-    n, channels = images.shape[:2]
+    n, channels, height, width = images.shape
+    tall = height / width  # a grid spans [-1, 1] along both sides; angles are those of pixels
 
     def uniform(limit: float, *shape: int) -> Tensor:
         return (torch.rand(n, *shape, generator=rng) * 2 - 1) * limit
@@ -38,10 +39,11 @@ def traditional(images: Tensor, rng: torch.Generator) -> Tensor:
     angle, scale = uniform(math.radians(ROTATION_DEGREES)), uniform(SCALE).exp()
     mirror = (torch.rand(2, n, generator=rng) < 0.5) * 2.0 - 1.0
     cosine, sine = angle.cos() * scale, angle.sin() * scale
-    shift = uniform(2 * SHIFT, 2)  # a grid spans [-1, 1]
+    shift = uniform(2 * SHIFT, 2)
     affine = torch.stack(
-        [cosine * mirror[0], -sine * mirror[1], shift[:, 0], sine * mirror[0], cosine * mirror[1], shift[:, 1]], dim=1
-    )
+        [cosine * mirror[0], -sine * mirror[1] * tall, shift[:, 0], sine * mirror[0] / tall, cosine * mirror[1], shift[:, 1]],
+        dim=1,
+    )  # fmt: skip
     contrast, brightness = uniform(CONTRAST, 1, 1, 1).exp(), uniform(BRIGHTNESS, 1, 1, 1)
     if channels > 1:
         brightness = brightness + uniform(COLOUR, channels, 1, 1)

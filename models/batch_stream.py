@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,26 +15,54 @@ from models.patch_arrays import PatchArrays, to_float
 from models.random_streams import torch_stream
 
 
-def batch_labels(number: int, size: int, classes: int) -> np.ndarray:
+def batch_labels(number: int, size: int, labels: Sequence[int]) -> np.ndarray:
     """Labels (size,) of batch `number`: the classes take turns through all batches, whatever the data."""
-    return np.arange(number * size, (number + 1) * size) % classes
+    return np.asarray(labels, dtype=np.int64)[np.arange(number * size, (number + 1) * size) % len(labels)]
+
+
+def labels_at_hand(images: PatchArrays, classes: int) -> tuple[int, ...]:
+    """Labels that a conditional model of so many classes can be trained on with these images: those that they show.
+
+    Raises:
+        ModelError: "class_missing" where there are fewer than two, "unknown_label".
+    """
+    if images.labels is None:
+        raise ModelError("class_missing", "the model is conditional but the images have no labels")
+    found = tuple(int(label) for label in np.unique(images.labels))
+    if found and not 0 <= found[0] <= found[-1] < classes:
+        label = found[0] if found[0] < 0 else found[-1]
+        raise ModelError(
+            "unknown_label", f"there is a label {label}; the model has classes 0 to {classes - 1}", label=label
+        )
+    if len(found) < 2:
+        label = next(label for label in range(classes) if label not in found)
+        raise ModelError(
+            "class_missing",
+            f"no training image of class {label}; a conditional model needs images of at least two classes",
+            label=label,
+        )
+    return found
 
 
 class BatchStream:
     """Batch number k of a training set, for any k, without a state.
 
     Each pass through a class has its own permutation, and the classes take turns: every image is seen equally often
-    within its class, and every batch is balanced to within one image. An unconditional model has one class.
+    within its class, and every batch is balanced to within one image. A class without images has no turn. To an
+    unconditional model all images are one class.
+
+    Attributes:
+        labels: of the classes that take turns.
 
     Raises:
-        ModelError: "batch_too_large", "class_missing", "wrong_images".
+        ModelError: "batch_too_large", "class_missing", "unknown_label", "wrong_images".
     """
 
     def __init__(self, model: GenerativeModel, images: PatchArrays, training: GenerativeTraining, seed: int):
-        expected = (model.channels, model.image_size, model.image_size)
-        if images.pixels.shape[1:] != expected:
+        if images.pixels.shape[1:] != model.shape:
             raise ModelError(
-                "wrong_images", f"images have shape {images.pixels.shape[1:]} but the model was built for {expected}"
+                "wrong_images",
+                f"images have shape {images.pixels.shape[1:]} but the model was built for {tuple(model.shape)}",
             )
         if len(images) < training.batch_size:
             raise ModelError(
@@ -44,28 +74,20 @@ class BatchStream:
             )
         self._images, self._training, self._seed = images, training, seed
         self._conditional = model.num_classes is not None
-        if model.num_classes is None:
-            self._members = [np.arange(len(images))]
-        else:
-            if images.labels is None:
-                raise ModelError("class_missing", "the model is conditional but the images have no labels")
-            self._members = [np.flatnonzero(images.labels == label) for label in range(model.num_classes)]
-        for label, members in enumerate(self._members):
-            if len(members) == 0:
-                raise ModelError(
-                    "class_missing",
-                    f"no training image of class {label}; a conditional model needs images of every class",
-                    label=label,
-                )
+        self.labels = (0,) if model.num_classes is None else labels_at_hand(images, model.num_classes)
+        self._members = {
+            label: np.arange(len(images)) if model.num_classes is None else np.flatnonzero(images.labels == label)
+            for label in self.labels
+        }
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}
 
     def batch(self, number: int) -> Batch:
         """Images float32 in [-1, 1], flipped at random, on the CPU."""
-        size, classes = self._training.batch_size, len(self._members)
+        size, classes = self._training.batch_size, len(self.labels)
         slots = np.arange(number * size, (number + 1) * size)
-        labels = batch_labels(number, size, classes)
+        labels = batch_labels(number, size, self.labels)
         positions = np.empty(size, dtype=np.int64)
-        for label in range(classes):
+        for label in self.labels:
             positions[labels == label] = self._take(label, slots[labels == label] // classes)
         images = self._images.take(positions)
         rng = torch_stream(self._seed, "flips", number)
@@ -88,6 +110,8 @@ class BatchStream:
 
 def flip(images: Tensor, flips: str, quarter_turns: bool, rng: torch.Generator) -> Tensor:
     """Each image of (n, c, h, w) mirrored with probability 1/2 per axis, and turned by 0, 90, 180 or 270 degrees."""
+    if images.dtype == torch.uint16:  # torch moves the bits of int16 only
+        return flip(images.view(torch.int16), flips, quarter_turns, rng).view(torch.uint16)
     n = len(images)
     for axis in {"none": (), "horizontal": (3,), "both": (3, 2)}[flips]:
         mirrored = torch.rand(n, generator=rng) < 0.5

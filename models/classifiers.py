@@ -1,4 +1,4 @@
-"""Classifiers: images (n, channels, side, side) in [-1, 1] to logits (n, 2).
+"""Classifiers: images (n, channels, height, width) in [-1, 1] to logits (n, classes).
 
 `cnn` is the network of Szafranowska et al. (IWBI 2022), `cnn_small` one for minutes on a CPU; the rest come from timm.
 """
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from basics.image_shape import ImageShape, ImageSize, size_text
 from models.errors import ModelError
-from models.patch_arrays import NUM_CLASSES
 from models.random_streams import isolated_global_stream
 from models.torchvision_schema import import_torchvision
 
@@ -27,11 +27,11 @@ class CNN(nn.Sequential):
 
     head = "output."
 
-    def __init__(self, image_size: int, channels: int):
-        if image_size % 16:
-            raise ValueError(f"image_size is {image_size}; cnn needs a multiple of 16")
+    def __init__(self, shape: ImageShape, num_classes: int):
+        if any(side % 16 for side in shape.size):
+            raise ValueError(f"image_size is {size_text(shape.size)}; cnn takes sides that are multiples of 16")
         layers: dict[str, nn.Module] = {}
-        inputs = channels
+        inputs = shape.channels
         for number, outputs in enumerate((16, 32, 64, 128)):
             layers[f"block{number}"] = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 3, padding=1),
@@ -42,31 +42,37 @@ class CNN(nn.Sequential):
             inputs = outputs
         layers["flatten"] = nn.Flatten()
         layers["hidden"] = nn.Sequential(
-            nn.Linear(128 * (image_size // 16) ** 2, 128), nn.BatchNorm1d(128), nn.ReLU(inplace=True), nn.Dropout(0.5)
+            nn.Linear(128 * (shape.height // 16) * (shape.width // 16), 128),
+            nn.BatchNorm1d(128),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5),
         )
-        layers["output"] = nn.Linear(128, NUM_CLASSES)
+        layers["output"] = nn.Linear(128, num_classes)
         super().__init__()
         for name, layer in layers.items():
             self.add_module(name, layer)
 
 
 class SmallCNN(nn.Module):
-    """0.17 M parameters: pixels are folded into channels down to 16x16, then four convolutions and global pooling."""
+    """0.17 M parameters: pixels are folded into channels, the smaller side to 16, then four convolutions and global pooling."""
 
     head = "output."
 
-    def __init__(self, image_size: int, channels: int):
+    def __init__(self, shape: ImageShape, num_classes: int):
         super().__init__()
-        if image_size % 16:
-            raise ValueError(f"image_size is {image_size}; cnn_small needs a multiple of 16")
-        self.fold = image_size // 16
+        self.fold = min(shape.size) // 16
+        if min(shape.size) % 16 or max(shape.size) % self.fold:
+            raise ValueError(
+                f"image_size is {size_text(shape.size)}; cnn_small takes a smaller side that is a multiple of 16, and a larger one "
+                "that is a multiple of its sixteenth"
+            )
         # Pooled after the first and the third convolution: half the operations of pooling once, and on the phantom .13
         # more AUROC for a receiver with 70 patients (3 seeds).
         self.layers = nn.Sequential(
-            *_convolution(channels * self.fold**2, 32), nn.MaxPool2d(2), *_convolution(32, 64),
+            *_convolution(shape.channels * self.fold**2, 32), nn.MaxPool2d(2), *_convolution(32, 64),
             *_convolution(64, 96), nn.MaxPool2d(2), *_convolution(96, 96), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2),
         )  # fmt: skip
-        self.output = nn.Linear(96, NUM_CLASSES)
+        self.output = nn.Linear(96, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.output(self.layers(F.pixel_unshuffle(images, self.fold)))
@@ -93,27 +99,27 @@ class TimmClassifier(nn.Module):
 
 
 class Resized(nn.Module):
-    """A network with a bilinear resize in front, to the side that it was built for."""
+    """A network with a bilinear resize in front, to the (height, width) that it was built for."""
 
-    def __init__(self, network: nn.Module, size: int):
+    def __init__(self, network: nn.Module, size: tuple[int, int]):
         super().__init__()
         self.network, self.size = network, size
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True))
+        return self.network(F.interpolate(images, size=self.size, mode="bilinear", antialias=True))
 
 
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
-def _timm(name: str, sized: bool = False) -> Callable[[int, int], nn.Module]:
-    def build(image_size: int, channels: int) -> nn.Module:
+def _timm(name: str, sized: bool = False) -> Callable[[ImageShape, int], nn.Module]:
+    def build(shape: ImageShape, num_classes: int) -> nn.Module:
         import_torchvision()
         import timm  # here, because the import takes seconds and few jobs need it
 
-        size: dict[str, Any] = {"img_size": image_size} if sized else {}
-        return TimmClassifier(timm.create_model(name, num_classes=NUM_CLASSES, **size))
+        size: dict[str, Any] = {"img_size": shape.size} if sized else {}
+        return TimmClassifier(timm.create_model(name, num_classes=num_classes, **size))
 
     return build
 
@@ -123,20 +129,30 @@ class Architecture:
     """How a classifier is built.
 
     Attributes:
-        build: (image_size, channels) to a network. Its attribute `head` is the prefix of its last layer's weights, which
-            pretrained weights do not replace.
-        input_size: side that patches are resized to unless a spec says otherwise; None: as they are.
+        build: (shape of its input, number of classes) to a network. Its attribute `head` is the prefix of its last layer's
+            weights, which pretrained weights do not replace.
+        input_side: that the smaller side of patches is resized to unless a spec says otherwise; None: as they are.
+        multiple: of which the other side is then the nearest multiple that keeps the patches' shape.
     """
 
-    build: Callable[[int, int], nn.Module]
-    input_size: int | None = None
+    build: Callable[[ImageShape, int], nn.Module]
+    input_side: int | None = None
+    multiple: int = 1
+
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that patches of `size` are resized to."""
+        if self.input_side is None:
+            return size
+        factor = self.input_side / min(size)
+        height, width = (max(1, round(side * factor / self.multiple)) * self.multiple for side in size)
+        return height, width
 
 
 CLASSIFIERS: Mapping[str, Architecture] = {
     "cnn": Architecture(CNN),
     "cnn_small": Architecture(SmallCNN),
-    # Windows of 7 need 224 for its weights to fit.
-    "swin_tiny": Architecture(_timm("swin_tiny_patch4_window7_224", sized=True), input_size=224),
+    # Windows of 7 patches of 4 pixels, and three halvings, need 224 for its weights to fit.
+    "swin_tiny": Architecture(_timm("swin_tiny_patch4_window7_224", sized=True), input_side=224, multiple=28),
     "efficientnet_b2": Architecture(_timm("efficientnet_b2")),
     "resnet18": Architecture(_timm("resnet18")),
     "resnet50": Architecture(_timm("resnet50")),
@@ -157,17 +173,24 @@ class ClassifierSpec(BaseModel):
 
     Attributes:
         image_size, channels: of the patches.
-        input_size: side to which patches are resized for this network; None: as its `Architecture` says.
+        num_classes: of the task.
+        input_size: to which patches are resized for this network; None: as its `Architecture` says.
         pretrained: a local state dict (.safetensors, .pth, .pt); everything but the head must fit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: ClassifierName
-    image_size: int
+    image_size: ImageSize
     channels: int
-    input_size: int | None = None
+    num_classes: int = Field(ge=2)
+    input_size: ImageSize | None = None
     pretrained: Path | None = None
+
+    @property
+    def shape(self) -> ImageShape:
+        """Of the patches."""
+        return ImageShape.of(self.image_size, self.channels)
 
     def build(self, seed: int) -> nn.Module:
         """The network, with weights from `seed` and from the file where one is given.
@@ -176,9 +199,9 @@ class ClassifierSpec(BaseModel):
             ModelError: "bad_weights": the file is missing, unreadable or for another architecture.
         """
         architecture = CLASSIFIERS[self.model]
-        size = self.input_size or architecture.input_size or self.image_size
+        size = self.input_size or architecture.input_size(self.image_size)
         with isolated_global_stream(seed):
-            network = architecture.build(size, self.channels)
+            network = architecture.build(ImageShape.of(size, self.channels), self.num_classes)
         if self.pretrained is not None:
             load_pretrained(network, self.pretrained)
         return network if size == self.image_size else Resized(network, size)

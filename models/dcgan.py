@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from basics.image_shape import ImageShape
 from models.adversarial import AdversarialModel
-from models.convolutional_gan import Discriminator, Generator, Width, channels_of, check_image_size
+from models.convolutional_gan import Discriminator, Generator, Grid, Width, channels_of
 from models.generative import Batch, GenerativeSettings, GenerativeTraining, Logs, Phase
 
 
@@ -30,20 +31,19 @@ class DCGAN(GenerativeSettings):
     def training_defaults(cls) -> GenerativeTraining:
         return GenerativeTraining(batch_size=16, learning_rate=1e-4, betas=(0.5, 0.999), flips="both")
 
-    def build(self, image_size: int, channels: int, num_classes: int | None) -> DCGANModel:
-        return DCGANModel(self, image_size, channels, num_classes)
+    def build(self, shape: ImageShape, num_classes: int | None) -> DCGANModel:
+        return DCGANModel(self, shape, num_classes)
 
 
 class DCGANModel(AdversarialModel):
     """See `AdversarialModel`."""
 
-    def __init__(self, settings: DCGAN, image_size: int, channels: int, num_classes: int | None):
-        check_image_size(image_size, "dcgan")
-        width = channels_of(settings.width)
+    def __init__(self, settings: DCGAN, shape: ImageShape, num_classes: int | None):
+        grid, width = Grid.of(shape.size, "dcgan"), channels_of(settings.width)
         super().__init__(
-            Generator(image_size, channels, width, settings.latent, num_classes),
-            Discriminator(image_size, channels, width, num_classes, batch_norm=True),
-            image_size, channels, settings.latent, num_classes,
+            Generator(grid, shape.channels, width, settings.latent, num_classes),
+            Discriminator(grid, shape.channels, width, num_classes, batch_norm=True),
+            shape, settings.latent, num_classes,
         )  # fmt: skip
         self.smoothing = settings.smoothing
 

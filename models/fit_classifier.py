@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from basics.seeds import numpy_stream, step_seed
-from metrics.classification import auprc
+from metrics.classification import selection_score
 from models.augmentation import traditional
 from models.errors import ModelError
 from models.generative import Precision, cpu_copy
@@ -61,7 +61,8 @@ class ClassifierTraining(BaseModel):
         default="none", description="per_patch: mean 0 and deviation 1 for every image, also when predicting"
     )
     select: Literal["best", "last"] = Field(
-        default="best", description="best: step of the last stage with the highest validation AUPRC"
+        default="best",
+        description="best: step of the last stage with the highest validation AUPRC (of more than two classes their mean)",
     )
     validate_every: int = Field(default=20, ge=1)
     channels_last: bool = True
@@ -112,7 +113,7 @@ def fit_classifier(
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
     network.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     if validation.labels is None or len(np.unique(validation.labels)) < 2:
-        raise ModelError("no_validation", "choosing a classifier by AUPRC needs validation images of both classes")
+        raise ModelError("no_validation", "choosing a classifier by AUPRC needs validation images of two classes")
     averaged = deepcopy(network)
     statistics = _statistics_images(sources, stages, training, seed)
     total, step = sum(stage.steps for stage in stages), 0
@@ -132,7 +133,7 @@ def fit_classifier(
             probability = predict(
                 averaged, validation, device=device, precision=precision, normalise=training.normalise
             )
-            score = auprc(validation.labels, probability[:, 1])
+            score = selection_score(validation.labels, probability)
             for key, value in zip(history, (here, mean_loss, score, stage.name), strict=True):
                 history[key].append(value)
             if number == len(stages) - 1 and (score >= best.best_auprc if training.select == "best" else last):

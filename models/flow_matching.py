@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from basics.image_shape import ImageShape, size_text
 from models.generative import Batch, GenerativeModel, GenerativeSettings, GenerativeTraining, Logs, Phase
 from models.unet import UNet
 
@@ -47,20 +48,21 @@ class FlowMatching(GenerativeSettings):
             decay="linear_second_half", clip_norm=1.0, ema=0.998, flips="both",
         )  # fmt: skip
 
-    def build(self, image_size: int, channels: int, num_classes: int | None) -> FlowMatchingModel:
-        return FlowMatchingModel(self, image_size, channels, num_classes)
+    def build(self, shape: ImageShape, num_classes: int | None) -> FlowMatchingModel:
+        return FlowMatchingModel(self, shape, num_classes)
 
 
 class FlowMatchingModel(GenerativeModel):
     """One network, "generator": the velocity field."""
 
-    def __init__(self, settings: FlowMatching, image_size: int, channels: int, num_classes: int | None):
+    def __init__(self, settings: FlowMatching, shape: ImageShape, num_classes: int | None):
         levels = len(settings.widths)
-        if image_size % 2**levels:
+        if any(side % 2**levels for side in shape.size):
             raise ValueError(
-                f"image_size is {image_size}; flow_matching with {levels} widths needs a multiple of {2**levels}"
+                f"image_size is {size_text(shape.size)}; flow_matching with {levels} widths makes sides that are multiples of "
+                f"{2**levels}"
             )
-        super().__init__({"generator": UNet(channels, settings.widths, num_classes)}, image_size, channels, num_classes)
+        super().__init__({"generator": UNet(shape.channels, settings.widths, num_classes)}, shape, num_classes)
         self.settings = settings
 
     def phases(self) -> list[Phase]:
@@ -80,7 +82,7 @@ class FlowMatchingModel(GenerativeModel):
         return loss, {"velocity_loss": loss.detach()}
 
     def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        noise = torch.randn(n, self.channels, self.image_size, self.image_size, generator=rng).to(self.device)
+        noise = torch.randn(n, *self.shape, generator=rng).to(self.device)
         guidance = self.settings.guidance
 
         def velocity(x: Tensor, t: float) -> Tensor:

@@ -19,7 +19,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from models.patch_arrays import to_uint8
+from basics.image_shape import ImageShape, Storage
+from models.patch_arrays import to_stored
 
 Precision = Literal["fp32", "bf16"]
 Logs = dict[str, Tensor]
@@ -142,11 +143,14 @@ class GenerativeSettings(BaseModel, ABC):
         """How the model is trained unless a scenario says otherwise."""
 
     @abstractmethod
-    def build(self, image_size: int, channels: int, num_classes: int | None) -> GenerativeModel:
+    def build(self, shape: ImageShape, num_classes: int | None) -> GenerativeModel:
         """The model with random weights from torch's global stream.
 
+        Args:
+            num_classes: of the labels; None: it takes none.
+
         Raises:
-            ValueError: it cannot make images of this size.
+            ValueError: it cannot make images of this shape; says which it can.
         """
 
 
@@ -156,17 +160,17 @@ class GenerativeModel(nn.Module, ABC):
     Attributes:
         networks: by name; every phase names one.
         average: moving average of the generator, once training has started one.
-        image_size, channels: of the images made.
+        shape: of the images made.
         num_classes: number of labels, or None for an unconditional model.
     """
 
     sample_batch = 128  # fixed: how noise is divided into batches decides which noise an image gets
 
-    def __init__(self, networks: Mapping[str, nn.Module], image_size: int, channels: int, num_classes: int | None):
+    def __init__(self, networks: Mapping[str, nn.Module], shape: ImageShape, num_classes: int | None):
         super().__init__()
         self.networks = nn.ModuleDict(networks)
         self.average: nn.Module | None = None
-        self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
+        self.shape, self.num_classes = shape, num_classes
         self._members: list[dict[str, Tensor]] = []
 
     @abstractmethod
@@ -175,7 +179,7 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        """One batch of images from a generator network: (n, channels, image_size, image_size) in about [-1, 1]."""
+        """One batch of images from a generator network: (n, channels, height, width) in about [-1, 1]."""
 
     @property
     def device(self) -> torch.device:
@@ -203,12 +207,12 @@ class GenerativeModel(nn.Module, ABC):
             rng: a CPU generator.
 
         Returns:
-            float32 (n, channels, image_size, image_size) in [-1, 1], on the CPU.
+            float32 (n, channels, height, width) in [-1, 1], on the CPU.
         """
         if (labels is None) != (self.num_classes is None):
             kind = "unconditional: pass labels=None" if self.num_classes is None else f"conditional: pass {n} labels"
             raise ValueError(f"this model is {kind}")
-        images = torch.empty(n, self.channels, self.image_size, self.image_size)
+        images = torch.empty(n, *self.shape)
         members: list[dict[str, Tensor] | None] = [*self._members] or [None]
         for offset, member in enumerate(members):
             if member is not None:
@@ -219,11 +223,12 @@ class GenerativeModel(nn.Module, ABC):
                 images[part] = self._draw_in_eval(len(part), chosen, rng, precision)
         return images
 
-    def sample_uint8(
-        self, n: int, labels: Tensor | None, rng: torch.Generator, *, precision: Precision = "fp32"
-    ) -> np.ndarray:
-        """The same as stored images: uint8 (n, channels, image_size, image_size)."""
-        return to_uint8(self.sample(n, labels, rng, precision=precision))
+    def sample_stored(
+        self, n: int, labels: Tensor | None, rng: torch.Generator, *, precision: Precision = "fp32",
+        storage: Storage = "uint8",
+    ) -> np.ndarray:  # fmt: skip
+        """The same as stored images (n, channels, height, width)."""
+        return to_stored(self.sample(n, labels, rng, precision=precision), storage)
 
     def _draw_in_eval(self, n: int, labels: Tensor | None, rng: torch.Generator, precision: Precision) -> Tensor:
         network = self.sampler

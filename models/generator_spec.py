@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from basics.image_shape import ImageShape, ImageSize, Storage, size_text
 from models.dcgan import DCGAN
 from models.flow_matching import FlowMatching
 from models.generative import GenerativeModel, GenerativeSettings, GenerativeTraining
-from models.patch_arrays import NUM_CLASSES
 from models.random_streams import isolated_global_stream
 from models.wgan_gp import WGANGP
 
@@ -46,15 +46,21 @@ class GeneratorSpec(BaseModel):
     Attributes:
         hyper_parameters: of that model; those left out take the model's defaults.
         training: settings left out take the model's defaults, too.
-        conditional: one model of all classes, sampled by label.
-        image_size, channels: of the images.
+        image_size: height and width.
+        storage: of the images that it learns from, and makes.
+        classes: names of all labels of its task, in their order: an image of label 1 shows the second.
+        made: the classes that it learns and makes; those of a conditional model are all when left out, else the last one.
+        conditional: sampled by label; else it makes one class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: GenerativeModelName
-    image_size: int
+    image_size: ImageSize
     channels: Literal[1, 3] = 1
+    storage: Storage = "uint8"
+    classes: tuple[str, ...] = Field(min_length=2)
+    made: tuple[str, ...] = Field(min_length=1)
     conditional: bool = False
     hyper_parameters: dict[str, Any]
     training: GenerativeTraining
@@ -70,18 +76,51 @@ class GeneratorSpec(BaseModel):
         if not isinstance(training, GenerativeTraining):
             training = settings.training_defaults().model_dump() | dict(training)
         hyper_parameters = settings.model_validate(values.get("hyper_parameters", {}))
-        return values | {"hyper_parameters": hyper_parameters.model_dump(mode="json"), "training": training}
+        resolved = values | {"hyper_parameters": hyper_parameters.model_dump(mode="json"), "training": training}
+        if resolved.get("made") is None and isinstance(resolved.get("classes"), list | tuple):
+            resolved["made"] = resolved["classes"] if resolved.get("conditional") else resolved["classes"][-1:]
+        return resolved
+
+    @model_validator(mode="after")
+    def _made_are_classes(self) -> GeneratorSpec:
+        unknown = [name for name in self.made if name not in self.classes]
+        if unknown:
+            raise ValueError(f"makes {unknown[0]!r}, which is not among the classes {', '.join(self.classes)}")
+        if len(set(self.classes)) < len(self.classes) or len(set(self.made)) < len(self.made):
+            raise ValueError(f"names a class twice: {', '.join(self.classes)}; {', '.join(self.made)}")
+        if len(self.made) > 1 and not self.conditional:
+            raise ValueError(
+                f"makes {', '.join(self.made)} without labels, so nobody could tell them apart; set conditional: true, or name one "
+                "class"
+            )
+        if self.training.quarter_turns and self.image_size[0] != self.image_size[1]:
+            raise ValueError(
+                f"quarter_turns is true, but images are {size_text(self.image_size)}: turned, they would have another shape; set "
+                "quarter_turns: false"
+            )
+        return self
+
+    @property
+    def shape(self) -> ImageShape:
+        """Of its images."""
+        return ImageShape.of(self.image_size, self.channels)
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Labels of the classes that it makes, ascending."""
+        return tuple(label for label, name in enumerate(self.classes) if name in self.made)
 
     @property
     def num_classes(self) -> int | None:
-        return NUM_CLASSES if self.conditional else None
+        """Labels that a conditional model takes; None for one without."""
+        return len(self.classes) if self.conditional else None
 
     def build(self, seed: int) -> GenerativeModel:
         """The model with random weights that depend on the seed alone.
 
         Raises:
-            ValueError: the model cannot make images of this size.
+            ValueError: the model cannot make images of this shape.
         """
         settings = settings_class(self.model).model_validate(self.hyper_parameters)
         with isolated_global_stream(seed):
-            return settings.build(self.image_size, self.channels, self.num_classes)
+            return settings.build(self.shape, self.num_classes)

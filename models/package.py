@@ -28,7 +28,7 @@ from safetensors.numpy import load, save
 from models.errors import PackageError
 from models.generator_spec import GeneratorSpec
 
-FORMAT = "polycentre-generator/1"
+FORMAT = "polycentre-generator/2"
 WEIGHTS, CARD = "generator.safetensors", "card.json"
 _OWN_KEYS = ("format", "architecture", "training", "hashes")
 
@@ -86,7 +86,7 @@ class GeneratorPackage:
                 raise PackageError(
                     f"{folder / WEIGHTS} was altered: its SHA-256 is not the one on the card; get the package again"
                 )
-            # Their number follows from `conditional`.
+            # Their number follows from the classes and `conditional`.
             architecture = {k: v for k, v in card["architecture"].items() if k != "num_classes"}
             spec = GeneratorSpec.model_validate(architecture | {"training": card["training"]})
             weights = load(weight_bytes)

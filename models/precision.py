@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from basics.atomic_files import write_text
+from basics.image_shape import ImageShape
 from models.classifiers import ClassifierSpec
 from models.fit_classifier import ClassifierTraining, fit_classifier
 from models.fit_generative import GenerativeTrainer
@@ -129,21 +130,21 @@ def _gain(step_fp32: Callable[[], object], step_bf16: Callable[[], object], devi
     return statistics.median(times[0]) / statistics.median(times[1])
 
 
-def _random_images(count: int, channels: int, size: int) -> PatchArrays:
-    pixels = np.random.default_rng(0).integers(0, 256, (count, channels, size, size), dtype=np.uint8)
+def _random_images(count: int, shape: ImageShape) -> PatchArrays:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
     return PatchArrays(pixels, np.arange(count), np.arange(count) % 2)
 
 
 def _generator_step(spec: GeneratorSpec, device: str, precision: Precision) -> Callable[[], object]:
     training = spec.training
     trainer = GenerativeTrainer(spec.build(0), training, seed=0, device=device, precision=precision)
-    images = _random_images(training.batch_size, spec.channels, spec.image_size)
+    images = _random_images(training.batch_size, spec.shape)
     return lambda: trainer.advance(images, trainer.step + 1)
 
 
 def _classifier_step(spec: ClassifierSpec, device: str, precision: Precision) -> Callable[[], object]:
     network = spec.build(0)
-    images = _random_images(64, spec.channels, spec.image_size)
+    images = _random_images(64, spec.shape)
     few = PatchArrays(images.pixels, images.rows[:2], None if images.labels is None else images.labels[:2])
     training = ClassifierTraining(batch_norm_on=None)
     return lambda: fit_classifier(

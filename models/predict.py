@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.generative import Precision
-from models.patch_arrays import NUM_CLASSES, PatchArrays, to_float
+from models.patch_arrays import PatchArrays, to_float
 
 Normalise = Literal["none", "per_patch"]
 
@@ -27,7 +27,7 @@ def predict(
     precision: Precision = "fp32",
     normalise: Normalise = "none",
 ) -> np.ndarray:
-    """Class probabilities, float64 (n, num_classes), in the order of the patches' rows."""
+    """Class probabilities, float64 (n, classes), in the order of the patches' rows."""
     device = torch.device(device)
     network.to(device).eval()
     parts = []
@@ -37,7 +37,7 @@ def predict(
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = network(images)
         parts.append(logits.double().softmax(dim=1).cpu())
-    return torch.cat(parts).numpy() if parts else np.empty((0, NUM_CLASSES))
+    return torch.cat(parts).numpy() if parts else np.empty((0, 0))
 
 
 def normalised(images: Tensor, how: Normalise) -> Tensor:
@@ -50,7 +50,7 @@ def normalised(images: Tensor, how: Normalise) -> Tensor:
 
 @torch.no_grad()
 def recompute_batch_norm(network: nn.Module, images: Tensor | None, normalise: Normalise, precision: Precision) -> None:
-    """Set batch norm's running statistics to plain means over the images (uint8).
+    """Set batch norm's running statistics to plain means over the images (as they are stored).
 
     They stay as they are where `images` is None, or is one image in which a layer finds no variance.
     """

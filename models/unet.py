@@ -20,12 +20,12 @@ _GROUPS = 8
 
 
 class UNet(nn.Module):
-    """(x (n, channels, side, side), t (n,) in [0, 1], classes (n,) or None) -> (n, channels, side, side).
+    """(x (n, channels, height, width), t (n,) in [0, 1], classes (n,) or None) -> (n, channels, height, width).
 
     `num_classes` is the index of "no class": it is what classifier-free guidance and an unconditional model use.
 
     Args:
-        widths: channels at 1/2, 1/4, ... of the side, which must be divisible by 2 ** len(widths).
+        widths: channels at 1/2, 1/4, ... of the sides, which must be divisible by 2 ** len(widths).
         num_classes: None for an unconditional model.
     """
 

@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from basics.image_shape import ImageShape
 from models.adversarial import AdversarialModel
-from models.convolutional_gan import Discriminator, Generator, Width, channels_of, check_image_size
+from models.convolutional_gan import Discriminator, Generator, Grid, Width, channels_of
 from models.generative import Batch, GenerativeSettings, GenerativeTraining, Logs, Phase
 
 
@@ -29,20 +30,19 @@ class WGANGP(GenerativeSettings):
     def training_defaults(cls) -> GenerativeTraining:
         return GenerativeTraining(batch_size=16, learning_rate=1e-4, betas=(0.5, 0.9), flips="both")
 
-    def build(self, image_size: int, channels: int, num_classes: int | None) -> WGANGPModel:
-        return WGANGPModel(self, image_size, channels, num_classes)
+    def build(self, shape: ImageShape, num_classes: int | None) -> WGANGPModel:
+        return WGANGPModel(self, shape, num_classes)
 
 
 class WGANGPModel(AdversarialModel):
     """See `AdversarialModel`; the network "discriminator" is the critic."""
 
-    def __init__(self, settings: WGANGP, image_size: int, channels: int, num_classes: int | None):
-        check_image_size(image_size, "wgan_gp")
-        width = channels_of(settings.width)
+    def __init__(self, settings: WGANGP, shape: ImageShape, num_classes: int | None):
+        grid, width = Grid.of(shape.size, "wgan_gp"), channels_of(settings.width)
         super().__init__(
-            Generator(image_size, channels, width, settings.latent, num_classes),
-            Discriminator(image_size, channels, width, num_classes, batch_norm=False),
-            image_size, channels, settings.latent, num_classes,
+            Generator(grid, shape.channels, width, settings.latent, num_classes),
+            Discriminator(grid, shape.channels, width, num_classes, batch_norm=False),
+            shape, settings.latent, num_classes,
         )  # fmt: skip
         self.settings = settings
 

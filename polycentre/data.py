@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,17 +94,18 @@ def _held(scenario: Scenario, cache: Path, view: DataView) -> list[Held]:
 def _amounts(scenario: Scenario, held: list[Held]) -> dict[str, Any]:
     rows = []
     for one in held:
-        counts = one.patches.counts()
-        rows.append([
+        counts, names = one.patches.counts(), one.patches.classes
+        known: list[Any] = [
             one.centre, one.task.name, ", ".join(scenario.centres[one.centre].roles),
             len({exam.patient for exam in one.cohort.exams}), len(one.cohort.exams),
-            *(counts[split][label] for split in SPLITS for label in (1, 0)),
-        ])  # fmt: skip
-    header = ["Centre", "Task", "Roles", "Patients", "Images"]
-    header += [f"{name} {sign}" for name in SPLITS.values() for sign in ("+", "-")]
+        ]  # fmt: skip
+        for label in reversed(range(len(names))):
+            rows.append([*known, names[label], *(counts[split][label] for split in SPLITS)])
+            known = [""] * 5
     return {
-        "caption": "What each centre has: patients, images, and regions by split, positive (+) and negative (-).",
-        "header": header, "text": [True] * 3 + [False] * 8, "rows": rows,
+        "caption": "What each centre has: patients, images, and regions by class and split.",
+        "header": ["Centre", "Task", "Roles", "Patients", "Images", "Class", *SPLITS.values()],
+        "text": [True] * 3 + [False] * 2 + [True] + [False] * 3, "rows": rows,
     }  # fmt: skip
 
 
@@ -226,32 +228,40 @@ def _warnings(scenario: Scenario, held: list[Held]) -> list[str]:
         roles = scenario.centres[one.centre].roles
         counts = one.patches.counts()
         where = f"{one.centre}, {one.task.name}"
-        totals = {label: sum(counts[split][label] for split in SPLITS) for label in (0, 1)}
-        if 0 in totals.values():
-            lines.append(f"{where}: only one class ({totals[1]} positive, {totals[0]} negative)")
+        names = one.patches.classes
+        totals = {label: sum(counts[split][label] for split in SPLITS) for label in range(len(names))}
+
+        def words(found: Mapping[int, int], names: Sequence[str] = names) -> str:
+            return ", ".join(f"{found[label]} {names[label]}" for label in reversed(range(len(names))))
+
+        if sum(n > 0 for n in totals.values()) < 2:
+            lines.append(f"{where}: only one class ({words(totals)})")
             continue
+        absent = [names[label] for label, n in totals.items() if not n]
+        if absent:
+            lines.append(f"{where}: no region of {', '.join(absent)}; measures of these classes are not defined here")
         if "receiver" in roles:
             val = counts["val"]
             if sum(val.values()) < TINY_VALIDATION or min(val.values()) < TINY_CLASS:
-                lines.append(
-                    f"{where}: {val[1]} positive and {val[0]} negative regions for validation; chance chooses the best epoch"
-                )
-        if set(roles) != {"test"} and counts["train"][1] < scenario.study.minimum_positives:
+                lines.append(f"{where}: regions for validation: {words(val)}; chance chooses the best epoch")
+        # Of more than two classes the minimum is one of all together, as the survey has it.
+        have = counts["train"][1] if len(names) == 2 else sum(counts["train"].values())
+        if set(roles) != {"test"} and have < scenario.study.minimum_positives:
             lines.append(
-                f"{where}: {counts['train'][1]} positive training regions, below study.minimum_positives "
+                f"{where}: {have} {names[1] if len(names) == 2 else ''} training regions, below study.minimum_positives "
                 f"({scenario.study.minimum_positives}); a run refuses this if the centre learns or shares"
             )
         if min(counts["test"].values()) < TINY_CLASS:
-            lines.append(f"{where}: {counts['test'][1]} positive and {counts['test'][0]} negative regions for the test")
+            lines.append(f"{where}: regions for the test: {words(counts['test'])}")
     return lines
 
 
 def _sheets(one: Held):
     """Contact sheets of a centre's training patches, spread over all of them."""
     train = one.patches.select(split="train" if len(one.patches.select(split="train")) else None)
-    for label, word in ((1, "positive"), (0, "negative")):
-        part = train.select(label=label)
+    for label, word in reversed(list(enumerate(train.classes))):
+        part = train.select(labels=(label,))
         if len(part):
-            chosen = part.uint8(np.linspace(0, len(part) - 1, min(SHEET, len(part))).astype(int))
+            chosen = part.stored(np.linspace(0, len(part) - 1, min(SHEET, len(part))).astype(int))
             caption = f"{one.centre}, {one.task.name}: {word}, {len(chosen)} of {len(part)} patches"
             yield caption, png(grid_png(chosen), f"Grid of real patches of centre {caption}")

@@ -50,9 +50,10 @@ def print_plan(console: Console, scenario: Scenario, run: str) -> None:
         centres.append((name, ", ".join(centre.roles), _data_words(centre.data)))
     _add_rows(table, centres, named=1)
     console.print(table)
-    table = Table("task", "label", "lesions", "patch", title="tasks", title_justify="left")
+    table = Table("task", "label", "classes", "lesions", "patch", title="tasks", title_justify="left")
     for task in scenario.all_tasks:
-        table.add_row(task.name, task.label, task.lesions, f"{task.image_size} px x {task.channels}")
+        depth = "" if task.storage == "uint8" else f" ({task.storage})"
+        table.add_row(task.name, task.label, ", ".join(task.classes), task.lesions, f"{task.shape}{depth}")
     console.print(table)
     table = Table(
         "generator", "trained at", "model", "tasks", "classes", "parameters", title="generators", title_justify="left"
@@ -67,7 +68,7 @@ def print_plan(console: Console, scenario: Scenario, run: str) -> None:
     ]
     generators = []
     for name, where, task_name, spec in made:
-        classes = "both" if spec.conditional else "positives"
+        classes = ", ".join(spec.made)
         size = f"{(layout_bytes(generator_layout(spec)) or 0) / 4e6:.2f} M"
         generators.append((name, where, spec.model, task_name, classes, size))
     # Generators of one centre each may be shown together; those that an arm trains are few, and each is of its own.
@@ -82,7 +83,10 @@ def print_plan(console: Console, scenario: Scenario, run: str) -> None:
         settings = arm.settings(scenario.study)
         strategy = STRATEGIES[arm.strategy]
         foreign = strategy.learns_from(plan, arm)
-        text = f"{listed(foreign)}: {settings.classes}, {settings.use}" if foreign else "own patches"
+        shared = dict.fromkeys(
+            task.classes[label] for task in scenario.all_tasks for label in settings.labels(task.classes)
+        )
+        text = f"{listed(foreign)}: {', '.join(shared)}, {settings.use}" if foreign else "own patches"
         if again := strategy.oversample(arm):
             text += f", {again} own positives drawn again"
         places = dict.fromkeys(receiver for arm_name, _, receiver, _ in plan.arm_places if arm_name == name)
@@ -133,7 +137,7 @@ def _messages_table(rows: list[Expected]) -> Table:
 
 def _megabytes(sizes: list[int | None]) -> str:
     known = [size for size in sizes if size is not None]
-    return f"{sum(known) / 1e6:.1f}" if len(known) == len(sizes) else "pixels"
+    return f"{sum(known) / 1e6:.1f}" if len(known) == len(sizes) else "after survey"
 
 
 def _data_words(data: Any) -> str:

@@ -22,7 +22,7 @@ def trouble_lines(federations: Iterable[Mapping[str, Any]], study: Study) -> dic
     for federation in ranked:
         said = _sentences(federation, study.arm(federation["arm"]).step)
         if said:
-            several = len(study.positive) > 1
+            several = len(study.classes) > 1
             name = f"{federation['arm']} ({federation['task']})" if several else federation["arm"]
             lines[federation["arm"], federation["task"]] = f"{name}: {' '.join(said)}"
     return lines

@@ -32,20 +32,33 @@ def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) 
 
 
 def auroc_draws(predictions: pd.DataFrame, seed: int = 0) -> dict[int, np.ndarray]:
-    """repeat -> AUROC float64 (DRAWS,) of one arm on one test set under resampled patients.
+    """repeat -> AUROC float64 (DRAWS,) of one arm on one test set under resampled patients; of several classes their mean.
 
-    predictions: rows of predictions.csv (repeat, case, patient, label, probability). The draws depend only on the test
-    set and the seed, so those of two arms are paired. Empty when the test set has fewer than two patients or classes.
+    predictions: rows of predictions.csv (repeat, case, patient, class, label, probability). The draws depend only on the
+    test set and the seed, so those of two arms are paired. Empty when the test set has fewer than two patients or classes.
     """
     draws: dict[int, np.ndarray] = {}
     for repeat, table in predictions.groupby("repeat"):
-        table = table.sort_values("case")
-        patients, codes = np.unique(table["patient"], return_inverse=True)
-        if len(patients) < 2 or table["label"].nunique() < 2:
+        found = [_class_draws(own, seed) for _, own in table.groupby("class", sort=True) if own["label"].nunique() == 2]
+        if not found or table["patient"].nunique() < 2:
             return {}
-        weights = _times_drawn(len(patients), seed)[:, codes]
-        draws[int(str(repeat))] = weighted_auroc(table["label"].to_numpy(), table["probability"].to_numpy(), weights)
+        # A draw may hold no patient of a rare class: the mean is over the others.
+        draws[int(str(repeat))] = found[0] if len(found) == 1 else _mean_of_defined(np.stack(found))
     return draws
+
+
+def _class_draws(table: pd.DataFrame, seed: int) -> np.ndarray:
+    table = table.sort_values("case")
+    patients, codes = np.unique(table["patient"], return_inverse=True)
+    weights = _times_drawn(len(patients), seed)[:, codes]
+    return weighted_auroc(table["label"].to_numpy(), table["probability"].to_numpy(), weights)
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis without NaN; NaN where all are."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)
 
 
 @lru_cache(maxsize=4)  # the same for every arm and repeat

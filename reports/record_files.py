@@ -113,9 +113,11 @@ RESULTS = CsvTable(
     # Two values for one of these would count a repeat twice.
     key=("arm", "task", "classifier", "real_fraction", "repeat", "receiver", "tested_on", "metric"),
 )  # fmt: skip
+# A row for each image and class, of two classes for the second alone. label: 1 where the image shows the class, else 0.
 PREDICTIONS = CsvTable(
     "predictions.csv",
-    ("arm", "task", "classifier", "real_fraction", "repeat", "receiver", "tested_on", "case", "patient", "label", "probability"),
+    ("arm", "task", "classifier", "real_fraction", "repeat", "receiver", "tested_on", "case", "patient", "class", "label",
+     "probability"),
     numbers=("real_fraction", "repeat", "case", "patient", "label", "probability"),
 )  # fmt: skip
 # images_seen: real images that the centre's discriminator has seen until then. floor: distance of one half of the real

@@ -284,7 +284,7 @@ class RunRecord:
         write_json(self.folder / "privacy.json", privacy)
 
     def write_samples(self, name: str, images: np.ndarray) -> Path:
-        """Write synthetic images, uint8 (n, c, h, w), as the grid samples/<name>.png."""
+        """Write synthetic images, uint8 or uint16 (n, c, h, w), as the grid samples/<name>.png."""
         path = self.folder / "samples" / f"{_checked(name, 'samples')}.png"
         save_grid(path, images)
         return path

@@ -11,12 +11,10 @@ from typing import Any, Literal
 
 import yaml
 
+from data_partitions.classes import CLASSES_OF
 from reports.kinds import Kinds
 
 Role = Literal["baseline", "candidate", "control", "upper bound"]
-
-# The class that is to be found, by the task's `label`.
-_POSITIVE = {"lesion": "lesion", "malignancy": "malignant"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,15 @@ class Study:
     centres: dict[str, dict[str, Any]]
     arms: dict[str, Arm]
     generators: dict[str, dict[str, Any]]
-    positive: dict[str, str]  # task -> name of the positive class
+    classes: dict[str, tuple[str, ...]]  # task -> names of its classes, in the order of their labels
     settings: dict[str, Any]
+
+    def made(self, generator: str, task: str) -> tuple[str, ...]:
+        """Names of the classes that a generator makes, as the scenario says; empty where it does not, as of a package."""
+        found, classes = self.generators.get(generator, {}), self.classes.get(task, ())
+        if found.get("makes"):
+            return tuple(found["makes"])
+        return classes if found.get("conditional") else classes[-1:] if found.get("model") else ()
 
     @property
     def baseline(self) -> Arm | None:
@@ -79,8 +84,9 @@ def read_study(scenario_yaml: str, kinds: Kinds | None = None) -> Study:
         centres=settings.get("centres") or {},
         arms=arms,
         generators=(settings.get("generators") or {}) | _trained_together(settings),
-        positive={
-            str(t.get("name") or t.get("label")): _POSITIVE.get(t.get("label", ""), str(t.get("label"))) for t in tasks
+        classes={
+            str(t.get("name") or t.get("label")): tuple(t.get("classes") or CLASSES_OF.get(t.get("label", ""), ()))
+            for t in tasks
         },
         settings=settings,
     )
@@ -92,7 +98,7 @@ def _trained_together(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
         name for name, centre in (settings.get("centres") or {}).items() if "provider" in centre.get("roles", ())
     ]
     return {
-        name: {"model": arm["model"], "conditional": arm.get("conditional"), "together": arm.get("centres") or providers}
+        name: {key: arm.get(key) for key in ("model", "conditional", "makes")} | {"together": arm.get("centres") or providers}
         for name, arm in (settings.get("arms") or {}).items() if arm.get("model")
     }  # fmt: skip
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from metrics import METRICS
+from metrics.classification import OF
 from reports.study import Arm, Study
 
 # (arm, task) -> what went wrong in its federation, in a line.
@@ -135,15 +136,11 @@ def blocks(results: pd.DataFrame, study: Study) -> list[Block]:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """What a number was measured on."""
+    """What a number was measured on. `shown`: how many images show each class, of two classes the second alone."""
 
     cases: int
     patients: int
-    positive: int
-
-    @property
-    def prevalence(self) -> float:
-        return self.positive / self.cases
+    shown: dict[str, int]
 
 
 def evaluation_sets(predictions: pd.DataFrame) -> dict[tuple[str, str], EvaluationSet]:
@@ -151,10 +148,13 @@ def evaluation_sets(predictions: pd.DataFrame) -> dict[tuple[str, str], Evaluati
     found = {}
     for (task, centre), part in predictions.groupby(["task", "tested_on"]):
         cases = part.drop_duplicates("case")
-        found[str(task), str(centre)] = EvaluationSet(
-            len(cases), cases["patient"].nunique(), int((cases["label"] == 1).sum())
-        )
+        found[str(task), str(centre)] = EvaluationSet(len(cases), cases["patient"].nunique(), _shown(part))
     return found
+
+
+def _shown(part: pd.DataFrame) -> dict[str, int]:
+    once = part.drop_duplicates(["case", "class"])
+    return {str(name): int((own["label"] == 1).sum()) for name, own in once.groupby("class", sort=False)}
 
 
 def mean_and_sd(spread: Spread, metric: str = PRIMARY) -> tuple[str, str]:
@@ -162,7 +162,7 @@ def mean_and_sd(spread: Spread, metric: str = PRIMARY) -> tuple[str, str]:
     if spread.n == 0:
         return "–", ""
     mean, sd = (
-        f"{100 * value:.1f}" if METRICS[metric].unit == "share" else f"{value:.3g}"
+        f"{100 * value:.1f}" if METRICS[metric.partition(OF)[0]].unit == "share" else f"{value:.3g}"
         for value in (spread.mean, spread.sd)
     )
     return mean, sd if spread.n > 1 else ""
@@ -234,6 +234,12 @@ def metrics_of(found: Sequence[Block]) -> list[str]:
     return [metric for metric in METRICS if metric in seen]
 
 
+def classes_of(block: Block, metric: str) -> list[str]:
+    """The classes of which a metric was measured each by itself, in the order of the record."""
+    names = dict.fromkeys(name for row in block.rows for _, name in row.values)
+    return [name.removeprefix(metric + OF) for name in names if name.startswith(metric + OF)]
+
+
 def troubles_of(block: Block, troubles: Troubles) -> list[str]:
     """The lines about the arms of a table, in its order of rows."""
     keys = [(row.arm.name, block.setting.task) for row in block.rows]
@@ -250,9 +256,17 @@ def evaluation_text(block: Block, centre: str, study: Study, sets: dict[tuple[st
     """ "Tested at A: 120 images of 60 patients, 50 % lesion (the positive class)." """
     task = block.setting.task
     where = f"Tested at {centre}" + ("" if centre == block.setting.receiver else " (out of domain)")
-    positive = study.positive.get(task, "label 1")
+    classes = study.classes.get(task) or ("label 0", "label 1")
     found = sets.get((task, centre))
+    if len(classes) > 2:
+        macro = f"Macro averages over {len(classes)} classes"
+        if found is None:
+            return f"{where}: {macro}; how many images show each is not in this record."
+        shares = ", ".join(f"{100 * n / found.cases:.0f} % {name}" for name, n in found.shown.items() if n)
+        absent = [name for name, n in found.shown.items() if not n]
+        left_out = f" No image shows {', '.join(absent)}: not defined, and left out of the averages." if absent else ""
+        return f"{where}: {found.cases} images of {found.patients} patients: {shares}. {macro}.{left_out}"
     if found is None:
-        return f"{where}: positive class {positive}; its prevalence is not in this record."
-    share = f"{100 * found.prevalence:.0f} % {positive} (the positive class)"
+        return f"{where}: positive class {classes[1]}; its prevalence is not in this record."
+    share = f"{100 * found.shown.get(classes[1], 0) / found.cases:.0f} % {classes[1]} (the positive class)"
     return f"{where}: {found.cases} images of {found.patients} patients, {share}."

@@ -14,15 +14,15 @@ from data_partitions import PatchTask
 from federation.wire.availability import Availability
 from models import ClassifierSpec, ClassifierTraining, GeneratorSpec
 from scenarios.scenario import Scenario
-from scenarios.specs import classifier_spec_of, file_digest, generator_spec_of, read_package
+from scenarios.specs import classifier_spec_of, file_digest, generator_spec_of, planned_labels, read_package
 from strategies import STRATEGIES
 from strategies.ask import Ask, anything
 from strategies.bodies import Compute, Pool
 from strategies.cell_plan import test_asks
-from strategies.delivery import Delivery, PoolKey, synthesis_asks
+from strategies.delivery import Delivery, PoolKey, shared_out, synthesis_asks
 from strategies.keys import BaseArm, Use
-from strategies.planned import Generated, Learned, Planned, Shared, split_evenly
-from strategies.survey import SURVEY, Needs, TaskSurvey
+from strategies.planned import Generated, Learned, Planned, Shared
+from strategies.survey import SURVEY, Batch, Needs, TaskSurvey
 from strategies.view import Cell, classifier_key, generator_key
 
 # Seed of which patients are drawn into splits and subsets; the same for all arms, so that arms are compared in pairs.
@@ -91,6 +91,12 @@ class Plan:
 
     def use(self, arm: BaseArm) -> Use:
         return arm.settings(self.scenario.study)
+
+    def shared_labels(self, arm: BaseArm, task: str) -> tuple[int, ...]:
+        return self.use(arm).labels(self.task(task).classes)
+
+    def made_labels(self, generator: str, task: str) -> tuple[int, ...]:
+        return planned_labels(self.scenario, generator, self.task(task))
 
     def task(self, name: str) -> PatchTask:
         return next(task for task in self.scenario.all_tasks if task.name == name)
@@ -168,7 +174,7 @@ class Plan:
         tasks: list[TaskSurvey] = []
         models: dict[str, dict[str, Any]] = {}
         part = {name: s.arms[name] for name, members in self._members.items() if centre in members}
-        together = {name: batch for name, arm in part.items() if (batch := arm.batch) is not None}
+        together = [name for name, arm in part.items() if arm.trains_generator]
         learns = receives or any(STRATEGIES[arm.strategy].trains_classifiers(arm) for arm in part.values())
         for task in s.all_tasks:
             trained = [name for name in self._trained_at.get(centre, ()) if task.name in self.tasks_of(name)]
@@ -176,7 +182,7 @@ class Plan:
             needs = Needs(
                 positives=s.study.minimum_positives if needed else 0,
                 negatives=1 if needed else 0,
-                batches=tuple([s.generators[name].batch for name in trained] + list(together.values())),
+                batches=tuple(self._batch(name, task.name) for name in [*trained, *together]),
                 images=max(s.study.real_images) if s.study.real_images and receives else 0,
                 validation=receives,
             )
@@ -199,6 +205,11 @@ class Plan:
             return Ask(SURVEY, "", centre, None, fixed, {"models": anything}, example={"models": models})
         return Ask(SURVEY, "", centre, None, fixed | {"models": models})
 
+    def _batch(self, generator: str, task: str) -> Batch:
+        spec = self.generator_spec(generator, task)
+        assert spec is not None, "what a centre trains has a specification"
+        return Batch(batch_size=spec.training.batch_size, labels=spec.labels, conditional=spec.conditional)
+
     # -- share ---------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -216,7 +227,7 @@ class Plan:
         arms = self.scenario.arms.items()
         used = {generator for name, arm in arms for generator in STRATEGIES[arm.strategy].generators(name, arm)}
         return {
-            (name, task): Generated(package.digest, package.spec, package.weights)
+            (name, task): Generated(package.digest, package.spec, package.weights, card=package.card)
             for name, package in self._packages.items() if name in used for task in self.tasks_of(name)
         }  # fmt: skip
 
@@ -229,10 +240,11 @@ class Plan:
             generators = strategy.foreign_generators(self, name, arm, receiver, task)
             if not generators:
                 continue
-            images = use.images(len(generators))
-            # Of which some are chosen, each makes as many as all together: one may be chosen alone.
-            each = [images] * len(generators) if strategy.chooses(arm) else split_evenly(images, len(generators))
-            deliveries[name, receiver, task] = Delivery(name, receiver, task, generators, tuple(each), use.labels)
+            made = {generator: self.made_labels(generator, task) for generator in generators}
+            counts = shared_out(
+                use.images, self.shared_labels(arm, task), made, whole=strategy.chooses(arm) is not None
+            )
+            deliveries[name, receiver, task] = Delivery(name, receiver, task, tuple(counts), tuple(counts.values()))
         return deliveries
 
     @cached_property

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from basics.image_shape import ImageSize
 from data_partitions import PartitionRule, PatchTask, Source
 from data_partitions.sources import AnySource
 from federation.wire.availability import Availability
 from models import ClassifierName, ClassifierTraining, GenerativeModelName
-from strategies.keys import Section, Use, generative_settings
-from strategies.survey import Batch
+from strategies.keys import MAKES, Section, Use, generative_settings
 
 # Names become file names, array names and columns of tables.
 LONGEST_NAME = 40
@@ -93,7 +93,8 @@ class Generator(BaseModel):
 
     centre: str | None = None
     model: GenerativeModelName | None = None
-    conditional: bool = Field(False, description="one model of both classes, sampled by label; else positives only")
+    conditional: bool = Field(False, description="one model of several classes, sampled by label; else of one")
+    makes: tuple[str, ...] | None = MAKES
     tasks: tuple[str, ...] | None = Field(None, description="tasks it is trained for; all when left out")
     package: str | None = Field(None, description="folder of a generator package made elsewhere, instead of a centre")
 
@@ -125,11 +126,6 @@ class Generator(BaseModel):
         """Resolved settings of its training."""
         return self._training.model_dump(mode="json")
 
-    @property
-    def batch(self) -> Batch:
-        """What it needs of its centre's training patches."""
-        return Batch(batch_size=self._training.batch_size, both=self.conditional)
-
     def written(self) -> dict[str, Any]:
         """Resolved keys that stand beside the fields in a written scenario."""
         return {} if self.package is not None else self.hyper_parameters | self.training
@@ -140,8 +136,8 @@ class ClassifierChoice(Section):
 
     model: ClassifierName
     pretrained: str | None = Field(None, description="path of a state dict (.safetensors or .pth)")
-    image_size: int | None = Field(
-        None, ge=16, le=512, description="side to which patches are resized for this network"
+    image_size: ImageSize | None = Field(
+        None, description="height and width to which patches are resized for this network"
     )
 
 
@@ -154,7 +150,11 @@ class Study(Use):
         None, description="instead: numbers of training images, drawn by patient"
     )
     test_on: tuple[str, ...] = Field((), description="further centres to test at; the receiver itself always is")
-    minimum_positives: int = Field(20, ge=1, description="fewest positive training patches of a receiver or provider")
+    minimum_positives: int = Field(
+        20,
+        ge=1,
+        description="fewest positive training patches of a receiver or provider; of more than two classes the fewest of all",
+    )
     training: ClassifierTraining = ClassifierTraining()
 
     @field_validator("classifiers", mode="before")

@@ -62,10 +62,10 @@ class Study:
         shared = self._share(plan, units, expected)
         learned = self._learn(plan, units, shared, expected)
         tested, all_tested = self._test(plan, units, learned)
-        write_results(self._record, learned, tested)
+        write_results(self._record, self._scenario, learned, tested)
         write_privacy(self._record, shared)
         write_federations(self._record, shared)
-        for problem in shared.problems:
+        for problem in [*shared.notes, *shared.problems]:
             self._record.event("note", centre="", text=problem)
         wanted = len(plan.cells())
         if len(learned) < wanted:
@@ -96,6 +96,7 @@ class Study:
             raise StudyError(
                 "; ".join(explain(r.centre, r.code, f"survey of {r.centre}", r.numbers) for r in bad), status
             )
+        self._refuse_empty_classes(replies)
         for reply in replies:
             for task in reply.body["tasks"].values():
                 for note in task["notes"]:
@@ -110,6 +111,19 @@ class Study:
         data = {(r.centre, task): found["digest"] for r in replies for task, found in r.body["tasks"].items()}
         platform = {reply.centre: reply.body["platform"] for reply in replies}
         return Plan(s, compute, deployed=self._deployed), replace(units, data=data, platform=platform)
+
+    def _refuse_empty_classes(self, replies: Sequence[Reply]) -> None:
+        """A class that no centre can teach is a mistake in the task. One that some centres lack is not."""
+        for task in self._scenario.all_tasks:
+            rows = [row for reply in replies for row in reply.body["tasks"][task.name]["partition"]]
+            taught = {row.get("class") for row in rows if row.get("split") == "train"}
+            absent = [name for name in task.classes if name not in taught]
+            if absent:
+                raise StudyError(
+                    f"task {task.name!r}: no centre has a training image of class {absent[0]!r}; remove it from task.classes, correct its "
+                    "spelling, or add a centre that has it",
+                    2,
+                )
 
     def _share(self, plan: Plan, units: Units, expected: Sequence[Expected]) -> Shared:
         """All exchanges side by side, so that a federation's waiting fills with the others' work; then the delivery."""

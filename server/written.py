@@ -9,7 +9,7 @@ import numpy as np
 
 from basics.words import listed
 from federation.wire.job import Reply
-from metrics import METRICS
+from metrics import measured_names
 from models import GeneratorPackage
 from reports.run_record import RunRecord
 from scenarios.scenario import Scenario
@@ -30,6 +30,7 @@ def keep_generator(record: RunRecord, scenario: Scenario, name: str, task: str, 
         "centre": ", ".join(made.centres),
         "data_card": made.card["data_card"],
         "trained_on": made.card["trained_on"],
+        "learned": [made.spec.classes[label] for label in made.labels],
         "purpose": f"training classifiers for task {task!r} in study {scenario.name!r}",
         "licence": "as agreed between the centres of this study",
         "privacy": "no formal guarantee: trained without differential privacy",
@@ -85,9 +86,11 @@ def write_privacy(record: RunRecord, shared: Shared) -> None:
 
 
 def write_results(
-    record: RunRecord, learned: dict[str, tuple[Cell, Reply]], tested: list[tuple[Cell, str, Reply, Reply]]
-) -> None:
+    record: RunRecord, scenario: Scenario, learned: dict[str, tuple[Cell, Reply]],
+    tested: list[tuple[Cell, str, Reply, Reply]],
+) -> None:  # fmt: skip
     """Metrics and predictions of every cell, at its receiver and where else it was tested."""
+    classes_of = {task.name: task.classes for task in scenario.all_tasks}
     places = [(cell, cell.receiver, reply, reply) for cell, reply in learned.values()] + tested
     results, predictions = [], []
     for cell, tested_on, learned_reply, reply in places:
@@ -97,15 +100,20 @@ def write_results(
             "arm": cell.arm, "task": cell.task, "classifier": cell.classifier,
             "real_fraction": round(fraction, 6), "repeat": cell.repeat, "receiver": cell.receiver, "tested_on": tested_on,
         }  # fmt: skip
-        for metric in METRICS:
-            row = {"strategy": cell.strategy, "metric": metric, "value": reply.body["metrics"][metric]}
+        classes = classes_of[cell.task]
+        for metric in measured_names(classes):
+            row = {"strategy": cell.strategy, "metric": metric, "value": reply.body["metrics"].get(metric)}
             results.append(shared | row | {"n_real": body["n_real"], "n_synthetic": body["n_synthetic"]})
         # A deployed centre keeps them, unless its policy lets them go.
         table = reply.body.get("predictions", {"patient": [], "label": [], "probability": []})
         for case, (patient, label, probability) in enumerate(
             zip(table["patient"], table["label"], table["probability"], strict=True)
         ):
-            predictions.append(shared | {"case": case, "patient": patient, "label": label, "probability": probability})
+            # Of two classes the second alone, of more each against all others.
+            each = probability if isinstance(probability, list) else [probability]
+            for index, value in enumerate(each, start=len(classes) - len(each)):
+                row = {"case": case, "patient": patient, "class": classes[index], "label": int(label == index)}
+                predictions.append(shared | row | {"probability": value})
     record.write_results(results)
     record.write_predictions(predictions)
     kept = sorted({centre for _, centre, _, reply in places if "predictions" not in reply.body})

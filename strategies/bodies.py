@@ -110,10 +110,14 @@ class Pool(Body):
     Attributes:
         unit: id of the unit that made it; its name in the receiver's workspace.
         source: the generator or the centre it comes from.
-        negatives, positives: images per class.
+        counts: images by label.
     """
 
     unit: str
     source: str
-    negatives: int
-    positives: int
+    counts: dict[str, int]
+
+    @property
+    def by_label(self) -> dict[int, int]:
+        """The same with labels as numbers."""
+        return {int(label): count for label, count in self.counts.items()}

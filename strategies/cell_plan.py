@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ def learn_ask(
         pools: of a planned cell without ids of units.
     """
     use, planned = view.use(arm), [pool.model_copy(update={"unit": ""}) for pool in pools]
+    as_planned = operator.eq if len(view.task(cell.task).classes) == 2 else _part_of
     fixed = view.data(cell.receiver, cell.task) | cell_fixed(view, arm, cell) | {
         "recipe": learning.Recipe(
             use=use.use if pools or oversample is not None else "none", steps=use.schedule.model_dump(),
@@ -39,10 +41,19 @@ def learn_ask(
         "send_classifier": bool(view.test_centres(cell)),
     }  # fmt: skip
     free: dict[str, Check] = {
-        "pools": lambda body: [pool.model_copy(update={"unit": ""}) for pool in body.pools] == planned,
+        "pools": lambda body: as_planned([pool.model_copy(update={"unit": ""}) for pool in body.pools], planned),
         "pretrained_sha256": anything,  # its file need not be at hand where this is looked at
     }
     return Ask(LEARN, cell.strategy, cell.receiver, cell.task, fixed, free)
+
+
+def _part_of(pools: Sequence[Pool], planned: Sequence[Pool]) -> bool:
+    """Whether pools are those of a plan, maybe without classes that a generator turned out to lack."""
+    counts = {pool.source: pool.counts for pool in planned}
+    sources = [pool.source for pool in pools]
+    return sources == [source for source in counts if source in sources] and all(
+        pool.counts and pool.counts.items() <= counts[pool.source].items() for pool in pools
+    )
 
 
 def cell_fixed(view: View, arm: Any, cell: Cell) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, field_validator
 
 from data_partitions import PatchDataset
-from metrics import METRICS
+from metrics import METRICS, measure
 from models import ClassifierFit, ClassifierSpec, ClassifierTraining, PatchArrays, predict
 from strategies import choice, learning
 from strategies.bodies import CellName, Compute, OfTask, Pool, Size
@@ -71,7 +71,7 @@ def learn(here: CentreSide, body: Learn, arrays: Arrays) -> Answer:
     foreign = {}
     for pool in body.pools:
         pixels, labels = here.read_pool(pool.unit)
-        rows = learning.draw_per_class(labels, (pool.negatives, pool.positives))
+        rows = learning.draw_per_class(labels, pool.by_label)
         foreign[_FROM + pool.source] = PatchArrays(pixels, rows, labels[rows])
     if body.oversample:
         rng = np.random.default_rng(body.subset_seed)
@@ -135,7 +135,7 @@ def _chosen(
         )
     share_of = choice.shares(rule, scores)
     used: dict[str, PatchArrays] = {}
-    for label in (0, 1):
+    for label in learning.labels_in(foreign.values()):
         total = max(int((learning.labels_of(patches) == label).sum()) for patches in foreign.values())
         for source, count in choice.counts(total, share_of).items():
             part = learning.of_label(foreign[source], label)
@@ -149,8 +149,9 @@ def _chosen(
 
 
 def by_class(patches: PatchArrays) -> dict[int, np.ndarray]:
-    """Images of each label, uint8 (n, c, h, w)."""
-    return {label: np.asarray(patches.pixels[learning.of_label(patches, label).rows]) for label in (0, 1)}
+    """Images of each label that is there, as they are stored (n, c, h, w)."""
+    labels = learning.labels_in([patches])
+    return {label: np.asarray(patches.pixels[learning.of_label(patches, label).rows]) for label in labels}
 
 
 def test(here: CentreSide, body: Test, arrays: Arrays) -> Answer:
@@ -164,20 +165,23 @@ def tested(
     network: torch.nn.Module, patches: PatchDataset, training: ClassifierTraining, compute: Compute
 ) -> dict[str, Any]:
     """Metrics and predictions; cases and patients are running numbers of this test set, not identities."""
-    probability = predict(network, as_arrays(patches), **compute.options, normalise=training.normalise)[:, 1]
+    probability = predict(network, as_arrays(patches), **compute.options, normalise=training.normalise)
     patients = {patient: number for number, patient in enumerate(dict.fromkeys(patches.table["patient"].tolist()))}
     labels = patches.labels
     return {
-        "metrics": {
-            name: _number(value) for name, value in learning.measurements(labels, probability, METRICS).items()
-        },
+        "metrics": {name: _number(value) for name, value in measure(labels, probability, patches.classes).items()},
         "predictions": {
             "patient": [patients[p] for p in patches.table["patient"].tolist()],
             "label": labels.tolist(),
-            # 9 digits hold a float32 exactly and keep results byte for byte the same when read again.
-            "probability": [float(f"{p:.9g}") for p in probability.tolist()],
+            # Of two classes that of the second says it all.
+            "probability": [_digits(row[1]) if len(row) == 2 else [*map(_digits, row)] for row in probability.tolist()],
         },
     }
+
+
+def _digits(value: float) -> float:
+    """9 digits hold a float32 exactly and keep results byte for byte the same when read again."""
+    return float(f"{value:.9g}")
 
 
 def _number(value: float) -> float | None:
@@ -217,7 +221,7 @@ class LearnedAnswer(TestedAnswer):
 TESTED = (
     Field("metrics.*", "numbers", "accuracy, AUROC and the like over the test images", "aggregate"),
     Field(
-        "predictions.*", "lists", "true class and probability for each test image, under running numbers",
+        "predictions.*", "lists", "true class and probabilities for each test image, under running numbers",
         "aggregate", "only with release.predictions: true; else they stay here",
     ),
 )  # fmt: skip

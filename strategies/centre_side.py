@@ -83,10 +83,9 @@ def as_arrays(patches: PatchDataset) -> PatchArrays:
     return PatchArrays(patches.pixels, patches.index, patches.labels)
 
 
-def training_patches(here: CentreSide, body: OfTask, conditional: bool) -> PatchDataset:
-    """Training patches of a generative model: both classes for a conditional one, else positives."""
-    patches = here.patches(body).select(split="train")
-    return patches if conditional else patches.select(label=1)
+def training_patches(here: CentreSide, body: OfTask, labels: Sequence[int]) -> PatchDataset:
+    """Training patches of the classes that a generative model makes."""
+    return here.patches(body).select(split="train", labels=labels)
 
 
 def receiver_patches(here: CentreSide, body: OfTask, size: Size, subset_seed: int) -> PatchDataset:
@@ -94,12 +93,18 @@ def receiver_patches(here: CentreSide, body: OfTask, size: Size, subset_seed: in
     return here.patches(body).select(split="train").draw_fraction(size.fraction, size.images, subset_seed)
 
 
-def trained_on(used: PatchDataset) -> dict[str, int | str]:
-    """How many boxes and patients a model saw; counts of 1 to 4 are suppressed."""
-    return {
+def trained_on(used: PatchDataset) -> dict[str, Any]:
+    """How many boxes and patients a model saw, and of which classes; counts of 1 to 4 are suppressed."""
+    counts: dict[str, Any] = {
         name: suppressed_count(int(used.table[column].nunique()))
         for name, column in (("boxes", "box"), ("patients", "patient"))
     }
+    return counts | {"classes": [used.classes[label] for label in labels_in(used)]}
+
+
+def labels_in(patches: PatchDataset) -> list[int]:
+    """Labels that some of the patches have, ascending."""
+    return np.unique(patches.labels).tolist()
 
 
 def introduction(here: CentreSide, body: OfTask, own: PatchDataset, *, wanted: bool) -> dict[str, Any]:

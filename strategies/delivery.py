@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from strategies.bodies import Body, Compute, Pool
 from strategies.centre_side import CentreSide
 from strategies.kind import Answer, Arrays, Field, Kind, Received
 from strategies.layouts import generator_layout
-from strategies.planned import Generated, Shared, problems_of
+from strategies.planned import Generated, Shared, problems_of, split_evenly
 from strategies.view import View, generator_key
 
 # -- local half --------------------------------------------------------------------------------------------------------
@@ -53,25 +55,31 @@ def drawn(
     """Images of a received generator.
 
     Args:
-        per_class: how many images of label 0 and 1.
+        per_class: how many images of each label.
 
     Returns:
-        uint8 (n, c, h, w) and int64 labels (n,), negatives first; of each class a prefix is a fair draw too.
+        stored images (n, c, h, w) and int64 labels (n,), ascending; of each class a prefix is a fair draw too.
+
+    Raises:
+        ValueError: a label that the generator does not make.
     """
-    if not spec.conditional and per_class.get(0):
-        raise ValueError("an unconditional generator makes positives only; ask it for label 1 alone")
+    wrong = [label for label, count in per_class.items() if count and label not in spec.labels]
+    if wrong:
+        raise ValueError(f"the generator makes {', '.join(spec.made)}; label {wrong[0]} is not among them")
     model = spec.build(seed)
     model.load_shared_arrays(weights)
     model.to(device)
-    labels = torch.cat([torch.full((per_class.get(label, 0),), label, dtype=torch.long) for label in (0, 1)])
+    labels = torch.cat([torch.full((per_class[label],), label, dtype=torch.long) for label in sorted(per_class)])
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    images = model.sample_uint8(len(labels), labels if spec.conditional else None, generator, precision=precision)
+    images = model.sample_stored(
+        len(labels), labels if spec.conditional else None, generator, precision=precision, storage=spec.storage
+    )
     return images, labels.numpy()
 
 
 def counts_of(labels: np.ndarray) -> dict[str, int]:
-    """Images by label, as they travel."""
-    return {str(label): int((labels == label).sum()) for label in (0, 1)}
+    """Images by label, as they travel; labels without images are left out."""
+    return {str(label): int((labels == label).sum()) for label in np.unique(labels)}
 
 
 SYNTHESISE = Kind(
@@ -93,61 +101,93 @@ class Delivery:
     """What one arm gives to one receiver for one task: so many images from each of these generators.
 
     Attributes:
-        per_generator: images of each shared class from each generator, in order.
-        classes: labels to be made.
+        counts: images by label, of each generator in order; of none that would make nothing.
     """
 
     arm: str
     receiver: str
     task: str
     generators: tuple[str, ...]
-    per_generator: tuple[int, ...]
-    classes: tuple[int, ...]
+    counts: tuple[Mapping[int, int], ...]
 
-    def pools(self, units: Sequence[str] | None = None) -> list[Pool]:
-        """The pools that the receiver then holds.
-
-        Args:
-            units: that made them; empty in a plan.
-        """
+    @property
+    def keys(self) -> list[PoolKey]:
+        """Of the pools that it needs, in the order of its generators."""
         return [
-            Pool(
-                unit=unit, source=generator, negatives=count if 0 in self.classes else 0,
-                positives=count if 1 in self.classes else 0,
-            )
-            for generator, count, unit in zip(
-                self.generators, self.per_generator, units or [""] * len(self.generators), strict=True
-            )
-        ]  # fmt: skip
+            (self.receiver, generator, self.task, tuple(counts))
+            for generator, counts in zip(self.generators, self.counts, strict=True)
+        ]
+
+    def pools(self) -> list[Pool]:
+        """The pools that the receiver then holds, without ids, as far as they are planned."""
+        return [pool_of("", generator, counts) for generator, counts in zip(self.generators, self.counts, strict=True)]
+
+
+def pool_of(unit: str, source: str, counts: Mapping[int, int]) -> Pool:
+    """A pool with so many images by label."""
+    return Pool(unit=unit, source=source, counts={str(label): count for label, count in counts.items()})
 
 
 # (receiver, generator, task, labels)
 PoolKey = tuple[str, str, str, tuple[int, ...]]
 
 
+def shared_out(
+    images: Callable[[int], int], shared: Sequence[int], made: Mapping[str, Sequence[int]], *, whole: bool
+) -> dict[str, dict[int, int]]:
+    """Images by label of each generator: those of a class are made in equal parts by the generators that make it.
+
+    Args:
+        images: number of a class, from the number of generators that make it.
+        made: labels that each generator makes.
+        whole: each makes as many as all together, because one of them may be chosen alone.
+
+    Returns:
+        generators that would make nothing are left out.
+    """
+    counts: dict[str, dict[int, int]] = {name: {} for name in made}
+    for label in shared:
+        makers = [name for name, labels in made.items() if label in labels]
+        total = images(len(makers))
+        parts = [total] * len(makers) if whole else split_evenly(total, len(makers) or 1)
+        for name, count in zip(makers, parts, strict=False):
+            counts[name][label] = count
+    return {name: own for name, own in counts.items() if own}
+
+
 def synthesis_asks(view: View, deliveries: Sequence[Delivery]) -> dict[PoolKey, Ask]:
     """One pool per (receiver, generator, task, classes), as large as its largest user; smaller users take a prefix."""
-    wanted: dict[PoolKey, int] = {}
+    wanted: dict[PoolKey, dict[int, int]] = {}
     for delivery in deliveries:
-        for generator, count in zip(delivery.generators, delivery.per_generator, strict=True):
-            key = (delivery.receiver, generator, delivery.task, delivery.classes)
-            wanted[key] = max(wanted.get(key, 0), count)
+        for key, counts in zip(delivery.keys, delivery.counts, strict=True):
+            largest = wanted.setdefault(key, {})
+            largest.update({label: max(largest.get(label, 0), count) for label, count in counts.items()})
     asks = {}
-    for (receiver, generator, task, classes), count in wanted.items():
+    for (receiver, generator, task, labels), counts in wanted.items():
         fixed = {
             "name": generator,
-            "counts": {str(label): count for label in classes},
             "seed": derive_seed(view.seed, f"synthesis/{generator}/{task}", receiver),
             "compute": view.compute(receiver, generator_key(generator, task)),
         }
+        planned = {str(label): count for label, count in counts.items()}
+        free: dict[str, Check] = {}
+        example: dict[str, Any] = {}
+        if len(view.task(task).classes) == 2:
+            fixed["counts"] = planned
+        else:  # a class that the generator's centre turned out to lack is left out
+            free["counts"] = partial(_some_of, planned)
+            example["counts"] = planned
         spec = view.generator_spec(generator, task)
-        free: dict[str, Check] = (
-            {} if spec is not None else {"generator": anything}
-        )  # a package, whose file is elsewhere
         if spec is not None:
             fixed["generator"] = spec
-        asks[receiver, generator, task, classes] = Ask(SYNTHESISE, "", receiver, None, fixed, free)
+        else:  # a package, whose file is elsewhere
+            free["generator"] = anything
+        asks[receiver, generator, task, labels] = Ask(SYNTHESISE, "", receiver, None, fixed, free, example=example)
     return asks
+
+
+def _some_of(planned: Mapping[str, int], body: Synthesis) -> bool:
+    return bool(body.counts) and all(planned.get(label) == count for label, count in body.counts.items())
 
 
 def deliver(
@@ -158,22 +198,43 @@ def deliver(
 ) -> Exchange[Shared]:
     """Have every pool drawn.
 
-    An arm of which a generator is missing gets no pools: half of what it asked for would be another arm.
+    An arm of which a generator is missing gets no pools: half of what it asked for would be another arm. Of a class that a
+    generator has never seen no image is asked for; what is then missing is a note.
     """
     shared = Shared()
-    jobs = {}
+    jobs, learned = {}, {}
     for key, ask in asks.items():
-        _, generator, task, _ = key
+        _, generator, task, labels = key
         made = generators.get((generator, task))
-        if made is not None:
-            jobs[key] = ask.job(units, inputs=[made.unit], arrays=made.weights, label=f"images of {generator}")
+        if made is None:
+            continue
+        learned[key] = [label for label in labels if label in made.labels]
+        unseen = [made.spec.classes[label] for label in labels if label not in made.labels]
+        if unseen:
+            shared.notes.append(f"generator {generator!r} saw no image of {', '.join(unseen)} and makes none")
+        if learned[key]:
+            found: dict[str, Any] = {}
+            if "counts" in ask.free:
+                found["counts"] = {str(label): ask.example["counts"][str(label)] for label in learned[key]}
+            if "generator" in ask.free:
+                found["generator"] = made.spec
+            jobs[key] = ask.job(units, inputs=[made.unit], arrays=made.weights, label=f"images of {generator}", **found)
     replies = dict(zip(jobs, (yield from gather(list(jobs.values()))), strict=True))
     shared.problems += problems_of(list(replies.values()))
+    shared.notes = list(dict.fromkeys(shared.notes))
     for delivery in deliveries:
-        found = [
-            replies.get((delivery.receiver, name, delivery.task, delivery.classes)) for name in delivery.generators
-        ]
-        made_units = [reply.unit for reply in found if reply is not None and reply.ok]
-        if len(made_units) == len(found):
-            shared.pools[delivery.arm, delivery.receiver, delivery.task] = delivery.pools(made_units)
+        pools = []
+        for key, generator, counts in zip(delivery.keys, delivery.generators, delivery.counts, strict=True):
+            reply = replies.get(key)
+            if reply is not None and reply.ok:
+                pools.append(pool_of(reply.unit, generator, {label: counts[label] for label in learned[key]}))
+            elif key not in learned or learned[key]:
+                break
+        else:
+            if pools:
+                shared.pools[delivery.arm, delivery.receiver, delivery.task] = pools
+            else:
+                shared.problems.append(
+                    f"arm {delivery.arm!r} at {delivery.receiver!r}: its generators saw none of the classes that it shares"
+                )
     return shared

@@ -20,7 +20,7 @@ from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models import GeneratorSpec, Precision
 from strategies.bodies import Body, Compute, OfTask
-from strategies.centre_side import CentreSide, training_patches
+from strategies.centre_side import CentreSide, labels_in, training_patches
 from strategies.delivery import drawn
 from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
@@ -39,7 +39,7 @@ def sums_of_halves(images: np.ndarray, first: np.ndarray, spaces: Sequence[str])
     """A member's share of the reference: sums over two halves of its images.
 
     Args:
-        images: uint8 (n, c, h, w).
+        images: as they are stored (n, c, h, w).
         first: bool (n,), which belong to the first half.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -83,11 +83,11 @@ class FeatureSumsBody(OfTask):
     """Arguments of `own_sums`.
 
     Attributes:
-        conditional: whether both classes count, or positives only.
+        labels: of the classes that count.
         seed: of the halves.
     """
 
-    conditional: bool
+    labels: tuple[int, ...]
     seed: int
     spaces: tuple[str, ...]
 
@@ -98,14 +98,14 @@ def own_sums(here: CentreSide, body: FeatureSumsBody, arrays: Arrays) -> Answer:
     Raises:
         DataError: "too_few_to_measure".
     """
-    patches = training_patches(here, body, body.conditional)
+    patches = training_patches(here, body, body.labels)
     patients = patches.table["patient"].to_numpy()
     order = sorted(set(patients.tolist()), key=lambda patient: rank(body.seed, "half", int(patient)))
     first = np.isin(patients, order[::2])
     fewest = min(int(first.sum()), int((~first).sum()))
     if body.spaces and fewest < FEWEST:
         raise DataError("too_few_to_measure", f"a half of the training patches has {fewest}", have=fewest, need=FEWEST)
-    return {"images": len(patches)}, sums_of_halves(patches.uint8(), first, body.spaces)
+    return {"images": len(patches), "labels": labels_in(patches)}, sums_of_halves(patches.stored(), first, body.spaces)
 
 
 class Measurement(Body):
@@ -113,6 +113,7 @@ class Measurement(Body):
 
     Attributes:
         images: of each class.
+        labels: of the classes.
         spaces: feature spaces of the reference.
         preview: whether the first images of each class are sent along.
     """
@@ -121,6 +122,7 @@ class Measurement(Body):
     seed: int
     compute: Compute
     images: int
+    labels: tuple[int, ...]
     spaces: tuple[str, ...]
     preview: bool
 
@@ -132,14 +134,13 @@ def measured(here: CentreSide, body: Measurement, arrays: Arrays) -> Answer:
     for name, array in arrays.items():
         group, point, rest = name.partition(".")
         groups[group + point][rest] = array
-    classes = (0, 1) if spec.conditional else (1,)
     distances, pixels, labels = measure(
-        spec, groups[_WEIGHTS], groups[_REFERENCE], dict.fromkeys(classes, body.images), seed=body.seed,
+        spec, groups[_WEIGHTS], groups[_REFERENCE], dict.fromkeys(body.labels, body.images), seed=body.seed,
         **compute.options,
     )  # fmt: skip
     if not body.preview:
         return {"distances": distances}, {}
-    shown = np.concatenate([np.flatnonzero(labels == label)[:PREVIEW] for label in classes])
+    shown = np.concatenate([np.flatnonzero(labels == label)[:PREVIEW] for label in body.labels])
     return {"distances": distances}, {"preview.pixels": pixels[shown], "preview.labels": labels[shown]}
 
 
@@ -167,7 +168,10 @@ FEATURE_SUMS = Kind(
     phase="share",
     body=FeatureSumsBody,
     work=own_sums,
-    answer=(Field("images", "count", "how many training patches there are, exactly", "counts"),),
+    answer=(
+        Field("images", "count", "how many training patches there are, exactly", "counts"),
+        Field("labels", "numbers", "classes of which there is a training patch", "counts"),
+    ),
     sends=(
         Sent(
             "*.*.count",

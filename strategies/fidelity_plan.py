@@ -15,7 +15,7 @@ from federation.wire.units import Units
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models import GeneratorSpec
-from strategies.ask import Ask
+from strategies.ask import Ask, Check
 from strategies.fidelity import _REFERENCE, _WEIGHTS, FEATURE_SUMS, HALVES, MEASURE, sum_up
 from strategies.keys import FidelityChoice, GenerativeArm
 from strategies.members import FederationFailed
@@ -30,13 +30,20 @@ class Reference:
         arrays: sums by feature space.
         floors: distance between the halves, by metric.
         images: training patches of each member.
+        labels_of: labels that its patches have.
         units: ids of what it was made from.
     """
 
     arrays: dict[str, np.ndarray]
     floors: dict[str, float]
     images: dict[str, int]
+    labels_of: dict[str, tuple[int, ...]]
     units: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Labels that some member's patches have."""
+        return tuple(sorted({label for labels in self.labels_of.values() for label in labels}))
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,12 @@ class Fidelity:
             arrays |= (halves[0] + halves[1]).to_arrays(space)
             floors[FEATURE_SPACES[space].distance] = frechet_distance(*halves)
         images = {reply.centre: int(reply.body["images"]) for reply in replies}
-        return Reference(arrays, floors, images, tuple(reply.unit for reply in replies))
+        asked = self.sums[0].fixed["labels"]
+        labels = {reply.centre: tuple(label for label in asked if label in reply.body["labels"]) for reply in replies}
+        without = [centre for centre, own in labels.items() if not own]
+        if without:
+            raise ValueError(f"centre {without[0]!r} says that it has images of no class")
+        return Reference(arrays, floors, images, labels, tuple(reply.unit for reply in replies))
 
     def measurement(self, units: Units, reference: Reference, identity: str, weights: Mapping[str, np.ndarray],
                     *, preview: bool, label: str) -> Exchange[Reply]:  # fmt: skip
@@ -117,7 +129,8 @@ class Fidelity:
         arrays = {_WEIGHTS + name: array for name, array in weights.items()}
         arrays |= {_REFERENCE + name: array for name, array in reference.arrays.items()}
         ask = self.measurements[preview]
-        job = ask.job(units, inputs=[identity, *reference.units], arrays=arrays, label=label)
+        classes = {"labels": reference.labels} if "labels" in ask.free else {}
+        job = ask.job(units, inputs=[identity, *reference.units], arrays=arrays, label=label, **classes)
         (reply,) = yield from gather([job])
         found = reply.body.get("distances")
         wanted = {FEATURE_SPACES[space].distance for space in self.choice.spaces}
@@ -140,15 +153,20 @@ def planned_fidelity(
     sums = []
     for centre in view.members(arm):
         fixed = view.data(centre, task) | {
-            "conditional": arm.conditional, "seed": derive_seed(view.seed, f"halves/{task}", centre), "spaces": choice.spaces,
+            "labels": spec.labels, "seed": derive_seed(view.seed, f"halves/{task}", centre), "spaces": choice.spaces,
         }  # fmt: skip
         sums.append(Ask(FEATURE_SUMS, strategy, centre, task, fixed))
     fixed = {
         "generator": spec, "seed": derive_seed(view.seed, f"fidelity/{task}", at),
         "compute": view.compute(at, generator_key(name, task)), "images": choice.images, "spaces": choice.spaces,
     }  # fmt: skip
+    free: dict[str, Check] = {}
+    if len(spec.classes) > 2:  # a class that no member has is not drawn
+        free["labels"] = lambda body: bool(body.labels) and set(body.labels) <= set(spec.labels)
+    else:
+        fixed["labels"] = spec.labels
     asks = [
-        Ask(MEASURE, strategy, at, None, fixed | {"preview": preview}, times=times)
+        Ask(MEASURE, strategy, at, None, fixed | {"preview": preview}, free, times=times)
         for preview, times in ((False, sum(is_due(choice, number, last) for number in range(1, last))), (True, 1))
     ]
     return Fidelity(choice, tuple(sums), (asks[0], asks[1]))

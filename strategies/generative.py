@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from basics.seeds import derive_seed
 from models import GeneratorSpec
-from strategies.keys import GenerativeArm
+from strategies.keys import GenerativeArm, labels_of
 from strategies.planned import Planned, Shared
 from strategies.strategy import Strategy
 from strategies.view import Facts, View, generator_key
@@ -28,10 +28,16 @@ class GenerativeStrategy(Strategy):
                 f"arms.{name}.centres: {own[0]!r} trains with all its patches and also receives, while cells of real_fraction or "
                 f"real_images may use only a part of them; leave it out of centres, or use all of its patches"
             )
-        if use.classes == "both" and not arm.conditional:
-            yield f"arms.{name}.classes: both, but its model is not conditional and makes positives only; set conditional: true"
-        if use.use == "only" and use.classes != "both":
-            yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
+        for task in facts.all_tasks:
+            try:
+                made, shared = made_labels(arm, task.classes), use.labels(task.classes)
+            except ValueError:  # said where the model is built, or of all arms
+                continue
+            for label in sorted(set(shared) - set(made)):
+                yield (
+                    f"arms.{name}.classes: {task.classes[label]!r} is shared, but its model makes "
+                    f"{', '.join(task.classes[i] for i in made)} only; set conditional: true, or list others in makes or classes"
+                )
         yield from quorum_problems(name, arm, len(facts.members(arm)))
 
     def members(self, view: View | Facts, arm: Any) -> tuple[str, ...]:
@@ -61,6 +67,27 @@ def spec_of(view: View, name: str, task: str) -> GeneratorSpec:
     spec = view.generator_spec(name, task)
     assert spec is not None, "an arm that trains a model has its specification"
     return spec
+
+
+def made_labels(source: Any, classes: Sequence[str]) -> tuple[int, ...]:
+    """Labels of the classes that a generator of a scenario, or one that an arm trains, makes.
+
+    Args:
+        source: with the keys `makes` and `conditional`.
+
+    Raises:
+        ValueError: it names a class that is not there, or needs to name one and does not.
+    """
+    if source.makes is not None:
+        return labels_of(source.makes, classes)
+    if source.conditional:
+        return tuple(range(len(classes)))
+    if len(classes) > 2:
+        raise ValueError(
+            f"the task has {len(classes)} classes and the model is not conditional; set conditional: true, or name one class in makes, "
+            f"such as makes: [{classes[-1]}]"
+        )
+    return (1,)
 
 
 def quorum_problems(name: str, arm: Any, members: int) -> Iterator[str]:

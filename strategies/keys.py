@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
@@ -12,12 +12,13 @@ from federation.wire.transport import Transport
 from metrics.feature_spaces import FeatureSpaceName
 from models import GenerativeModelName, GenerativeTraining, settings_class
 from strategies.aggregation import check_aggregation
-from strategies.survey import Batch
 
 # A number of optimizer steps, or "100 epochs" of the stage's own training set.
 Duration = int | str
 # A number of images, or "4 per generator" of those that an arm brings to a receiver.
 Images = int | str
+# Which classes of a task are shared: the positive one of two, all of them, or some by name.
+SharedClasses = Literal["lesion", "both", "all"] | tuple[str, ...]
 
 
 class Section(BaseModel):
@@ -47,7 +48,11 @@ class Use(Section):
     """How a receiver uses what it was given. `study` sets it for all arms, an arm overrides it."""
 
     synthetic: Images = Field(1200, description="synthetic images per shared class: a number, or '4 per generator'")
-    classes: Literal["lesion", "both"] = Field("lesion", description="lesion: positives only (the paper's recipe)")
+    classes: SharedClasses | None = Field(
+        None,
+        description="lesion: the positive class of two (the paper's recipe); all (or both); or a list of names. When left out: "
+        "lesion for tasks of two classes, all for others",
+    )
     use: Literal["mix", "pretrain", "pretrain_mix", "only"] = "mix"
     synthetic_share: float | Literal["by_count"] = Field(
         0.4,
@@ -74,10 +79,34 @@ class Use(Section):
         number, _, each = str(self.synthetic).partition(" ")
         return int(number) * (generators if each else 1)
 
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """Labels of the shared classes."""
-        return (0, 1) if self.classes == "both" else (1,)
+    def labels(self, classes: Sequence[str]) -> tuple[int, ...]:
+        """Labels of the shared classes, of a task with these.
+
+        Raises:
+            ValueError: a class that the task does not have.
+        """
+        chosen = self.classes or ("lesion" if len(classes) == 2 else "all")
+        if chosen in ("both", "all"):
+            return tuple(range(len(classes)))
+        if chosen == "lesion":
+            if len(classes) > 2:
+                raise ValueError(
+                    f"lesion, but the task has {len(classes)} classes ({', '.join(classes)}); set classes: all, or list some"
+                )
+            return (1,)
+        return labels_of(chosen, classes)
+
+
+def labels_of(names: Iterable[str], classes: Sequence[str]) -> tuple[int, ...]:
+    """Labels of classes, ascending.
+
+    Raises:
+        ValueError: a name that is not among the classes.
+    """
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise ValueError(f"no class {unknown[0]!r}; the task's classes are {', '.join(classes)}")
+    return tuple(label for label, name in enumerate(classes) if name in names)
 
 
 def number_of_images(value: Any) -> Images:
@@ -99,7 +128,7 @@ class BaseArm(Section):
     control: bool = Field(False, description="a control that explains a result, not a candidate")
     receivers: tuple[str, ...] | None = Field(None, description="all receivers when left out")
     synthetic: Images | None = None
-    classes: Literal["lesion", "both"] | None = None
+    classes: SharedClasses | None = None
     use: Literal["mix", "pretrain", "pretrain_mix", "only"] | None = None
     synthetic_share: float | Literal["by_count"] | None = None
     augmentation: Literal["none", "traditional"] | None = None
@@ -125,9 +154,9 @@ class BaseArm(Section):
         return {}
 
     @property
-    def batch(self) -> Batch | None:
-        """What the arm's generative model needs of each member's patches; None: the arm trains none."""
-        return None
+    def trains_generator(self) -> bool:
+        """Whether its members train a generative model together."""
+        return False
 
 
 class FidelityChoice(Section):
@@ -170,13 +199,22 @@ def generative_settings(
     )
 
 
+MAKES: Any = Field(
+    None,
+    min_length=1,
+    description="names of the classes that the model learns and makes; when left out all of them if it is conditional, else the "
+    "positive one of two",
+)
+
+
 class GenerativeArm(BaseArm):
     """An arm that trains one generative model together; its keys stand beside the arm's, as in `generators`."""
 
     model_config = ConfigDict(frozen=True, extra="allow", validate_default=True)
 
     model: GenerativeModelName
-    conditional: bool = Field(False, description="one model of both classes, sampled by label; else positives only")
+    conditional: bool = Field(False, description="one model of several classes, sampled by label; else of one")
+    makes: tuple[str, ...] | None = MAKES
     centres: tuple[str, ...] | None = Field(None, min_length=1, description="members; all providers when left out")
     transport: Transport = Field("fp32", description="how weights, images and gradients travel")
     fidelity: FidelityChoice = FidelityChoice()
@@ -215,8 +253,8 @@ class GenerativeArm(BaseArm):
         return self._hyper.model_dump(mode="json") | {k: v for k, v in training.items() if k not in self.not_here()}
 
     @property
-    def batch(self) -> Batch | None:
-        return Batch(batch_size=self._training.batch_size, both=self.conditional)
+    def trains_generator(self) -> bool:
+        return True
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:

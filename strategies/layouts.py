@@ -108,17 +108,19 @@ def _classifier_layout(spec: str, averaged: bool) -> Layout:
 
 def patches_layout(task: PatchTask, count: int | None) -> Layout:
     """So many patches of a task as "pixels"; None: their number is not known before the survey."""
-    return {"pixels": Array((count, task.channels, task.image_size, task.image_size), "uint8")}
+    return {"pixels": Array((count, *task.shape), task.storage)}
 
 
 def preview_layout(spec: GeneratorSpec, images: int = PREVIEW) -> Layout:
     """Synthetic images and their labels, as they travel with a generator.
 
+    Their number is known where each class must be there: a model of more than two may have seen some of them only.
+
     Args:
         images: of each class that were drawn; at most `PREVIEW` of them travel.
     """
-    count = min(PREVIEW, images) * (2 if spec.conditional else 1)
+    count = min(PREVIEW, images) * len(spec.labels) if len(spec.labels) <= 2 else None
     return {
-        "preview.pixels": Array((count, spec.channels, spec.image_size, spec.image_size), "uint8"),
+        "preview.pixels": Array((count, *spec.shape), spec.storage),
         "preview.labels": Array((count,), "int64"),
     }

@@ -8,8 +8,8 @@ probability `synthetic_share`, so that the amount of synthetic data does not cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -18,8 +18,8 @@ from models import ClassifierFit, ClassifierTraining, PatchArrays, Precision, St
 from strategies.kind import Body
 
 REAL = "real"
-# The receiver's own healthy patches, for a first stage on foreign images of which all are lesions.
-HOME_NEGATIVES = "home_negatives"
+# The receiver's own patches of the classes that no foreign image shows, for a first stage on foreign images.
+HOME = "home"
 # Second stages run at half the rate: they tune what the first stage found.
 SECOND_STAGE_RATE = 0.5
 
@@ -51,7 +51,7 @@ def stages(recipe: Recipe, sources: Mapping[str, PatchArrays], learning_rate: fl
         learning_rate: of a first stage.
     """
     steps = {name: int(value) for name, value in recipe.steps.items()}
-    foreign = {name: len(patches.rows) for name, patches in sources.items() if name not in (REAL, HOME_NEGATIVES)}
+    foreign = {name: len(patches.rows) for name, patches in sources.items() if name not in (REAL, HOME)}
     if not foreign or recipe.use == "none":
         return [Stage("real", steps["real"], learning_rate, {REAL: 1.0})]
     total = sum(foreign.values())
@@ -64,8 +64,8 @@ def stages(recipe: Recipe, sources: Mapping[str, PatchArrays], learning_rate: fl
     else:
         mixed = {REAL: 1.0 - recipe.synthetic_share} | {n: recipe.synthetic_share * share for n, share in alone.items()}
     second = learning_rate * SECOND_STAGE_RATE
-    # Shares compete within a class only, and these are the stage's only negatives.
-    home = {HOME_NEGATIVES: 1.0} if HOME_NEGATIVES in sources else {}
+    # Shares compete within a class only, and these are the stage's only images of theirs.
+    home = {HOME: 1.0} if HOME in sources else {}
     pretrain = Stage("pretrain", steps["pretrain"], learning_rate, alone | home)
     return {
         "mix": [Stage("mix", steps["mix"], learning_rate, mixed)],
@@ -91,15 +91,13 @@ def learn(
     """Train one classifier; the best step is chosen on the receiver's validation patches by AUPRC.
 
     When only lesions are shared, a first stage on foreign images alone would see one class; it is given the receiver's
-    own healthy patches as negatives, as paper 000 does when it balances the classes.
+    own patches of the others, as paper 000 does when it balances the classes.
     """
     sources = {REAL: real, **foreign}
-    if (
-        foreign
-        and recipe.use in ("pretrain", "pretrain_mix")
-        and not any((labels_of(patches) == 0).any() for patches in foreign.values())
-    ):
-        sources[HOME_NEGATIVES] = of_label(real, 0)
+    if foreign and recipe.use in ("pretrain", "pretrain_mix"):
+        lacking = sorted(set(labels_in([real])) - set(labels_in(foreign.values())))
+        if lacking:
+            sources[HOME] = of_labels(real, lacking)
     return fit_classifier(
         network, sources, stages(recipe, sources, training.learning_rate), validation, training,
         seed=seed, device=device, precision=precision, on_progress=on_progress,
@@ -113,10 +111,21 @@ def labels_of(patches: PatchArrays) -> np.ndarray:
     return patches.labels
 
 
+def labels_in(patches: Iterable[PatchArrays]) -> list[int]:
+    """Labels that some of the patches have, ascending."""
+    return sorted({label for own in patches for label in np.unique(labels_of(own)).tolist()})
+
+
 def of_label(patches: PatchArrays, label: int) -> PatchArrays:
     """The patches of one class."""
+    return of_labels(patches, [label])
+
+
+def of_labels(patches: PatchArrays, wanted: Sequence[int]) -> PatchArrays:
+    """The patches of some classes."""
     labels = labels_of(patches)
-    return PatchArrays(patches.pixels, patches.rows[labels == label], labels[labels == label])
+    chosen = np.isin(labels, wanted)
+    return PatchArrays(patches.pixels, patches.rows[chosen], labels[chosen])
 
 
 def oversampled(real: PatchArrays, count: int, rng: np.random.Generator) -> PatchArrays:
@@ -126,11 +135,6 @@ def oversampled(real: PatchArrays, count: int, rng: np.random.Generator) -> Patc
     return PatchArrays(real.pixels, real.rows[drawn], labels[drawn])
 
 
-def draw_per_class(labels: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+def draw_per_class(labels: np.ndarray, counts: Mapping[int, int]) -> np.ndarray:
     """Rows of the first `counts[label]` images of each label: a prefix of a random pool is a random draw."""
-    return np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate(counts)])
-
-
-def measurements(labels: np.ndarray, probability: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """All metrics of a test set."""
-    return {name: float(metric(labels, probability)) for name, metric in metrics.items()}
+    return np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in sorted(counts.items())])

@@ -26,9 +26,10 @@ from models import GeneratorSpec, PatchArrays, Precision, fit_generative
 from strategies.ask import Ask
 from strategies.bodies import Compute, OfTask
 from strategies.cells import MEMORY
-from strategies.centre_side import CentreSide, as_arrays, trained_on
+from strategies.centre_side import CentreSide, as_arrays, labels_in, trained_on
 from strategies.choice import Choice
 from strategies.delivery import drawn
+from strategies.generative import made_labels
 from strategies.keys import BaseArm
 from strategies.kind import Answer, Arrays, Kind, Sent
 from strategies.kind import Field as AnswerField
@@ -57,10 +58,10 @@ class TrainGenerator(OfTask):
 
 
 def train_here(here: CentreSide, body: TrainGenerator, arrays: Arrays) -> Answer:
-    """Train a generative model on this centre's own patches: both classes for a conditional one, else positives."""
+    """Train a generative model on this centre's own patches of the classes that it makes, as far as they are here."""
     spec, compute = body.generator, body.compute
     patches = here.patches(body).select(split="train")
-    used = patches if spec.conditional else patches.select(label=1)
+    used = patches.select(labels=spec.labels)
     weights, history = trained(
         spec,
         as_arrays(used),
@@ -68,9 +69,8 @@ def train_here(here: CentreSide, body: TrainGenerator, arrays: Arrays) -> Answer
         **compute.options,
         on_progress=here.progress(),
     )
-    per_class = {0: PREVIEW, 1: PREVIEW} if spec.conditional else {1: PREVIEW}
     preview, labels = drawn(
-        spec, weights, per_class, seed=derive_seed(body.seed, "preview", here.centre), **compute.options,
+        spec, weights, dict.fromkeys(labels_in(used), PREVIEW), seed=derive_seed(body.seed, "preview", here.centre), **compute.options,
     )  # fmt: skip
     answer = {"history": history, "data_card": patches.data_card(), "trained_on": trained_on(used)}
     sent = {WEIGHTS + name: array for name, array in weights.items()}
@@ -84,7 +84,7 @@ def trained(
     """The sharable weights (the generator alone, its moving average where there is one), and the history.
 
     Args:
-        patches: both classes for a conditional model, positives only for an unconditional one.
+        patches: of the classes that it makes.
     """
     model = spec.build(seed)
     fit = fit_generative(
@@ -101,6 +101,7 @@ def card_fields(when: str = "") -> tuple[AnswerField, ...]:
         AnswerField(
             "trained_on.patients", "count", "how many training patients; 1 to 4 are suppressed", "counts", when
         ),
+        AnswerField("trained_on.classes", "names", "classes of which there is a training image", "counts", when),
     )
 
 
@@ -151,6 +152,10 @@ class OneGenerator(ServerHalf[Shared]):
             return Shared(problems=problems_of([reply]), federations=records)
         card = {key: reply.body[key] for key in ("data_card", "trained_on", "history")}
         made = Generated(reply.unit, body.generator, weights_of(reply), (centre,), card, preview_of(reply))
+        if not made.labels:
+            return Shared(
+                problems=[f"centre {centre!r} does not say of which classes {label} learned"], federations=records
+            )
         return Shared(generators={(body.name, body.task.name): made}, federations=records)
 
     def _answered(self, job: Job, steps: int) -> Exchange[tuple[Reply | None, Summary]]:
@@ -203,18 +208,13 @@ class OneShot(Strategy):
     name, title, keys, kinds = "one_shot", "generators shared once", OneShotArm, (TRAIN,)
 
     def problems(self, facts: Facts, name: str, arm: OneShotArm) -> Iterator[str]:
+        yield from super().problems(facts, name, arm)
         use = arm.settings(facts.study)
-        for generator_name in arm.generators:
-            generator = facts.generators.get(generator_name)
-            if generator is None:
-                yield f"arms.{name}.generators: no generator {generator_name!r}; generators: {listed(facts.generators)}"
-            elif use.classes == "both" and generator.package is None and not generator.conditional:
-                yield (
-                    f"arms.{name}.classes: both, but generator {generator_name!r} is not conditional and makes positives only; "
-                    f"set generators.{generator_name}.conditional: true or classes: lesion"
-                )
-        if use.use == "only" and use.classes != "both":
-            yield f"arms.{name}.use: only, but classes: lesion shares no negatives; set classes: both"
+        unknown = [one for one in arm.generators if one not in facts.generators]
+        for generator in unknown:
+            yield f"arms.{name}.generators: no generator {generator!r}; generators: {listed(facts.generators)}"
+        if not unknown:
+            yield from self._classes_without_generator(facts, name, arm)
         if arm.choose is not None and len(arm.generators) < 2:
             yield f"arms.{name}.choose: there is one generator and nothing to choose; name two, or remove choose"
         if use.images(len(arm.generators)) < len(arm.generators):
@@ -222,6 +222,28 @@ class OneShot(Strategy):
                 f"arms.{name}.synthetic: {use.synthetic} images from {len(arm.generators)} generators; "
                 f"set it or study.synthetic to {len(arm.generators)} or more"
             )
+
+    def _classes_without_generator(self, facts: Facts, name: str, arm: OneShotArm) -> Iterator[str]:
+        """Shared classes that none of an arm's generators makes; what a package makes is known when it is read."""
+        generators = {one: facts.generators[one] for one in arm.generators}
+        if any(generator.package is not None for generator in generators.values()):
+            return
+        for task in facts.all_tasks:
+            serving = {one: g for one, g in generators.items() if g.tasks is None or task.name in g.tasks}
+            try:
+                shared = arm.settings(facts.study).labels(task.classes)
+                made = {one: made_labels(generator, task.classes) for one, generator in serving.items()}
+            except ValueError:  # said elsewhere
+                continue
+            for label in shared if serving else ():
+                if not any(label in labels for labels in made.values()):
+                    makes = "; ".join(
+                        f"{one} makes {', '.join(task.classes[i] for i in own)}" for one, own in made.items()
+                    )
+                    yield (
+                        f"arms.{name}.classes: no generator makes {task.classes[label]!r} ({makes}); set conditional: true there, name it "
+                        "in makes, or share other classes"
+                    )
 
     def generators(self, name: str, arm: OneShotArm) -> tuple[str, ...]:
         return arm.generators

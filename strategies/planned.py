@@ -41,6 +41,25 @@ class Generated:
     card: Mapping[str, Any] = field(default_factory=dict)
     preview: tuple[np.ndarray, np.ndarray] | None = None
 
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Labels of the classes of which it has seen images; of a package without a word on it, all that it makes."""
+        return learned_labels(self.spec, self.card.get("trained_on"))
+
+
+def learned_labels(spec: GeneratorSpec, trained_on: Any) -> tuple[int, ...]:
+    """Labels of the classes that a generator makes and that some centre had images of.
+
+    Args:
+        trained_on: what a centre says (`strategies.centre_side.trained_on`), or by centre what each does; None: not known.
+    """
+    if not isinstance(trained_on, Mapping):
+        return spec.labels
+    told = [trained_on] if "classes" in trained_on else [one for one in trained_on.values() if isinstance(one, Mapping)]
+    lists = [one.get("classes") for one in told]
+    seen = {name for names in lists if isinstance(names, list | tuple) for name in names if isinstance(name, str)}
+    return tuple(label for label in spec.labels if spec.classes[label] in seen)
+
 
 @dataclass(frozen=True)
 class FederationRecord:
@@ -74,12 +93,14 @@ class Shared:
         generators: by (generator or arm, task).
         federations: what happened in each.
         problems: what failed, each in a sentence; whatever depends on it is missing.
+        notes: what is otherwise than one might think, each in a sentence.
     """
 
     pools: dict[tuple[str, str, str], list[Pool]] = field(default_factory=dict)
     generators: dict[tuple[str, str], Generated] = field(default_factory=dict)
     federations: list[FederationRecord] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, other: Shared) -> None:
         """Take over another outcome."""
@@ -87,6 +108,7 @@ class Shared:
         self.generators |= other.generators
         self.federations += other.federations
         self.problems += other.problems
+        self.notes += other.notes
 
 
 @dataclass(frozen=True)

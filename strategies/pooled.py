@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from basics.image_shape import Storage
 from basics.seeds import derive_seed
 from federation.wire.centres import Centres
 from federation.wire.exchange import Exchange, gather
@@ -47,7 +48,9 @@ class SendPatches(OfTask):
 
 
 class ReceivePatches(Body):
-    """Nothing but the arrays."""
+    """How the arrays are stored."""
+
+    storage: Storage
 
 
 def send(here: CentreSide, body: SendPatches, arrays: Arrays) -> Answer:
@@ -61,11 +64,11 @@ def send(here: CentreSide, body: SendPatches, arrays: Arrays) -> Answer:
         rows.append(rng.permutation(own)[:wanted])
     chosen = np.concatenate(rows)
     labels = train.labels[chosen]
-    return {"counts": counts_of(labels)}, {"pixels": train.uint8(chosen), "labels": labels}
+    return {"counts": counts_of(labels)}, {"pixels": train.stored(chosen), "labels": labels}
 
 
 def receive(here: CentreSide, body: ReceivePatches, arrays: Arrays) -> Answer:
-    """Keep another centre's real patches: pixels uint8 (n, c, h, w), labels (n,)."""
+    """Keep another centre's real patches: pixels (n, c, h, w), labels (n,)."""
     here.write_pool(arrays["pixels"], arrays["labels"])
     return {"counts": counts_of(arrays["labels"])}, {}
 
@@ -74,8 +77,8 @@ def _sent_layout(body: SendPatches) -> Layout:
     return {**patches_layout(body.task, None), "labels": Array((None,), "int64")}
 
 
-def _any_layout(body: Any) -> Layout:
-    return {"pixels": Array((None, None, None, None), "uint8"), "labels": Array((None,), "int64")}
+def _any_layout(body: ReceivePatches) -> Layout:
+    return {"pixels": Array((None, None, None, None), body.storage), "labels": Array((None,), "int64")}
 
 
 _COUNTS = AnswerField("counts.*", "counts", "how many real patches of each class", "counts")
@@ -138,7 +141,8 @@ def planned_moves(
         sent = Ask(SEND, strategy, centre, task, fixed)
         # Arms that want the same patches have them sent once.
         same = canonical_json([centre, sent.json])
-        moves.append(Move(sent, Ask(RECEIVE, strategy, receiver, None, {}, same=same)))
+        kept = {"storage": view.task(task).storage}
+        moves.append(Move(sent, Ask(RECEIVE, strategy, receiver, None, kept, same=same)))
     return tuple(moves)
 
 
@@ -177,8 +181,7 @@ class PooledHere(ServerHalf[Shared]):
         if problems:
             return Shared(problems=problems)
         pools = [
-            Pool(unit=reply.unit, source=one.send.centre, negatives=int(reply.body["counts"]["0"]),
-                 positives=int(reply.body["counts"]["1"]))
+            Pool(unit=reply.unit, source=one.send.centre, counts=reply.body["counts"])
             for one, reply in zip(self.moves, replies, strict=True)
         ]  # fmt: skip
         return Shared(pools={(self.arm, self.receiver, self.task): pools})
@@ -214,7 +217,9 @@ class Pooled(Strategy):
                     if not self.runs_at(view, name, arm, receiver, task):
                         continue
                     others = [centre for centre in arm.centres if centre != receiver]
-                    moves = planned_moves(view, self.name, receiver, task, others, view.use(arm).labels, arm.patches)
+                    moves = planned_moves(
+                        view, self.name, receiver, task, others, view.shared_labels(arm, task), arm.patches
+                    )
                     planned.append(_planned(name, receiver, task, moves))
         return planned
 

@@ -30,7 +30,6 @@ class PooledGAN(InRounds):
         self, view: View, name: str, arm: PooledGANArm, task: str, spec: GeneratorSpec
     ) -> list[Planned[Shared]]:
         host, *others = view.members(arm)
-        classes = (0, 1) if arm.conditional else (1,)
-        moves = planned_moves(view, self.name, host, task, others, classes, None)
+        moves = planned_moves(view, self.name, host, task, others, spec.labels, None)
         measured = planned_fidelity(view, self.name, name, arm, task, spec, arm.rounds)
         return [self.training(view, name, arm, spec, measured, "central", (host,), LocalRules(), moves)]

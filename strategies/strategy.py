@@ -45,10 +45,27 @@ class Strategy(ABC):
         """Whether anything moves; False for a baseline."""
         return True
 
+    @property
+    def shares_images(self) -> bool:
+        """Whether its receivers learn from foreign images, synthetic or real; False for those that share something else."""
+        return self.shares and self.needs_pools()
+
     # -- keys --
 
     def problems(self, facts: Facts, name: str, arm: Any) -> Iterator[str]:
         """What is wrong with an arm in its scenario, each as "arms.NAME.key: what is wrong and what would be right"."""
+        use = arm.settings(facts.study)
+        for task in facts.all_tasks:
+            try:
+                shared = use.labels(task.classes)
+            except ValueError as problem:
+                yield f"arms.{name}.classes: {problem} (task {task.name!r})"
+                continue
+            if use.use == "only" and len(shared) < 2 and self.shares_images:
+                yield (
+                    f"arms.{name}.use: only, but {task.classes[shared[0]]} alone is shared, and a classifier learns from two classes; "
+                    "set classes: all"
+                )
         for centre in getattr(arm, "centres", None) or ():
             if centre not in facts.centres:
                 yield f"arms.{name}.centres: no centre {centre!r}; centres: {listed(facts.centres)}"

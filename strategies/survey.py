@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from data_partitions import DataError, PatchDataset, PatchTask
 from data_partitions.small_counts import suppressed_count
 from strategies.bodies import Body, Compute, OwnData
-from strategies.centre_side import SurveySide
+from strategies.centre_side import SurveySide, labels_in
 from strategies.kind import Answer, Arrays, Field, Kind
 
 # Real patches of each class on a contact sheet.
@@ -20,18 +20,25 @@ CARD = "counts of patients, images, views, scanners, kinds of lesions; 1 to 4 of
 
 
 class Batch(Body):
-    """What a generative model needs of a centre's training patches."""
+    """What a generative model needs of a centre's training patches.
+
+    Attributes:
+        labels: of the classes that it makes.
+        conditional: whether it tells them apart, so that it needs two of them.
+    """
 
     batch_size: int
-    both: bool
+    labels: tuple[int, ...]
+    conditional: bool
 
 
 class Needs(Body):
     """What a task needs of a centre's data.
 
     Attributes:
-        positives, negatives, images: fewest training examples; 0: any number.
-        validation: whether the validation split must hold both classes.
+        positives, negatives, images: fewest training examples; 0: any number. Of more than two classes `positives` is the
+            fewest of all together.
+        validation: whether the validation split must hold two classes.
     """
 
     positives: int
@@ -93,7 +100,7 @@ def survey(here: SurveySide, body: Survey, arrays: Arrays) -> Answer:
             "card": patches.data_card(),
             "digest": patches.digest(here.digest_key()),
             "partition": patches.partition_rows(here.digest_key()),
-            "notes": patches.report.get("notes", []),
+            "notes": [*patches.report.get("notes", []), *_lacking(patches, task.name)],
             "left_out": {
                 name: {why: suppressed_count(n) for why, n in patches.report[name].items()}
                 for name in ("skipped", "excluded")
@@ -106,26 +113,46 @@ def survey(here: SurveySide, body: Survey, arrays: Arrays) -> Answer:
     return {"tasks": cards, "platform": here.platform(device), "device": device, "precision": precision}, {}
 
 
+def _lacking(patches: PatchDataset, task: str) -> list[str]:
+    """A note on the classes that this centre cannot teach."""
+    there = labels_in(patches.select(split="train"))
+    lacking = [name for label, name in enumerate(patches.classes) if label not in there]
+    if not lacking or len(patches.classes) == 2:
+        return []
+    return [f"no training image of {', '.join(lacking)} (task {task}); models are trained without it here"]
+
+
 def _check(patches: PatchDataset, task: str, needs: Needs) -> None:
     train = patches.select(split="train")
     boxes = train.table.drop_duplicates("box")["label"].value_counts()
-    positives, negatives = int(boxes.get(1, 0)), int(boxes.get(0, 0))
-    if needs.positives and positives == 0:
-        raise DataError("no_lesions", f"no positive training example for task {task}", task=task)
-    _at_least(positives, needs.positives, "too_few_positives", task)
-    _at_least(negatives, needs.negatives, "too_few_negatives", task)
-    _at_least(positives + negatives, needs.images, "too_few_images", task)
+    if len(patches.classes) == 2:
+        positives, negatives = int(boxes.get(1, 0)), int(boxes.get(0, 0))
+        if needs.positives and positives == 0:
+            raise DataError("no_lesions", f"no positive training example for task {task}", task=task)
+        _at_least(positives, needs.positives, "too_few_positives", task)
+        _at_least(negatives, needs.negatives, "too_few_negatives", task)
+    elif needs.positives:
+        if len(boxes) < 2:
+            names = ", ".join(patches.classes[label] for label in boxes.index)
+            raise DataError(
+                "one_class", f"training examples of task {task} show {names or 'nothing'}", have=len(boxes), task=task
+            )
+        _at_least(int(boxes.sum()), needs.positives, "too_few_examples", task)
+    _at_least(int(boxes.sum()), needs.images, "too_few_images", task)
     for batch in needs.batches:
-        have = len(train) if batch.both else len(train.select(label=1))
-        if have < batch.batch_size:
-            text = f"{have} patches, batch {batch.batch_size}"
-            raise DataError("batch_too_large", text, have=have, batch_size=batch.batch_size)
+        part = train.select(labels=batch.labels)
+        if len(part) < batch.batch_size:
+            text = f"{len(part)} patches, batch {batch.batch_size}"
+            raise DataError("batch_too_large", text, have=len(part), batch_size=batch.batch_size)
+        if batch.conditional and len(labels_in(part)) < 2:
+            raise DataError(
+                "one_class", f"a model that tells classes apart has one here, in task {task}", have=1, task=task
+            )
     if needs.validation:
         labels = patches.select(split="val").labels
         if len(set(labels.tolist())) < 2:
             raise DataError(
-                "no_validation", f"validation split of task {task} holds one class",
-                positives=int((labels == 1).sum()), negatives=int((labels == 0).sum()), task=task,
+                "no_validation", f"validation split of task {task} holds one class", have=len(labels), task=task,
             )  # fmt: skip
 
 
@@ -136,9 +163,9 @@ def _at_least(have: int, need: int, code: str, task: str) -> None:
 
 def _keep_pictures(here: SurveySide, patches: PatchDataset, task: str) -> None:
     train = patches.select(split="train")
-    rows = [train.select(label=label) for label in (1, 0)]
+    rows = [train.select(labels=(label,)) for label in reversed(range(len(train.classes)))]
     images = [
-        part.uint8(np.linspace(0, len(part) - 1, min(_SHOWN, len(part))).astype(int)) for part in rows if len(part)
+        part.stored(np.linspace(0, len(part) - 1, min(_SHOWN, len(part))).astype(int)) for part in rows if len(part)
     ]
     if images:
         here.keep_pictures(task, np.concatenate(images))

@@ -54,6 +54,8 @@ class Facts(Protocol):
     @property
     def study(self) -> Any: ...
     @property
+    def all_tasks(self) -> Sequence[PatchTask]: ...
+    @property
     def providers(self) -> Sequence[str]: ...
     @property
     def receivers(self) -> Sequence[str]: ...
@@ -103,6 +105,12 @@ class View(Protocol):
 
     def use(self, arm: BaseArm) -> Use:
         """How an arm's receivers use what they are given."""
+
+    def shared_labels(self, arm: BaseArm, task: str) -> tuple[int, ...]:
+        """Labels of the classes that an arm shares."""
+
+    def made_labels(self, generator: str, task: str) -> tuple[int, ...]:
+        """Labels of the classes that a generator (or the model that an arm trains) makes; all where its file is not at hand."""
 
     def data(self, centre: str, task: str) -> dict[str, Any]:
         """Keys of `strategies.bodies.OfTask`."""

@@ -115,7 +115,8 @@ class FolderSource(FileSource):
         if task is not None and task.label == "malignancy":
             rows = self._labelled(rows, labels, table, task, account)
         exams = [self._exam(row, looks[row["image"]], table, labels[row["image"]], account) for row in rows]
-        cohort = account.cohort(exams, self.max_bad_fraction, None)
+        # Malignancy was looked at row by row above.
+        cohort = account.cohort(exams, self.max_bad_fraction, task if task and task.label == "diagnosis" else None)
         share = FolderShare(self.centre, self.part, self.part_seed, self.images)
         malignant = {row["image"] for row in rows if row["malignant"]}
         cohort = share.of(cohort, account, seed, malignant, set(table.lesions))
@@ -214,7 +215,7 @@ class FolderSource(FileSource):
         return account.exam(
             look, self.path / row["image"], patient=row["patient_id"], name=row["image"], view=row["view"],
             laterality=row["laterality"], density=row["density"], age=row["age"], scanner=row["scanner"] or self.scanner,
-            spacing_mm=row["spacing_mm"] or self.spacing_mm, malignant=malignant,
+            spacing_mm=row["spacing_mm"] or self.spacing_mm, malignant=malignant, diagnosis=row["diagnosis"],
             lesions=tuple(table.lesions.get(row["image"], ())), site=row["centre"],
             dark_background=self.background == "dark",
         )  # fmt: skip

@@ -118,7 +118,8 @@ class IsicSource(ArchiveSource):
         return [
             account.exam(
                 look, files[name], name=name, patient=rows[name]["patient"], view="dermatoscopic", age=rows[name]["age"],
-                malignant=rows[name]["malignant"], site=sites.get(name) or rows[name]["site"], scanner=self.scanner,
+                malignant=rows[name]["malignant"], diagnosis=rows[name]["diagnosis"],
+                site=sites.get(name) or rows[name]["site"], scanner=self.scanner,
                 dark_background=False,
             )
             for name, look in looks.items()
@@ -131,7 +132,7 @@ class IsicSource(ArchiveSource):
         return next((file for file in known if file.is_file()), known[0])
 
     def _rows(self, account: Account) -> Iterator[dict[str, Any]]:
-        """The rows that can be read: name, patient, malignant (None where not known), age, site, where."""
+        """The rows that can be read: name, patient, malignant (None where not known), diagnosis, age, site, where."""
         words = LabelWords(self.positive or POSITIVE[self.release], self.negative or NEGATIVE[self.release])
         table = self._table()
         truth = self._truth(account) if self.release == "2019" else {}
@@ -156,7 +157,8 @@ class IsicSource(ArchiveSource):
                 continue
             yield {
                 "where": where, "name": name, "patient": person or name, "alone": not person, "malignant": malignant,
-                "age": age, "site": next((cells[column] for column in SITES if cells.get(column)), ""),
+                "diagnosis": "" if self.release == "2020" or word == "unk" else word, "age": age,
+                "site": next((cells[column] for column in SITES if cells.get(column)), ""),
             }  # fmt: skip
 
     def _word(self, cells: dict[str, str]) -> str:

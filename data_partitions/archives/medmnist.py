@@ -24,6 +24,11 @@ from data_partitions.split import SPLITS
 
 # Labels that count as positive: cancer, or the disease that the set is about.
 POSITIVE = {"breastmnist": (0,), "pneumoniamnist": (1,), "dermamnist": (0, 1, 4), "nodulemnist3d": (1,)}
+# What the labels of a set are called, in their order, where `names` does not say; elsewhere by their numbers.
+NAMES = {
+    "breastmnist": ("malignant", "normal or benign"), "pneumoniamnist": ("normal", "pneumonia"),
+    "dermamnist": ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"),
+}  # fmt: skip
 OFFICIAL = {
     "breastmnist": {"images": 780, "malignant": 210, "split train": 546, "split val": 78, "split test": 156},
     "pneumoniamnist": {"images": 5856, "split train": 4708, "split val": 524, "split test": 624},
@@ -37,6 +42,7 @@ class MedmnistSource(ArchiveSource):
     source: Literal["medmnist"] = "medmnist"
     path: Path = Field(description="the .npz file")
     positive: tuple[int, ...] | None = Field(None, description="labels that count as malignant; known for some sets")
+    names: tuple[str, ...] | None = Field(None, description="what the labels are called, from 0 on, for task.classes")
     official_split: bool = Field(True, description="keep the set's own training, validation and test images")
     background: Literal["dark", "none"] = Field("none", description="none: the whole image is tissue")
 
@@ -44,6 +50,10 @@ class MedmnistSource(ArchiveSource):
     def official(self) -> dict[str, int]:
         """Counts as the authors give them; empty for a set that is not listed here."""
         return OFFICIAL.get(self._set, {})
+
+    @property
+    def _positive(self) -> tuple[int, ...] | None:
+        return self.positive or POSITIVE.get(self._set)
 
     @property
     def _set(self) -> str:
@@ -54,6 +64,10 @@ class MedmnistSource(ArchiveSource):
             raise DataError("missing_file", f"file {self.path} does not exist; correct `path`", field="path")
 
     def _cohort(self, account: Account, seed: int, task: PatchTask | None) -> Cohort:
+        if task is not None and task.label == "malignancy" and self._positive is None:
+            raise DataError(
+                "no_label", f"{self.path.name}: which labels are malignant is not known; list them in `positive`"
+            )
         cohort = super()._cohort(account, seed, task)
         copies = account.private.get("duplicate_images", [])
         across = sum(len({name.split("_")[0] for name in names}) > 1 for names in copies)
@@ -65,11 +79,7 @@ class MedmnistSource(ArchiveSource):
 
     def _exams(self, account: Account) -> list[Exam]:
         """All images, each a patient of its own. Their names are exclusion lists' too: train_00012."""
-        positive = self.positive or POSITIVE.get(self._set)
-        if positive is None:
-            raise DataError(
-                "no_label", f"{self.path.name}: which labels are malignant is not known; list them in `positive`"
-            )
+        positive, names = self._positive, self.names or NAMES.get(self._set, ())
         arrays = _arrays(self.path, self.path.stat().st_mtime_ns)
         exams: list[Exam] = []
         for split in SPLITS:
@@ -80,9 +90,16 @@ class MedmnistSource(ArchiveSource):
                 if label < 0:
                     account.fault("unknown_label", f"{self.path.name} {name}: label {label} is not a class")
                     continue
+                if names and label >= len(names):
+                    account.fault(
+                        "unknown_label",
+                        f"{self.path.name} {name}: label {label} has no name; `names` has {len(names)}: {', '.join(names)}",
+                    )
+                    continue
                 account.digests[name] = hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
                 exams.append(Exam(
-                    patient=name, name=name, shape=pixels.shape[:2], malignant=int(label) in positive,
+                    patient=name, name=name, shape=pixels.shape[:2], malignant=None if positive is None else int(label) in positive,
+                    diagnosis=names[label] if names else str(label),
                     open=partial(ArrayImage, self.path, split, number, dark_background=self.background == "dark"),
                     split=split if self.official_split else "",
                 ))  # fmt: skip

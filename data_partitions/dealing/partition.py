@@ -8,7 +8,8 @@
 
 A patient is never in two centres. Where a patient's images differ in site, scanner or density, the most frequent value
 decides; of equally frequent ones, the first by name. The class used here is malignant, lesion (no lesion known to be
-malignant) or healthy. It does not depend on the task, so that all tasks of a study have the same centres.
+malignant) or healthy; with `classes: diagnosis` it is the diagnosis, the most frequent of the patient's images. It does not
+depend on the task, so that all tasks of a study have the same centres.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ class PartitionRule(BaseModel):
         min_length=1,
         description="centre: its number of images or its share (all alike), or its values of `by`; a list: equal "
         "shares, or values of the centres' own names",
+    )
+    classes: Literal["malignancy", "diagnosis"] = Field(
+        "malignancy", description="what is dealt out class by class: malignant, lesion and healthy, or the diagnoses"
     )
     alpha: float | None = Field(None, gt=0, description="of dirichlet and quantity: the smaller, the more unequal")
     minimum: int = Field(1, ge=0, description="of quantity: fewest images of a centre")
@@ -173,7 +177,12 @@ def _by_value(groups: list[Group], rule: PartitionRule) -> dict[str, str]:
 
 
 def _group(name: str, exams: list[Exam], rule: PartitionRule, breasts: Mapping[str, float]) -> Group:
-    if any(exam.malignant or any(lesion.malignant for lesion in exam.lesions) for exam in exams):
+    diagnoses = [
+        word for exam in exams for word in (exam.diagnosis, *(lesion.diagnosis for lesion in exam.lesions)) if word
+    ]
+    if rule.classes == "diagnosis":
+        label = _most(diagnoses) if diagnoses else "unknown"
+    elif any(exam.malignant or any(lesion.malignant for lesion in exam.lesions) for exam in exams):
         label = "malignant"
     else:
         label = "lesion" if any(exam.lesions for exam in exams) else "healthy"

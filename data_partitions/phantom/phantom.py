@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from basics.image_shape import Storage
 from basics.seeds import stream
 from data_partitions.exams import Box, Cohort, Exam, Lesion, bounding_box
 from data_partitions.patches import PatchTask
@@ -91,6 +92,13 @@ class PhantomImage:
 
     def window(self, box: Box) -> np.ndarray:
         """uint8 (height, width, 1)."""
+        return self._window(box, "uint8")
+
+    def deep_window(self, box: Box) -> np.ndarray:
+        """The same as uint16."""
+        return self._window(box, "uint16")
+
+    def _window(self, box: Box, storage: Storage) -> np.ndarray:
         flipped = self.laterality == "R"
         left = SHAPE[1] - box.right if flipped else box.left
         top, height, width = box.top - HALO, box.height + 2 * HALO, box.width + 2 * HALO
@@ -99,7 +107,7 @@ class PhantomImage:
             _columns_mm(np.arange(left - HALO, left - HALO + width)),
         )
         view, acquisition = self._parts
-        pixels = acquisition.developed(view.attenuation(rows, columns), rows, columns, top, left - HALO)
+        pixels = acquisition.developed(view.attenuation(rows, columns), rows, columns, top, left - HALO, storage)
         return pixels[:, ::-1, None] if flipped else pixels[..., None]
 
     def tissue(self, step: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
+from basics.image_shape import Storage
 from data_partitions.phantom.fields import Discs, grain
 
 HALO = 12  # pixels: the reach of blur, grain and sharpening in a row (checked below)
@@ -81,9 +82,9 @@ class Acquisition:
         )
 
     def developed(
-        self, attenuation: np.ndarray, rows: np.ndarray, columns: np.ndarray, top: int, left: int
-    ) -> np.ndarray:
-        """uint8 image without its halo. attenuation: float32 (h + 2 HALO, w + 2 HALO) at these coordinates in mm.
+        self, attenuation: np.ndarray, rows: np.ndarray, columns: np.ndarray, top: int, left: int, storage: Storage = "uint8"
+    ) -> np.ndarray:  # fmt: skip
+        """uint8 or uint16 image without its halo. attenuation: float32 (h + 2 HALO, w + 2 HALO) at these coordinates in mm.
 
         top, left: pixel of the first row and column, halo included, which is where the noise is looked up.
         """
@@ -106,7 +107,7 @@ class Acquisition:
         picture = scanner.black + (scanner.white - scanner.black) * picture
         if scanner.dust:
             picture = picture + self.dust.on(rows, columns)
-        return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+        return np.rint(np.clip(picture, 0, 1) * np.iinfo(storage).max).astype(storage)
 
 
 def _sigmoid(x: np.ndarray, steepness: float, middle: float) -> np.ndarray:

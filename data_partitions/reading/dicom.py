@@ -65,9 +65,9 @@ class DicomPixels:
     values: np.ndarray
     shown: np.ndarray
 
-    def eight_bits(self) -> np.ndarray:
-        """uint8 (height, width)."""
-        return np.rint(self.shown * np.float32(255)).astype(np.uint8)
+    def levels(self, dtype: np.dtype) -> np.ndarray:
+        """uint8 or uint16 (height, width): black is 0, white the largest value."""
+        return np.rint(self.shown * np.float32(np.iinfo(dtype).max)).astype(dtype)
 
 
 def read_header(path: Path) -> DicomHeader:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -43,7 +45,7 @@ class Rows(Protocol):
 
 
 class DicomImage:
-    """One image as it is shown, uint8, 1 channel. Raises BadDicom."""
+    """One image as it is shown, 1 channel of 8 or 16 bits. Raises BadDicom."""
 
     def __init__(self, path: Path, *, dark_background: bool = True) -> None:
         self.dark_background = dark_background
@@ -61,19 +63,35 @@ class DicomImage:
             rows = _DecodedRows(stored)
         self.rows: Rows = rows
         self.shape = rows.shape
+        self._dataset, self._shown_whole = dataset, None
         if rows.dtype.kind in "iu" and rows.dtype.itemsize <= 2:
-            self.levels = self._levels(dataset)
+            self.levels = self._levels(np.dtype(np.uint8))
         else:  # too many values for a table: the whole displayed image takes the place of the stored one
-            self.rows = _DecodedRows(dicom.shown_pixels(stored, dataset).eight_bits())
+            self._shown_whole = dicom.shown_pixels(stored, dataset)
+            self.rows = _DecodedRows(self._shown_whole.levels(np.dtype(np.uint8)))
             self.levels = np.arange(256, dtype=np.uint8)
 
     def window(self, box: Box) -> np.ndarray:
         """uint8 (height, width, 1) of the part inside `box`."""
-        out = np.empty((box.height, box.width), dtype=np.uint8)
+        return self._window(box, self.levels)
+
+    def deep_window(self, box: Box) -> np.ndarray:
+        """The same as uint16."""
+        if self._shown_whole is not None:
+            part = self._shown_whole.shown[box.top : box.bottom, box.left : box.right]
+            return replace(self._shown_whole, shown=part).levels(np.dtype(np.uint16))[..., None]
+        return self._window(box, self._deep_levels)
+
+    def _window(self, box: Box, levels: np.ndarray) -> np.ndarray:
+        out = np.empty((box.height, box.width), dtype=levels.dtype)
         bands = _bands(box.top, box.bottom)
         for (top, bottom), values in zip(bands, self.rows.spans(bands), strict=True):
-            self._shown(values[:, box.left : box.right], out[top - box.top : bottom - box.top])
+            self._shown(values[:, box.left : box.right], out[top - box.top : bottom - box.top], levels)
         return out[..., None]
+
+    @cached_property
+    def _deep_levels(self) -> np.ndarray:
+        return self._levels(np.dtype(np.uint16))
 
     def whole(self) -> np.ndarray:
         """uint8 (height, width, 1)."""
@@ -95,7 +113,7 @@ class DicomImage:
             sums[:, : part.shape[1]] += part
         means = sums / np.minimum(step, width - np.arange(0, width, step)).astype(np.float32)
         grey = np.empty(means.shape, dtype=np.uint8)
-        self._shown(np.rint(means).astype(self.rows.dtype), grey)
+        self._shown(np.rint(means).astype(self.rows.dtype), grey, self.levels)
         return body_mask(grey)
 
     def sample_digest(self) -> str:
@@ -113,13 +131,14 @@ class DicomImage:
             digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()
 
-    def _shown(self, values: np.ndarray, out: np.ndarray) -> None:
+    def _shown(self, values: np.ndarray, out: np.ndarray, levels: np.ndarray) -> None:
         places = values.view(_unsigned(self.rows.dtype)).astype(np.intp)
         # All places exist; with mode="raise" numpy would check each, and buffer `out`.
-        np.take(self.levels, places, out=out, mode="clip")
+        np.take(levels, places, out=out, mode="clip")
 
-    def _levels(self, dataset: pydicom.Dataset) -> np.ndarray:
-        """uint8: what is shown of each stored value, in the order of the values as unsigned numbers."""
+    def _levels(self, depth: np.dtype) -> np.ndarray:
+        """uint8 or uint16: what is shown of each stored value, in the order of the values as unsigned numbers."""
+        dataset = self._dataset
         unsigned = _unsigned(self.rows.dtype)
         values = np.arange(2 ** (8 * unsigned.itemsize), dtype=np.int64).astype(unsigned).view(self.rows.dtype)
         extremes = None
@@ -130,7 +149,7 @@ class DicomImage:
             asked = values[used] if used is not None else np.array([low, high], dtype=values.dtype)
             rescaled = dicom.rescaled(asked[None], dataset)
             extremes = float(rescaled.min()), float(rescaled.max())
-        return dicom.shown_pixels(values[None], dataset, extremes).eight_bits()[0]
+        return dicom.shown_pixels(values[None], dataset, extremes).levels(depth)[0]
 
     def _extremes(self, used: np.ndarray | None) -> tuple[int, int]:
         """Smallest and largest stored value; marks those that occur in `used`, by unsigned number."""

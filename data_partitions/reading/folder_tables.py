@@ -24,6 +24,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "density": ("tissue", "breast_density"),  # mini-MIAS, CBIS-DDSM
     "kind": ("abnormality", "abnormality type"),
     "lesion_label": ("severity", "pathology"),
+    "diagnosis": ("dx",),  # HAM10000
     "y": ("y_top_left",),  # mini-MIAS counts y upwards in the original
     "contour_x": ("lw_x_points",),  # BCDR
     "contour_y": ("lw_y_points",),
@@ -71,7 +72,9 @@ def read_metadata(path: Path, columns: Mapping[str, str], words: LabelWords, enc
     table, find = _read(path, columns, encoding, required=("image", "patient_id"))
     # `malignant` is the plainer column where a table has both, unless the scenario says which one is the label.
     label = find("label") if "label" in columns else find("malignant") or find("label")
-    known = {name: find(name) for name in ("view", "laterality", "density", "scanner", "centre")}
+    known = {name: find(name) for name in ("view", "laterality", "density", "scanner", "centre", "diagnosis")}
+    if "label" not in columns and label == known["diagnosis"]:
+        label = None  # a column that `columns` names as the diagnosis holds no words for malignant
     age, spacing = find("age"), find("spacing_mm")
     image, patient = find("image"), find("patient_id")
     rows: list[dict] = []
@@ -120,6 +123,7 @@ def read_lesions(
         )
     places = {name: find(name) for shape in given for name in SHAPES[shape]}
     image, kind, label, birads = find("image"), find("kind"), find("lesion_label"), find("birads")
+    diagnosis = find("lesion_diagnosis")
     translate = {**KINDS, **kinds}
     result = LesionTable()
     for number, record in enumerate(table.to_dict("records"), start=2):
@@ -147,6 +151,7 @@ def read_lesions(
                     malignant,
                     str(record[birads]).strip() if birads else "",
                     contour,
+                    str(record[diagnosis]).strip() if diagnosis else "",
                 )
                 result.lesions.setdefault(name, []).append(lesion)
                 if malignant is None:

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -40,6 +41,12 @@ def read_image(path: Path) -> np.ndarray:
     """uint8 (height, width, channels), channels 1 or 3. Raises BadImage."""
     if path.suffix.lower() in EXTENSIONS:
         return _dicom(path).whole()
+    pixels = _decoded(path)
+    return pixels if pixels.dtype == np.uint8 else _stretched(pixels, np.dtype(np.uint8))
+
+
+def _decoded(path: Path) -> np.ndarray:
+    """(height, width, channels) of whatever depth. Raises BadImage."""
     try:
         if path.suffix.lower() in ARRAYS:
             pixels = np.load(path, allow_pickle=False)
@@ -57,7 +64,7 @@ def read_image(path: Path) -> np.ndarray:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise BadImage("bad_image", f"has shape {pixels.shape}; expected (height, width) or (height, width, 3)")
-    return pixels if pixels.dtype == np.uint8 else _eight_bits(pixels)
+    return pixels
 
 
 def open_image(path: Path, *, dark_background: bool) -> Image:
@@ -77,13 +84,14 @@ def _dicom(path: Path, *, dark_background: bool = True) -> DicomImage:
         raise BadImage(error.code, str(error)) from error
 
 
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+def _stretched(pixels: np.ndarray, depth: np.dtype) -> np.ndarray:
+    """Smallest and largest value become 0 and the largest of uint8 or uint16."""
     values = pixels.astype(np.float64)
     broken = int(np.size(values) - np.isfinite(values).sum())
     if broken:
         raise BadImage("nan_pixels", f"has {broken} pixels that are not finite; repair the image or drop its row")
     low, high = float(values.min()), float(values.max())
-    return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
+    return np.rint((values - low) * (np.iinfo(depth).max / (high - low) if high > low else 0)).astype(depth)
 
 
 class FileLook(NamedTuple):
@@ -182,11 +190,25 @@ class DecodedImage:
     """A decoded file; see `open_image`."""
 
     def __init__(self, path: Path, *, dark_background: bool) -> None:
-        self.pixels = read_image(path)
+        self.decoded = _decoded(path)
+        self.pixels = self._of_depth(np.dtype(np.uint8))
         self.dark_background = dark_background
+
+    def _of_depth(self, depth: np.dtype) -> np.ndarray:
+        return self.decoded if self.decoded.dtype == depth == np.uint8 else _stretched(self.decoded, depth)
 
     def window(self, box: Box) -> np.ndarray:
         return self.pixels[box.top : box.bottom, box.left : box.right]
+
+    def deep_window(self, box: Box) -> np.ndarray:
+        """The same as uint16."""
+        if self.decoded.dtype == np.uint8:  # says what its levels are: 255 is white
+            return self.window(box).astype(np.uint16) * np.uint16(257)
+        return self._deep[box.top : box.bottom, box.left : box.right]
+
+    @cached_property
+    def _deep(self) -> np.ndarray:
+        return self._of_depth(np.dtype(np.uint16))
 
     def tissue(self, step: int) -> np.ndarray:
         height, width = self.pixels.shape[:2]

@@ -14,9 +14,9 @@ INPUT_CODES = frozenset(
         "bad_annotation", "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_photometric", "bad_table", "bad_value",
         "bad_weights", "batch_too_large", "class_missing", "contour_outside", "duplicate_image", "duplicate_lesion", "empty_mask",
         "file_without_row", "image_size", "lesion_without_row", "mask_size", "missing_decoder", "missing_file", "missing_reader",
-        "nan_pixels", "no_images", "no_label", "no_lesions", "no_validation", "not_converted", "partition_too_large",
-        "row_without_file", "too_few_images", "too_few_negatives", "too_few_positives", "too_few_to_measure",
-        "unknown_centre", "unknown_label",
+        "mixed_storage", "nan_pixels", "no_images", "no_label", "no_lesions", "no_validation", "not_converted", "one_class",
+        "outside_classes", "partition_too_large", "row_without_file", "too_few_examples", "too_few_images", "too_few_negatives",
+        "too_few_positives", "too_few_to_measure", "unknown_centre", "unknown_label",
     }
 )  # fmt: skip
 # Codes with which a centre refuses a job: it decided to, and nothing went wrong.
@@ -39,6 +39,8 @@ TEXTS = {
     "no_lesions": "has no lesion of the kind that task.lesions asks for; name the table of lesions in data.lesions, or change the task",
     "no_images": "has no images; check data.path and its filters",
     "no_label": "has images without a known label; name the label's column in data.columns and the words for positive in data.positive",
+    "outside_classes": "has images or lesions of none of the classes of its task; see the line below, and add their class to "
+    "task.classes, or set task.others: leave_out",
     "missing_file": "lacks a file or folder that its data section names; see the line below, and correct data.path or the table",
     "row_without_file": "has rows in its table without an image file; see the line below, and copy the file or remove the row",
     "bad_image": "has images that cannot be decoded; see the line below, and copy them again or remove their rows",
@@ -66,7 +68,11 @@ TEXTS = {
     "bad_weights": "cannot read the pretrained weights of {label}; name another file",
     "bad_package": "cannot use the generator package of {label}; fetch it again",
     "no_workspace": "cannot write to its workspace; free space there, or correct its permissions",
-    "no_validation": "has {positives} positive and {negatives} negative validation examples in task {task!r}; both classes "
+    "too_few_examples": "has {have} training examples in task {task!r} but {need} are needed; lower study.minimum_positives, or give "
+    "the centre more patients",
+    "one_class": "has training examples of {have} class in task {task!r}, and two are needed to tell classes apart; give it more "
+    "patients, or leave it out",
+    "no_validation": "has {have} validation examples in task {task!r}, of fewer than two classes; two classes "
     "are needed to choose a classifier; give the centre more patients or a larger split.val",
     "batch_too_large": "has {have} training patches for {label} but batch_size is {batch_size}; "
     "lower batch_size or give the centre more patients",

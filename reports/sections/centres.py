@@ -58,32 +58,37 @@ def survey_tables(found: dict[tuple[str, str], Card], study: Study) -> list[dict
 
 
 def _amounts(task: str, own: dict[str, Card], study: Study) -> dict[str, Any]:
-    positive = study.positive.get(task, "positive")
-    header = [
-        "Centre",
-        "Roles",
-        "Patients",
-        *(f"{_SPLITS[s]}, {n}" for s in _SPLITS for n in (positive, f"not {positive}")),
-    ]
-    rows = [
-        [
-            centre,
-            ", ".join((study.centres.get(centre) or {}).get("roles") or []),
-            _words(card.get("patients")),
-            *(_words((card.get("boxes") or {}).get(s, {}).get(n)) for s in _SPLITS for n in ("positive", "negative")),
-        ]
+    classes = study.classes.get(task, ())[::-1]
+    caption = f"Task {task}: patients, and lesions or regions by split (by patient) and class."
+    known = {
+        centre: [centre, ", ".join((study.centres.get(centre) or {}).get("roles") or []), _words(card.get("patients"))]
         for centre, card in own.items()
-    ]
+    }
+
+    def count(centre: str, split: str, name: str) -> str:
+        return _words((own[centre].get("boxes") or {}).get(split, {}).get(name))
+
+    if len(classes) <= 2:
+        header = ["Centre", "Roles", "Patients", *(f"{_SPLITS[s]}, {n}" for s in _SPLITS for n in classes)]
+        rows = [[*known[centre], *(count(centre, s, n) for s in _SPLITS for n in classes)] for centre in own]
+        return {"caption": caption, "header": header, "text": [True, True] + [False] * (len(header) - 2), "rows": rows}
+    header = ["Centre", "Roles", "Patients", "Class", *_SPLITS.values()]
+    rows = [
+        [*(known[centre] if name == classes[-1] else ["", "", ""]), name, *(count(centre, s, name) for s in _SPLITS)]
+        for centre in own for name in reversed(classes)
+    ]  # fmt: skip
     return {
-        "caption": f"Task {task}: patients, and lesions or regions by split (by patient) and class.",
+        "caption": caption,
         "header": header,
-        "text": [True, True] + [False] * 7,
+        "text": [True, True, False, True] + [False] * len(_SPLITS),
         "rows": rows,
     }
 
 
 def _likeness(own: dict[str, Card]) -> dict[str, Any]:
-    keys = [k for k in dict.fromkeys(k for card in own.values() for k in card) if k not in ("patients", "boxes")]
+    keys = [
+        k for k in dict.fromkeys(k for card in own.values() for k in card) if k not in ("patients", "boxes", "classes")
+    ]
     return {
         "caption": "What they are like.",
         "header": ["Centre", *(key.replace("_", " ") for key in keys)],
@@ -114,8 +119,7 @@ def partition_tables(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
         own = rows[rows["task"] == task]
         centres = [c for c in study.centres if c in set(own["centre"])]
         own = own[own["centre"].isin(centres)]
-        classes = {"positive": study.positive.get(task, "positive")}
-        classes["negative"] = f"not {classes['positive']}"
+        classes = study.classes.get(task, ())[::-1]
         if len(centres) <= MANY:
             tables.append(_each_centre(task, own, centres, classes))
         else:
@@ -123,12 +127,12 @@ def partition_tables(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     return tables
 
 
-def _each_centre(task: str, own: pd.DataFrame, centres: list[str], classes: dict[str, str]) -> dict[str, Any]:
+def _each_centre(task: str, own: pd.DataFrame, centres: list[str], classes: Sequence[str]) -> dict[str, Any]:
     rows = [
-        [centre, _SPLITS[split], word, *(str(value) or "–" for value in found[["patients", "images"]].iloc[0])]
+        [centre, _SPLITS[split], name, *(str(value) or "–" for value in found[["patients", "images"]].iloc[0])]
         for centre in centres
         for split in _SPLITS
-        for name, word in classes.items()
+        for name in classes
         if len(found := _of_class(own[own["centre"] == centre], split, name))
     ]
     return {
@@ -140,14 +144,14 @@ def _each_centre(task: str, own: pd.DataFrame, centres: list[str], classes: dict
     }
 
 
-def _over_centres(task: str, own: pd.DataFrame, centres: int, classes: dict[str, str]) -> dict[str, Any]:
+def _over_centres(task: str, own: pd.DataFrame, centres: int, classes: Sequence[str]) -> dict[str, Any]:
     rows = []
     for split in _SPLITS:
-        for name, word in classes.items():
+        for name in classes:
             found = _of_class(own, split, name)
             counts = sorted(int(value) for value in found["images"] if str(value).isdigit())
             spread = [counts[0], f"{statistics.median(counts):g}", counts[-1]] if counts else ["–"] * 3
-            rows.append([_SPLITS[split], word, len(found), len(found) - len(counts), *map(str, spread)])
+            rows.append([_SPLITS[split], name, len(found), len(found) - len(counts), *map(str, spread)])
     return {
         "caption": f"Task {task}, as dealt out to {centres} centres: images of those that give a number. Every centre's row is in "
         "partition.csv.",

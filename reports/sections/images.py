@@ -48,10 +48,10 @@ def image_pairs(folder: Path, study: Study) -> tuple[list[dict[str, Any]], list[
                 if len(together) <= _OTHERS
                 else f", trained together by {len(together)} centres"
             )
-        if generator.get("conditional"):
-            about += ", both classes"
+        if made := study.made(name, task):
+            about += f", {', '.join(reversed(made))}"
         synthetic.append({
-            "title": name + (f", {task}" if task and len(study.positive) > 1 else ""),
+            "title": name + (f", {task}" if task and len(study.classes) > 1 else ""),
             "centre": centre,
             "about": about + ".",
             "synthetic": png(path.read_bytes(), f"Grid of synthetic images of generator {name}: {about}"),
@@ -71,8 +71,8 @@ def image_pairs(folder: Path, study: Study) -> tuple[list[dict[str, Any]], list[
 def _generator_of(stem: str, study: Study) -> tuple[str, str]:
     """(generator, task) of the file name `<generator>` or `<generator>-<task>`."""
     if stem in study.generators:
-        return stem, next(iter(study.positive)) if len(study.positive) == 1 else ""
-    for task in study.positive:
+        return stem, next(iter(study.classes)) if len(study.classes) == 1 else ""
+    for task in study.classes:
         if stem.endswith(f"-{task}") and stem.removesuffix(f"-{task}") in study.generators:
             return stem.removesuffix(f"-{task}"), task
     return stem, ""

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from metrics.classification import OF
 from reports.findings import BADGES, Finding
 from reports.pictures import GREY, INK, STYLE, WIDTH_IN, Picture, picture
 from reports.section import Context, Section
@@ -20,6 +21,7 @@ from reports.tables import (
     Block,
     EvaluationSet,
     block_title,
+    classes_of,
     count_text,
     difference_text,
     evaluation_text,
@@ -79,6 +81,7 @@ of another centre) or a control (own images again) adds in their place.</p>
 {{ picture(b.picture, "Each dot is one repeat, the bar their mean, the dashed line the mean of the baseline. "
                       ~ "The axis does not start at zero.") }}
 {% for t in b.tables %}{{ result_table(t, metrics) }}{% endfor %}
+{% for t in b.by_class %}{{ plain_table(t) }}{% endfor %}
 {% for line in b.troubles %}<p class="note">{{ line }}</p>{% endfor %}
 {% endfor %}
 """
@@ -101,6 +104,7 @@ def _build(context: Context) -> dict[str, Any] | None:
                                   context.colours, {c: context.judged[i, c] for c in block.tested_on})
                     for start in range(0, len(block.tested_on), _GROUPS)
                 ],
+                "by_class": [_by_class(block, centre, study) for centre in block.tested_on if classes_of(block, PRIMARY)],
                 "troubles": troubles_of(block, context.troubles),
             }
             for i, block in enumerate(context.blocks)
@@ -187,6 +191,21 @@ def _result_table(
         "captions": [evaluation_text(block, c, study, sets) for c in centres],
         "groups": names,
         "rows": rows,
+    }
+
+
+def _by_class(block: Block, centre: str, study: Study) -> dict[str, Any]:
+    """AUROC of each class against all others, a row for each arm."""
+    found = classes_of(block, PRIMARY)
+    classes = [name for name in study.classes.get(block.setting.task, ()) if name in found] or found
+    return {
+        "caption": f"{heading(PRIMARY)} at {centre} of each class against all others. –: the test set holds no image of it.",
+        "header": ["Arm", *classes],
+        "text": [True] + [False] * len(classes),
+        "rows": [
+            [row.arm.name, *(spread_text(row.spread(centre, PRIMARY + OF + name), PRIMARY) for name in classes)]
+            for row in block.rows
+        ],
     }
 
 

@@ -136,6 +136,7 @@ class Remote(GenerativeStrategy):
             "batches": lambda body: 1 <= body.batches <= max(LARGEST_JOB, settings.batches_per_job),
             "from_step": lambda body: body.from_step >= 0,
             "send_discriminator": lambda body: not body.send_discriminator or bool(settings.swap_every),
+            "labels": lambda body: bool(body.labels) and set(body.labels) <= set(spec.labels),
             **dict.fromkeys(("federation", "fresh", "state_unit", "introduce"), anything),
         }
         example = {"batches": settings.batches_per_job, "send_discriminator": False}

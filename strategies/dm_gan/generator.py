@@ -33,11 +33,13 @@ class Draw:
         seed: of the centre's streams.
         from_step: the centre's local step of the first batch.
         batches: training steps of the discriminator.
+        labels: of the centre's classes.
     """
 
     seed: int
     from_step: int
     batches: int
+    labels: tuple[int, ...]
 
 
 class RemoteGenerator:
@@ -113,7 +115,7 @@ class RemoteGenerator:
             _copy_buffers(self.generator, scratch)
         made: dict[str, list[np.ndarray]] = {}
         for step in range(draw.from_step, draw.from_step + draw.batches):
-            for phase, repeat, labels in self._calls(step):
+            for phase, repeat, labels in self._calls(step, draw.labels):
                 noise = self.model.noise(self._batch_size, phase_stream(draw.seed, phase, step, repeat))
                 image = scratch(noise, labels).float().cpu().contiguous().numpy()
                 made.setdefault(phase.name, []).append(image)
@@ -133,22 +135,22 @@ class RemoteGenerator:
         parameters = list(scratch.parameters())
         found = []
         for number, step in enumerate(range(draw.from_step, draw.from_step + draw.batches)):
-            phase, repeat, labels = self._calls(step)[-1]
+            phase, repeat, labels = self._calls(step, draw.labels)[-1]
             noise = self.model.noise(self._batch_size, phase_stream(draw.seed, phase, step, repeat))
             image = scratch(noise, labels)
             gradient = torch.from_numpy(np.array(image_gradients[number], dtype=np.float32)).to(image.device)
             found.append(list(torch.autograd.grad(image, parameters, gradient.to(memory_format=torch.channels_last))))
         return found
 
-    def _calls(self, step: int) -> list[tuple[Phase, int, Tensor | None]]:
+    def _calls(self, step: int, turns: Sequence[int]) -> list[tuple[Phase, int, Tensor | None]]:
         """(phase, repeat, labels) of every batch of images of one training step; the generator's own comes last."""
-        classes = self.model.num_classes
+        conditional = self.model.num_classes is not None
         number, labels = step * fresh_batches(self._discriminating), None
         calls = []
         for phase in [*self._discriminating, self._generating]:
             for repeat in range(phase.repeats):
-                if phase.fresh_images and classes is not None:
-                    labels = torch.from_numpy(batch_labels(number, self._batch_size, classes)).to(self.model.device)
+                if phase.fresh_images and conditional:
+                    labels = torch.from_numpy(batch_labels(number, self._batch_size, turns)).to(self.model.device)
                 number += phase.fresh_images
                 calls.append((phase, repeat, labels))
         return calls
@@ -167,12 +169,16 @@ class RemoteGenerator:
             parameter.grad = torch.empty_like(parameter).copy_(gradient)
         return torch.zeros(()), {}
 
-    def draw_statistics(self, seed: int) -> None:
-        """Bring batch norm's running statistics on by one batch; for exchanges in which no image is made here."""
+    def draw_statistics(self, seed: int, turns: Sequence[int]) -> None:
+        """Bring batch norm's running statistics on by one batch; for exchanges in which no image is made here.
+
+        Args:
+            turns: labels of all centres' classes.
+        """
         scratch = self._load(self.version)
         _copy_buffers(self.generator, scratch)
-        classes = self.model.num_classes
-        labels = None if classes is None else torch.from_numpy(batch_labels(self.version, self._batch_size, classes))
+        conditional = self.model.num_classes is not None
+        labels = torch.from_numpy(batch_labels(self.version, self._batch_size, turns)) if conditional else None
         with torch.no_grad():
             noise = self.model.noise(self._batch_size, phase_stream(seed, self._generating, self.version, 0))
             scratch(noise, None if labels is None else labels.to(noise.device))

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from federation.wire.transport import Transport, decode, encode, relative_error
-from models import GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
+from models import GenerativeTrainer, GeneratorSpec, ModelError, PatchArrays, Phase, Precision
 from models.federated_parts import averaged_state, load_averaged
 from models.generative import Batch, Logs, backpropagate
 from models.random_streams import torch_stream
 from strategies.bodies import Body, Compute, OfTask, OnState
 from strategies.cells import MEMORY
-from strategies.centre_side import CentreSide, as_arrays, introduction, training_patches
+from strategies.centre_side import CentreSide, as_arrays, introduction, labels_in, training_patches
 from strategies.dm_gan.phases import adversarial_phases, build_gan
 from strategies.dm_gan.sizes import FAKE, images_layout
 from strategies.fedavg_gan.local import COURSE_FIELDS
@@ -54,6 +54,7 @@ class Discriminate(OfTask, OnState):
         version: of the generator whose images, or weights, these are.
         from_step: local steps before.
         batches: training steps of the discriminator in this job.
+        labels: of the centre's classes, which take turns in the batches of both sides.
         gradients: what is done to gradients before they leave.
         send_discriminator: whether it goes to another centre.
     """
@@ -65,6 +66,7 @@ class Discriminate(OfTask, OnState):
     version: int
     from_step: int
     batches: int
+    labels: tuple[int, ...]
     exchange: Exchanged
     gradients: GradientRules
     transport: Transport
@@ -75,7 +77,14 @@ class Discriminate(OfTask, OnState):
 def work(here: CentreSide, body: Discriminate, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
     """A job of this centre's own discriminator."""
     spec, compute = body.generator, body.compute
-    own = training_patches(here, body, spec.conditional)
+    own = training_patches(here, body, spec.labels)
+    if spec.conditional and tuple(labels_in(own)) != body.labels:
+        # The server makes its images of the classes that it was told of.
+        raise ModelError(
+            "class_missing",
+            f"this centre has labels {labels_in(own)}, not {list(body.labels)}",
+            label=len(labels_in(own)),
+        )
     ours = {n: a for n, a in arrays.items() if n.startswith(DISCRIMINATOR)}
     received = decode({n: a for n, a in arrays.items() if n not in ours}, body.transport) | ours
     gradients, kept, discriminator, facts = discriminator_steps(
@@ -252,7 +261,7 @@ def decode_gradients(arrays: Mapping[str, np.ndarray], how: Transport) -> Arrays
 def _gradients(body: Discriminate) -> Layout:
     spec = body.generator
     if body.exchange == "images":
-        shape = (body.batches, spec.training.batch_size, spec.channels, spec.image_size, spec.image_size)
+        shape = (body.batches, spec.training.batch_size, *spec.shape)
         plain = {"images": Array(shape, "float32")}
     else:
         plain = dict(network_layouts(spec, "generator")[1])

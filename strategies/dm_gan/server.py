@@ -191,10 +191,11 @@ class RemoteTraining(ServerHalf[Shared]):
         })  # fmt: skip
 
     def weigh(self, reference: Reference) -> None:
-        """Set the centres' weights pi_j, which sum to one, from their numbers of patches (or equal)."""
+        """Set the centres' weights pi_j, which sum to one, from their numbers of patches (or equal), and their classes."""
         counts = {
             name: reference.images[name] if self._plan.settings.weights == "patches" else 1 for name in self._members
         }
+        self._labels_of, self._labels = reference.labels_of, reference.labels
         self._pi = {name: count / sum(counts.values()) for name, count in counts.items()}
 
     # -- jobs ----------------------------------------------------------------------------------------------------
@@ -210,7 +211,8 @@ class RemoteTraining(ServerHalf[Shared]):
             tag, made = prepared
         else:
             seed = int(self._members[name].ask.fixed["seed"])
-            tag, made = _Tag(self._generator.version, Draw(seed, centre.step, centre.batches)), None
+            draw = Draw(seed, centre.step, centre.batches, self._labels_of[name])
+            tag, made = _Tag(self._generator.version, draw), None
         job = self._job(name, tag, made)
         if self._plan.settings.exchange == "images" and made is None:
             self._generator.follow_statistics()
@@ -236,7 +238,7 @@ class RemoteTraining(ServerHalf[Shared]):
             name, under_way = arrival.centre, arrival.tag.draw
             if name not in self._prepared:
                 batches = self._done.centres[name].batches
-                draw = Draw(under_way.seed, under_way.from_step + under_way.batches, batches)
+                draw = replace(under_way, from_step=under_way.from_step + under_way.batches, batches=batches)
                 tag = _Tag(self._generator.version, draw)
                 self._prepared[name] = (tag, self._made(tag))
                 self._generator.follow_statistics()
@@ -269,8 +271,8 @@ class RemoteTraining(ServerHalf[Shared]):
         job = member.ask.job(
             self._units, inputs=[self._identities[tag.version], centre.chain, centre.swapped_from], arrays=arrays,
             label=f"{self._plan.arm} · images of version {number} of {settings.updates}", federation=self._federation,
-            version=number, from_step=draw.from_step, batches=draw.batches, fresh=centre.fresh, state_unit=centre.made_by,
-            introduce=name not in self._done.facts, send_discriminator=bool(swaps),
+            version=number, from_step=draw.from_step, batches=draw.batches, labels=draw.labels, fresh=centre.fresh,
+            state_unit=centre.made_by, introduce=name not in self._done.facts, send_discriminator=bool(swaps),
         )  # fmt: skip
         return replace(job, expects_state=centre.version)
 
@@ -434,7 +436,7 @@ class RemoteTraining(ServerHalf[Shared]):
         self._generator.version += 1
         self._generator.keep_version()
         if self._plan.settings.exchange == "generator":
-            self._generator.draw_statistics(self._plan.build_seed)
+            self._generator.draw_statistics(self._plan.build_seed, self._labels)
         done = self._done
         done.update += 1
         done.identity = digest([done.identity, [c.unit for c in contributions]])
@@ -539,7 +541,8 @@ class RemoteTraining(ServerHalf[Shared]):
             self._done.centres[name].refused = 0
             self._done.idle.append(name)
         for entry in info["under_way"]:
-            tag = _Tag(entry["tag"]["version"], Draw(**entry["tag"]["draw"]))
+            draw = entry["tag"]["draw"]
+            tag = _Tag(entry["tag"]["version"], Draw(**{**draw, "labels": tuple(draw["labels"])}))
             job = self._job(entry["centre"], tag)
             assert job.unit == entry["unit"], "a job made again is the same job"
             self._clock.send_again(job, Fate(**entry["fate"]), tag)

@@ -33,7 +33,7 @@ def adapted(batches: int, computing_s: float, fate: Fate, largest: int = LARGEST
 
 def images_layout(spec: GeneratorSpec, batches: int, transport: Transport) -> Layout:
     """Generated images of a job of exchange `images`: images alone, whatever the networks."""
-    image = (spec.training.batch_size, spec.channels, spec.image_size, spec.image_size)
+    image = (spec.training.batch_size, *spec.shape)
     plain = {FAKE + phase: Array((batches * repeats, *image), "float32") for phase, repeats in batches_of(spec).items()}
     return encoded(plain, transport)
 

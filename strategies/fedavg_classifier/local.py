@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from federation.wire.transport import decode, encode_noting_error
-from metrics.classification import auprc
+from metrics.classification import selection_score
 from models import ClassifierSpec, ClassifierTraining, PatchArrays, Precision, Stage, predict
 from models.federated_parts import averaged_state, load_averaged
 from models.fit_classifier import StageTrainer
@@ -207,7 +207,7 @@ def validated(
         recompute_batch_norm(network, own.take(chosen), training.normalise, precision)
     probability = predict(network, validation, device=device, precision=precision, normalise=training.normalise)
     assert validation.labels is not None
-    return auprc(validation.labels, probability[:, 1]), network
+    return selection_score(validation.labels, probability), network
 
 
 def loaded(

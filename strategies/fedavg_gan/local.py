@@ -58,7 +58,7 @@ class TrainRound(OfTask, Course):
 def work(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
     """A round at one centre."""
     spec, compute = body.generator, body.compute
-    own = training_patches(here, body, spec.conditional)
+    own = training_patches(here, body, spec.labels)
     patches = joined(as_arrays(own), [here.read_pool(unit) for unit in body.pools])
     received = {name.removeprefix(GLOBAL): array for name, array in arrays.items()}
     weights, kept, facts = local_steps(

@@ -35,7 +35,7 @@ def test_deep_values_are_kept_and_shown_over_their_own_range_without_a_window(tm
     picture = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP, BitsStored=12, HighBit=11))
     assert picture.values.dtype == np.uint16 and (picture.values == RAMP).all()
     np.testing.assert_allclose(picture.shown, RAMP / 4095, atol=1e-6)
-    assert picture.eight_bits().dtype == np.uint8
+    assert picture.levels(np.dtype(np.uint8)).dtype == np.uint8
     assert (read_image(tmp_path / "a.dcm")[..., 0] == np.rint(RAMP / 4095 * 255)).all()
 
 

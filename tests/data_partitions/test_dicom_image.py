@@ -44,7 +44,7 @@ def test_windows_are_parts_of_the_picture(tmp_path, stored, shown):
     pixels, tags = STORED[stored]
     kind = ("MONOCHROME1", "MONOCHROME2")[len(shown) % 2]
     path = write_dicom(tmp_path / "a.dcm", pixels, PhotometricInterpretation=kind, **(tags | SHOWN[shown]))
-    picture, image = read_dicom(path).eight_bits(), DicomImage(path)
+    picture, image = read_dicom(path).levels(np.dtype(np.uint8)), DicomImage(path)
     assert image.shape == SHAPE and image.whole().dtype == np.uint8
     assert (image.whole()[..., 0] == picture).all() and len(np.unique(picture)) > 3
     assert (image.window(Box(3, 5, 70, 50))[..., 0] == picture[3:70, 5:50]).all()
@@ -52,7 +52,7 @@ def test_windows_are_parts_of_the_picture(tmp_path, stored, shown):
 
 def test_uncompressed_files_are_never_decoded_whole(tmp_path, monkeypatch):
     path = write_dicom(tmp_path / "a.dcm", WORDS, **SHOWN["window"])
-    picture = read_dicom(path).eight_bits()
+    picture = read_dicom(path).levels(np.dtype(np.uint8))
     monkeypatch.setattr(dicom, "stored_values", lambda _: pytest.fail("decoded"))
     assert (DicomImage(path).window(Box(0, 0, 9, 9))[..., 0] == picture[:9, :9]).all()
 
@@ -109,7 +109,7 @@ def test_the_body_is_found_as_on_the_picture(tmp_path, step, shape):
     disc = np.hypot(y - 150, x) < 120
     pixels = np.where(disc, 2500, 50) + np.random.default_rng(1).integers(0, 400, shape)
     path = write_dicom(tmp_path / "a.dcm", pixels.astype(np.uint16), WindowCenter=1500, WindowWidth=3000)
-    picture = Image.fromarray(read_dicom(path).eight_bits()).reduce(step)
+    picture = Image.fromarray(read_dicom(path).levels(np.dtype(np.uint8))).reduce(step)
     mask, oracle = DicomImage(path).tissue(step), body_mask(np.asarray(picture))
     assert mask.shape == oracle.shape and mask.dtype == bool and 0.2 < mask.mean() < 0.4
     assert (mask ^ oracle).mean() <= (0 if step == 1 else 0.002 * step)

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_partitions.patch_dataset import COLUMNS, PatchDataset, open_patches, write_patches
+from basics.image_shape import ImageShape
+from data_partitions.patch_dataset import COLUMNS, PatchDataset, PixelWriter, open_patches, write_patches
 from data_partitions.small_counts import is_small, pooled
+
+CLASSES = ("healthy", "lesion")
 
 
 def dataset(patients=24, boxes_each=4, crops=2, seed=0):
@@ -26,7 +29,7 @@ def dataset(patients=24, boxes_each=4, crops=2, seed=0):
         for patient in range(patients) for box in range(boxes_each) for crop in range(crops)
     ]  # fmt: skip
     pixels = rng.integers(0, 256, (len(rows), 1, 4, 4), dtype=np.uint8)
-    return PatchDataset(pixels, pd.DataFrame(rows, columns=list(COLUMNS)), np.arange(len(rows)), {})
+    return PatchDataset(pixels, pd.DataFrame(rows, columns=list(COLUMNS)), np.arange(len(rows)), {}, CLASSES)
 
 
 DATA = dataset()
@@ -35,19 +38,19 @@ DATA = dataset()
 def test_float32_is_uint8_scaled_to_minus_one_to_one():
     pixels = np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1)
     data = dataset(1, 3, 1)
-    data = PatchDataset(pixels, data.full_table, data.index, {})
+    data = PatchDataset(pixels, data.full_table, data.index, {}, CLASSES)
     np.testing.assert_allclose(data.float32().ravel(), [-1, -0.6, 1], atol=1e-6)
     assert data.float32().dtype == np.float32
-    np.testing.assert_array_equal(data.uint8(np.array([2, 0])).ravel(), [255, 0])
+    np.testing.assert_array_equal(data.stored(np.array([2, 0])).ravel(), [255, 0])
 
 
 def test_selections_are_the_rows_that_they_name():
     data = dataset()
-    chosen = data.select(split="train", label=1)
+    chosen = data.select(split="train", labels=[1])
     assert (chosen.table["split"] == "train").all() and (chosen.labels == 1).all()
-    assert len(data.select(split="train")) == len(chosen) + len(data.select(split="train", label=0))
+    assert len(data.select(split="train")) == len(chosen) + len(data.select(split="train", labels=[0]))
     assert set(data.select(patients=[3, 5]).table["patient"]) == {3, 5}
-    np.testing.assert_array_equal(chosen.uint8(), data.pixels[chosen.index])
+    np.testing.assert_array_equal(chosen.stored(), data.pixels[chosen.index])
     with pytest.raises(ValueError, match="choose one of train, val, test"):
         data.select(split="training")
 
@@ -100,12 +103,12 @@ def test_draws_that_cannot_be_are_refused():
 
 def test_digest_depends_on_secret_pixels_labels_and_selection():
     data = dataset()
-    changed = PatchDataset(data.pixels.copy(), data.full_table.copy(), data.index, {})
+    changed = PatchDataset(data.pixels.copy(), data.full_table.copy(), data.index, {}, CLASSES)
     assert changed.digest(b"key") == data.digest(b"key")
     digests = {data.digest(b"key"), data.digest(b"other"), data.select(split="val").digest(b"key")}
     changed.pixels[0, 0, 0, 0] ^= 1
     digests.add(changed.digest(b"key"))
-    relabelled = PatchDataset(data.pixels, data.full_table.assign(label=0), data.index, {})
+    relabelled = PatchDataset(data.pixels, data.full_table.assign(label=0), data.index, {}, CLASSES)
     digests.add(relabelled.digest(b"key"))
     assert len(digests) == 5
 
@@ -114,7 +117,7 @@ def test_data_card_hides_small_counts_and_is_plain_json():
     card = dataset(patients=12).data_card()
     assert json.loads(json.dumps(card)) == card
     assert card["patients"] == 12
-    assert card["boxes"]["val"] == {"negative": 8, "positive": "<5"}
+    assert card["boxes"]["val"] == {"healthy": 8, "lesion": "<5"}
     assert dataset(patients=3).data_card()["patients"] == "<5"
 
 
@@ -134,7 +137,7 @@ def test_data_card_without_a_hidden_count_of_boxes_pools_the_rare_values():
         lesion_type=["" if not label else "mass" if box > 12 else "calcification"
                      for label, box in zip(data.full_table["label"], data.full_table["box"], strict=True)],
     )  # fmt: skip
-    card = PatchDataset(data.pixels, rare, data.index, {}).data_card()
+    card = PatchDataset(data.pixels, rare, data.index, {}, CLASSES).data_card()
     assert card["density"] == {"a or b": 40, "c": 56}
     # Pooled among the lesions: with the healthy boxes, whose number is known, the mass count would give it back.
     assert card["lesion_type"] == {"calcification or mass": 32}
@@ -152,8 +155,12 @@ def test_pooled_counts_keep_the_sum_and_show_nothing_small(counts):
 
 def test_what_is_written_is_what_is_opened(tmp_path):
     data = dataset()
-    write_patches(tmp_path, data.pixels, data.full_table, {"notes": []})
+    with PixelWriter(tmp_path, ImageShape(*data.pixels.shape[1:]), "uint8") as pixels:
+        for image in data.pixels:
+            pixels.append(image)
+    write_patches(tmp_path, data.full_table, {"notes": []}, CLASSES)
     again = open_patches(tmp_path)
-    assert isinstance(again.pixels, np.memmap) and again.report == {"notes": []}
+    assert isinstance(again.pixels, np.memmap) and again.report == {"notes": []} and again.classes == CLASSES
+    np.testing.assert_array_equal(again.pixels, data.pixels)
     pd.testing.assert_frame_equal(again.full_table, data.full_table, check_dtype=False)
     assert again.digest(b"k") == open_patches(tmp_path).digest(b"k")

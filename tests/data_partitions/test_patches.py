@@ -6,19 +6,14 @@ from boxes import holds
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from basics.image_shape import ImageShape
 from data_partitions.exams import Box, Lesion, bounding_box
-from data_partitions.patches import (
-    PatchTask,
-    Place,
-    TissueMap,
-    central_square,
-    healthy_square,
-    jittered,
-    resized,
-    square_around,
-    square_around_body,
-    union,
-)
+from data_partitions.frames import Frame, central_square, square_around, square_around_body, union
+from data_partitions.patches import PatchTask, Place, TissueMap, healthy_square, jittered
+from data_partitions.resizing import resized
+
+SQUARE = Frame(64, 64)
+FRAMES = st.sampled_from([SQUARE, Frame(160, 128), Frame(16, 48), Frame(37, 31)])
 
 
 @st.composite
@@ -44,33 +39,46 @@ def inside(box, shape):
     ],
 )
 def test_square_around_a_lesion(lesion, margin, square):
-    assert square_around(lesion, margin, (200, 300)) == square
+    assert square_around(lesion, margin, (200, 300), SQUARE) == square
 
 
-@given(image_and_lesion(), st.integers(0, 100))
-def test_square_is_square_inside_and_holds_the_lesion_where_it_can(drawn, margin):
+@given(image_and_lesion(), st.integers(0, 100), FRAMES)
+def test_square_has_its_shape_is_inside_and_holds_the_lesion_where_it_can(drawn, margin, frame):
     shape, lesion = drawn
-    square = square_around(lesion, margin, shape)
-    assert square.height == square.width == min(max(lesion.height, lesion.width) + 2 * margin, *shape)
+    square = square_around(lesion, margin, shape, frame)
+    side = min(max(lesion.height, lesion.width) + 2 * margin, frame.largest(shape))
+    assert (square.height, square.width) == frame.sides(side) and min(square.height, square.width) == side
     assert inside(square, shape)
-    if max(lesion.height, lesion.width) <= min(shape):
+    if frame is SQUARE:
+        assert square.height == square.width == min(max(lesion.height, lesion.width) + 2 * margin, *shape)
+    if max(lesion.height, lesion.width) <= side:
         assert holds(square, lesion)
 
 
-@given(image_and_lesion(), st.integers(0, 60), st.integers(0, 2**32))
-def test_jittered_crop_is_square_inside_and_holds_the_lesion_where_it_can(drawn, margin, seed):
-    shape, lesion = drawn
-    square = square_around(lesion, margin, shape)
-    crop = jittered(square, lesion, PatchTask(), shape, np.random.default_rng(seed))
-    assert crop.height == crop.width > 0
+@given(st.integers(16, 400), st.integers(16, 400), FRAMES)
+def test_the_largest_frame_fits_and_one_larger_does_not(height, width, frame):
+    side = frame.largest((height, width))
+    assert all(own <= limit for own, limit in zip(frame.sides(side), (height, width), strict=True)) or side == 1
+    assert any(own > limit for own, limit in zip(frame.sides(side + 1), (height, width), strict=True))
+    least = frame.around(height, width)
+    assert all(own >= wanted for own, wanted in zip(frame.sides(least), (height, width), strict=True))
+    assert any(own < wanted for own, wanted in zip(frame.sides(least - 1), (height, width), strict=True))
+
+
+@given(image_and_lesion(), st.integers(0, 60), st.integers(0, 2**32), st.sampled_from([64, [160, 128], [16, 48]]))
+def test_jittered_crop_has_its_shape_is_inside_and_holds_the_lesion_where_it_can(drawn, margin, seed, size):
+    (shape, lesion), task = drawn, PatchTask(image_size=size)
+    square = square_around(lesion, margin, shape, task.frame)
+    crop = jittered(square, lesion, task, shape, np.random.default_rng(seed))
+    assert (crop.height, crop.width) == task.frame.sides(min(crop.height, crop.width)) and crop.height > 0
     assert inside(crop, shape)
-    if max(lesion.height, lesion.width) <= min(shape):
+    if task.frame.around(lesion.height, lesion.width) <= task.frame.largest(shape):
         assert holds(crop, lesion)
 
 
 def test_jitter_is_symmetric_and_clipped():
     lesion, shape = Box(995, 995, 1005, 1005), (2000, 2000)
-    square = square_around(lesion, 60, shape)
+    square = square_around(lesion, 60, shape, SQUARE)
     rng = np.random.default_rng(0)
     crops = [jittered(square, lesion, PatchTask(zoom=(0.0, 0.0)), shape, rng) for _ in range(4000)]
     down = np.array([(crop.top + crop.bottom) / 2 - 1000 for crop in crops])
@@ -83,17 +91,18 @@ def test_jitter_is_symmetric_and_clipped():
     assert 0.66 * square.height <= min(sides) and max(sides) <= 1.34 * square.height
 
 
-@given(st.integers(2, 90), st.integers(16, 64), st.sampled_from([1, 3]), st.sampled_from([1, 3]))
+@given(st.integers(2, 90), st.integers(16, 64), st.sampled_from([1, 3]), st.sampled_from([1, 3]), st.booleans())
 @settings(max_examples=40)
-def test_resizing_keeps_a_flat_image_flat(side, size, have, want):
-    out = resized(np.full((side, side, have), 137, np.uint8), size, want)
-    assert out.shape == (want, size, size) and out.dtype == np.uint8 and (out == 137).all()
+def test_resizing_keeps_a_flat_image_flat(side, size, have, want, deep):
+    dtype, value = (np.uint16, 40_001) if deep else (np.uint8, 137)
+    out = resized(np.full((side, side, have), value, dtype), ImageShape(want, size, size // 2))
+    assert out.shape == (want, size, size // 2) and out.dtype == dtype and (out == value).all()
 
 
 def test_resizing_is_the_mean_over_the_area():
     pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 1), dtype=np.uint8)
     means = pixels[..., 0].reshape(32, 4, 32, 4).mean(axis=(1, 3))
-    assert np.abs(resized(pixels, 32, 1)[0] - means).max() <= 1.01  # Pillow rounds after each axis
+    assert np.abs(resized(pixels, ImageShape(1, 32, 32))[0] - means).max() <= 1.01  # Pillow rounds after each axis
 
 
 def test_margin_in_mm_wins_where_the_pixel_size_is_known():
@@ -110,7 +119,8 @@ def test_task_takes_lesions_of_its_kind_and_with_a_label():
 
 
 def test_central_square_and_union_and_bounding_box():
-    assert central_square((150, 200)) == Box(0, 25, 150, 175)
+    assert central_square((150, 200), SQUARE) == Box(0, 25, 150, 175)
+    assert central_square((100, 200), Frame(160, 128)) == Box(0, 60, 100, 140)
     assert union([Box(1, 5, 3, 7), Box(2, 0, 9, 6)]) == Box(1, 0, 9, 7)
     assert bounding_box(np.array([[1.2, 3.0], [4.0, 8.7]])) == Box(1, 3, 4, 9)
 
@@ -152,30 +162,30 @@ def test_healthy_square_avoids_what_is_taken_and_gives_up_where_nothing_is_left(
     assert healthy_square(40, Place(0.5, 0.3, 0), nothing, (300, 200), PatchTask(), [], rng) is None
 
 
-@given(image_and_lesion(), st.integers(0, 2**32 - 1))
-def test_squares_keep_the_body_where_the_image_allows(drawn, seed):
+@given(image_and_lesion(), st.integers(0, 2**32 - 1), FRAMES)
+def test_squares_keep_the_body_where_the_image_allows(drawn, seed, frame):
     shape, body = drawn
     for rng in (None, np.random.default_rng(seed)):
-        square = square_around_body(body, shape, rng)
-        assert square.height == square.width and inside(square, shape)
+        square = square_around_body(body, shape, frame, rng)
+        assert (square.height, square.width) == frame.sides(min(square.height, square.width)) and inside(square, shape)
         for low, high, first, last in (
             (body.top, body.bottom, square.top, square.bottom), (body.left, body.right, square.left, square.right)
         ):  # fmt: skip
             # All of the body along this axis, or nothing but body.
             assert (first <= low and high <= last) or (low <= first and last <= high)
-        if max(body.height, body.width) <= min(shape):
+        if frame.around(body.height, body.width) <= frame.largest(shape):
             assert holds(square, body)
 
 
 def test_random_squares_around_a_body_have_every_side_and_place():
     """A body of 10 x 6 in an image of 12 x 14: sides 10 to 12 are equally frequent, and each place of a side is."""
     body, rng = Box(1, 2, 11, 8), np.random.default_rng(0)
-    squares = [square_around_body(body, (12, 14), rng) for _ in range(6000)]
+    squares = [square_around_body(body, (12, 14), SQUARE, rng) for _ in range(6000)]
     sides = np.bincount([square.height for square in squares])[10:]
     assert len(sides) == 3 and (abs(sides - 2000) < 5 * np.sqrt(2000)).all()
     lefts = np.bincount([square.left for square in squares if square.height == 12])
     assert len(lefts) == 3 and (abs(lefts - sides[2] / 3) < 5 * np.sqrt(sides[2] / 3)).all()
-    assert square_around_body(body, (12, 14)) == Box(1, 0, 11, 10)
+    assert square_around_body(body, (12, 14), SQUARE) == Box(1, 0, 11, 10)
 
 
 def test_a_body_has_a_box():

@@ -13,8 +13,8 @@ from data_partitions import Box, Cohort, Exam, Lesion, PatchTask, SplitRule, bui
 from data_partitions.archives.folder import FolderSource
 from data_partitions.archives.mini_mias import MiniMiasSource
 from data_partitions.clahe import clahe, curve
+from data_partitions.frames import Frame, square_around
 from data_partitions.geometry import Geometry
-from data_partitions.patches import square_around
 from data_partitions.preprocessing import preprocessed
 
 LESION = Box(40, 20, 60, 44)
@@ -247,9 +247,9 @@ def test_order_and_settings_are_other_patches(tmp_path):
 
 
 def test_the_paper_s_smallest_patch():
-    assert square_around(Box(100, 100, 110, 120), 10, (400, 400), 128) == Box(41, 46, 169, 174)
-    assert square_around(Box(100, 100, 300, 200), 10, (400, 400), 128).height == 220
-    assert square_around(Box(0, 0, 5, 5), 0, (90, 400), 128) == Box(0, 0, 90, 90)
+    assert square_around(Box(100, 100, 110, 120), 10, (400, 400), Frame(64, 64), 128) == Box(41, 46, 169, 174)
+    assert square_around(Box(100, 100, 300, 200), 10, (400, 400), Frame(64, 64), 128).height == 220
+    assert square_around(Box(0, 0, 5, 5), 0, (90, 400), Frame(64, 64), 128) == Box(0, 0, 90, 90)
 
 
 def test_real_films_flipped_segmented_and_fitted(real_images):

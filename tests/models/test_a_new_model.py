@@ -16,6 +16,8 @@ from federation.wire.code_digest import ALL
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 GAN = """
+from math import prod
+
 from pydantic import Field
 from torch import nn
 
@@ -32,33 +34,33 @@ class LeastSquares(GenerativeSettings):
     def training_defaults(cls):
         return GenerativeTraining(batch_size=4)
 
-    def build(self, image_size, channels, num_classes):
-        return LeastSquaresModel(self, image_size, channels, num_classes)
+    def build(self, shape, num_classes):
+        return LeastSquaresModel(self, shape, num_classes)
 
 
 class Score(nn.Module):
-    def __init__(self, image_size, channels):
+    def __init__(self, shape):
         super().__init__()
-        self.layer = nn.Linear(channels * image_size**2, 1)
+        self.layer = nn.Linear(prod(shape), 1)
 
     def forward(self, images, labels=None):
         return self.layer(images.flatten(1)).flatten()
 
 
 class Draw(nn.Module):
-    def __init__(self, latent, image_size, channels):
+    def __init__(self, latent, shape):
         super().__init__()
-        self.layer = nn.Sequential(nn.Linear(latent, channels * image_size**2), nn.Tanh())
-        self.shape = (channels, image_size, image_size)
+        self.layer = nn.Sequential(nn.Linear(latent, prod(shape)), nn.Tanh())
+        self.shape = shape
 
     def forward(self, noise, labels=None):
         return self.layer(noise).unflatten(1, self.shape)
 
 
 class LeastSquaresModel(AdversarialModel):
-    def __init__(self, settings, image_size, channels, num_classes):
-        networks = Draw(settings.latent, image_size, channels), Score(image_size, channels)
-        super().__init__(*networks, image_size, channels, settings.latent, num_classes)
+    def __init__(self, settings, shape, num_classes):
+        networks = Draw(settings.latent, shape), Score(shape)
+        super().__init__(*networks, shape, settings.latent, num_classes)
 
     def phases(self):
         return [Phase("discriminator", "discriminator", self.on_both),
@@ -76,16 +78,16 @@ class LeastSquaresModel(AdversarialModel):
 """
 
 CLASSIFIER = """
-from torch import nn
+from math import prod
 
-from models.patch_arrays import NUM_CLASSES
+from torch import nn
 
 
 class Perceptron(nn.Sequential):
     head = "2."
 
-    def __init__(self, image_size, channels):
-        super().__init__(nn.Flatten(), nn.Linear(channels * image_size**2, 8), nn.Linear(8, NUM_CLASSES))
+    def __init__(self, shape, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(prod(shape), 8), nn.Linear(8, num_classes))
 """
 
 SCENARIO = """
@@ -116,14 +118,15 @@ assert Path(models.__file__).is_relative_to(sys.argv[1])
 scenario = parse(Path("new.yaml").read_text(), source="new.yaml", base=Path.cwd())
 generator, (choice,) = scenario.generators["b_new"], scenario.study.classifiers
 spec = GeneratorSpec(
-    model=generator.model, hyper_parameters=generator.hyper_parameters, training=generator.training, image_size=32
+    model=generator.model, hyper_parameters=generator.hyper_parameters, training=generator.training, image_size=32,
+    classes=("healthy", "lesion"),
 )
 assert spec.hyper_parameters == {"latent": 4} and (spec.training.steps, spec.training.batch_size) == (3, 4)
 pixels = np.random.default_rng(0).integers(0, 256, (16, 1, 32, 32), dtype=np.uint8)
 images = PatchArrays(pixels, np.arange(16), np.arange(16) % 2)
 fit = fit_generative(spec.build(0), images, spec.training, seed=0)
 assert fit.history["step"] == [1, 2, 3] and np.isfinite(fit.history["generator_loss"]).all()
-network = ClassifierSpec(model=choice.model, image_size=32, channels=1, input_size=16).build(0)
+network = ClassifierSpec(model=choice.model, image_size=32, channels=1, num_classes=2, input_size=16).build(0)
 fit = fit_classifier(
     network, {"x": images}, [Stage("x", 3, 1e-3, {"x": 1.0})], images, ClassifierTraining(batch_size=4), seed=0
 )

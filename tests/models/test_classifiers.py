@@ -9,7 +9,11 @@ from models.classifiers import Resized, TimmClassifier
 
 
 def build(model, image_size=32, channels=1, seed=0, **more):
-    return ClassifierSpec(model=model, image_size=image_size, channels=channels, **more).build(seed).eval()
+    return (
+        ClassifierSpec(model=model, image_size=image_size, channels=channels, **{"num_classes": 2} | more)
+        .build(seed)
+        .eval()
+    )
 
 
 def parameters(network):
@@ -41,7 +45,7 @@ def test_swin_takes_its_input_size_from_the_spec():
     assert isinstance(network, Resized) and network.size == 64
     assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 2)
     with torch.device("meta"):
-        assert build("swin_tiny", 32).size == 224
+        assert build("swin_tiny", 32).size == (224, 224)
 
 
 def test_resize_is_seen_by_the_network():
@@ -59,9 +63,9 @@ def test_weights_depend_on_the_seed_alone():
 
 def test_unknown_names_and_sizes_are_refused():
     with pytest.raises(ValueError, match="known classifiers: cnn, cnn_small, swin_tiny"):
-        ClassifierSpec(model="vgg", image_size=32, channels=1)
+        ClassifierSpec(model="vgg", image_size=32, channels=1, num_classes=2)
     for model in ("cnn", "cnn_small"):
-        with pytest.raises(ValueError, match="multiple of 16"):
+        with pytest.raises(ValueError, match="multiples? of 16|sixteenth"):
             build(model, 40)
     assert set(CLASSIFIERS) == {"cnn", "cnn_small", "swin_tiny", "efficientnet_b2", "resnet18", "resnet50"}
 

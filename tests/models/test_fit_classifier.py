@@ -34,7 +34,7 @@ def constant(value: int, labels) -> PatchArrays:
 
 
 def network(model="cnn_small", seed=0):
-    return ClassifierSpec(model=model, image_size=16, channels=1).build(seed)
+    return ClassifierSpec(model=model, image_size=16, channels=1, num_classes=2).build(seed)
 
 
 def train(sources, stages, training=None, seed=0, validation=None, net=None):
@@ -243,9 +243,9 @@ def test_a_single_image_that_is_left_over_joins_the_part_before_it(model, count)
     side = {"cnn": 16, "resnet18": 32}[model]
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (count, 1, side, side), dtype=np.uint8))
-    net = ClassifierSpec(model=model, image_size=side, channels=1).build(0)
+    net = ClassifierSpec(model=model, image_size=side, channels=1, num_classes=2).build(0)
     recompute_batch_norm(net, images, "none", "fp32")
-    expected = ClassifierSpec(model=model, image_size=side, channels=1).build(0).eval()
+    expected = ClassifierSpec(model=model, image_size=side, channels=1, num_classes=2).build(0).eval()
     for layer in batch_norms(expected):
         layer.momentum = None
         layer.train()

@@ -28,7 +28,14 @@ def spec(model: str, conditional=True, **training) -> GeneratorSpec:
     ]
     training = {"steps": 6, "batch_size": 8, "ema": 0.9} | training
     return GeneratorSpec.model_validate(
-        {"model": model, "image_size": 32, "conditional": conditional, "hyper_parameters": hyper, "training": training}
+        {
+            "model": model,
+            "image_size": 32,
+            "classes": ["healthy", "lesion"],
+            "conditional": conditional,
+            "hyper_parameters": hyper,
+            "training": training,
+        }
     )
 
 

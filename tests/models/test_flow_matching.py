@@ -11,7 +11,8 @@ from models.generative import Batch
 
 def spec(image_size=32, channels=1, conditional=True, training=None, **hyper) -> GeneratorSpec:
     return GeneratorSpec.model_validate(
-        {"model": "flow_matching", "image_size": image_size, "channels": channels, "conditional": conditional,
+        {"model": "flow_matching", "image_size": image_size, "classes": ["healthy", "lesion"], "channels": channels,
+         "conditional": conditional,
          "hyper_parameters": {"widths": [32]} | hyper, "training": training or {}}
     )  # fmt: skip
 

@@ -14,10 +14,16 @@ from models.wgan_gp import gradient_penalty
 
 
 def spec(
-    model: str, image_size: int = 32, channels: int = 1, conditional: bool = False, training=None, **hyper
+    model: str,
+    image_size=32,
+    channels: int = 1,
+    conditional: bool = False,
+    training=None,
+    classes=("healthy", "lesion"),
+    **hyper,
 ) -> GeneratorSpec:
     return GeneratorSpec.model_validate(
-        {"model": model, "image_size": image_size, "channels": channels, "conditional": conditional,
+        {"model": model, "image_size": image_size, "classes": classes, "channels": channels, "conditional": conditional,
          "hyper_parameters": hyper, "training": training or {}}
     )  # fmt: skip
 
@@ -75,8 +81,29 @@ def test_shapes_and_range(model, image_size, channels, conditional):
 
 
 def test_sizes_that_cannot_be_made_are_refused():
-    with pytest.raises(ValueError, match="image_size is 48; dcgan makes images of 32, 64, 128"):
-        spec("dcgan", 48).build(0)
+    for size, text in ((36, "36 px"), (16, "16 px"), ((160, 96), "160x96 px"), ((128, 130), "128x130 px")):
+        with pytest.raises(
+            ValueError, match=rf"image_size is {text}; dcgan makes sides of 4 to 8 times one power of two"
+        ):
+            spec("dcgan", size).build(0)
+
+
+@pytest.mark.parametrize("model", ["dcgan", "wgan_gp"])
+@pytest.mark.parametrize("size", [48, (160, 128), (64, 32), (48, 80)])
+@pytest.mark.parametrize("classes", [None, 7])
+def test_rectangles_and_any_number_of_classes(model, size, classes):
+    built = spec(model, size, 1, classes is not None, classes=list("abcdefg"), width=2).build(0)
+    labels = None if classes is None else torch.tensor([6, 0, 3])
+    images = built.sample(3, labels, torch.Generator().manual_seed(0))
+    height, width = size if isinstance(size, tuple) else (size, size)
+    assert images.shape == (3, 1, height, width) and built.networks["discriminator"](images, labels).shape == (3,)
+
+
+def test_a_whole_mammogram_has_an_eighth_halving_and_no_more_channels_than_128_px():
+    with torch.device("meta"):
+        networks = spec("dcgan", (1280, 1024), width=16).build(0).networks
+    assert networks["generator"].layers[0].weight.shape == (100, 256, 5, 4)
+    assert networks["discriminator"].layers[-1].weight.shape == (1, 256, 7, 6)
 
 
 def test_only_the_critic_with_penalty_is_without_batch_norm():

@@ -14,6 +14,7 @@ SPEC = GeneratorSpec.model_validate(
     {
         "model": "dcgan",
         "image_size": 32,
+        "classes": ["healthy", "lesion"],
         "conditional": True,
         "hyper_parameters": {"width": 2, "latent": 4},
         "training": {"steps": 5},
@@ -49,7 +50,7 @@ def test_the_card_says_what_the_generator_is(folder):
     card = json.loads((folder / "card.json").read_text())
     assert card["format"] == "polycentre-generator/1"
     assert card["architecture"] == {
-        "model": "dcgan", "image_size": 32, "channels": 1, "conditional": True, "num_classes": 2,
+        "model": "dcgan", "image_size": 32, "classes": ["healthy", "lesion"], "channels": 1, "conditional": True, "num_classes": 2,
         "hyper_parameters": {"width": 2, "latent": 4, "smoothing": [0.8, 1.1]},
     }  # fmt: skip
     assert card["training"]["steps"] == 5 and card["training"]["learning_rate"] == 1e-4
@@ -112,7 +113,13 @@ def test_a_spec_fills_in_defaults_and_refuses_what_it_does_not_know():
     assert SPEC.hyper_parameters == {"width": 2, "latent": 4, "smoothing": [0.8, 1.1]}
     assert GeneratorSpec.model_validate_json(SPEC.model_dump_json()) == SPEC
     flow = GeneratorSpec.model_validate(
-        {"model": "flow_matching", "image_size": 32, "hyper_parameters": {}, "training": {}}
+        {
+            "model": "flow_matching",
+            "image_size": 32,
+            "classes": ["healthy", "lesion"],
+            "hyper_parameters": {},
+            "training": {},
+        }
     )
     assert flow.training.ema == 0.998 and flow.training.batch_size == 64
     for change, message in (

@@ -59,9 +59,15 @@ def test_nothing_is_measured_without_the_instructions(tmp_path, monkeypatch):
 
 
 GAN = GeneratorSpec.model_validate(
-    {"model": "dcgan", "image_size": 32, "hyper_parameters": {"width": 2}, "training": {"batch_size": 2}}
+    {
+        "model": "dcgan",
+        "image_size": 32,
+        "classes": ["healthy", "lesion"],
+        "hyper_parameters": {"width": 2},
+        "training": {"batch_size": 2},
+    }
 ).model_dump(mode="json")
-CNN = ClassifierSpec(model="cnn_small", image_size=16, channels=1).model_dump(mode="json")
+CNN = ClassifierSpec(model="cnn_small", image_size=16, channels=1, num_classes=2).model_dump(mode="json")
 
 
 @pytest.fixture

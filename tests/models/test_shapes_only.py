@@ -15,7 +15,7 @@ def test_shapes_are_those_of_a_network_in_memory(model):
     defaults = GENERATIVE_MODELS[model].training_defaults()
     spec = GeneratorSpec(
         model=model, hyper_parameters={}, training=GenerativeTraining.model_validate(defaults.model_dump()),
-        conditional=True, image_size=32, channels=1,
+        conditional=True, image_size=32, channels=1, classes=("healthy", "lesion"),
     )  # fmt: skip
     with shapes_only():
         without = spec.build(0)
@@ -45,7 +45,7 @@ from models.shapes_only import shapes_only
 for model, settings in GENERATIVE_MODELS.items():
     training = GenerativeTraining.model_validate(settings.training_defaults().model_dump())
     with shapes_only():
-        GeneratorSpec(model=model, hyper_parameters={}, training=training, conditional=True, image_size=32).build(0)
+        GeneratorSpec(model=model, hyper_parameters={}, training=training, conditional=True, image_size=32, classes=("a", "b")).build(0)
     assert "torch._dynamo" not in sys.modules, model
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

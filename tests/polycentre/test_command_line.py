@@ -229,7 +229,13 @@ def test_packages_must_fit_their_tasks_and_arms(run, scenario, tmp_path):
     from models import GeneratorPackage, GeneratorSpec
 
     spec = GeneratorSpec.model_validate(
-        {"model": "dcgan", "image_size": 64, "hyper_parameters": {"width": 8}, "training": {"steps": 1}}
+        {
+            "model": "dcgan",
+            "image_size": 64,
+            "classes": ["healthy", "lesion"],
+            "hyper_parameters": {"width": 8},
+            "training": {"steps": 1},
+        }
     )
     GeneratorPackage(spec, spec.build(0).shared_arrays(), {}).write(tmp_path / "p")
     file = scenario(
@@ -245,7 +251,13 @@ def test_a_package_is_used_as_a_generator_is(run, scenario, tmp_path):
     from models import GeneratorPackage, GeneratorSpec
 
     spec = GeneratorSpec.model_validate(
-        {"model": "dcgan", "image_size": 32, "hyper_parameters": {"width": 8}, "training": {"steps": 1}}
+        {
+            "model": "dcgan",
+            "image_size": 32,
+            "classes": ["healthy", "lesion"],
+            "hyper_parameters": {"width": 8},
+            "training": {"steps": 1},
+        }
     )
     GeneratorPackage(spec, spec.build(0).shared_arrays(), {}).write(tmp_path / "p")
     # Also: a generator may be called like one of our own sources.

@@ -25,7 +25,13 @@ def write_isic(folder, patients=60):
 def write_package(folder):
     """A generator of random weights in the place of the pretrained one."""
     spec = GeneratorSpec.model_validate(
-        {"model": "dcgan", "image_size": 128, "hyper_parameters": {"width": 8}, "training": {"steps": 1}}
+        {
+            "model": "dcgan",
+            "image_size": 128,
+            "classes": ["healthy", "lesion"],
+            "hyper_parameters": {"width": 8},
+            "training": {"steps": 1},
+        }
     )
     GeneratorPackage(spec, spec.build(0).shared_arrays(), {}).write(folder)
 

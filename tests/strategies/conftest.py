@@ -62,7 +62,9 @@ def dataset(patients: int, seed: int) -> PatchDataset:
     ]  # fmt: skip
     noise = rng.normal(90 + 60 * seed, 30, (len(rows), 1, SIZE, SIZE))
     pixels = np.clip(noise, 0, 255).astype(np.uint8)
-    return PatchDataset(pixels, pd.DataFrame(rows, columns=list(COLUMNS)), np.arange(len(rows)), {})
+    return PatchDataset(
+        pixels, pd.DataFrame(rows, columns=list(COLUMNS)), np.arange(len(rows)), {}, ("healthy", "lesion")
+    )
 
 
 class LabCentres(Centres):
@@ -133,11 +135,17 @@ class Lab:
         if model == "wgan_gp":
             hyper |= {"critic_steps": 2}
         training = {"steps": 12, "batch_size": 4, "ema": 0.9} | training
-        values = {"model": model, "image_size": SIZE, "conditional": conditional, "hyper_parameters": hyper}
+        values = {
+            "model": model,
+            "image_size": SIZE,
+            "classes": ["healthy", "lesion"],
+            "conditional": conditional,
+            "hyper_parameters": hyper,
+        }
         return GeneratorSpec.model_validate(values | {"training": training})
 
     def patches(self, centre, conditional=False):
-        return as_arrays(self.datasets[centre] if conditional else self.datasets[centre].select(label=1))
+        return as_arrays(self.datasets[centre] if conditional else self.datasets[centre].select(labels=(1,)))
 
     def fixed(self, spec):
         """By centre, what every job of a member says."""

@@ -192,7 +192,7 @@ class Cell:
         name = {"arm": "x", "strategy": "one_shot", "task": "task", "classifier": "c", "real_fraction": 1.0}
         body = LEARN.parse(self.own | {
             "pools": pools, "size": {"fraction": None, "images": None}, "subset_seed": 1, "oversample": None, "seed": 3,
-            "classifier": ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1}),
+            "classifier": ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1, "num_classes": 2}),
             "training": ClassifierTraining(batch_size=8, validate_every=2), "pretrained_sha256": None,
             "recipe": {"use": "mix", "steps": {"real": 2, "mix": 2, "pretrain": 2, "fine_tune": 2}, "synthetic_share": 0.5},
             "choose": choose, "cell": name | {"real_images": None, "repeat": 0, "receiver": "A"}, "send_classifier": False,

@@ -204,7 +204,13 @@ def test_weights_of_all_centres_without_delay_sum_to_one(counts, power, equal):
 def a_training(counts, power, weights):
     names = [f"c{i}" for i in range(len(counts))]
     spec = GeneratorSpec.model_validate(
-        {"model": "dcgan", "image_size": 32, "hyper_parameters": {"width": 4}, "training": {}}
+        {
+            "model": "dcgan",
+            "image_size": 32,
+            "classes": ["healthy", "lesion"],
+            "hyper_parameters": {"width": 4},
+            "training": {},
+        }
     )
     free = dict.fromkeys(DISCRIMINATE.body.model_fields, anything)
     members = tuple(Member(Ask(DISCRIMINATE, "dm_gan", name, "task", {}, free)) for name in names)

@@ -23,7 +23,7 @@ from strategies.fedavg_classifier.local import ADOPT, TRAIN_ROUND, VALIDATE, loc
 from strategies.fedavg_classifier.server import ClassifierFederation, ClassifierTrainedTogether
 from strategies.members import Member, RoundSettings, round_ask
 
-SPEC = ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1})
+SPEC = ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1, "num_classes": 2})
 CELL = CellName(
     arm="arm", strategy="fedavg_classifier", task="task", classifier="c", real_fraction=1.0, real_images=None, repeat=0,
     receiver="A",

@@ -79,7 +79,7 @@ def test_the_reference_is_the_union_of_all_members_and_its_floor_the_distance_of
     here = lab(A=14, B=22)
     centres = here.centres()
     reference = ask(centres, measuring(here, here.spec()).reference(here.units))
-    own = {name: patches.select(label=1).uint8() for name, patches in here.datasets.items()}
+    own = {name: patches.select(labels=(1,)).stored() for name, patches in here.datasets.items()}
     close(FeatureSums.from_arrays(reference.arrays, "texture"), by_hand(np.concatenate([own["A"], own["B"]])))
     assert reference.images == {"A": 14, "B": 22} and len(set(reference.units)) == 2
     sums = [
@@ -120,10 +120,10 @@ def test_halves_are_by_patient_and_of_the_classes_that_the_model_makes(condition
     here = lab(A=11)
     patches = here.datasets["A"]
     reply = sums_of(here, tmp_path, conditional)
-    used = patches if conditional else patches.select(label=1)
+    used = patches if conditional else patches.select(labels=(1,))
     assert reply.ok and reply.body == {"images": len(used)}
     first = FeatureSums.from_arrays(reply.arrays, "texture.first")
-    features = FEATURE_SPACES["texture"](used.uint8())
+    features = FEATURE_SPACES["texture"](used.stored())
     patients = used.table["patient"].to_numpy()
     assert first.count == 6 * (2 if conditional else 1), "the odd patient is in the first half"
     # Which patients: least squares of the sum over the sums of each patient has 0 and 1 as its only solution.
@@ -147,7 +147,7 @@ def test_only_training_patches_are_summed(lab, tmp_path, monkeypatch):
     table = patches.full_table.assign(split=["train" if p < 12 else "test" for p in patches.full_table["patient"]])
     here.datasets["A"] = replace(patches, full_table=table)
     reply = sums_of(here, tmp_path)
-    train = by_hand(patches.select(label=1, patients=range(12)).uint8())
+    train = by_hand(patches.select(labels=(1,), patients=range(12)).stored())
     assert reply.body == {"images": 12}
     close(fidelity.sum_up([FeatureSums.from_arrays(reply.arrays, f"texture.{h}") for h in fidelity.HALVES]), train)
 
@@ -185,8 +185,8 @@ def test_a_measured_distance_is_that_between_its_images_and_all_real_ones(condit
     reply = ask(centres, plan.measurement(here.units, reference, "id", weights, preview=True, label="x"))
     per_class = dict.fromkeys((0, 1) if conditional else (1,), plan.choice.images)
     images, labels = drawn(spec, weights, per_class, seed=2, device="cpu", precision="fp32")
-    real = [d if conditional else d.select(label=1) for d in here.datasets.values()]
-    expected = frechet_distance(by_hand(images), by_hand(np.concatenate([patches.uint8() for patches in real])))
+    real = [d if conditional else d.select(labels=(1,)) for d in here.datasets.values()]
+    expected = frechet_distance(by_hand(images), by_hand(np.concatenate([patches.stored() for patches in real])))
     assert reply.ok and reply.centre == "A"
     assert reply.body["distances"] == {"fd_texture": pytest.approx(expected, rel=1e-6)}
     # Fewer than PREVIEW of each class were drawn: all are shown.

@@ -63,7 +63,7 @@ def test_lesions_only_leave_the_negatives_real_and_the_classes_balanced():
 
 def test_a_first_stage_on_lesions_alone_is_given_home_negatives():
     real, lesions = patches([0] * 20 + [1] * 12), patches([1] * 16)
-    spec = ClassifierSpec(model="cnn_small", image_size=16, channels=1)
+    spec = ClassifierSpec(model="cnn_small", image_size=16, channels=1, num_classes=2)
     fit = learn(
         spec.build(0), real, {"g": lesions}, patches([0, 1] * 4), recipe("pretrain_mix"),
         ClassifierTraining(batch_size=4, validate_every=2), seed=0, device="cpu", precision="fp32",

@@ -27,6 +27,7 @@ def specification(model):
         {
             "model": model,
             "image_size": 32,
+            "classes": ["healthy", "lesion"],
             "conditional": conditional,
             "hyper_parameters": hyper,
             "training": {"steps": 2, "batch_size": 4},

@@ -73,15 +73,11 @@ def convergence_section(table: pd.DataFrame, study: Study, cards: dict[tuple[str
 
 
 def training_images(study: Study, cards: dict[tuple[str, str], Card], arm: str, task: str) -> dict[str, int]:
-    """Centre -> training images that a generator of this arm learns from: of both classes if it is conditional.
+    """Centre -> training images that a generator of this arm learns from: of the classes that it makes.
 
     A count that the centre gave as "<5" is taken as 4. Centres without a data card are left out.
     """
-    classes = (
-        ["positive", "negative"]
-        if ((study.settings.get("arms") or {}).get(arm) or {}).get("conditional")
-        else ["positive"]
-    )
+    classes = study.made(arm, task)
     sizes = {}
     for (card_task, centre), card in cards.items():
         train = (card.get("boxes") or {}).get("train") or {}
@@ -209,7 +205,7 @@ def _time(bounds: Bounds | None) -> str:
 def _sentence(group: Sequence[Convergence], sizes: dict[str, int], study: Study) -> dict[str, str]:
     """What the paper says of its smallest centre, said of this one; or why it cannot be said."""
     first = group[0]
-    several = len({c.task for c in group}) > 1 or len(study.positive) > 1
+    several = len({c.task for c in group}) > 1 or len(study.classes) > 1
     name = f"{first.arm}, {first.task}" if several else first.arm
     about = f"{name}, {MEASURES.get(first.metric, first.metric)}"
     smallest = smallest_centre(sizes, [c.centre for c in group])

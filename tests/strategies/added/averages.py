@@ -39,11 +39,11 @@ class Keep(Body):
 def average(here: CentreSide, body: Average, arrays: kind.Arrays) -> kind.Answer:
     train, rng, made = here.patches(body).select(split="train"), stream(body.seed, "averages", here.centre), []
     for label in (0, 1):
-        own = train.select(label=label)
+        own = train.select(labels=(label,))
         patients = own.table["patient"].to_numpy()
         for _ in range(body.images):
             chosen = np.isin(patients, rng.choice(np.unique(patients), FEWEST, replace=False))
-            made.append(own.uint8(np.flatnonzero(chosen)).mean(axis=0).astype(np.uint8))
+            made.append(own.stored(np.flatnonzero(chosen)).mean(axis=0).astype(np.uint8))
     return {"images": len(made)}, {"pixels": np.stack(made)}
 
 

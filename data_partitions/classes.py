@@ -1,0 +1,67 @@
+"""Which class of a task an image or a lesion shows.
+
+A source knows several words for what it shows: its diagnosis, whether it is malignant, the kind of a lesion, whether there is a
+lesion at all. A task names its classes by such words, and the first word that names one decides:
+
+    label: lesion       classes healthy and lesion
+    label: malignancy   classes benign and malignant
+    label: diagnosis    classes as the task lists them: [healthy, mass, calcification], [mel, nv, bcc], [benign, malignant]
+
+The position of a class in the list is its label. Of two classes the second is the positive one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from data_partitions.exams import Exam, Lesion
+
+Label = Literal["lesion", "malignancy", "diagnosis"]
+HEALTHY, LESION, BENIGN, MALIGNANT = "healthy", "lesion", "benign", "malignant"
+# Classes of tasks that need not list them.
+CLASSES_OF: dict[str, tuple[str, ...]] = {"lesion": (HEALTHY, LESION), "malignancy": (BENIGN, MALIGNANT)}
+MOST_CLASSES = 100
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _+-]{0,39}")
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Refuse names that could not stand in tables, file names and the names of measures.
+
+    Raises:
+        ValueError: with what would be right.
+    """
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        raise ValueError(f"classes are {len(classes)}; name 2 to {MOST_CLASSES}")
+    for name in classes:
+        if not _NAME.fullmatch(name) or name != name.strip():
+            raise ValueError(
+                f"class {name!r} cannot be a name in every table; use letters, digits, spaces, +, - and _, at most 40"
+            )
+    folded = [name.casefold() for name in classes]
+    twice = next((name for name in classes if folded.count(name.casefold()) > 1), None)
+    if twice is not None:
+        raise ValueError(f"classes name {twice!r} twice (capitals make no difference); name each once")
+
+
+def words_of_lesion(lesion: Lesion) -> tuple[str, ...]:
+    """What may be said of a lesion, the most special first."""
+    return tuple(word for word in (lesion.diagnosis, _malignancy(lesion.malignant), lesion.kind, LESION) if word)
+
+
+def words_of_image(exam: Exam) -> tuple[str, ...]:
+    """What may be said of an image as a whole."""
+    found = LESION if exam.lesions else HEALTHY
+    healthy = HEALTHY if not exam.lesions else ""
+    return tuple(word for word in (exam.diagnosis, healthy, _malignancy(exam.malignant), found) if word)
+
+
+def label_of(words: Sequence[str], classes: Sequence[str]) -> int | None:
+    """Label of the first word that is a class; None where none is. Capitals make no difference."""
+    by_name = {name.casefold(): label for label, name in enumerate(classes)}
+    return next((by_name[word.casefold()] for word in words if word.casefold() in by_name), None)
+
+
+def _malignancy(malignant: bool | None) -> str:
+    return "" if malignant is None else MALIGNANT if malignant else BENIGN

@@ -86,7 +86,7 @@ def _make(
     cohort = source.load(centre, seed, cache, task)
     if not cohort.exams:
         raise DataError("no_images", f"centre {centre}: the source has no image; check its path and filters")
-    extraction = Extraction(preprocessed(cohort, task.preprocess), task, seed, on_progress)
+    extraction = Extraction(preprocessed(cohort, task.preprocess, task.storage), task, seed, on_progress)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         # On small matrices more threads of BLAS are no faster, and keep every core busy.

@@ -54,7 +54,9 @@ def words_of_image(exam: Exam) -> tuple[str, ...]:
     """What may be said of an image as a whole."""
     found = LESION if exam.lesions else HEALTHY
     healthy = HEALTHY if not exam.lesions else ""
-    return tuple(word for word in (exam.diagnosis, healthy, _malignancy(exam.malignant), found) if word)
+    kinds = {lesion.kind for lesion in exam.lesions}
+    kind = kinds.pop() if len(kinds) == 1 else ""
+    return tuple(word for word in (exam.diagnosis, healthy, _malignancy(exam.malignant), kind, found) if word)
 
 
 def label_of(words: Sequence[str], classes: Sequence[str]) -> int | None:

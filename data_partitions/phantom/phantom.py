@@ -18,11 +18,13 @@ from pydantic import Field
 
 from basics.image_shape import Storage
 from basics.seeds import stream
+from data_partitions.errors import DataError
 from data_partitions.exams import Box, Cohort, Exam, Lesion, bounding_box
 from data_partitions.patches import PatchTask
 from data_partitions.phantom.anatomy import Finding, Patient, Population, draw_patient
 from data_partitions.phantom.scanner import HALO, SCANNERS, Acquisition
 from data_partitions.phantom.view import VIEWS, Outline, ViewOfBreast, silhouette
+from data_partitions.small_counts import suppressed_count
 from data_partitions.source import DataSource
 
 SPACING_MM = 0.2
@@ -48,7 +50,7 @@ class PhantomSource(DataSource):
         return ""
 
     def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
-        """All exams of the centre, for every task: each lesion has a label.
+        """All exams of the centre that the task can use; each lesion has every label.
 
         Patient k is the same for any number of patients, and on any scanner.
         """
@@ -57,7 +59,7 @@ class PhantomSource(DataSource):
         for number in range(self.patients):
             patient = draw_patient(seed, centre, number, population, self.lesion_fraction)
             exams += [self._exam(patient, laterality, view) for laterality in "LR" for view in VIEWS]
-        return Cohort(exams)
+        return Cohort(exams) if task is None else _for_task(exams, task)
 
     def remedy(self, task: PatchTask) -> str:
         return "raise `lesion_fraction` or `patients`"
@@ -80,6 +82,28 @@ class PhantomSource(DataSource):
             lesions=lesions,
             healthy_sites=tuple(lesion for finding, lesion in findings if finding.sham),
         )
+
+
+def _for_task(exams: list[Exam], task: PatchTask) -> Cohort:
+    """The exams that show some class of the task; how many others there are is counted. Raises DataError."""
+    if task.whole_image:
+        what = "images"
+        others = [exam for exam in exams if task.label_of_image(exam) is None]
+    else:
+        what = "lesions"
+        of_kind = [lesion for exam in exams for lesion in exam.lesions if task.lesions in ("all", lesion.kind)]
+        others = [lesion for lesion in of_kind if task.label_of_lesion(lesion) is None]
+    if not others:
+        return Cohort(exams)
+    if task.others == "refuse":
+        raise DataError(
+            "outside_classes",
+            f"{len(others)} {what} of the phantom show none of the task's classes {', '.join(task.classes)}; add theirs to task.classes, or "
+            "set task.others: leave_out",
+        )
+    note = f"{suppressed_count(len(others))} {what} of none of the task's classes, left out"
+    kept = [exam for exam in exams if not task.whole_image or task.label_of_image(exam) is not None]
+    return Cohort(kept, {"notes": [note], f"other_{what}": len(others)})
 
 
 class PhantomImage:

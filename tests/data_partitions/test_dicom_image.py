@@ -139,3 +139,23 @@ def test_a_file_that_grows_shorter_meanwhile_is_an_error(tmp_path):
     assert image.window(Box(0, 0, 30, 30)).any()
     with pytest.raises(BadDicom, match="ends before its row 275; copy the file again"):
         image.whole()
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("shown", SHOWN)
+def test_deep_windows_show_the_same_with_more_levels(tmp_path, stored, shown):
+    pixels, header = STORED[stored]
+    path = write_dicom(tmp_path / "a.dcm", pixels, **(header | SHOWN[shown]))
+    image, box = DicomImage(path), Box(3, 5, 70, 50)
+    expected = np.rint(read_dicom(path).shown.astype(np.float64) * 65535)[3:70, 5:50]
+    deep = image.deep_window(box)[..., 0]
+    assert deep.dtype == np.uint16 and np.abs(deep - expected).max() <= 1  # float32 has 24 bits
+    assert np.abs(deep / 257 - image.window(box)[..., 0]).max() <= 0.51
+
+
+def test_a_deep_window_of_values_that_no_table_holds(tmp_path):
+    pixels = (WORDS.astype(np.uint32) << 12) + 7
+    path = write_dicom(tmp_path / "a.dcm", pixels, BitsAllocated=32, BitsStored=32, HighBit=31)
+    image, box = DicomImage(path), Box(0, 0, 40, 50)
+    assert len(np.unique(image.deep_window(box))) > len(np.unique(image.window(box))) == 256
+    assert np.abs(image.deep_window(box) / 257 - image.window(box)).max() <= 0.51

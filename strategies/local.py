@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field
 
 from strategies.keys import BaseArm
 from strategies.strategy import Strategy
-from strategies.view import View
+from strategies.view import Facts, View
 
 
 class LocalArm(BaseArm):
@@ -30,6 +31,15 @@ class Local(Strategy):
     @property
     def shares(self) -> bool:
         return False
+
+    def problems(self, facts: Facts, name: str, arm: LocalArm) -> Iterator[str]:
+        yield from super().problems(facts, name, arm)
+        for task in facts.all_tasks if arm.oversample else ():
+            if len(task.classes) > 2:
+                yield (
+                    f"arms.{name}.oversample: draws own positives again, and task {task.name!r} has {len(task.classes)} classes; remove it, "
+                    "or give it a study of two classes"
+                )
 
     def runs_at(self, view: View, name: str, arm: LocalArm, receiver: str, task: str) -> bool:
         return True

@@ -225,26 +225,29 @@ def test_files_that_a_scenario_names_are_checked_before_anything_starts(override
         assert not (tmp_path / "runs").exists()
 
 
-def test_packages_must_fit_their_tasks_and_arms(run, scenario, tmp_path):
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"image_size": 64}, "makes 64 px x 1 images (uint8), but task 'lesion' has 32 px x 1 images (uint8)"),
+        ({"image_size": [48, 32]}, "makes 48x32 px x 1 images (uint8), but task 'lesion' has 32 px x 1 images (uint8)"),
+        ({"storage": "uint16"}, "makes 32 px x 1 images (uint16), but task 'lesion' has 32 px x 1 images (uint8)"),
+        ({}, "makes lesion, but arm 'p' shares healthy of it, too; set classes there, or generators.p.makes: [lesion]"),
+        ({"classes": ["lesion", "healthy"]}, "was trained with the classes lesion, healthy, but task 'lesion' has healthy, lesion"),
+        ({"classes": ["Healthy", "lesion"]}, "was trained with the classes Healthy, lesion, but task 'lesion' has healthy, lesion"),
+    ],
+)
+def test_packages_must_fit_their_tasks_and_arms(run, scenario, tmp_path, changed, words):
     from models import GeneratorPackage, GeneratorSpec
 
-    spec = GeneratorSpec.model_validate(
-        {
-            "model": "dcgan",
-            "image_size": 64,
-            "classes": ["healthy", "lesion"],
-            "hyper_parameters": {"width": 8},
-            "training": {"steps": 1},
-        }
-    )
+    values = {"model": "dcgan", "image_size": 32, "classes": ["healthy", "lesion"]} | changed
+    spec = GeneratorSpec.model_validate(values | {"hyper_parameters": {"width": 8}, "training": {"steps": 1}})
     GeneratorPackage(spec, spec.build(0).shared_arrays(), {}).write(tmp_path / "p")
     file = scenario(
         generators__p={"package": str(tmp_path / "p")},
         arms__p={"strategy": "one_shot", "generators": ["p"], "classes": "both"},
     )
     status, _, err = run("validate", file)
-    assert status == 2
-    assert "makes positives only" in err and "makes 64 px x 1 images, but task 'lesion' has 32 px" in err
+    assert status == 2 and words in err and len(err.splitlines()) == 1
 
 
 def test_a_package_is_used_as_a_generator_is(run, scenario, tmp_path):

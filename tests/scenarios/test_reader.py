@@ -87,7 +87,7 @@ def test_paper_000_can_be_expressed():
         (changed(arms__shared__generators=["h"]), r"arms\.shared\.generators: no generator 'h'; generators: g"),
         (
             changed(arms__shared__classes="both"),
-            r"generator 'g' is not conditional.*conditional: true or classes: lesion",
+            r"arms\.shared\.classes: no generator makes 'healthy' \(g makes lesion\); set conditional: true there",
         ),
         (changed(arms__shared__strategy="telepathy"), r"arms\.shared: .*'telepathy'.*local"),
         (changed(study={"test_on": ["Q"]}), r"study\.test_on: no centre 'Q'"),

@@ -162,7 +162,7 @@ class Lab:
     def remote(self, spec, settings, strategy):
         more = {"exchange": settings.exchange, "gradients": settings.gradients, "transport": settings.transport}
         free = dict.fromkeys(
-            ("federation", "state_unit", "fresh", "version", "from_step", "batches", "introduce", "send_discriminator"),
+            ("federation", "state_unit", "fresh", "version", "from_step", "batches", "labels", "introduce", "send_discriminator"),
             anything,
         )
         return tuple(
@@ -173,8 +173,8 @@ class Lab:
     def fidelity(self, spec, spaces=(), every=1, images=16):
         at = next(iter(self.datasets))
         choice = FidelityChoice(every=every, images=images, spaces=spaces)
-        halves = OWN_DATA | {"conditional": spec.conditional, "seed": 1, "spaces": choice.spaces}
-        fixed = {"generator": spec, "seed": 2, "compute": COMPUTE, "images": images, "spaces": choice.spaces}
+        halves = OWN_DATA | {"labels": spec.labels, "seed": 1, "spaces": choice.spaces}
+        fixed = {"generator": spec, "seed": 2, "compute": COMPUTE, "images": images, "labels": spec.labels, "spaces": choice.spaces}
         on_the_way, last = (Ask(MEASURE, "x", at, None, fixed | {"preview": preview}) for preview in (False, True))
         sums = tuple(Ask(FEATURE_SUMS, "x", centre, "task", halves) for centre in self.datasets)
         return Fidelity(choice, sums, (on_the_way, last))

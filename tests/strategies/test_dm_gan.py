@@ -123,7 +123,7 @@ def test_both_exchanges_give_the_same_mean_gradient(model, conditional, lab):
     """Several batches against one version of the generator, in the middle of a training."""
     here = lab(A=20)
     spec = here.spec(model, conditional)
-    patches, draw = here.patches("A", conditional), Draw(100, 2, 3)
+    patches, draw = here.patches("A", conditional), Draw(100, 2, 3, (0, 1))
     server = RemoteGenerator(spec, 5, 12)
     fakes = {f"fake.{phase}": images for phase, images in server.images(0, draw).items()}
     generator = {f"generator.{n}": t.numpy() for n, t in averaged_state(server.generator).items()}
@@ -144,7 +144,7 @@ def test_both_exchanges_give_the_same_mean_gradient(model, conditional, lab):
 def test_an_old_version_is_rebuilt_as_it_was(lab):
     """The gradient of a late answer goes through the generator that made its images."""
     here = lab(A=20)
-    server, draw = RemoteGenerator(here.spec(), 5, 12), Draw(7, 0, 2)
+    server, draw = RemoteGenerator(here.spec(), 5, 12), Draw(7, 0, 2, (0, 1))
     images = server.images(0, draw)["generator"]
     gradient = np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
     before = server.gradients_of(0, draw, gradient)
@@ -225,7 +225,7 @@ def test_lock_step_with_two_centres_is_the_weighted_mean_of_their_gradients(lab,
     here = lab(A=30, B=10)
     spec = here.spec(ema=None)
     (shared,) = share(here.centres(), here.dm_gan(spec, DmGANSettings(updates=1, batches_per_job=2, lock_step=True)))
-    server, draws = RemoteGenerator(spec, 5, 2), [Draw(100 + i, 0, 2) for i in range(2)]
+    server, draws = RemoteGenerator(spec, 5, 2), [Draw(100 + i, 0, 2, (0, 1)) for i in range(2)]
     answers = []
     for centre, draw in zip("AB", draws, strict=True):
         fakes = {f"fake.{phase}": images for phase, images in server.images(0, draw).items()}

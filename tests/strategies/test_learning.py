@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models import ClassifierSpec, ClassifierTraining, PatchArrays
 from models.stages import BalancedDraws
-from strategies.learning import HOME_NEGATIVES, Recipe, draw_per_class, learn, oversampled, stages
+from strategies.learning import HOME, Recipe, draw_per_class, learn, oversampled, stages
 from strategies.planned import split_evenly
 
 STEPS = {"real": 3, "mix": 4, "pretrain": 5, "fine_tune": 2}
@@ -69,10 +69,10 @@ def test_a_first_stage_on_lesions_alone_is_given_home_negatives():
         ClassifierTraining(batch_size=4, validate_every=2), seed=0, device="cpu", precision="fp32",
     )  # fmt: skip
     assert set(fit.history["stage"]) == {"pretrain", "mix"}
-    sources = {"real": real, "g": lesions, HOME_NEGATIVES: patches([0] * 20)}
+    sources = {"real": real, "g": lesions, HOME: patches([0] * 20)}
     pretrain, mix = stages(recipe("pretrain_mix"), sources, 1.0)
-    assert set(pretrain.shares) == {"g", HOME_NEGATIVES}
-    assert HOME_NEGATIVES not in mix.shares
+    assert set(pretrain.shares) == {"g", HOME}
+    assert HOME not in mix.shares
 
 
 def test_oversampling_draws_own_positives_only():
@@ -84,7 +84,7 @@ def test_oversampling_draws_own_positives_only():
 @given(counts=st.tuples(st.integers(0, 9), st.integers(0, 9)))
 def test_a_pool_is_used_by_prefix_per_class(counts):
     labels = np.array([0] * 9 + [1] * 9)
-    rows = draw_per_class(labels, counts)
+    rows = draw_per_class(labels, dict(enumerate(counts)))
     assert np.bincount(labels[rows], minlength=2).tolist() == list(counts)
     assert rows.tolist() == [*range(counts[0]), *range(9, 9 + counts[1])]
 

@@ -27,17 +27,27 @@ class Frame:
         """Smaller side of the largest box inside an image of `shape`."""
         smaller = min(self.height, self.width)
         side = min(int(shape[0] * smaller / self.height), int(shape[1] * smaller / self.width))
-        while side > 1 and any(own > limit for own, limit in zip(self.sides(side), shape, strict=True)):
-            side -= 1  # rounding
+        while self._fits(side + 1, shape):  # rounding may go either way
+            side += 1
+        while side > 1 and not self._fits(side, shape):
+            side -= 1
         return max(side, 1)
+
+    def _fits(self, side: int, shape: tuple[int, int]) -> bool:
+        return all(own <= limit for own, limit in zip(self.sides(side), shape, strict=True))
 
     def around(self, height: int, width: int) -> int:
         """Smaller side of the smallest box that covers height x width."""
         smaller = min(self.height, self.width)
         side = max(math.ceil(height * smaller / self.height), math.ceil(width * smaller / self.width))
-        while any(own < wanted for own, wanted in zip(self.sides(side), (height, width), strict=True)):
+        while side > 1 and self._covers(side - 1, height, width):
+            side -= 1
+        while not self._covers(side, height, width):
             side += 1
         return side
+
+    def _covers(self, side: int, height: int, width: int) -> bool:
+        return all(own >= wanted for own, wanted in zip(self.sides(side), (height, width), strict=True))
 
     def box(self, top: int, left: int, side: int, shape: tuple[int, int]) -> Box:
         """The box whose corner is as near to (top, left) as an image of `shape` allows."""

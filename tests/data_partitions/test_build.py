@@ -84,9 +84,9 @@ def test_another_centre_does_not_change_this_one(cache, tmp_path):
 
 def test_more_patients_keep_the_pixels_of_the_first(tmp_path):
     rule = SplitRule(test_only=True)
-    few = build(tmp_path, PhantomSource(patients=3, lesion_fraction=1), split=rule).select(label=1)
-    many = build(tmp_path, PhantomSource(patients=5, lesion_fraction=1), split=rule).select(label=1)
-    assert {p.tobytes() for p in few.uint8()} < {p.tobytes() for p in many.uint8()}
+    few = build(tmp_path, PhantomSource(patients=3, lesion_fraction=1), split=rule).select(labels=(1,))
+    many = build(tmp_path, PhantomSource(patients=5, lesion_fraction=1), split=rule).select(labels=(1,))
+    assert {p.tobytes() for p in few.stored()} < {p.tobytes() for p in many.stored()}
 
 
 def _build_in_process(cache, started, results):
@@ -142,7 +142,7 @@ def test_malignancy_needs_no_healthy_boxes(tmp_path):
 def test_task_of_one_kind_takes_healthy_boxes_of_its_sizes(tmp_path):
     task = PatchTask(lesions="mass", image_size=16, margin_mm=4, crops=1)
     data = build(tmp_path, PhantomSource(patients=14), task)
-    assert set(data.select(label=1).table["lesion_type"]) == {"mass"}
+    assert set(data.select(labels=(1,)).table["lesion_type"]) == {"mass"}
     assert data.labels.mean() == 0.5
 
 
@@ -197,7 +197,7 @@ def test_no_image_is_opened_in_vain():
         for i in range(30)
     ]  # fmt: skip
     task = PatchTask(image_size=16, margin_px=2)
-    _, table, _ = extraction.Extraction(Cohort(exams), task, 0, None).run(SplitRule())
+    table, _ = extraction.Extraction(Cohort(exams), task, 0, None).run(SplitRule(), [])
     assert (table.drop_duplicates("box")["label"] == 0).sum() == 6
     assert len(opened) == 12
 
@@ -208,7 +208,7 @@ def test_an_error_in_an_image_ends_the_build():
 
     exams = [Exam(f"p{i:02d}", f"e{i:02d}", (80, 80), partial(broken, f"e{i:02d}")) for i in range(60)]
     with pytest.raises(OSError, match="e00 is gone"):
-        extraction.Extraction(Cohort(exams), PatchTask(whole_image=True, image_size=16), 0, None).run(SplitRule())
+        extraction.Extraction(Cohort(exams), PatchTask(whole_image=True, image_size=16), 0, None).run(SplitRule(), [])
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -236,10 +236,11 @@ def test_random_crops_of_whole_images_keep_the_breast():
 
     exams = [Exam(f"p{i:02d}", f"e{i:02d}", (120, 80), Plain, malignant=i % 2 == 0) for i in range(20)]
     task = PatchTask(label="malignancy", whole_image=True, keep_breast=True, image_size=64, crops=5)
-    pixels, table, _ = extraction.Extraction(Cohort(exams), task, 0, None).run(SplitRule())
+    pixels = []
+    table, _ = extraction.Extraction(Cohort(exams), task, 0, None).run(SplitRule(), pixels)
     training = (table["split"] == "train").to_numpy()
     assert (table[training].groupby("box").size() == 5).all() and (table[~training].groupby("box").size() == 1).all()
-    shares = pixels[:, 0].mean(axis=(1, 2)) / 255
+    shares = np.stack(pixels)[:, 0].mean(axis=(1, 2)) / 255
     sides = np.sqrt(50 * 40 / shares)
     # The smallest square is around the mask with a sample more on each side: rows 24 .. 88.
     assert (sides > 63).all() and (sides < 82).all() and np.ptp(sides[training]) > 10

@@ -94,7 +94,7 @@ def test_patches_of_lesions_and_healthy_tissue(tmp_path):
     assert sum(labels[1] for labels in counts.values()) == sum(labels[0] for labels in counts.values()) == 24
     assert "6c613a" not in str(data.report) and "2058" not in str(data.report)
     # Tissue is at half of the window's range, and so is what the patches hold.
-    assert data.uint8().mean() == pytest.approx(127, abs=12)
+    assert data.stored().mean() == pytest.approx(127, abs=12)
 
 
 def test_labels_come_from_birads_and_an_unknown_one_is_no_label(tmp_path):

@@ -72,7 +72,7 @@ def test_a_planted_patch_is_found_in_every_form_and_turned(form, planted, patche
 
 
 def test_patches_of_other_patients_and_weights_are_not_taken_for_a_leak(tmp_path, patches, leaks):
-    others = build_patches(PhantomSource(patients=16), TASK, SplitRule(), centre="B", seed=3, cache=tmp_path).uint8()
+    others = build_patches(PhantomSource(patients=16), TASK, SplitRule(), centre="B", seed=3, cache=tmp_path).stored()
     rng = np.random.default_rng(1)
     weights = rng.normal(0, 0.02, (64, 32, 4, 4)).astype(np.float32)
     assert not leaks([*(form(others) for form in FORMS.values()), weights, as_int8(weights)], patches)

@@ -52,7 +52,7 @@ def test_colour_and_larger_files_of_a_known_set(tmp_path):
 def test_an_unknown_set_must_say_what_is_malignant(tmp_path):
     path = archive(tmp_path, "mymnist.npz")
     with pytest.raises(DataError, match="list them in `positive`"):
-        MedmnistSource(path=path).load("A", 0)
+        MedmnistSource(path=path).load("A", 0, None, WHOLE)
     exams = MedmnistSource(path=path, positive=[1]).load("A", 0).exams
     assert sum(bool(e.malignant) for e in exams) == 30
 

@@ -227,7 +227,7 @@ def test_partition_rows_name_no_patient_and_hide_small_counts(data):
     assert isinstance(data, PatchDataset) and [r["split"] for r in rows] == [
         "train", "train", "val", "val", "test", "test"
     ]  # fmt: skip
-    assert {r["class"] for r in rows} == {"positive", "negative"}
+    assert {r["class"] for r in rows} == {"lesion", "healthy"}
     counts = data.counts()
     for row in rows:
         n = counts[row["split"]][int(row["class"] == "positive")]

@@ -75,7 +75,7 @@ def test_constant_images_are_finite(name, value):
         (np.zeros((2, 32, 32), np.uint8), "must be uint8"),
         (np.zeros((2, 2, 32, 32), np.uint8), "2 channels"),
         (np.zeros((2, 1, 32, 15), np.uint8), "32 x 15"),
-        (np.zeros((2, 1, 513, 32), np.uint8), "513 x 32"),
+        (np.zeros((2, 1, 1281, 32), np.uint8), "1281 x 32"),
     ],
 )
 def test_what_no_feature_is_defined_for(images, text):

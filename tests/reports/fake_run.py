@@ -202,7 +202,7 @@ def make(
                     }
                 )
             predictions += [
-                key | {"case": case, "patient": case // 2, "label": int(y), "probability": p}
+                key | {"case": case, "patient": case // 2, "class": "lesion", "label": int(y), "probability": p}
                 for case, (y, p) in enumerate(zip(labels, probability, strict=True))
             ]
     clock.tick(18)
@@ -389,8 +389,8 @@ def partition_rows(centres):
         }
         for i, centre in enumerate(centres)
         for split, label, patients, images in [
-            ("train", "positive", "5 or more", 40 + i), ("train", "negative", 9, 30), ("val", "positive", "<5", "<5"),
-            ("test", "negative", "", 7), ("test", "positive", 6, 12),
+            ("train", "lesion", "5 or more", 40 + i), ("train", "healthy", 9, 30), ("val", "lesion", "<5", "<5"),
+            ("test", "healthy", "", 7), ("test", "lesion", 6, 12),
         ]
     ]  # fmt: skip
 
@@ -409,7 +409,7 @@ def many(folder: Path, *, centres: int = 1000, rounds: int = 3, jobs: int = 4000
     clock.event("run_started", run_id="many", resumed=False)
     current = []
     for i, name in enumerate(names):
-        card = {"patients": 16, "boxes": {"train": {"positive": 5 + i % 40, "negative": 5 + i % 40}}}
+        card = {"patients": 16, "boxes": {"train": {"lesion": 5 + i % 40, "healthy": 5 + i % 40}}}
         info = {"kind": "survey", "centre": name, "label": "survey", "result": {"tasks": {"lesion": {"card": card}}}}
         current.append((f"s-{name}", info, 0, 900))
         for number in range(rounds if i != 17 else 1):
@@ -499,8 +499,8 @@ def _card(rng: np.random.Generator) -> dict[str, Any]:
         "image": {"channels": 1, "size": 32},
         "patients": n,
         "boxes": {
-            "train": {"negative": n, "positive": n}, "val": {"negative": n // 5, "positive": n // 5},
-            "test": {"negative": n // 5, "positive": n // 5},
+            "train": {"healthy": n, "lesion": n}, "val": {"healthy": n // 5, "lesion": n // 5},
+            "test": {"healthy": n // 5, "lesion": n // 5},
         },
         "patches": 8 * n,
         "spacing_mm": [0.2],

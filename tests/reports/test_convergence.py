@@ -26,7 +26,7 @@ arms:
   central: {strategy: pooled_gan, model: dcgan}
 """)
 CARDS = {
-    ("lesion", name): {"boxes": {"train": {"positive": positive, "negative": 40}}}
+    ("lesion", name): {"boxes": {"train": {"lesion": positive, "healthy": 40}}}
     for name, positive in {"A": 200, "B": 30, "C": 80}.items()
 }
 
@@ -157,7 +157,7 @@ def test_training_images_are_those_the_generator_learns_from():
     assert training_images(STUDY, CARDS, "average", "lesion") == {"A": 200, "B": 30, "C": 80}
     assert training_images(STUDY, CARDS, "both", "lesion") == {"A": 240, "B": 70, "C": 120}
     assert training_images(STUDY, CARDS, "average", "mass") == {}
-    few = {("lesion", "A"): {"boxes": {"train": {"positive": "<5", "negative": 3}}}, ("lesion", "B"): {}}
+    few = {("lesion", "A"): {"boxes": {"train": {"lesion": "<5", "healthy": 3}}}, ("lesion", "B"): {}}
     assert training_images(STUDY, few, "average", "lesion") == {"A": 4}
 
 
@@ -271,7 +271,7 @@ def test_values_that_have_no_logarithm_are_not_drawn():
 
 def test_of_many_centres_the_smallest_are_listed_and_all_are_counted():
     names = [f"c{i:03d}" for i in range(200)]
-    cards = {("lesion", name): {"boxes": {"train": {"positive": 500 - i}}} for i, name in enumerate(names)}
+    cards = {("lesion", name): {"boxes": {"train": {"lesion": 500 - i}}} for i, name in enumerate(names)}
     parts = [rows("average", "federation", name, [9, 5, 1]) for name in names]
     # 50 reach it alone at 400 images, the others not within 400: the median is over 1.6.
     parts += [rows("average", "alone", name, [9, 8, 7, 3 if i < 50 else 4]) for i, name in enumerate(names)]

@@ -224,7 +224,7 @@ def test_one_table_makes_the_page_and_its_navigation(tmp_path, monkeypatch):
 
 def test_a_metric_of_one_line_is_in_table_and_page(tmp_path, monkeypatch):
     def brier(labels, probability):
-        return float(((probability - labels) ** 2).mean())
+        return float(((probability[:, 1] - labels) ** 2).mean())
 
     metric = Metric("brier", "Brier score", brier, needs_two_classes=False, higher_is_better=False, unit="number")
     monkeypatch.setitem(METRICS, "brier", metric)

@@ -279,7 +279,7 @@ def test_wrong_columns_and_double_results_are_refused(record):
 def test_predictions(record):
     rows = [
         {"arm": "none", "task": "lesion", "classifier": "cnn", "real_fraction": 1.0, "repeat": 0, "receiver": "A",
-         "tested_on": "A", "case": i, "patient": i // 2, "label": i % 2, "probability": i / 7}
+         "tested_on": "A", "case": i, "patient": i // 2, "class": "lesion", "label": i % 2, "probability": i / 7}
         for i in reversed(range(11))
     ]  # fmt: skip
     record.write_predictions(rows)

@@ -59,7 +59,7 @@ def test_roles():
         "real": "upper bound",
     }  # fmt: skip
     assert STUDY.baseline is not None and STUDY.baseline.name == "none"
-    assert STUDY.positive == {"mal": "malignant"}
+    assert STUDY.classes == {"mal": ("benign", "malignant")}
 
 
 def test_mean_sd_and_paired_difference():
@@ -186,7 +186,7 @@ def test_weighted_auroc_is_that_of_repeated_cases(seed):
 
 def predictions(scores: np.ndarray, labels: np.ndarray, repeat: int = 0) -> pd.DataFrame:
     case = np.arange(len(labels))
-    return pd.DataFrame({"repeat": repeat, "case": case, "patient": case // 2, "label": labels, "probability": scores})
+    return pd.DataFrame({"repeat": repeat, "case": case, "patient": case // 2, "class": "malignant", "label": labels, "probability": scores})
 
 
 def test_interval_of_an_arm_with_itself_is_zero_and_covers_a_plain_bootstrap():
@@ -251,7 +251,7 @@ def test_markdown_names_the_positive_class_its_prevalence_and_the_roles():
 def test_survey_shows_what_centres_said():
     card = {
         "patients": 12,
-        "boxes": {"train": {"positive": 7, "negative": "<5"}},
+        "boxes": {"train": {"malignant": 7, "benign": "<5"}},
         "density": {"a": "<5", "b": 9},
         "spacing_mm": [0.1],
     }

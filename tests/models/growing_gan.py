@@ -28,8 +28,8 @@ class GrowingGAN(GenerativeSettings):
     def training_defaults(cls):
         return GenerativeTraining(batch_size=4, learning_rate=1e-3, betas=(0.5, 0.9))
 
-    def build(self, image_size, channels, num_classes):
-        return GrowingModel(self, image_size, channels, num_classes)
+    def build(self, shape, num_classes):
+        return GrowingModel(self, shape, num_classes)
 
 
 class Grown(nn.Module):
@@ -82,9 +82,9 @@ class Judge(Grown):
 
 
 class GrowingModel(AdversarialModel):
-    def __init__(self, settings, image_size, channels, num_classes):
+    def __init__(self, settings, shape, num_classes):
         super().__init__(
-            Draw(settings.latent, channels), Judge(channels), image_size, channels, settings.latent, num_classes
+            Draw(settings.latent, shape.channels), Judge(shape.channels), shape, settings.latent, num_classes
         )
         self.hold("probability", torch.tensor(0.2), "averaged")
         self.hold("path_mean", torch.zeros(()), "averaged")
@@ -149,4 +149,4 @@ class GrowingModel(AdversarialModel):
             self.signs.zero_()
 
     def draw(self, generator, n, labels, rng):
-        return interpolate(super().draw(generator, n, labels, rng), (self.image_size, self.image_size))
+        return interpolate(super().draw(generator, n, labels, rng), self.shape.size)

@@ -15,8 +15,9 @@ import torch
 from growing_gan import LAZY, SIDES, GrowingGAN
 from torch import nn
 
+from basics.image_shape import ImageShape
 from models import GENERATIVE_MODELS, GenerativeTrainer, GenerativeTraining, GeneratorSpec, PatchArrays, fit_generative
-from models.batch_stream import BatchStream
+from models.batch_stream import BatchStream, reduced
 from models.generative import GenerativeModel, Phase, PhaseOptimizer, backpropagate
 from models.patch_arrays import to_float
 from models.phases import Batch, runs_of
@@ -30,6 +31,7 @@ GROWING = (
     {"steps": 6, "image_size": 32, "batch_size": 3},
 )
 STEPS = 14
+CLASSES = ("without", "with")
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,9 @@ def images(count=20, seed=0) -> PatchArrays:
 def spec(**training) -> GeneratorSpec:
     whole = {"steps": STEPS, "growing": GROWING, "ema_images": 30, "ema_ramp": 0.5, "warmup_steps": 3}
     whole |= {"decay": "linear_second_half", "snapshot_every": 4}
-    return GeneratorSpec.model_validate({"model": "growing", "image_size": 32, "training": whole | training})
+    return GeneratorSpec.model_validate(
+        {"model": "growing", "image_size": 32, "classes": CLASSES, "training": whole | training}
+    )
 
 
 def assert_same(a, b):
@@ -204,6 +208,16 @@ def test_a_model_that_has_not_grown_up_is_sampled_as_it_is():
     assert ours.shape == (3, 1, 32, 32) and torch.equal(ours[..., ::4, ::4].repeat_interleave(4, -1), ours[..., ::4, :])
 
 
+def test_rectangles_are_reduced_to_rectangles():
+    training = GenerativeTraining.model_validate({"growing": [{"steps": 2000, "image_size": [8, 4], "batch_size": 2}]})
+    (stage,) = Schedule(training, []).stages
+    full = torch.rand(3, 1, 32, 16)
+    assert stage.size == (8, 4) and training.model_dump(mode="json")["growing"][0]["image_size"] == [8, 4]
+    torch.testing.assert_close(reduced(full, stage.size), full.view(3, 1, 8, 4, 4, 4).mean((3, 5)))
+    assert reduced(full, None) is full and reduced(full, (32, 16)) is full
+    assert reduced(full[:0], (8, 4)).shape == (0, 1, 8, 4)
+
+
 @pytest.mark.parametrize(
     ("model", "changes", "message"),
     [
@@ -250,7 +264,7 @@ def test_the_gain_multiplies_the_gradient_and_not_the_logs(interval, gain, facto
 class Lines(GenerativeModel):
     def __init__(self):
         network = nn.ModuleDict({"mapping": nn.Linear(3, 1), "rest": nn.Linear(3, 1)})
-        super().__init__({"generator": network}, 32, 1, None)
+        super().__init__({"generator": network}, ImageShape(1, 32, 32), None)
 
     def phases(self):
         return []
@@ -534,7 +548,7 @@ def test_labels_of_poisson_batches_are_the_images_own():
     labels = np.array([0] * 18 + [1] * 2)
     arrays = PatchArrays(images().pixels, np.arange(20), labels)
     model = GeneratorSpec.model_validate({
-        "model": "flow_matching", "image_size": 32, "conditional": True, "hyper_parameters": {"widths": [32]}, "training": {},
+        "model": "flow_matching", "image_size": 32, "classes": CLASSES, "conditional": True, "hyper_parameters": {"widths": [32]}, "training": {},
     }).build(0)  # fmt: skip
     training = GenerativeTraining(batch_size=10, sampling="poisson", flips="none")
     batches = [BatchStream(model, arrays, training, 3).batch(number) for number in range(200)]
@@ -552,7 +566,14 @@ def test_the_mean_of_single_losses_is_the_loss(model, conditional):
     """To rounding: means are taken in another order."""
     hyper = {"width": 4} if model == "wgan_gp" else {"widths": [32]}
     built = GeneratorSpec.model_validate(
-        {"model": model, "image_size": 32, "conditional": conditional, "hyper_parameters": hyper, "training": {}}
+        {
+            "model": model,
+            "image_size": 32,
+            "classes": CLASSES,
+            "conditional": conditional,
+            "hyper_parameters": hyper,
+            "training": {},
+        }
     ).build(0)
     for parameter in built.parameters():  # a fresh velocity field is zero
         parameter.data.add_(
@@ -577,7 +598,7 @@ def test_the_mean_of_single_losses_is_the_loss(model, conditional):
 @pytest.mark.parametrize(("phase", "reason"), [(0, "batch norm"), (1, "it sees no real image")])
 def test_a_phase_without_single_losses_says_why(phase, reason):
     built = GeneratorSpec.model_validate(
-        {"model": "dcgan", "image_size": 32, "hyper_parameters": {"width": 4}, "training": {}}
+        {"model": "dcgan", "image_size": 32, "classes": CLASSES, "hyper_parameters": {"width": 4}, "training": {}}
     ).build(0)
     with pytest.raises(ValueError, match=f"has no loss of each image: .*{reason}"):
         built.phases()[phase].losses_of_images(Batch(4), torch.Generator())

@@ -33,7 +33,9 @@ def known(monkeypatch):
 
 def spec(**training) -> GeneratorSpec:
     whole = {"steps": STEPS, "growing": GROWING, "ema_images": 40, "ema_ramp": 0.5, "decay": "linear_second_half"}
-    return GeneratorSpec.model_validate({"model": "growing", "image_size": 32, "training": whole | training})
+    return GeneratorSpec.model_validate(
+        {"model": "growing", "image_size": 32, "classes": ("without", "with"), "training": whole | training}
+    )
 
 
 def numpy_of(state):

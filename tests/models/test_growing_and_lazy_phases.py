@@ -548,7 +548,8 @@ def test_labels_of_poisson_batches_are_the_images_own():
     labels = np.array([0] * 18 + [1] * 2)
     arrays = PatchArrays(images().pixels, np.arange(20), labels)
     model = GeneratorSpec.model_validate({
-        "model": "flow_matching", "image_size": 32, "classes": CLASSES, "conditional": True, "hyper_parameters": {"widths": [32]}, "training": {},
+        "model": "flow_matching", "image_size": 32, "classes": CLASSES, "conditional": True,
+        "hyper_parameters": {"widths": [32]}, "training": {},
     }).build(0)  # fmt: skip
     training = GenerativeTraining(batch_size=10, sampling="poisson", flips="none")
     batches = [BatchStream(model, arrays, training, 3).batch(number) for number in range(200)]

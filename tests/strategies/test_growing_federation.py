@@ -33,9 +33,8 @@ def known(monkeypatch):
 
 def spec(**training) -> GeneratorSpec:
     whole = {"steps": STEPS, "growing": GROWING, "ema_images": 40, "ema_ramp": 0.5, "decay": "linear_second_half"}
-    return GeneratorSpec.model_validate(
-        {"model": "growing", "image_size": 32, "classes": ("without", "with"), "training": whole | training}
-    )
+    values = {"model": "growing", "image_size": 32, "classes": ["healthy", "lesion"], "training": whole | training}
+    return GeneratorSpec.model_validate(values)
 
 
 def numpy_of(state):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PositiveInt, WithJsonSchema
 
 # Sides of images in pixels: below the smallest no model here makes sense, the largest is a whole mammogram's.
 SMALLEST_SIDE, LARGEST_SIDE = 16, 1280
@@ -61,10 +61,9 @@ def written_size(size: tuple[int, int]) -> int | list[int]:
     return height if height == width else [height, width]
 
 
+_AS_JSON = WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]})
 ImageSize = Annotated[
-    tuple[int, int],
-    BeforeValidator(_pair),
-    AfterValidator(_in_range),
-    PlainSerializer(written_size),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]}),
+    tuple[int, int], BeforeValidator(_pair), AfterValidator(_in_range), PlainSerializer(written_size), _AS_JSON
 ]
+# Of a stage of growing images: below `SMALLEST_SIDE` there, too.
+StageSize = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_pair), PlainSerializer(written_size), _AS_JSON]

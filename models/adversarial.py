@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from basics.image_shape import ImageShape
 from models.generative import Batch, GenerativeModel
 
+# Why a generator's phase has no loss of each image.
+SEES_NO_REAL_IMAGE = "it sees no real image"
+
 
 class AdversarialModel(GenerativeModel):
     """A generator fed with normal noise and a discriminator; subclasses bring the losses.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from basics.image_shape import ImageShape
-from models.adversarial import AdversarialModel
+from models.adversarial import SEES_NO_REAL_IMAGE, AdversarialModel
 from models.convolutional_gan import Discriminator, Generator, Grid, Width, channels_of
 from models.generative import Batch, GenerativeSettings, GenerativeTraining, Logs, Phase
 
@@ -49,8 +49,13 @@ class DCGANModel(AdversarialModel):
 
     def phases(self) -> list[Phase]:
         return [
-            Phase("discriminator", "discriminator", self.discriminator_loss),
-            Phase("generator", "generator", self.generator_loss, fresh_images=False),
+            Phase(
+                "discriminator",
+                "discriminator",
+                self.discriminator_loss,
+                losses="its batch norm lets every image of a batch change the scores of the others",
+            ),  # fmt: skip
+            Phase("generator", "generator", self.generator_loss, fresh_images=False, losses=SEES_NO_REAL_IMAGE),
         ]
 
     def discriminator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:

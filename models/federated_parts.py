@@ -3,7 +3,12 @@
     parameter   weights of the networks and of the averaged generator: averaged
     statistic   running mean and variance of batch norm: averaged, or kept local by choice
     constant    other buffers of networks (blur kernels, counts of batches; all integers): never averaged
-    local       what the model holds beside its networks (augmentation probability, path-length mean): stays at the centre
+
+What a model holds beside its networks (augmentation probability, path-length mean) it declares with `GenerativeModel.hold`:
+
+    averaged    travels and is averaged like a parameter
+    local       stays at the centre, from round to round; also what was not declared
+    constant    never travels and never changes
 
 Optimizer moments do not belong to a model; they stay at the centre, too.
 """
@@ -18,7 +23,9 @@ from torch import Tensor, nn
 
 from models.generative import GenerativeModel, cpu_copy
 
-Part = Literal["parameter", "statistic", "constant", "local"]
+Part = Literal["parameter", "statistic", "averaged", "constant", "local"]
+# Parts that travel with every round.
+TRAVELLING: tuple[Part, ...] = ("parameter", "statistic", "averaged")
 _NETWORKS = ("networks.", "average.")
 
 
@@ -35,11 +42,12 @@ def parts(model: nn.Module) -> dict[str, Part]:
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         for name in ("running_mean", "running_var")
     }
+    held: Mapping[str, Part] = model.held if isinstance(model, GenerativeModel) else {}
     inside = _NETWORKS if isinstance(model, GenerativeModel) else ("",)
     found: dict[str, Part] = {}
     for name in model.state_dict():
         if not name.startswith(inside):
-            found[name] = "local"
+            found[name] = held.get(name, "local")
         elif name in parameters:
             found[name] = "parameter"
         else:
@@ -48,13 +56,13 @@ def parts(model: nn.Module) -> dict[str, Part]:
 
 
 def averaged_state(model: nn.Module, *, copy: bool = True) -> dict[str, Tensor]:
-    """Parameters and statistics, as contiguous copies on the CPU.
+    """What travels, as contiguous copies on the CPU.
 
     Args:
         copy: False gives the model's own tensors, for callers that need shapes only.
     """
     part_of = parts(model)
-    state = {name: tensor for name, tensor in model.state_dict().items() if part_of[name] in ("parameter", "statistic")}
+    state = {name: tensor for name, tensor in model.state_dict().items() if part_of[name] in TRAVELLING}
     return cpu_copy(state) if copy else state
 
 
@@ -69,10 +77,10 @@ def load_averaged(model: nn.Module, state: Mapping[str, Tensor], *, statistics: 
         ValueError: names or shapes differ from this model's.
     """
     own, part_of = model.state_dict(), parts(model)
-    wanted = {name for name, part in part_of.items() if part in ("parameter", "statistic")}
+    wanted = {name for name, part in part_of.items() if part in TRAVELLING}
     wrong = sorted(wanted ^ set(state)) or [name for name in wanted if own[name].shape != state[name].shape]
     if wrong:
         raise ValueError(f"weights do not fit the model: {len(wrong)} names or shapes differ, first {wrong[0]!r}")
     for name, tensor in state.items():
-        if statistics or part_of[name] == "parameter":
+        if statistics or part_of[name] != "statistic":
             own[name].copy_(tensor)

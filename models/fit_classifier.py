@@ -26,7 +26,9 @@ from metrics.classification import selection_score
 from models.augmentation import traditional
 from models.errors import ModelError
 from models.generative import Precision, cpu_copy
+from models.optimizer_state import load_optimizer_state, optimizer_state, with_prefix
 from models.patch_arrays import PatchArrays, to_float
+from models.phases import AfterStep, StepDone
 from models.predict import Normalise, normalised, predict, recompute_batch_norm
 from models.random_streams import isolated_global_stream, torch_stream
 from models.stages import BalancedDraws, Stage
@@ -96,6 +98,7 @@ def fit_classifier(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
     on_progress: Progress | None = None,
+    after_step: AfterStep | None = None,
 ) -> ClassifierFit:
     """Train a classifier.
 
@@ -104,7 +107,8 @@ def fit_classifier(
     Args:
         network: trained in place; its final weights are not the chosen ones.
         sources: labelled images by name; the stages say how they are used.
-        on_progress: called with (steps done, steps in all) at each validation.
+        on_progress: called with (images drawn, images in all) at each validation.
+        after_step: called after every step.
 
     Raises:
         ModelError: "class_missing", "unknown_source", "no_validation" or "diverged".
@@ -122,7 +126,7 @@ def fit_classifier(
     for number, stage in enumerate(stages):
         trainer = StageTrainer(
             network, averaged, BalancedDraws(sources, stage), stage, training, seed=seed, device=device,
-            precision=precision, before=step,
+            precision=precision, before=step, after_step=after_step,
         )  # fmt: skip
         while trainer.local < stage.steps:
             # To the next multiple of `validate_every` over all stages, or to the stage's end.
@@ -139,7 +143,7 @@ def fit_classifier(
             if number == len(stages) - 1 and (score >= best.best_auprc if training.select == "best" else last):
                 best = ClassifierFit(cpu_copy(averaged.state_dict()), here, score, history)
             if on_progress is not None:
-                on_progress(here, total)
+                on_progress(here * training.batch_size, total * training.batch_size)
         step += stage.steps
     return best
 
@@ -150,8 +154,12 @@ class StageTrainer:
     Args:
         averaged: a copy of the network that follows it as a moving average, or None.
         before: steps of earlier stages.
-        local: steps of this stage that were done elsewhere.
         penalty: added to the loss of every step, e.g. FedProx's proximal term.
+        after_step: called after every step.
+
+    Attributes:
+        local: steps of this stage that are done.
+        images: drawn until now, from all sources.
     """
 
     def __init__(
@@ -166,13 +174,17 @@ class StageTrainer:
         device: torch.device | str,
         precision: Precision,
         before: int = 0,
-        local: int = 0,
         penalty: Callable[[nn.Module], Tensor] | None = None,
+        after_step: AfterStep | None = None,
     ):
         self.network, self.averaged, self.draws, self.stage, self.training = network, averaged, draws, stage, training
         self.seed, self.device, self.precision, self.penalty = seed, torch.device(device), precision, penalty
-        self.before, self.local = before, local
+        self.before, self.local, self._after_step = before, 0, after_step
         self.optimizer = _optimizer(network, stage, training)
+
+    @property
+    def images(self) -> int:
+        return (self.before + self.local) * self.training.batch_size
 
     def advance(self, steps: int) -> float:
         """Train for some steps; returns their mean loss.
@@ -207,12 +219,39 @@ class StageTrainer:
             if self.averaged is not None:
                 update_average(self.averaged, network, training.ema or 0.0, local)
             loss_sum = loss_sum + loss.detach()
-        self.local += steps
+            self.local = local + 1
+            if self._after_step is not None:
+                self._after_step(StepDone(step + 1, self.images, {"loss": [loss.detach()]}))
         mean_loss = float(loss_sum) / steps
         if not math.isfinite(mean_loss):
             step = self.before + self.local
             raise ModelError("diverged", f"the loss is not finite at step {step}; lower the learning rate", step=step)
         return mean_loss
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the next step depends on, as copies on the CPU.
+
+        Keys: "step" of this stage; "network.<name>"; "average.<name>"; "optimizer.<parameter number>.<name>".
+        """
+        state = {"step": torch.tensor(self.local)}
+        state |= {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.averaged is not None:
+            state |= {f"average.{name}": tensor for name, tensor in self.averaged.state_dict().items()}
+        moments = optimizer_state(self.optimizer, list(self.network.parameters()))
+        return cpu_copy(state | {f"optimizer.{name}": tensor for name, tensor in moments.items()})
+
+    def load_state(self, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+        """Inverse of `state`. Without keys "optimizer.*" the optimizer starts anew.
+
+        Args:
+            strict: False leaves the networks as they are where `state` lacks them.
+        """
+        self.local = int(state["step"])
+        self.network.load_state_dict(with_prefix(state, "network."), strict=strict)
+        if self.averaged is not None:
+            self.averaged.load_state_dict(with_prefix(state, "average."), strict=strict)
+        moments = with_prefix(state, "optimizer.")
+        load_optimizer_state(self.optimizer, list(self.network.parameters()), moments)
 
 
 def _optimizer(network: nn.Module, stage: Stage, training: ClassifierTraining) -> torch.optim.Optimizer:

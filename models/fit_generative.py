@@ -12,16 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.batch_stream import BatchStream
 from models.errors import ModelError
-from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase, Precision, cpu_copy
+from models.generative import GenerativeModel, Precision, cpu_copy
+from models.generative_training import GenerativeTraining
+from models.optimizer_state import with_prefix
 from models.patch_arrays import PatchArrays
-from models.random_streams import torch_stream
-from models.weight_average import update_average
+from models.phase_optimizers import PhaseOptimizers
+from models.phases import AfterStep, Batch, Logs, Phase, StepDone, phase_stream, runs_of
+from models.schedule import Schedule, check_growing
+from models.weight_average import move_average
 
 Progress = Callable[[int, int], None]
+# Columns of a history that count, beside those of losses.
+_COUNTS = ("step", "images", "empty_batches")
 
 
 @dataclass
@@ -29,12 +35,18 @@ class GenerativeFit:
     """What training returns in addition to the trained model.
 
     Attributes:
-        history: {"step": [...], "<scalar>": [...]}: means over windows of a hundredth of the schedule.
+        history: {"step": [...], "images": [...], "<scalar>": [...]}: steps done and real images seen, and means over
+            windows of a hundredth of the schedule; with Poisson sampling "empty_batches", too.
         snapshots: sharable weights by step: the members of the checkpoint ensemble; empty without one.
     """
 
-    history: dict[str, list[float]] = field(default_factory=lambda: {"step": []})
+    history: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "images": []})
     snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def scalars(self) -> dict[str, list[float]]:
+        """The columns of the history that are no counts."""
+        return {name: values for name, values in self.history.items() if name not in _COUNTS}
 
 
 def fit_generative(
@@ -49,18 +61,20 @@ def fit_generative(
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
     on_progress: Progress | None = None,
+    after_step: AfterStep | None = None,
 ) -> GenerativeFit:
     """Train `model` in place on the images.
 
     Args:
         start_step, stop_step: a part of the schedule, which has `training.steps` steps; the optimizers start anew.
         state: an earlier `GenerativeTrainer.state()`, to go on from it instead.
-        on_progress: called with (steps done, steps in all), about a hundred times.
+        on_progress: see `GenerativeTrainer.advance`; about a hundred times over the schedule.
+        after_step: called after every step.
 
     Raises:
         ModelError: "batch_too_large", "class_missing", "wrong_images", or "diverged".
     """
-    trainer = GenerativeTrainer(model, training, seed=seed, device=device, precision=precision)
+    trainer = GenerativeTrainer(model, training, seed=seed, device=device, precision=precision, after_step=after_step)
     trainer.step = start_step
     if state is not None:
         trainer.load_state(state)
@@ -68,10 +82,18 @@ def fit_generative(
 
 
 class GenerativeTrainer:
-    """A model, its optimizers and a step count.
+    """A model, its optimizers and a step count, which may be set to begin elsewhere in the schedule.
 
     Args:
         phases: instead of the model's own, e.g. with another loss or another way to gradients.
+        after_step: called after every step and the model's own `after_step`.
+
+    Attributes:
+        images, empty_batches: real images that this trainer (and those whose state it loaded) has seen, and batches of
+            Poisson sampling that were empty.
+
+    Raises:
+        ValueError: the model cannot be trained by this schedule, or phases contradict each other.
     """
 
     def __init__(
@@ -83,59 +105,75 @@ class GenerativeTrainer:
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
         phases: Sequence[Phase] | None = None,
+        after_step: AfterStep | None = None,
     ):
+        check_growing(training, model)
         self.model, self.training, self.seed, self.precision, self.step = model, training, seed, precision, 0
         self.phases = list(phases) if phases is not None else model.phases()
+        self.schedule = Schedule(training, self.phases)
         self.device = torch.device(device)
         self.memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
-        if training.ema is not None:
+        if training.averages:
             model.start_average()
         model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload]
         model.networks.train()
         self.fit = GenerativeFit()
+        self.images, self.empty_batches = 0, 0
+        self._after_step = after_step
         self._parameters = {name: list(network.parameters()) for name, network in model.networks.items()}
-        self._optimizers = {
-            name: torch.optim.AdamW(
-                self._parameters[name], lr=training.learning_rate, betas=training.betas,
-                weight_decay=training.weight_decay, fused=True,
-            )
-            for name in dict.fromkeys(phase.network for phase in self.phases)
-        }  # fmt: skip
+        self._optimizers = PhaseOptimizers(self.phases, model.networks, training)  # type: ignore[arg-type]
 
     def advance(self, images: PatchArrays, stop_step: int, on_progress: Progress | None = None) -> GenerativeFit:
-        """Run steps up to (not including) `stop_step`."""
-        batches = BatchStream(self.model, images, self.training, self.seed)
-        fresh_per_step = fresh_batches(self.phases)
-        window = max(1, self.training.steps // 100)
+        """Run steps up to (not including) `stop_step`.
+
+        Args:
+            on_progress: called with (real images seen, real images to be seen) of these steps.
+        """
+        batches = BatchStream(self.model, images, self.training, self.seed, self.schedule)
+        window, images_then = max(1, self.training.steps // 100), self.images
+        until_stop = self.schedule.images_before(stop_step)
         sums: Logs = {}
         counts: dict[str, int] = defaultdict(int)
         while self.step < stop_step:
-            number, batch = self.step * fresh_per_step, Batch(self.training.batch_size)
-            for phase in self.phases:
-                for repeat in range(phase.repeats):
-                    if phase.fresh_images:
-                        batch, number = self._on_device(batches.batch(number)), number + 1
-                    if self.step % phase.interval:
-                        continue
-                    logs = self.run_phase(phase, batch, phase_stream(self.seed, phase, self.step, repeat))
-                    for name, value in logs.items():
-                        sums[name] = sums[name] + value if name in sums else value
-                        counts[name] += 1
-            self.end_step()
+            logs = self._one_step(batches)
+            for name, values in logs.items():
+                for value in values:
+                    sums[name] = sums[name] + value if name in sums else value
+                counts[name] += len(values)
             last = self.step == stop_step
             if self.step % window == 0 or last or self._is_snapshot():
                 self._record(sums, counts)
                 sums, counts = {}, defaultdict(int)
                 if on_progress is not None:
-                    on_progress(self.step, self.training.steps)
+                    seen = self.images - images_then
+                    on_progress(seen, seen + until_stop - self.schedule.images_before(self.step))
             if self._is_snapshot():
                 self.fit.snapshots[self.step] = self.model.sharable_state()
         return self.fit
 
-    @property
-    def images_per_step(self) -> int:
-        """Real images that one training step sees."""
-        return self.training.batch_size * fresh_batches(self.phases)
+    def _one_step(self, batches: BatchStream) -> dict[str, list[Tensor]]:
+        stage = self.schedule.stage_at(self.step)
+        if stage.resets and self.step == stage.start:
+            self._optimizers.reset()
+        self.model.tell(self.schedule.moment(self.step))
+        logs: dict[str, list[Tensor]] = {}
+        batch, place, seen = Batch(stage.batch_size), None, 0
+        for phase, repeat, wanted in runs_of(self.phases, self.step, stage.number):
+            if wanted != place:
+                assert wanted is not None, "a phase keeps the batch of the phase before it"
+                batch, place = self._on_device(batches.batch(stage.batch_number(self.step, wanted), stage)), wanted
+                seen += batch.size
+                self.empty_batches += batch.size == 0
+            if batch.size == 0 and not phase.on_empty:
+                continue
+            for name, value in self.run_phase(phase, batch, phase_stream(self.seed, phase, self.step, repeat)).items():
+                logs.setdefault(name, []).append(value)
+        self.end_step(seen)
+        done = StepDone(self.step, self.images, logs)
+        self.model.after_step(done)
+        if self._after_step is not None:
+            self._after_step(done)
+        return logs
 
     def run_phase(self, phase: Phase, batch: Batch, rng: torch.Generator) -> Logs:
         """One optimizer step of one phase, at the learning rate of the present step.
@@ -146,27 +184,29 @@ class GenerativeTrainer:
             for parameter in parameters:
                 # Frozen, not only unstepped: a generator's step does not need gradients of a discriminator's weights.
                 parameter.requires_grad_(name == phase.network)
-        optimizer = self._optimizers[phase.network]
-        optimizer.param_groups[0]["lr"] = self.training.learning_rate * rate_factor(self.step, self.training)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer = self._optimizers.prepare(phase, self.schedule.moment(self.step))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             _, logs = phase.gradients(phase, self.model.networks[phase.network], batch, rng)
-        if self.training.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters[phase.network], self.training.clip_norm)
+        self._optimizers.clip(phase)
         optimizer.step()
         return logs
+
+    def end_step(self, seen: int) -> None:
+        """Move the averaged generator, and count the step and the images that it has seen."""
+        if self.training.averages and self.model.average is not None:
+            keep = self.schedule.average_keeps(self.step)
+            move_average(self.model.average, self.model.networks["generator"], keep)
+        self.step, self.images = self.step + 1, self.images + seen
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next step depends on, and the ensemble so far, as copies on the CPU.
 
-        Keys: "step"; "model.<name>"; "optimizer.<network>.<parameter number>.<name>"; "snapshot.<step>.<name>".
+        Keys: "step", "images", "empty_batches"; "model.<name>"; "optimizer.<network>.<parameter number>.<name>", with
+        "<network>:<name>" for an optimizer that has one; "snapshot.<step>.<name>".
         """
-        state = {"step": torch.tensor(self.step)}
+        state = {name: torch.tensor(getattr(self, name)) for name in _COUNTS}
         state |= {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for network, optimizer in self._optimizers.items():
-            for number, parameter in enumerate(self._parameters[network]):
-                own = optimizer.state.get(parameter, {})
-                state |= {f"optimizer.{network}.{number}.{name}": tensor for name, tensor in own.items()}
+        state |= {f"optimizer.{name}": tensor for name, tensor in self._optimizers.state().items()}
         for step, snapshot in self.fit.snapshots.items():
             state |= {f"snapshot.{step}.{name}": tensor for name, tensor in snapshot.items()}
         return cpu_copy(state)
@@ -177,36 +217,17 @@ class GenerativeTrainer:
         Args:
             strict: False leaves parts of the model that `state` lacks as they are.
         """
-        self.step = int(state["step"])
-        prefix = "model."
-        model = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        self.model.load_state_dict(model, strict=strict)
-        for optimizer in self._optimizers.values():
-            optimizer.state.clear()
+        self.step, self.images, self.empty_batches = (int(state[name]) for name in _COUNTS)
+        self.model.load_state_dict(with_prefix(state, "model."), strict=strict)
+        self._optimizers.load_state(with_prefix(state, "optimizer."))
         self.fit = GenerativeFit()
-        for key, tensor in state.items():
-            kind, _, rest = key.partition(".")
-            if kind == "optimizer":
-                network, number, name = rest.split(".")
-                parameter = self._parameters[network][int(number)]
-                # Moments take the memory layout of their parameter, as when the optimizer made them. A fused optimizer
-                # wants the count of steps on the parameter's device.
-                count = tensor.ndim == 0
-                moment = tensor.clone().to(parameter.device) if count else torch.empty_like(parameter).copy_(tensor)
-                self._optimizers[network].state[parameter][name] = moment
-            elif kind == "snapshot":
-                step, _, name = rest.partition(".")
-                self.fit.snapshots.setdefault(int(step), {})[name] = tensor.clone()
+        for key, tensor in with_prefix(state, "snapshot.").items():
+            step, _, name = key.partition(".")
+            self.fit.snapshots.setdefault(int(step), {})[name] = tensor.clone()
 
     def _on_device(self, batch: Batch) -> Batch:
         images = batch.real().to(self.device, memory_format=self.memory_format)
         return Batch(batch.size, images, None if batch.labels is None else batch.labels.to(self.device))
-
-    def end_step(self) -> None:
-        """Move the averaged generator, and count the step."""
-        if self.training.ema is not None and self.model.average is not None:
-            update_average(self.model.average, self.model.networks["generator"], self.training.ema, self.step)
-        self.step += 1
 
     def _is_snapshot(self) -> bool:
         return self.training.keeps_snapshot(self.step)
@@ -221,27 +242,11 @@ class GenerativeTrainer:
                 step=self.step,
                 loss=bad[0],
             )
-        self.fit.history["step"].append(self.step)
         columns = self.fit.history
-        for name in dict.fromkeys([*columns, *means]):
-            if name != "step":  # a lazy phase has no value in some windows
-                column = columns.setdefault(name, [math.nan] * (len(columns["step"]) - 1))
-                column.append(means.get(name, math.nan))
-
-
-def phase_stream(seed: int, phase: Phase, step: int, repeat: int) -> torch.Generator:
-    """The random stream of one run of a phase: noise of the generator, smoothing of targets, ..."""
-    return torch_stream(seed, "phase", phase.name, step, repeat)
-
-
-def fresh_batches(phases: Sequence[Phase]) -> int:
-    """Batches of real images that one training step takes."""
-    return sum(phase.repeats for phase in phases if phase.fresh_images)
-
-
-def rate_factor(step: int, training: GenerativeTraining) -> float:
-    """Factor of the learning rate at a step, counted from 0."""
-    warm = min(1.0, (step + 1) / training.warmup_steps) if training.warmup_steps else 1.0
-    if training.decay == "none":
-        return warm
-    return warm * max(0.0, min(1.0, 2.0 * (1.0 - step / training.steps)))
+        columns["step"].append(self.step)
+        columns["images"].append(self.images)
+        if self.training.sampling == "poisson":
+            columns.setdefault("empty_batches", []).append(self.empty_batches)
+        for name in dict.fromkeys([*self.fit.scalars, *means]):  # a lazy phase has no value in some windows
+            column = columns.setdefault(name, [math.nan] * (len(columns["step"]) - 1))
+            column.append(means.get(name, math.nan))

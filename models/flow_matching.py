@@ -66,9 +66,18 @@ class FlowMatchingModel(GenerativeModel):
         self.settings = settings
 
     def phases(self) -> list[Phase]:
-        return [Phase("velocity", "generator", self.velocity_loss)]
+        return [Phase("velocity", "generator", self.velocity_loss, losses=self.velocity_losses)]
 
     def velocity_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        loss = mse_loss(*self._velocities(batch, rng))
+        return loss, {"velocity_loss": loss.detach()}
+
+    def velocity_losses(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        losses = mse_loss(*self._velocities(batch, rng), reduction="none").flatten(1).mean(1)
+        return losses, {"velocity_loss": losses.detach().mean()}
+
+    def _velocities(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As predicted, and as they are."""
         s, images = self.settings, batch.real()
         t = torch.sigmoid(torch.randn(batch.size, generator=rng) * s.time_std + s.time_mean).to(self.device)
         noise = torch.randn(images.shape, generator=rng).to(self.device)
@@ -77,9 +86,7 @@ class FlowMatchingModel(GenerativeModel):
             dropped = (torch.rand(batch.size, generator=rng) < s.label_drop).to(self.device)
             labels = labels.masked_fill(dropped, self._no_class)
         x = torch.lerp(noise, images, t[:, None, None, None])
-        velocity = self.networks["generator"](x, t, labels)
-        loss = mse_loss(velocity.float(), images - noise)
-        return loss, {"velocity_loss": loss.detach()}
+        return self.networks["generator"](x, t, labels).float(), images - noise
 
     def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
         noise = torch.randn(n, *self.shape, generator=rng).to(self.device)

@@ -1,128 +1,31 @@
-"""What every generative model offers, and the phases that the training loop runs through.
-
-The alternation of discriminator and generator steps is data, as in StyleGAN's training loop: a model lists its
-phases, the loop in `fit_generative` runs them. A strategy changes training by changing phases: a proximal term
-wraps `loss`, differential privacy replaces `gradients`, and a method that keeps discriminators and generator in
-different places runs some phases here and others there.
-"""
+"""What every generative model offers: networks, phases to train them by, state beside them, and samples."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from basics.image_shape import ImageShape, Storage
+from models.generative_training import GenerativeTraining
 from models.patch_arrays import to_stored
+from models.phases import Batch, Logs, Moment, Phase, PhaseOptimizer, StepDone, backpropagate
+
+# What a file with a model needs, from one place.
+__all__ = [
+    "Batch", "Federated", "GenerativeModel", "GenerativeSettings", "GenerativeTraining", "Logs", "Moment", "Phase",
+    "PhaseOptimizer", "Precision", "StepDone", "backpropagate", "cpu_copy", "load_weights", "weights_of",
+]  # fmt: skip
 
 Precision = Literal["fp32", "bf16"]
-Logs = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a phase works on.
-
-    Attributes:
-        size: number of images.
-        images: float32 (size, channels, height, width) in [-1, 1]; None where a phase runs without real images.
-        labels: int64 (size,), class-balanced, or None for an unconditional model.
-        fake: generated images that were made elsewhere, like `images`; None where the phase makes its own.
-    """
-
-    size: int
-    images: Tensor | None = None
-    labels: Tensor | None = None
-    fake: Tensor | None = None
-
-    def real(self) -> Tensor:
-        """The images, for a phase that needs them."""
-        if self.images is None:
-            raise ValueError("this phase needs real images and its batch has none")
-        return self.images
-
-
-Loss = Callable[[Batch, torch.Generator], tuple[Tensor, Logs]]
-
-
-def backpropagate(phase: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-    """Fill `.grad` of the network's parameters with the gradient of the phase's loss; returns loss and logs."""
-    loss, logs = phase.loss(batch, rng)
-    # Inputs are named because a gradient penalty's interpolated images are a leaf too, whose gradient nobody needs.
-    loss.backward(inputs=list(network.parameters()))
-    return loss.detach(), logs
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One kind of optimizer step.
-
-    Attributes:
-        name: for logs and random streams; unique within a model.
-        network: whose parameters are stepped; the other networks are frozen meanwhile.
-        loss: (batch, random stream) -> (scalar loss, scalars worth logging).
-        repeats: optimizer steps of this phase in one training step, e.g. 5 for a WGAN critic.
-        interval: runs in every `interval`-th training step only, for lazy regularisers.
-        fresh_images: draws a new batch of real images for each repeat; otherwise the phase takes size and labels of
-            the previous phase's batch.
-        gradients: how `.grad` is filled; see `backpropagate`.
-    """
-
-    name: str
-    network: str
-    loss: Loss
-    repeats: int = 1
-    interval: int = 1
-    fresh_images: bool = True
-    gradients: Callable[[Phase, nn.Module, Batch, torch.Generator], tuple[Tensor, Logs]] = backpropagate
-
-
-class GenerativeTraining(BaseModel):
-    """How a generative model is trained; field names are YAML keys. Each model has its own defaults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(default=2000, ge=1, description="passes through all phases; the length of the schedule")
-    batch_size: int = Field(default=16, ge=2)
-    learning_rate: float = Field(default=1e-4, gt=0)
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = Field(default=0.0, ge=0, description="decoupled (AdamW); 0 is Adam")
-    warmup_steps: int = Field(default=0, ge=0, description="steps over which the rate rises linearly from 0")
-    decay: Literal["none", "linear_second_half"] = Field(
-        default="none", description="linear_second_half: falls to 0 from steps / 2 on"
-    )
-    clip_norm: float | None = Field(default=None, gt=0, description="largest norm of a network's gradient")
-    ema: float | None = Field(
-        default=None, gt=0, lt=1, description="decay of the averaged generator that is sampled and shared"
-    )
-    flips: Literal["none", "horizontal", "both"] = "both"
-    quarter_turns: bool = False
-    snapshot_from: int = Field(default=0, ge=0, description="first step kept for the checkpoint ensemble")
-    snapshot_every: int | None = Field(
-        default=None, ge=1, description="steps between ensemble members; without it only the last step is kept"
-    )
-    channels_last: bool = True
-
-    @property
-    def snapshot_steps(self) -> list[int]:
-        """Steps after which the weights are a member of the checkpoint ensemble; none without one."""
-        every = self.snapshot_every
-        if every is None or self.snapshot_from > self.steps:
-            return []
-        first = max(every, -(-self.snapshot_from // every) * every)
-        return sorted({*range(first, self.steps + 1, every), self.steps})
-
-    def keeps_snapshot(self, step: int) -> bool:
-        """Whether a step is among `snapshot_steps`."""
-        every = self.snapshot_every
-        return every is not None and step >= self.snapshot_from and (step == self.steps or step % every == 0)
+# What a federation does with a tensor that a model holds beside its networks.
+Federated = Literal["averaged", "local", "constant"]
 
 
 class GenerativeSettings(BaseModel, ABC):
@@ -162,6 +65,7 @@ class GenerativeModel(nn.Module, ABC):
         average: moving average of the generator, once training has started one.
         shape: of the images made.
         num_classes: number of labels, or None for an unconditional model.
+        moment: where training stands, while it runs.
     """
 
     sample_batch = 128  # fixed: how noise is divided into batches decides which noise an image gets
@@ -171,7 +75,9 @@ class GenerativeModel(nn.Module, ABC):
         self.networks = nn.ModuleDict(networks)
         self.average: nn.Module | None = None
         self.shape, self.num_classes = shape, num_classes
+        self.moment: Moment | None = None
         self._members: list[dict[str, Tensor]] = []
+        self._held: dict[str, Federated] = {}
 
     @abstractmethod
     def phases(self) -> list[Phase]:
@@ -180,6 +86,45 @@ class GenerativeModel(nn.Module, ABC):
     @abstractmethod
     def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
         """One batch of images from a generator network: (n, channels, height, width) in about [-1, 1]."""
+
+    @property
+    def trained_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of the images that it can be trained on, from small to full; more than one where it can grow."""
+        return (self.shape.size,)
+
+    def hold(self, name: str, value: Tensor, federated: Federated) -> None:
+        """Keep a tensor beside the networks, as `self.<name>`: an augmentation's probability, a mean path length, ...
+
+        It is saved and restored with the model. Phases and `after_step` change it in place, or assign it anew.
+
+        Args:
+            federated: averaged: travels with the weights of every round; local: stays at the centre, from round to round;
+                constant: the same in every copy, never changed.
+
+        Raises:
+            ValueError: a mean of integers was asked for.
+        """
+        if federated == "averaged" and not value.is_floating_point():
+            raise ValueError(
+                f"{name!r} is {value.dtype}, of which a federation takes no mean; hold it as a float, or local"
+            )
+        self.register_buffer(name, value)
+        self._held[name] = federated
+
+    @property
+    def held(self) -> Mapping[str, Federated]:
+        """What was declared by `hold`."""
+        return self._held
+
+    def tell(self, moment: Moment) -> None:
+        """Called before every training step. What it sets in a model that grows must follow from the moment alone.
+
+        A fade-in belongs into a buffer of the generator, which is then shared with its weights.
+        """
+        self.moment = moment
+
+    def after_step(self, done: StepDone) -> None:
+        """Called after every training step. Reading a number off a log waits for the device; `hold` sums on it instead."""
 
     @property
     def device(self) -> torch.device:

@@ -11,6 +11,7 @@ from models.dcgan import DCGAN
 from models.flow_matching import FlowMatching
 from models.generative import GenerativeModel, GenerativeSettings, GenerativeTraining
 from models.random_streams import isolated_global_stream
+from models.schedule import check_growing
 from models.wgan_gp import WGANGP
 
 # Name in a scenario -> settings, which build the model.
@@ -119,8 +120,10 @@ class GeneratorSpec(BaseModel):
         """The model with random weights that depend on the seed alone.
 
         Raises:
-            ValueError: the model cannot make images of this shape.
+            ValueError: the model cannot make images of this shape, or not be trained by the growing schedule.
         """
         settings = settings_class(self.model).model_validate(self.hyper_parameters)
         with isolated_global_stream(seed):
-            return settings.build(self.shape, self.num_classes)
+            model = settings.build(self.shape, self.num_classes)
+        check_growing(self.training, model)
+        return model

@@ -126,7 +126,7 @@ class GeneratorPackage:
             raise PackageError(f"the generator's weights do not fit: {error}") from error
 
     def _weight_bytes(self) -> bytes:
-        return save({name: np.ascontiguousarray(self.weights[name]) for name in sorted(self.weights)})
+        return save({name: np.asarray(self.weights[name], order="C") for name in sorted(self.weights)})
 
     def _card_bytes(self) -> bytes:
         spec = self.spec.model_dump(mode="json")

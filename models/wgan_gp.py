@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from basics.image_shape import ImageShape
-from models.adversarial import AdversarialModel
+from models.adversarial import SEES_NO_REAL_IMAGE, AdversarialModel
 from models.convolutional_gan import Discriminator, Generator, Grid, Width, channels_of
 from models.generative import Batch, GenerativeSettings, GenerativeTraining, Logs, Phase
 
@@ -48,19 +48,19 @@ class WGANGPModel(AdversarialModel):
 
     def phases(self) -> list[Phase]:
         return [
-            Phase("critic", "discriminator", self.critic_loss, repeats=self.settings.critic_steps),
-            Phase("generator", "generator", self.generator_loss, fresh_images=False),
+            Phase(
+                "critic",
+                "discriminator",
+                self.critic_loss,
+                repeats=self.settings.critic_steps,
+                losses=self.critic_losses,
+            ),
+            Phase("generator", "generator", self.generator_loss, fresh_images=False, losses=SEES_NO_REAL_IMAGE),
         ]
 
     def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        critic, real = self.networks["discriminator"], batch.real()
-        with torch.no_grad():
-            fake = self.fakes(batch, rng).to(real.dtype)
-        # One pass for both: without batch norm each image is scored independently.
-        labels = None if batch.labels is None else batch.labels.repeat(2)
-        on_real, on_fake = critic(torch.cat([real, fake]), labels).float().chunk(2)
-        distance = on_real.mean() - on_fake.mean()
-        penalty = gradient_penalty(critic, real, fake, batch.labels, rng)
+        on_real, on_fake, penalties = self._critic_terms(batch, rng)
+        distance, penalty = on_real.mean() - on_fake.mean(), penalties.mean()
         loss = self.settings.gradient_penalty * penalty - distance
         return loss, {
             "critic_loss": loss.detach(),
@@ -68,17 +68,33 @@ class WGANGPModel(AdversarialModel):
             "gradient_penalty": penalty.detach(),
         }
 
+    def critic_losses(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
+        """Of each real image, with the fake one that it is compared with."""
+        on_real, on_fake, penalties = self._critic_terms(batch, rng)
+        losses = self.settings.gradient_penalty * penalties - (on_real - on_fake)
+        return losses, {"critic_loss": losses.detach().mean()}
+
+    def _critic_terms(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of real and of fake images, and penalties, each (size,)."""
+        critic, real = self.networks["discriminator"], batch.real()
+        with torch.no_grad():
+            fake = self.fakes(batch, rng).to(real.dtype)
+        # One pass for both: without batch norm each image is scored independently.
+        labels = None if batch.labels is None else batch.labels.repeat(2)
+        on_real, on_fake = critic(torch.cat([real, fake]), labels).float().chunk(2)
+        return on_real, on_fake, gradient_penalties(critic, real, fake, batch.labels, rng)
+
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         fake = self.fakes(batch, rng)
         loss = -self.networks["discriminator"](fake, batch.labels).float().mean()
         return loss, {"generator_loss": loss.detach()}
 
 
-def gradient_penalty(
+def gradient_penalties(
     critic: nn.Module, real: Tensor, fake: Tensor, labels: Tensor | None, rng: torch.Generator
 ) -> Tensor:
-    """Mean over images of (|d critic / d image| - 1)^2 at real + u (fake - real), u ~ U(0, 1) for each image."""
+    """For each image (|d critic / d image| - 1)^2 at real + u (fake - real), u ~ U(0, 1) for each image."""
     u = torch.rand(len(real), 1, 1, 1, generator=rng).to(real.device)
     between = torch.lerp(real, fake, u).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between, labels).float().sum(), between, create_graph=True)
-    return (gradient.float().flatten(1).norm(dim=1) - 1).square().mean()
+    return (gradient.float().flatten(1).norm(dim=1) - 1).square()

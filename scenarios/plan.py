@@ -208,7 +208,7 @@ class Plan:
     def _batch(self, generator: str, task: str) -> Batch:
         spec = self.generator_spec(generator, task)
         assert spec is not None, "what a centre trains has a specification"
-        return Batch(batch_size=spec.training.batch_size, labels=spec.labels, conditional=spec.conditional)
+        return Batch(batch_size=spec.training.largest_batch, labels=spec.labels, conditional=spec.conditional)
 
     # -- share ---------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def _averaged_layout(spec: str, averaged_generator: bool) -> Layout:
     parsed = GeneratorSpec.model_validate_json(spec)
     with shapes_only():
         model = parsed.build(0)
-    if averaged_generator and parsed.training.ema is not None:
+    if averaged_generator and parsed.training.averages:
         model.start_average()
     return layout_of(averaged_state(model, copy=False))
 

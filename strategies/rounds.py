@@ -44,7 +44,7 @@ class Outcome:
     Attributes:
         weights: the last averaged weights, by name.
         identity: id of the weights: a hash of everything they depend on.
-        steps_of: local steps that each centre did and that were used.
+        images_of: real images that each centre saw in rounds that were used.
         best: weights that `after_round` chose to keep.
         facts: of each centre, the body of its first good reply, in which it introduces itself.
     """
@@ -53,7 +53,7 @@ class Outcome:
     identity: str
     round: int = 0
     summary: Summary = field(default_factory=Summary)
-    steps_of: dict[str, int] = field(default_factory=dict)
+    images_of: dict[str, int] = field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     measured: list[dict[str, Any]] = field(default_factory=list)
     best: Weights = field(default_factory=dict)
@@ -85,6 +85,7 @@ class Rounds:
         correct: (round, those before, averaged weights) -> those after the round.
         after_round: called with (outcome so far, seconds of the clock) after each round; its rows are kept in
             `Outcome.measured`.
+        images_in: real images that a member sees in each round.
         introduction: what the body of a member's first reply must hold.
     """
 
@@ -104,12 +105,14 @@ class Rounds:
         at_server: Sequence[str] = (),
         correct: Correction | None = None,
         after_round: AfterRound | None = None,
+        images_in: Sequence[int] = (),
         introduction: Sequence[str] = (),
     ):
         self._units, self._centres, self._key, self._label = units, centres, key, label
         self._kind = members[0].ask.kind.name
         self._members = {member.centre: member for member in members}
         self._settings, self._aggregator, self._clock = settings, aggregator, clock
+        self._images_in = images_in
         self._turns, self._correct, self._after_round = turns, correct, after_round
         self._local = {name: _Local() for name in self._members}
         self._at_server, self._introduction = frozenset(at_server), tuple(introduction)
@@ -143,9 +146,10 @@ class Rounds:
                 averaged |= self._correct(done.round, here, averaged)
             done.weights = averaged
             done.identity = digest([self._key, done.round, done.identity, [reply.unit for reply in used]])
+            seen = self._images_in[done.round - 1] if self._images_in else 0
             for reply in used:
                 done.facts.setdefault(reply.centre, reply.body)
-                done.steps_of[reply.centre] = done.steps_of.get(reply.centre, 0) + self._settings.local_steps
+                done.images_of[reply.centre] = done.images_of.get(reply.centre, 0) + seen
             if self._after_round is not None:
                 done.measured += yield from self._after_round(done, self._clock.now)
             self._save()
@@ -290,7 +294,7 @@ class Rounds:
     def _save(self) -> None:
         done = self._done
         info = {
-            "identity": done.identity, "round": done.round, "summary": asdict(done.summary), "steps_of": done.steps_of,
+            "identity": done.identity, "round": done.round, "summary": asdict(done.summary), "images_of": done.images_of,
             "facts": done.facts, "measured": done.measured, "clock": self._clock.state(),
             "local": {name: asdict(local) for name, local in self._local.items()},
         }  # fmt: skip
@@ -306,7 +310,7 @@ class Rounds:
         info, arrays = saved
         self._done = Outcome(
             {k.removeprefix(GLOBAL): v for k, v in arrays.items() if k.startswith(GLOBAL)},
-            info["identity"], info["round"], summary_of(info["summary"]), info["steps_of"], info["facts"], info["measured"],
+            info["identity"], info["round"], summary_of(info["summary"]), info["images_of"], info["facts"], info["measured"],
             {k.removeprefix("best."): v for k, v in arrays.items() if k.startswith("best.")},
         )  # fmt: skip
         self._aggregator.load_state(

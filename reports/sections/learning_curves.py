@@ -16,13 +16,15 @@ from reports.study import Study
 
 # More points than this make the file large and show no more.
 _POINTS = 200
+# Columns of a generator's history that count.
+_COUNTS = ("step", "images", "empty_batches")
 
 # Name of the line -> its (x, y) curves, which share a colour (one for each repeat).
 Panel = Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]
 
 _TEMPLATE = """
 {% if generators %}<h3>Generators</h3>
-{{ picture(generators, "Losses over training steps, averaged over neighbouring steps where there are many. "
+{{ picture(generators, "Losses of training, averaged over neighbouring steps where there are many. "
                        ~ "Losses of adversarial models do not measure the quality of images.") }}{% endif %}
 {% if classifiers %}<h3>Classifiers</h3>
 {{ picture(classifiers, "AUPRC on the receiver's validation images over training steps, one line a repeat.") }}
@@ -43,22 +45,27 @@ LEARNING_CURVES = Section("curves", "Learning curves", "Learning curves", _build
 
 def generator_curves(units: Sequence[dict[str, Any]]) -> Picture | None:
     """Losses of every unit that has a history and no cell of the study."""
-    panels = {}
+    histories = {}
     for info in units:
         result = info.get("result") or {}
         history = result.get("history")
         if history and history.get("step") and not result.get("cell"):
-            lines = {
-                name: [(history["step"], values)]
-                for name, values in history.items()
-                if name != "step" and _is_curve(values, len(history["step"]))
-            }
-            if lines:
-                panels[f"{info.get('label') or info['unit']}"] = lines
+            histories[f"{info.get('label') or info['unit']}"] = history
+    # Runs of earlier versions counted steps alone.
+    by = "images" if all("images" in history for history in histories.values()) else "step"
+    panels = {}
+    for title, history in sorted(histories.items()):
+        lines = {
+            name: [(history[by], values)]
+            for name, values in history.items()
+            if name not in _COUNTS and _is_curve(values, len(history["step"]))
+        }
+        if lines:
+            panels[title] = lines
     if not panels:
         return None
     alt = "Training losses of " + "; ".join(f"{title}: {', '.join(lines)}" for title, lines in panels.items())
-    return curves(dict(sorted(panels.items())), x_label="step", alt=alt)
+    return curves(panels, x_label={"images": "real images seen", "step": "step"}[by], alt=alt)
 
 
 def classifier_curves(units: Sequence[dict[str, Any]], study: Study, colours: dict[str, str]) -> Picture | None:

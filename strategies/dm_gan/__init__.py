@@ -10,7 +10,7 @@ from pydantic import Field
 from models import GENERATIVE_MODELS, GeneratorSpec
 from strategies.ask import Ask, Check, anything
 from strategies.dm_gan.local import DISCRIMINATE, GradientRules
-from strategies.dm_gan.phases import no_discriminator
+from strategies.dm_gan.phases import no_discriminator, remote_problem
 from strategies.dm_gan.server import RemoteTraining
 from strategies.dm_gan.settings import DmGANPlan, DmGANSettings
 from strategies.dm_gan.sizes import LARGEST_JOB, job_problem
@@ -96,7 +96,10 @@ class Remote(GenerativeStrategy):
         })  # fmt: skip
 
     def model_problem(self, spec: GeneratorSpec, arm: Any) -> str | None:
-        return job_problem(spec, arm.batches_per_job, arm.transport) if arm.sends_images else None
+        problem = remote_problem(spec, arm.sends_images)
+        if problem is None and arm.sends_images:
+            problem = job_problem(spec, arm.batches_per_job, arm.transport)
+        return problem
 
     def trainings(self, view: View, name: str, arm: Any, task: str, spec: GeneratorSpec) -> list[Planned[Shared]]:
         members, settings = view.members(arm), self.settings(view, arm)

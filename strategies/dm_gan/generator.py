@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from models import GenerativeTrainer, GeneratorSpec, Phase
 from models.batch_stream import batch_labels
 from models.federated_parts import averaged_state
-from models.fit_generative import fresh_batches, phase_stream
-from models.generative import Batch, Logs
+from models.phases import Batch, Logs, fresh_batches, phase_stream, runs_of
+from models.schedule import Schedule
 from strategies.dm_gan.phases import adversarial_phases, build_gan
 
 Gradients = list[Tensor]
@@ -55,12 +55,18 @@ class RemoteGenerator:
         self._stepping = Phase("generator", "generator", _no_loss, gradients=self._take_over)
         training = spec.training.model_copy(update={"steps": steps})
         self.trainer = GenerativeTrainer(self.model, training, seed=seed, device=device, phases=[self._stepping])
+        self._schedule = Schedule(spec.training, self._discriminating)
         self._scratch = deepcopy(self.model.networks["generator"])
         self._batch_size = spec.training.batch_size
         self._ring: dict[int, dict[str, Tensor]] = {}
         self._gradients: Gradients = []
         self.version = 0
         self.keep_version()
+
+    def images_seen(self, draw: Draw) -> int:
+        """Real images that a centre's discriminator sees in a job."""
+        end = draw.from_step + draw.batches
+        return self._schedule.images_before(end) - self._schedule.images_before(draw.from_step)
 
     @property
     def generator(self) -> nn.Module:
@@ -145,14 +151,13 @@ class RemoteGenerator:
     def _calls(self, step: int, turns: Sequence[int]) -> list[tuple[Phase, int, Tensor | None]]:
         """(phase, repeat, labels) of every batch of images of one training step; the generator's own comes last."""
         conditional = self.model.num_classes is not None
-        number, labels = step * fresh_batches(self._discriminating), None
+        first = step * fresh_batches(self._discriminating)
         calls = []
-        for phase in [*self._discriminating, self._generating]:
-            for repeat in range(phase.repeats):
-                if phase.fresh_images and conditional:
-                    labels = torch.from_numpy(batch_labels(number, self._batch_size, turns)).to(self.model.device)
-                number += phase.fresh_images
-                calls.append((phase, repeat, labels))
+        for phase, repeat, place in runs_of([*self._discriminating, self._generating], step):
+            labels = None
+            if place is not None and conditional:
+                labels = torch.from_numpy(batch_labels(first + place, self._batch_size, turns)).to(self.model.device)
+            calls.append((phase, repeat, labels))
         return calls
 
     # -- steps ---------------------------------------------------------------------------------------------------
@@ -161,7 +166,7 @@ class RemoteGenerator:
         """One optimizer step, and one of the moving average."""
         self._gradients = gradients
         self.trainer.run_phase(self._stepping, Batch(self._batch_size), torch.Generator())
-        self.trainer.end_step()
+        self.trainer.end_step(self._batch_size)
 
     def _take_over(self, phase: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         for parameter, gradient in zip(network.parameters(), self._gradients, strict=True):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from federation.wire.transport import Transport, decode, encode, relative_error
 from models import GenerativeTrainer, GeneratorSpec, ModelError, PatchArrays, Phase, Precision
 from models.federated_parts import averaged_state, load_averaged
-from models.generative import Batch, Logs, backpropagate
+from models.phases import Batch, Logs, backpropagate
 from models.random_streams import torch_stream
 from strategies.bodies import Body, Compute, OfTask, OnState
 from strategies.cells import MEMORY
@@ -32,6 +32,8 @@ from strategies.one_shot import card_fields
 
 GENERATOR, GRADIENT, DISCRIMINATOR = "generator.", "gradient.", "discriminator."
 _SCALE = "scale."
+# Of a trainer's state, what is the server's. What the model holds beside its networks stays here.
+_NOT_KEPT = ("model.networks.generator.", "model.average.", "optimizer.generator")
 Exchanged = Literal["images", "generator"]
 
 
@@ -140,7 +142,7 @@ def discriminator_steps(
         phases.append(_image_gradients(generating, images[generating.name], collected))
     else:
         phases = [*discriminating, _weight_gradients(generating, collected)]
-    training = spec.training.model_copy(update={"ema": None})
+    training = spec.training.without_average()
     trainer = GenerativeTrainer(model, training, seed=seed, device=device, precision=precision, phases=phases)
     if state:
         trainer.load_state({name: torch.from_numpy(np.array(array)) for name, array in state.items()}, strict=False)
@@ -159,11 +161,11 @@ def discriminator_steps(
     gradients = protected(gradients, rules, seed if noise_seed is None else noise_seed, from_step)
     kept = {
         name: tensor.numpy() for name, tensor in trainer.state().items()
-        if name.startswith(("step", "model.networks.discriminator.", "optimizer.discriminator."))
+        if not name.startswith(_NOT_KEPT)
     }  # fmt: skip
     own = {name: t.numpy() for name, t in averaged_state(model.networks["discriminator"]).items()}
-    scalars = {name: float(np.nanmean(values)) for name, values in fit.history.items() if name != "step"}
-    return gradients, kept, own, {"scalars": scalars, "images_per_step": trainer.images_per_step}
+    scalars = {name: float(np.nanmean(values)) for name, values in fit.scalars.items()}
+    return gradients, kept, own, {"scalars": scalars}
 
 
 def protected(gradients: Mapping[str, np.ndarray], rules: GradientRules, seed: int, step: int) -> Arrays:
@@ -192,7 +194,7 @@ def _with_fakes(phase: Phase, images: np.ndarray) -> Phase:
     def loss(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         return phase.loss(replace(batch, fake=_next_fake(waiting, batch)), rng)
 
-    return replace(phase, loss=loss)
+    return replace(phase, loss=loss, losses="its generated images are made elsewhere")
 
 
 def _image_gradients(phase: Phase, images: np.ndarray, collected: list[dict[str, Tensor]]) -> Phase:
@@ -201,7 +203,7 @@ def _image_gradients(phase: Phase, images: np.ndarray, collected: list[dict[str,
 
     def gradients(_: Phase, network: nn.Module, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
         fake = _next_fake(waiting, batch).requires_grad_()
-        loss, logs = phase.loss(replace(batch, fake=fake), rng)
+        loss, logs = phase.weighted_loss(replace(batch, fake=fake), rng)
         (gradient,) = torch.autograd.grad(loss, fake)
         collected.append({"images": gradient.float().cpu().contiguous()})
         return loss.detach(), logs

@@ -35,6 +35,29 @@ def build_gan(spec: GeneratorSpec, seed: int) -> AdversarialModel:
     return model
 
 
+def remote_problem(spec: GeneratorSpec, sends_images: bool) -> str | None:
+    """Why a model cannot be trained with its generator on the server, if it cannot."""
+    training = spec.training
+    if training.growing:
+        return "growing has no meaning where centres are at different steps of one generator; remove growing"
+    if training.sampling != "permutation":
+        return (
+            f"sampling is {training.sampling}, but batches of generated images have one size; set sampling: permutation"
+        )
+    with shapes_only():
+        phases = build_gan(spec, 0).phases()
+    on_generator = [phase.name for phase in phases if phase.network == "generator"]
+    if len(on_generator) != 1:
+        return (
+            f"the generator of {spec.model} is trained by {len(on_generator)} phases ({', '.join(on_generator)}), and the server "
+            "can run one; name another model"
+        )
+    lazy = [phase.name for phase in phases if phase.interval > 1]
+    if lazy and sends_images:
+        return f"phase {lazy[0]!r} of {spec.model} does not run in every step, but images are sent for all; set exchange: generator"
+    return None
+
+
 def batches_of(spec: GeneratorSpec) -> dict[str, int]:
     """Batches of generated images in one training step, by phase; the generator's own comes last."""
     return dict(_batches_of(spec.model_dump_json()))
@@ -44,4 +67,4 @@ def batches_of(spec: GeneratorSpec) -> dict[str, int]:
 def _batches_of(spec: str) -> tuple[tuple[str, int], ...]:
     with shapes_only():
         discriminating, generating = adversarial_phases(build_gan(GeneratorSpec.model_validate_json(spec), 0))
-    return tuple((phase.name, phase.repeats) for phase in [*discriminating, generating])
+    return tuple((phase.name, phase.repeats_in(0)) for phase in [*discriminating, generating])

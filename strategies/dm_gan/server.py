@@ -373,7 +373,7 @@ class RemoteTraining(ServerHalf[Shared]):
         centre.made_by = reply.unit
         centre.step, centre.swapped_from = centre.step + tag.draw.batches, ""
         done.swapping.pop(name, None)  # another centre's discriminator has arrived; the next job would set it back
-        done.seen[name] = done.seen.get(name, 0) + tag.draw.batches * int(reply.body["images_per_step"])
+        done.seen[name] = done.seen.get(name, 0) + self._generator.images_seen(tag.draw)
         done.idle.append(name)
         self._used.append(reply.unit)
         self._note_error(float(reply.body["transport_error"]))
@@ -412,7 +412,7 @@ class RemoteTraining(ServerHalf[Shared]):
         if not all(np.isfinite(array).all() for array in received.values()):
             return "not_finite"
         introduction = () if reply.centre in self._done.facts else _FACTS
-        return "" if sound(reply.body, ("images_per_step",), introduction) else "bad_body"
+        return "" if sound(reply.body, (), introduction) else "bad_body"
 
     def _gradients(self, reply: Reply, tag: _Tag) -> list[Gradients]:
         received = decode_gradients(reply.arrays, self._plan.settings.transport)
@@ -553,4 +553,4 @@ _KIND = DISCRIMINATE.name
 _SAVING, _REPLAYED = 50, 500
 # Default bound on staleness, in updates per centre.
 STALENESS = 20
-_FACTS = ("data_card", "trained_on", "images_per_step")
+_FACTS = ("data_card", "trained_on")

@@ -174,24 +174,13 @@ def local_steps(
     draws = BalancedDraws({REAL: patches}, stage)
     penalty = proximal(network, proximal_mu) if proximal_mu else None
     trainer = StageTrainer(
-        network, None, draws, stage, training, seed=seed, device=device, precision=precision, local=from_step,
-        penalty=penalty,
+        network, None, draws, stage, training, seed=seed, device=device, precision=precision, penalty=penalty,
     )  # fmt: skip
-    parameters = list(network.parameters())
-    for key, array in state.items():
-        number, name = key.split(".")
-        parameter = parameters[int(number)]
-        value = torch.from_numpy(np.array(array))
-        # The count of steps lies beside the parameter, where a fused optimizer wants it.
-        trainer.optimizer.state[parameter][name] = (
-            value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
-        )
+    moments = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
+    trainer.load_state({"step": torch.tensor(from_step), **moments}, strict=False)
     loss = trainer.advance(steps)
     kept = {} if optimizer == "reset" else {
-        f"{number}.{name}": tensor.detach().cpu().contiguous().numpy()
-        for number, parameter in enumerate(parameters)
-        for name, tensor in trainer.optimizer.state.get(parameter, {}).items()
-        if isinstance(tensor, Tensor)
+        name: tensor.numpy() for name, tensor in trainer.state().items() if name.startswith("optimizer.")
     }  # fmt: skip
     return {n: t.numpy() for n, t in averaged_state(network).items()}, kept, {"scalars": {"loss": loss}}
 
@@ -247,7 +236,7 @@ TRAIN_ROUND = Kind(
     work=train,
     stateful=True,
     averaged=True,
-    answer=tuple(field for field in COURSE_FIELDS if field.name != "images_per_step"),
+    answer=COURSE_FIELDS,
     sends=(
         Sent("weights.*", "weights", f"a classifier after local steps; {MEMORY}", "model",
              layout=lambda body: prefixed(_round_layout(body), LOCAL)),

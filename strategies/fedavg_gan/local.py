@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from federation.wire.transport import decode, encode_noting_error
 from models import GenerativeModel, GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
-from models.federated_parts import averaged_state, load_averaged, parts
+from models.federated_parts import TRAVELLING, averaged_state, load_averaged, parts
 from strategies.bodies import Body, Compute, Course, OfTask
 from strategies.cells import MEMORY
 from strategies.centre_side import CentreSide, as_arrays, introduction, joined, training_patches
@@ -75,7 +75,7 @@ def work(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> t
 def build(spec: GeneratorSpec, seed: int, *, averaged: bool = True) -> GenerativeModel:
     """The model as all members begin with it, with a moving average if its training has one and `averaged` is set."""
     model = spec.build(seed)
-    if averaged and spec.training.ema is not None:
+    if averaged and spec.training.averages:
         model.start_average()
     return model
 
@@ -107,32 +107,30 @@ def local_steps(
         its weights, what it keeps, and facts: scalars of the training, as means over the round.
     """
     model = build(spec, build_seed, averaged=rules.ema == "average")
-    training = spec.training if rules.ema == "average" else spec.training.model_copy(update={"ema": None})
+    training = spec.training if rules.ema == "average" else spec.training.without_average()
     phases = model.phases()
     if rules.proximal_mu:
         received = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
-        phases = [proximal(phase, model, received, rules.proximal_mu) for phase in phases]
+        pulled = once_a_step(phases)
+        phases = [
+            proximal(phase, model, received, rules.proximal_mu) if phase.name in pulled else phase for phase in phases
+        ]
     trainer = GenerativeTrainer(model, training, seed=seed, device=device, precision=precision, phases=phases)
     if state:
         trainer.load_state({name: torch.from_numpy(np.array(array)) for name, array in state.items()}, strict=False)
     statistics = rules.batch_norm == "average" or not state
     load_averaged(model, {name: torch.from_numpy(np.array(a)) for name, a in weights.items()}, statistics=statistics)
     trainer.step = from_step
-    trainer.fit.history.clear()
-    trainer.fit.history["step"] = []
     fit = trainer.advance(patches, from_step + steps, on_progress)
     kept = kept_state(trainer, rules)
-    facts = {
-        "scalars": {name: _mean(values) for name, values in fit.history.items() if name != "step"},
-        "images_per_step": trainer.images_per_step,
-    }
+    facts = {"scalars": {name: _mean(values) for name, values in fit.scalars.items()}}
     return arrays_of(averaged_state(model)), arrays_of(kept), facts
 
 
 def kept_state(trainer: GenerativeTrainer, rules: LocalRules) -> dict[str, Tensor]:
     """The part of a trainer's state that stays at the centre and that the next round goes on with."""
     part_of = parts(trainer.model)
-    received = {"parameter"} | ({"statistic"} if rules.batch_norm == "average" else set())
+    received = set(TRAVELLING) - ({"statistic"} if rules.batch_norm == "local" else set())
     kept = {}
     for name, tensor in trainer.state().items():
         kind, _, rest = name.partition(".")
@@ -142,6 +140,18 @@ def kept_state(trainer: GenerativeTrainer, rules: LocalRules) -> dict[str, Tenso
             continue
         kept[name] = tensor
     return kept
+
+
+def once_a_step(phases: Sequence[Phase]) -> set[str]:
+    """For each network, the name of the phase that steps it most often: the first, where several do.
+
+    The proximal term belongs to a network's loss once. A lazy regulariser of the same network would add it again.
+    """
+    first: dict[str, Phase] = {}
+    for phase in phases:
+        if phase.network not in first or phase.interval < first[phase.network].interval:
+            first[phase.network] = phase
+    return {phase.name for phase in first.values()}
 
 
 def proximal(phase: Phase, model: GenerativeModel, received: Mapping[str, Tensor], mu: float) -> Phase:
@@ -158,7 +168,7 @@ def proximal(phase: Phase, model: GenerativeModel, received: Mapping[str, Tensor
         )
         return plain + 0.5 * mu * distance, logs | {f"{phase.name}_drift": distance.detach()}
 
-    return replace(phase, loss=loss)
+    return replace(phase, loss=loss, losses="its proximal term is of the weights, not of an image")
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -176,7 +186,6 @@ def _travelling(body: TrainRound) -> Layout:
 
 
 COURSE_FIELDS = (
-    Field("images_per_step", "count", "images that one training step goes through: a setting"),
     Field("scalars.*", "numbers", "losses, means over the steps of the job", "aggregate"),
     Field("transport_error", "number", "rounding of what travels"),
     Field("examples", "count", "how many training patches take part, exactly", "counts"),
@@ -191,7 +200,8 @@ TRAIN_ROUND = Kind(
     averaged=True,
     answer=(*COURSE_FIELDS, *card_fields("in the first answer")),
     sends=(
-        Sent("weights.*", "weights", f"generator and discriminator after local steps; {MEMORY}", "model",
+        Sent("weights.*", "weights", "generator and discriminator after local steps, and state of the model that is averaged "
+             f"with them; {MEMORY}", "model",
              layout=lambda body: prefixed(_travelling(body), LOCAL)),
     ),
     receives=(Received("global.*", lambda body: prefixed(_travelling(body), GLOBAL)),),

@@ -7,7 +7,8 @@ are averaged, weighted by number of patches. What the paper leaves open is a cho
     by choice     statistics kept local (`batch_norm: local`); the moving average rebuilt on the server from the averaged
                   generators (`average_ema: rebuild`); optimizer moments begun anew in every round (`optimizer: reset`)
     never         integer buffers, constant buffers
-    local         optimizer moments, augmentation probability, path-length mean: what a model holds beside its networks
+    by the model  what it holds beside its networks (augmentation probability, path-length mean): averaged, local or constant
+    local         optimizer moments
 
 One centre alone gives bit for bit what training there without a federation gives: random streams are keyed by the
 centre's local step, and the average of one is that one.
@@ -32,7 +33,7 @@ from federation.wire.exchange import Exchange
 from federation.wire.units import Units, digest
 from models import GeneratorSpec
 from models.federated_parts import averaged_state, load_averaged, parts
-from models.weight_average import average_decay
+from models.schedule import Schedule
 from strategies.aggregation import Aggregator
 from strategies.ask import Ask
 from strategies.fedavg_gan.local import LocalRules, arrays_of, build
@@ -120,8 +121,13 @@ class FederatedTraining(ServerHalf[Shared]):
         reference = yield from f.fidelity.reference(self._units)
         spec = f.spec
         model = build(spec, f.build_seed)
-        initial = arrays_of(averaged_state(model))
-        plain = [name for name, part in parts(model).items() if part == "statistic" or name.startswith("average.")]
+        initial, schedule = arrays_of(averaged_state(model)), Schedule(spec.training, model.phases())
+        rounds = [schedule.images_before(number * f.settings.local_steps) for number in range(f.settings.rounds + 1)]
+        plain = [
+            name
+            for name, part in parts(model).items()
+            if part in ("statistic", "averaged") or name.startswith("average.")
+        ]
         key = digest({
             "federation": [f.arm, f.task, f.strategy, f.series], "spec": spec.model_dump(mode="json"), "seed": f.build_seed,
             "settings": vars(f.settings), "rules": f.rules.model_dump(),
@@ -137,7 +143,7 @@ class FederatedTraining(ServerHalf[Shared]):
                 return []
             last = done.round == f.settings.rounds
             reply = yield from f.fidelity.measurement(
-                self._units, reference, done.identity, self._shared_arrays(spec, done.weights), preview=last,
+                self._units, reference, done.identity, self._shared_arrays(schedule, done), preview=last,
                 label=f"fidelity of {label} after round {done.round}",
             )  # fmt: skip
             if last and (images := preview_of(reply)) is not None:
@@ -145,7 +151,7 @@ class FederatedTraining(ServerHalf[Shared]):
             return [
                 {
                     "series": f.series, "centre": member.centre, "round": done.round, "virtual_s": now_s, "metric": metric,
-                    "images_seen": done.steps_of.get(member.centre, 0) * _images_per_step(done), "value": value,
+                    "images_seen": done.images_of.get(member.centre, 0), "value": value,
                     "floor": reference.floors[metric],
                 }
                 for metric, value in reply.body["distances"].items() for member in members
@@ -155,8 +161,8 @@ class FederatedTraining(ServerHalf[Shared]):
             self._units, centres, key=key, label=label, members=members, settings=f.settings,
             aggregator=Aggregator(f.aggregation, f.options, plain), clock=self._clock, initial=initial, turns=f.turns,
             at_server=[name for name in initial if name.startswith("average.") and f.rules.ema == "rebuild"],
-            correct=self._rebuild(spec), after_round=after_round,
-            introduction=("data_card", "trained_on", "images_per_step"),
+            correct=self._rebuild(schedule), after_round=after_round,
+            introduction=("data_card", "trained_on"), images_in=np.diff(rounds).tolist(),
         )  # fmt: skip
         done = yield from self._rounds.run()
         record = self._record(done)
@@ -164,7 +170,7 @@ class FederatedTraining(ServerHalf[Shared]):
             return Shared(federations=[record])
         if not preview:  # the run was ended after its last round: what was measured then is recorded
             reply = yield from f.fidelity.measurement(
-                self._units, reference, done.identity, self._shared_arrays(spec, done.weights), preview=True,
+                self._units, reference, done.identity, self._shared_arrays(schedule, done), preview=True,
                 label=f"fidelity of {label} after round {done.round}",
             )  # fmt: skip
             preview += [images] if (images := preview_of(reply)) is not None else []
@@ -177,7 +183,7 @@ class FederatedTraining(ServerHalf[Shared]):
         made = Generated(
             done.identity,
             spec,
-            self._shared_arrays(spec, done.weights),
+            self._shared_arrays(schedule, done),
             trained_at,
             card,
             preview[0] if preview else None,
@@ -192,20 +198,22 @@ class FederatedTraining(ServerHalf[Shared]):
         units = tuple(reply.unit for reply in replies)
         return Member(host.ask, {"pools": units}, units)
 
-    def _shared_arrays(self, spec: GeneratorSpec, weights: Weights) -> Weights:
-        """What receivers get: the averaged generator alone."""
-        model = build(spec, self._federation.build_seed)
-        load_averaged(model, {name: torch.from_numpy(np.array(a)) for name, a in weights.items()})
+    def _shared_arrays(self, schedule: Schedule, done: Outcome) -> Weights:
+        """What receivers get: the averaged generator alone, grown as far as the centres' were in their last step."""
+        f = self._federation
+        model = build(f.spec, f.build_seed)
+        load_averaged(model, {name: torch.from_numpy(np.array(a)) for name, a in done.weights.items()})
+        model.tell(schedule.moment(max(0, done.round * f.settings.local_steps - 1)))
         return model.shared_arrays()
 
-    def _rebuild(self, spec: GeneratorSpec) -> Correction | None:
+    def _rebuild(self, schedule: Schedule) -> Correction | None:
         """With `ema: rebuild`: a moving average on the server, in which a round counts as its local steps."""
-        decay, steps = spec.training.ema, self._federation.settings.local_steps
-        if decay is None or self._federation.rules.ema == "average":
+        steps = self._federation.settings.local_steps
+        if not schedule.training.averages or self._federation.rules.ema == "average":
             return None
 
         def correct(number: int, before: Weights, averaged: Weights) -> Weights:
-            kept = math.prod(average_decay(decay, step) for step in range((number - 1) * steps, number * steps))
+            kept = math.prod(schedule.average_keeps(step) for step in range((number - 1) * steps, number * steps))
             rebuilt = {}
             for name, array in before.items():
                 new = averaged["networks.generator." + name.removeprefix("average.")]
@@ -216,7 +224,3 @@ class FederatedTraining(ServerHalf[Shared]):
             return rebuilt
 
         return correct
-
-
-def _images_per_step(done: Outcome) -> int:
-    return next(iter(done.facts.values()))["images_per_step"]

@@ -1,5 +1,6 @@
 """The classifier loop: balanced draws by share, selection by AUPRC, same bits for the same seed, simple shapes."""
 
+from copy import deepcopy
 from importlib import import_module
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from models import ClassifierSpec, ClassifierTraining, ModelError, PatchArrays, Stage, fit_classifier, predict
+from models.fit_classifier import StageTrainer
 from models.patch_arrays import to_float
 from models.predict import normalised, recompute_batch_norm
 from models.stages import BalancedDraws
@@ -305,3 +307,60 @@ def test_probabilities():
     part = predict(net, PatchArrays(data.pixels, data.rows[[7, 299]], data.labels[[7, 299]]))
     np.testing.assert_allclose(part, probability[[7, 299]], atol=1e-5)
     assert predict(net, PatchArrays(data.pixels, data.rows[:0], data.labels[:0])).shape == (0, 2)
+
+
+# -- one stage's trainer -------------------------------------------------------------------------------------------
+
+
+def stage_trainer(seed_of_weights, optimizer="adamw", average=True, **options):
+    how = ClassifierTraining(batch_size=8, optimizer=optimizer, learning_rate=1e-2)
+    net = network(seed=seed_of_weights)
+    net.to(memory_format=torch.channels_last)
+    stage = Stage("real", 9, 1e-2, REAL)
+    draws = BalancedDraws({"real": shapes(40, 0)}, stage)
+    averaged = deepcopy(net) if average else None
+    return StageTrainer(net, averaged, draws, stage, how, seed=3, device="cpu", precision="fp32", before=4, **options)
+
+
+@pytest.mark.parametrize(("optimizer", "average"), [("adamw", True), ("sgd", True), ("adamw", False)])
+def test_a_stage_interrupted_after_any_step_goes_on_bit_for_bit(optimizer, average):
+    whole, states = stage_trainer(1, optimizer, average), []
+    for _ in range(9):
+        whole.advance(1)
+        states.append(whole.state())
+    at_once = stage_trainer(1, optimizer, average)
+    at_once.advance(9)
+    for done in (1, 5, 8):
+        later = stage_trainer(2, optimizer, average)
+        later.load_state(states[done - 1])
+        assert later.local == done and later.images == (4 + done) * 8
+        later.advance(9 - done)
+        for other in (at_once.state(), later.state()):
+            assert other.keys() == states[-1].keys()
+            assert all(torch.equal(other[name], tensor) for name, tensor in states[-1].items())
+        for ours, theirs in ((later.averaged, at_once.averaged), (later.network, at_once.network)):
+            assert not average or all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
+    assert any(name.startswith("optimizer.0.") for name in states[-1])
+    assert any(name.startswith("average.") for name in states[-1]) == average
+
+
+def test_a_state_of_another_network_is_refused():
+    trainer = stage_trainer(1)
+    trainer.advance(1)
+    state = trainer.state() | {"optimizer.999.exp_avg": torch.zeros(3)}
+    with pytest.raises(ValueError, match=r"the optimizer's state has '999\.exp_avg', and there are \d+ parameters"):
+        stage_trainer(1).load_state(state)
+
+
+def test_the_hook_gets_every_step_and_progress_is_in_images():
+    heard, seen = [], []
+    training = ClassifierTraining(batch_size=16, validate_every=3)
+    stages = [Stage("first", 4, 1e-3, REAL), Stage("second", 3, 1e-3, REAL)]
+    fit = fit_classifier(
+        network(), {"real": shapes(40, 0)}, stages, shapes(40, 99), training, seed=0,
+        on_progress=lambda done, total: seen.append((done, total)), after_step=heard.append,
+    )  # fmt: skip
+    assert [(done.step, done.images) for done in heard] == [(step, 16 * step) for step in range(1, 8)]
+    assert seen == [(48, 112), (64, 112), (96, 112), (112, 112)]
+    losses = [float(done.logs["loss"][0]) for done in heard]
+    assert fit.history["loss"] == pytest.approx([np.mean(losses[:3]), losses[3], np.mean(losses[4:6]), losses[6]])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from models import GenerativeTrainer, GenerativeTraining, GeneratorSpec, ModelError, PatchArrays, fit_generative
 from models.batch_stream import BatchStream, flip
-from models.fit_generative import rate_factor
 from models.generative import Batch, backpropagate
+from models.generative_training import rate_factor
 from models.patch_arrays import to_float, to_uint8
 from models.weight_average import update_average
 

@@ -1,5 +1,6 @@
 """Curves are drawn of whatever has a history: generators, and cells however their classifier was trained."""
 
+from reports.sections import learning_curves
 from reports.sections.learning_curves import classifier_curves, generator_curves
 from reports.study import read_study
 
@@ -32,3 +33,24 @@ def test_generators_are_the_units_with_losses_and_no_cell():
     assert made is not None and made.alt == "Training losses of train g: critic"
     assert classifier_curves([generator], STUDY, COLOURS) is None
     assert generator_curves([generator | {"result": {"history": {}}}]) is None
+
+
+def test_curves_of_generators_are_over_real_images_where_all_counted_them(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(learning_curves, "curves", lambda panels, **more: drawn.append((panels, more["x_label"])))
+
+    def generator(unit, **counts):
+        return {
+            "unit": unit,
+            "kind": "any",
+            "label": unit,
+            "result": {"history": {"step": [1, 2], "loss": [3, 2]} | counts},
+        }
+
+    counted = generator("new", images=[16, 32], empty_batches=[0, 1])
+    generator_curves([counted])
+    generator_curves([counted, generator("old")])
+    assert drawn == [
+        ({"new": {"loss": [([16, 32], [3, 2])]}}, "real images seen"),
+        ({"new": {"loss": [([1, 2], [3, 2])]}, "old": {"loss": [([1, 2], [3, 2])]}}, "step"),
+    ]

@@ -45,6 +45,13 @@ NEW = "arms.x={strategy: %s, model: dcgan, %s}"
         ("centres.B.availability={dropout: 1.0}", r"availability\.dropout: 1\.0: .*less than 1"),
         ("centres.B.availability={speed: 0}", r"availability\.speed: 0.*greater than 0"),
         ("centres.B.availability={outages: [{from_s: 5, to_s: 5}]}", r"outages\.0: .*an outage ends after it began"),
+        (
+            "arms.average.growing=[{steps: 2, image_size: 16, batch_size: 4}, {steps: 2, image_size: 32, batch_size: 4}]",
+            r"arms\.average: growing has 2 stages, but this model is trained at \d+ px only; remove growing \(task 'lesion'\)",
+        ),
+        ("arms.average.growing=[{steps: 2, image_size: 16}]", r"growing\.0\.batch_size: is missing"),
+        ("arms.remote.sampling=poisson", r"arms\.remote: sampling is poisson, but .* have one size; set sampling: permutation"),
+        (NEW % ("fedavg_gan", "ema: 0.9, ema_images: 5"), r"ema is 0\.9 and ema_images 5; set one of them to null"),
         ("clock.step_s=0", r"clock\.step_s: 0.*greater than 0"),
     ],
 )  # fmt: skip

@@ -381,7 +381,6 @@ def test_a_generator_that_diverges_ends_its_training_and_not_the_run(updates, tr
             return None
         gradient = np.ones_like(job.arrays["fake.generator"], dtype=np.float32)
         body = {
-            "images_per_step": 4,
             "transport_error": 0.0,
             "scalars": {},
             "data_card": {},

@@ -86,7 +86,7 @@ class ScriptedCentres(Centres):
         )
 
     def answer(self, job):
-        introduction = {"data_card": {}, "trained_on": {}, "images_per_step": 4, "transport_error": 0.0, "examples": 12}
+        introduction = {"data_card": {}, "trained_on": {}, "transport_error": 0.0, "examples": 12}
         if job.kind == "feature_sums":
             images = np.random.default_rng(len(self.jobs)).integers(0, 256, (12, 1, 32, 32)).astype(np.uint8)
             return {"images": 12}, fidelity.sums_of_halves(images, np.arange(12) < 6, job.body["spaces"])

@@ -1,0 +1,191 @@
+"""A federation of a model that grows, with lazy phases and held state: one centre is local training, and what travels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from growing_gan import GrowingGAN
+
+from models import GENERATIVE_MODELS, GenerativeTrainer, GeneratorSpec
+from models.federated_parts import averaged_state, parts
+from models.schedule import Schedule
+from strategies.dm_gan.phases import remote_problem
+from strategies.fedavg_gan.local import LocalRules, build, local_steps, once_a_step
+from strategies.layouts import averaged_layout
+from strategies.members import RoundSettings
+from strategies.one_shot import trained
+
+# Rounds of 4 steps: the first and the second span a change of stage.
+GROWING = (
+    {"steps": 3, "image_size": 8, "batch_size": 6},
+    {"steps": 4, "image_size": 16, "batch_size": 4, "reset_optimizer": True},
+    {"steps": 5, "image_size": 32, "batch_size": 3},
+)
+STEPS, ROUNDS, LOCAL = 12, 3, 4
+TRAVELS, STAYS = ("probability", "path_mean"), ("signs",)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setitem(GENERATIVE_MODELS, "growing", GrowingGAN)
+
+
+def spec(**training) -> GeneratorSpec:
+    whole = {"steps": STEPS, "growing": GROWING, "ema_images": 40, "ema_ramp": 0.5, "decay": "linear_second_half"}
+    values = {"model": "growing", "image_size": 32, "classes": ["healthy", "lesion"], "training": whole | training}
+    return GeneratorSpec.model_validate(values)
+
+
+def numpy_of(state):
+    return {name: tensor.numpy() for name, tensor in state.items()}
+
+
+def a_round(s, patches, weights, state, number, rules=None, seed=100):
+    return local_steps(
+        s, patches, weights, state, rules or LocalRules(), build_seed=5, seed=seed, from_step=number * LOCAL, steps=LOCAL,
+        device="cpu", precision="fp32",
+    )  # fmt: skip
+
+
+def measured(here, s):
+    """A federation whose generator is measured after every round."""
+    training = here.fedavg(s, RoundSettings(ROUNDS, LOCAL))
+    training._federation = replace(training._federation, fidelity=here.fidelity(s, spaces=("texture",)))
+    return training
+
+
+@pytest.mark.parametrize("sampling", ["permutation", "poisson"])
+def test_rounds_of_one_centre_are_local_training_with_all_state(sampling, lab, same_arrays):
+    here, s = lab(A=16), spec(sampling=sampling)
+    patches = here.patches("A")
+    weights, state = numpy_of(averaged_state(build(s, 5))), {}
+    for number in range(ROUNDS):
+        weights, state, facts = a_round(s, patches, weights, state, number)
+    plain = GenerativeTrainer(s.build(5), s.training, seed=100)
+    plain.advance(patches, STEPS)
+    everything = numpy_of(plain.state())
+    same_arrays(weights, numpy_of(averaged_state(plain.model)))
+    same_arrays(state, {name: everything[name] for name in state})
+    assert {f"model.{name}" for name in STAYS} <= set(state) and set(TRAVELS) <= set(weights)
+    kept_or_travels = set(state) | {f"model.{name}" for name in weights}
+    assert set(everything) == kept_or_travels
+    assert state["images"] == plain.images > 0
+    assert all(value is None or np.isfinite(value) for value in facts["scalars"].values())
+
+
+@pytest.mark.parametrize("ema", ["average", "rebuild"])
+def test_a_federation_of_one_shares_what_training_alone_shares(ema, lab, share, same_arrays):
+    """Through jobs, layouts and the server; a moving average rebuilt there follows rounds, not steps."""
+    here, s = lab(A=16), spec()
+    centres = here.centres()
+    (shared,) = share(centres, here.fedavg(s, RoundSettings(ROUNDS, LOCAL), LocalRules(ema=ema)))
+    assert not shared.problems
+    alone, _ = trained(s, here.patches("A"), seed=5, device="cpu", precision="fp32")
+    # `trained` builds and trains with one seed; the federation's centre has another.
+    plain = GenerativeTrainer(s.build(5), s.training, seed=100)
+    plain.advance(here.patches("A"), STEPS)
+    made, expected = shared.generators["arm", "task"].weights, plain.model.shared_arrays(plain.fit)
+    if ema == "average":
+        same_arrays(made, expected)
+    assert made.keys() == expected.keys() == alone.keys()
+    assert made["final.grown"].tolist() == [2.0, 1.0]
+    for job in centres.sent("train_round"):
+        names = {name.removeprefix("global.") for name in job.arrays}
+        assert set(TRAVELS) <= names and not names & {*STAYS, "target"} and not any(n.endswith(".grown") for n in names)
+        assert names == set(averaged_layout(s, averaged_generator=ema == "average"))
+
+
+def test_images_seen_follow_the_schedule_in_all_rounds(lab, share):
+    here, s = lab(A=16, B=16), spec()
+    (shared,) = share(here.centres(), measured(here, s))
+    ((record),) = shared.federations
+    model = s.build(0)
+    schedule = Schedule(s.training, model.phases())
+    seen = {row["round"]: row["images_seen"] for row in record.convergence if row["centre"] == "B"}
+    assert seen == {r: schedule.images_before(r * LOCAL) for r in (1, 2, 3)}
+    # Stage by stage, with two critic steps from the second stage on.
+    assert seen == {1: 3 * 6 + 8, 2: 18 + 4 * 8 + 6, 3: 18 + 32 + 5 * 6}
+
+
+def test_a_generator_measured_in_mid_schedule_is_as_grown_as_at_the_centres(lab, share):
+    here, s = lab(A=16), spec()
+    centres = here.centres()
+    share(centres, measured(here, s))
+    grown = [job.arrays["weights.final.grown"].tolist() for job in centres.sent("measure_generator")]
+    assert [level for level, _ in grown] == [1.0, 2.0, 2.0]
+
+
+def test_over_two_centres_state_is_averaged_kept_or_constant(lab):
+    """Weighted as weights are: 1 to 3. The centres adapt their augmentation to other images, with another target."""
+    here, s = lab(A=8, B=24), spec()
+    far = s.model_copy(update={"hyper_parameters": s.hyper_parameters | {"target": -1.5}})
+    specs, weights, states = (s, far), numpy_of(averaged_state(build(s, 5))), [{}, {}]
+    for number in range(ROUNDS):
+        answers = []
+        for i, centre in enumerate("AB"):
+            answer, states[i], _ = a_round(specs[i], here.patches(centre), weights, states[i], number, seed=100 + i)
+            answers.append(answer)
+        assert number or answers[0]["probability"] < answers[1]["probability"]
+        weights = {name: ((8 * a + 24 * answers[1][name]) / 32).astype(np.float32) for name, a in answers[0].items()}
+        assert weights["probability"] == pytest.approx(
+            (8 * answers[0]["probability"] + 24 * answers[1]["probability"]) / 32
+        )
+    for own, target in zip(states, (0.6, -1.5), strict=True):
+        assert own["model.target"] == np.float32(target), "a constant is each centre's own"
+        assert "model.probability" not in own
+    # What came for the next round is what it begins with, held state included.
+    begun = a_round(s, here.patches("A"), weights | {"probability": np.float32(0.9)}, states[0], ROUNDS - 1)[0]
+    assert begun["probability"] == pytest.approx(0.9, abs=0.11) and begun["probability"] != answers[0]["probability"]
+
+
+def test_parts_follow_the_declaration():
+    model = spec().build(0)
+    model.register_buffer("undeclared", torch.zeros(2))
+    found = parts(model)
+    assert {name: found[name] for name in (*TRAVELS, *STAYS, "target", "undeclared")} == {
+        "probability": "averaged", "path_mean": "averaged", "signs": "local", "target": "constant", "undeclared": "local",
+    }  # fmt: skip
+    assert (
+        found["networks.generator.grown"] == "constant" and found["networks.generator.norm.running_mean"] == "statistic"
+    )
+
+
+def test_the_proximal_term_is_added_once_for_each_network(lab):
+    """A lazy phase of the same network would add it again."""
+    s = spec()
+    assert once_a_step(s.build(0).phases()) == {"discriminator", "generator"}
+    assert once_a_step(list(reversed(s.build(0).phases()))) == {"discriminator", "generator"}
+    patches = lab(A=16).patches("A")
+    weights = numpy_of(averaged_state(build(s, 5)))
+    _, _, facts = a_round(s, patches, weights, {}, 0, LocalRules(proximal_mu=0.1))
+    assert {name for name in facts["scalars"] if name.endswith("_drift")} == {"discriminator_drift", "generator_drift"}
+
+
+@pytest.mark.parametrize(
+    ("training", "sends_images", "message"),
+    [
+        ({}, True, "growing has no meaning where centres are at different steps of one generator; remove growing"),
+        ({"growing": (), "sampling": "poisson"}, False, "sampling is poisson, but batches of generated images have one size"),
+        ({"growing": ()}, True, r"the generator of growing is trained by 2 phases \(generator, path\), and the server can run"),
+    ],
+)  # fmt: skip
+def test_what_a_generator_on_the_server_cannot_have(training, sends_images, message):
+    problem = remote_problem(spec(**training), sends_images)
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(problem)
+    assert "\n" not in problem
+
+
+def test_a_lazy_discriminator_needs_exchange_generator(monkeypatch):
+    whole = GrowingGAN.build
+
+    def without_path(self, *shape):
+        model = whole(self, *shape)
+        model.phases = lambda: [phase for phase in type(model).phases(model) if phase.name != "path"]
+        return model
+
+    monkeypatch.setattr(GrowingGAN, "build", without_path)
+    s = spec(growing=())
+    assert "phase 'r1' of growing does not run in every step" in remote_problem(s, True)
+    assert remote_problem(s, False) is None

@@ -43,7 +43,8 @@ def average(here: CentreSide, body: Average, arrays: kind.Arrays) -> kind.Answer
         patients = own.table["patient"].to_numpy()
         for _ in range(body.images):
             chosen = np.isin(patients, rng.choice(np.unique(patients), FEWEST, replace=False))
-            made.append(own.stored(np.flatnonzero(chosen)).mean(axis=0).astype(np.uint8))
+            patches = own.stored(np.flatnonzero(chosen))
+            made.append(patches.mean(axis=0).astype(patches.dtype))
     return {"images": len(made)}, {"pixels": np.stack(made)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,7 +171,7 @@ def tested(
     patches: PatchDataset,
     training: ClassifierTraining,
     compute: Compute,
-    metrics: Iterable[str],
+    metrics: Sequence[str],
 ) -> dict[str, Any]:
     """Metrics and predictions; cases and patients are running numbers of this test set, not identities.
 

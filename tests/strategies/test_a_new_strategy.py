@@ -76,7 +76,7 @@ def run(copy):
 
 
 def test_the_strategy_is_short():
-    assert len(STRATEGY.read_text().splitlines()) <= 120
+    assert len(STRATEGY.read_text().splitlines()) <= 130
 
 
 def test_it_runs_in_one_process_and_the_report_names_it(run):

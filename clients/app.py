@@ -20,7 +20,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import policy
+from clients import plugins, policy
 from clients.introduction import introduction
 from clients.ledger import recorded
 from clients.local_state import remembered
@@ -30,7 +30,7 @@ from federation.wire.arrays import check_arrays
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import TEXTS, EnvelopeError
 from federation.wire.job import IDENTIFY, Job, Reply, canonical_json
-from strategies import KINDS
+from strategies import KINDS, STRATEGIES
 
 app = ClientApp()
 
@@ -66,18 +66,23 @@ def answer(job: Job, config: Mapping[str, Any]) -> Reply:
     except Refusal as refusal:
         return Reply.error(job, refusal.code, **refusal.numbers)
     try:
-        if job.kind == IDENTIFY:  # whoever asks, with whatever code: the server cannot address a job before it knows
-            reply = replace(Reply.error(job, "ok"), body=introduction(node))
-        else:
-            _check_code(node, job)
-            policy.accept(node, job)
-            reply = policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
+        with plugins.allowed_at(node):
+            reply = _answered(node, job)
     except Exception as problem:  # the one place where everything that a job can raise ends
         code, numbers = _as_code(problem, node, job)
         reply = Reply.error(job, code, **numbers)
     # What a hospital calls its machines is not the server's business.
     worker = f"{node.centre if node.deployed else socket.gethostname()}/{os.getpid()}"
     return replace(_recorded(node, job, reply), started=started, finished=time.time(), worker=worker)
+
+
+def _answered(node: Node, job: Job) -> Reply:
+    if job.kind == IDENTIFY:  # whoever asks, with whatever code: the server cannot address a job before it knows
+        plugins.check(node, job)
+        return replace(Reply.error(job, "ok"), body=introduction(node))
+    _check_code(node, job)
+    policy.accept(node, job)
+    return policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
 
 
 def _recorded(node: Node | None, job: Job | None, reply: Reply) -> Reply:
@@ -105,6 +110,9 @@ def _check_code(node: Node, job: Job) -> None:
     # In a simulation a test may leave it out.
     if (job.code or node.deployed) and job.code != code_digest():
         raise Refusal("code_mismatch", ours=job.code, theirs=code_digest())
+    plugins.check(node, job)
+    if job.strategy in STRATEGIES:
+        STRATEGIES[job.strategy]  # a plug-in's kinds of jobs are known from here on
     if job.kind not in KINDS:
         raise Refusal("unknown_kind", kind=job.kind)
 

@@ -57,7 +57,8 @@ def asked_of(plan: Plan, centre: str, job: Job) -> Iterator[Ask]:
     else:
         # Of thousands of cells only those that the job may mean.
         said = job.body.get("cell")
-        asking = {name for name, strategy in STRATEGIES.items() if kind in CELL_KINDS or kind in strategy.kinds}
+        named = {arm.strategy for arm in plan.scenario.arms.values()}
+        asking = {name for name in named if kind in CELL_KINDS or kind in STRATEGIES[name].kinds}
         asks = plan.cell_asks(
             cell for cell in plan.cells()
             if cell.strategy in asking and (not isinstance(said, dict) or _may_mean(said, cell))

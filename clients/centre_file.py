@@ -16,11 +16,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from basics.plugins import Identity, PluginError, only
 from clients.working_hours import WorkingHours
 from federation.wire.names import is_plain_name
 
-# Names the file to a process that Flower launches, which needs the settings before it has read any message.
-CENTRE_FILE_VARIABLE = "POLYCENTRE_CENTRE_FILE"
 _HOST = r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9])?)"
 _ADDRESS = re.compile(_HOST + r":[0-9]{1,5}")
 # Keys of a data section that are paths, as in a scenario.
@@ -55,6 +54,32 @@ def _digest(value: str) -> str:
     return value
 
 
+def _files_digest(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError(
+            "is not the digest of a plug-in; write its 64 hexadecimal digits, as `polycentre centre plugins` shows them"
+        )
+    return value
+
+
+class Listed(_Section):
+    """A plug-in whose code may run here, in this version and with these files.
+
+    Attributes:
+        name: of its distribution.
+        digest: of its files, as `polycentre centre plugins` shows it.
+    """
+
+    name: str
+    version: str
+    digest: Annotated[str, AfterValidator(_files_digest)]
+
+    @property
+    def identity(self) -> Identity:
+        """As plug-ins are compared."""
+        return Identity(self.name, self.version, self.digest)
+
+
 class Approval(_Section):
     """What this centre takes part in.
 
@@ -74,8 +99,10 @@ def _strategy(value: str) -> str:
     from strategies import STRATEGIES
 
     if value not in STRATEGIES:
-        possible = [name for name, strategy in STRATEGIES.items() if not strategy.pixels]
-        raise ValueError(f"is not a strategy; strategies: {', '.join(possible)}")
+        possible = [name for name, strategy in STRATEGIES.builtin.items() if not strategy.pixels]
+        raise ValueError(
+            f"is not a strategy; strategies: {', '.join(possible)}, and those of the plug-ins that `plugins` lists"
+        )
     if STRATEGIES[value].pixels:
         raise ValueError("moves real patches, which a deployed centre never does; remove it")
     return value
@@ -127,6 +154,7 @@ class CentreFile(_Section):
         data: this centre's data, written as in a scenario; replaces the scenario's own section. None: keeps the scenario's.
         device: where jobs compute; auto: on a GPU if there is one.
         preload: keep a process that has imported everything, and fork each job from it.
+        plugins: those whose code may run here; no other is imported.
     """
 
     centre: Annotated[str, AfterValidator(_name)]
@@ -141,6 +169,7 @@ class CentreFile(_Section):
     resources: Resources = Resources()
     working_hours: WorkingHours | None = None
     preload: bool = False
+    plugins: tuple[Listed, ...] = ()
     approve: Approval = Approval()
     release: Release = Release()
 
@@ -162,11 +191,12 @@ class CentreFile(_Section):
                 f"{path}: has no settings; write at least centre, superlink, root_certificate, key, workspace"
             )
         base = path.absolute().parent
-        problems = [*_file_problems(tree, base), *_data_problems(tree.get("data"), base)]
-        try:
-            file = CentreFile.model_validate(tree)
-        except ValidationError as error:
-            problems = [*_lines(error), *problems]
+        with only(_listed(tree.get("plugins"))):  # `data` and `release` may name what one of them offers
+            problems = [*_file_problems(tree, base), *_data_problems(tree.get("data"), base)]
+            try:
+                file = CentreFile.model_validate(tree)
+            except ValidationError as error:
+                problems = [*_lines(error), *problems]
         if problems:
             raise CentreFileError("\n".join(f"{path}: {problem}" for problem in problems))
         return file._absolute(base)
@@ -176,12 +206,28 @@ class CentreFile(_Section):
         """Where what can be made again is kept."""
         return self.cache or self.workspace / "cache"
 
+    @property
+    def allowed(self) -> list[Identity]:
+        """The plug-ins whose code may run here."""
+        return [one.identity for one in self.plugins]
+
     def _absolute(self, base: Path) -> CentreFile:
         keys = ("root_certificate", "key", "workspace", *(() if self.cache is None else ("cache",)))
         paths: dict[str, Any] = {key: _from_base(base, getattr(self, key)) for key in keys}
         if self.data is not None:
             paths["data"] = _with_paths(self.data, base)
         return self.model_copy(update=paths)
+
+
+def _listed(value: Any) -> list[Identity]:
+    """The plug-ins that a file lists, before all of it is read; none where that part has a mistake, which the schema reports."""
+    if not value:
+        return []
+    try:
+        found = TypeAdapter(tuple[Listed, ...]).validate_python(value)
+    except ValidationError:
+        return []
+    return [one.identity for one in found]
 
 
 def _from_base(base: Path, value: str | Path) -> Path:
@@ -229,7 +275,10 @@ def _data_problems(data: Any, base: Path) -> list[str]:
     known = [name for name in SOURCES if name != "dealt"]
     if data.get("source") not in known:
         return [f"data.source: {data.get('source')!r} is not a source of data; sources: {', '.join(known)}"]
-    source: Any = SOURCES[data["source"]]
+    try:
+        source: Any = SOURCES[data["source"]]
+    except PluginError as problem:
+        return [f"data.source: {problem}"]
     try:
         TypeAdapter(source).validate_python(_with_paths(data, base))
     except ValidationError as error:
@@ -260,6 +309,8 @@ def _lines(error: ValidationError, above: Sequence[str] = (), schema: Any = Cent
 
 def _keys(schema: Any, parts: Sequence[str]) -> list[str]:
     """The keys of the section at a path."""
-    sections = {"resources": Resources, "working_hours": WorkingHours, "approve": Approval, "release": Release}
-    owner = sections.get(parts[-1], schema) if parts else schema
+    sections = {
+        "resources": Resources, "working_hours": WorkingHours, "approve": Approval, "release": Release, "plugins": Listed,
+    }  # fmt: skip
+    owner: Any = next((sections[part] for part in reversed(parts) if part in sections), schema)
     return [field.alias or name for name, field in owner.model_fields.items()]

@@ -22,7 +22,8 @@ from flwr.app import Context, Message
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as process
 
-from clients.centre_file import CENTRE_FILE_VARIABLE, CentreFile, CentreFileError
+from basics.plugins import CENTRE_FILE_VARIABLE
+from clients.centre_file import CentreFile, CentreFileError
 from clients.ledger import recorded
 from federation.flower.bundle import (
     BundleError,

@@ -68,10 +68,11 @@ def _check_hours(file: CentreFile, now: datetime) -> None:
         raise Refusal("outside_hours", hours=str(file.working_hours))
 
 
-def allowed_strategies(release: Release) -> tuple[str, ...]:
-    """Strategies in which a centre takes part; all that move no images of patients where its file names none."""
-    possible = tuple(name for name, strategy in STRATEGIES.items() if not strategy.pixels)
-    return possible if release.strategies is None else tuple(name for name in release.strategies if name in possible)
+def takes_part(release: Release, strategy: str) -> bool:
+    """Whether a centre takes part in a strategy; where its file names none, in all that move no images of patients."""
+    if STRATEGIES[strategy].pixels:
+        return False
+    return release.strategies is None or strategy in release.strategies
 
 
 def _check_strategy(release: Release, kind: Kind, job: Job) -> None:
@@ -81,7 +82,7 @@ def _check_strategy(release: Release, kind: Kind, job: Job) -> None:
     strategy = STRATEGIES.get(job.strategy)
     if strategy is None or strategy.pixels or (kind not in CELL_KINDS and kind not in strategy.kinds):
         raise Refusal("not_in_strategy", kind=job.kind, strategy=job.strategy[:64])
-    if job.strategy not in allowed_strategies(release):
+    if not takes_part(release, job.strategy):
         raise Refusal("strategy_refused", strategy=job.strategy)
 
 

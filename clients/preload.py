@@ -165,6 +165,7 @@ def main() -> None:
     import torch
 
     import clients.app  # noqa: F401  (this takes the time)
+    from basics.plugins import installed
     from clients import launcher
     from federation.flower.bundle import own_checkout, own_digest
 
@@ -177,7 +178,13 @@ def main() -> None:
         sys.argv = ["flwr-clientapp", *arguments]
         launcher.main()
 
-    resident = Resident(folder, work, lambda: own_digest(own_checkout(), memory) == digest)
+    known = installed()
+
+    def current() -> bool:
+        """Whether code and plug-ins are those that were there at the start; the code of a plug-in is imported by each job."""
+        return own_digest(own_checkout(), memory) == digest and installed() == known
+
+    resident = Resident(folder, work, current)
     gc.collect()
     gc.freeze()  # the forked processes go on sharing the memory of what is imported
     log.info("jobs are forked from process %d", os.getpid())

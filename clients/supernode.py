@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from basics.atomic_files import write_text
-from clients.centre_file import CENTRE_FILE_VARIABLE, CentreFile
+from basics.plugins import CENTRE_FILE_VARIABLE
+from clients.centre_file import CentreFile
 from clients.preload import SOCKET
 from federation.flower.launchers import launcher_script, write_launchers
 from federation.flower.processes import end_all, end_with_parent, flower_environment

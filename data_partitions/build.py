@@ -1,7 +1,8 @@
 """Patches of one centre, made once: source and task in, a `PatchDataset` on disk out.
 
 The cache finds them again by a key over everything that they depend on: the source's settings and files, the task, the
-split, the centre, the seed, and the code of this package. Two processes that want the same patches make them once.
+split, the centre, the seed, and the code of this package and of a source's plug-in. Two processes that want the same patches
+make them once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from data_partitions.patch_dataset import PatchDataset, PixelWriter, open_patche
 from data_partitions.patches import PatchTask
 from data_partitions.preprocessing import preprocessed
 from data_partitions.source import DataSource
+from data_partitions.sources import WHOLE_SOURCES
 from data_partitions.split import SplitRule
 
 Progress = Callable[[int, int], None]
@@ -60,6 +62,9 @@ def _key(source: DataSource, task: PatchTask, split: SplitRule, centre: str, see
         "seed": seed,
         "code": _code_digest(),
     }
+    archive = getattr(source, "archive", source)  # of a part of an archive, the archive
+    if (plugin := WHOLE_SOURCES.plugin_of(archive.source)) is not None:
+        parts["plugin"] = plugin.digest()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, SerializeAsAny, ValidationError
 
+from basics.plugins import Table, subclass_of
 from data_partitions.source import DataSource
 
 # isort: off
@@ -29,12 +30,19 @@ from data_partitions.archives.mini_mias import MiniMiasSource
 from data_partitions.archives.medmnist import MedmnistSource
 # isort: on
 
+
+def _name(kind: type[DataSource]) -> str:
+    return str(kind.model_fields["source"].default)
+
+
 # Name: class of each source above. `data_partitions.SOURCES` has one more, which deals out any of these.
-WHOLE_SOURCES: dict[str, type[DataSource]] = {
-    kind.model_fields["source"].default: kind
+_BUILTIN: dict[str, type[DataSource]] = {
+    _name(kind): kind
     for kind in tuple(globals().values())
     if isinstance(kind, type) and issubclass(kind, DataSource) and not isabstract(kind)
 }
+is_source = subclass_of(DataSource, named=_name)
+WHOLE_SOURCES: Table[type[DataSource]] = Table("sources", _BUILTIN, is_source)
 
 
 def any_source(value: Any) -> Any:
@@ -43,7 +51,7 @@ def any_source(value: Any) -> Any:
         return value
     name = value.get("source") if isinstance(value, dict) else value
     if not isinstance(name, str) or name not in WHOLE_SOURCES or not isinstance(value, dict):
-        raise ValueError(f"source is {name!r}; known sources: {', '.join(WHOLE_SOURCES)}")
+        raise ValueError(f"source is {name!r}; known sources: {', '.join(WHOLE_SOURCES)}; {WHOLE_SOURCES.hint}")
     try:
         return WHOLE_SOURCES[name].model_validate(value)
     except ValidationError as problem:

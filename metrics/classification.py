@@ -5,7 +5,7 @@ are those of the positive class. Of more classes the most probable one is decide
 ("macro"): AUROC and AUPRC of each class against all others, over the classes that the test set holds. A measure that needs two
 classes is NaN where the test set has one only; `undefined` says why.
 
-A new measure is a `Metric` and a line in `METRICS`: results, table and report follow from it.
+A new measure is a `Metric` and a line in `_BUILTIN`: results, table and report follow from it.
 
 The measures are written out, and tested against scikit-learn's. Importing `sklearn.metrics` takes 2.3 s of processor time,
 `numpy` 0.2 s; a deployed centre would pay that with every job, because each job is a new process.
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from basics.plugins import Table, instance_of
 
 THRESHOLD = 0.5
 # Between the name of a measure and that of the class that it is about.
@@ -160,7 +162,7 @@ def auprc(labels: np.ndarray, probability: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-METRICS: dict[str, Metric] = {
+_BUILTIN: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "Accuracy", accuracy, needs_two_classes=False),
@@ -170,31 +172,42 @@ METRICS: dict[str, Metric] = {
         Metric("auprc", "AUPRC", of_class=auprc),
     )
 }
+# The built-in ones are measured in every study; one of a plug-in where `study.metrics` names it.
+METRICS: Table[Metric] = Table("metrics", _BUILTIN, instance_of(Metric, named=lambda metric: metric.name))
 
 
-def measure(labels: np.ndarray, probability: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+def measure(
+    labels: np.ndarray, probability: np.ndarray, classes: Sequence[str], more: Sequence[str] = ()
+) -> dict[str, float]:
     """All measures of a test set by name; of more than two classes also those of each class, such as "auroc.mel".
 
     Args:
         probability: (n, classes).
         classes: their names.
+        more: names of metrics of plug-ins, measured beside those of every study.
     """
     labels, probability = checked(labels, probability)
-    found = {name: metric(labels, probability) for name, metric in METRICS.items()}
-    for name, label in _of_each_class(classes):
+    found = {name: metric(labels, probability) for name, metric in _measured(more).items()}
+    for name, label in _of_each_class(classes, more):
         found[name + OF + classes[label]] = METRICS[name].value_of(label, labels, probability)
     return found
 
 
-def measured_names(classes: Sequence[str]) -> list[str]:
+def measured_names(classes: Sequence[str], more: Sequence[str] = ()) -> list[str]:
     """The names that `measure` gives values to, in its order."""
-    return [*METRICS, *(name + OF + classes[label] for name, label in _of_each_class(classes))]
+    return [*_measured(more), *(name + OF + classes[label] for name, label in _of_each_class(classes, more))]
 
 
-def _of_each_class(classes: Sequence[str]) -> list[tuple[str, int]]:
+def _measured(more: Sequence[str]) -> dict[str, Metric]:
+    return METRICS.builtin | {name: METRICS[name] for name in more}
+
+
+def _of_each_class(classes: Sequence[str], more: Sequence[str]) -> list[tuple[str, int]]:
     if len(classes) == 2:
         return []
-    return [(name, label) for name, metric in METRICS.items() if metric.of_class for label in range(len(classes))]
+    return [
+        (name, label) for name, metric in _measured(more).items() if metric.of_class for label in range(len(classes))
+    ]
 
 
 def selection_score(labels: np.ndarray, probability: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from basics.image_shape import ImageShape, ImageSize, size_text
+from basics.plugins import Table, instance_of
 from models.errors import ModelError
 from models.random_streams import isolated_global_stream
 from models.torchvision_schema import import_torchvision
@@ -148,7 +149,7 @@ class Architecture:
         return height, width
 
 
-CLASSIFIERS: Mapping[str, Architecture] = {
+_BUILTIN: Mapping[str, Architecture] = {
     "cnn": Architecture(CNN),
     "cnn_small": Architecture(SmallCNN),
     # Windows of 7 patches of 4 pixels, and three halvings, need 224 for its weights to fit.
@@ -157,11 +158,12 @@ CLASSIFIERS: Mapping[str, Architecture] = {
     "resnet18": Architecture(_timm("resnet18")),
     "resnet50": Architecture(_timm("resnet50")),
 }
+CLASSIFIERS: Table[Architecture] = Table("classifiers", _BUILTIN, instance_of(Architecture))
 
 
 def _known(model: str) -> str:
     if model not in CLASSIFIERS:
-        raise ValueError(f"no classifier {model!r}; known classifiers: {', '.join(CLASSIFIERS)}")
+        raise ValueError(CLASSIFIERS.unknown(model))
     return model
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from basics.image_shape import ImageShape, ImageSize, Storage, size_text
+from basics.plugins import Table, subclass_of
 from models.dcgan import DCGAN
 from models.flow_matching import FlowMatching
 from models.generative import GenerativeModel, GenerativeSettings, GenerativeTraining
@@ -15,11 +16,12 @@ from models.schedule import check_growing
 from models.wgan_gp import WGANGP
 
 # Name in a scenario -> settings, which build the model.
-GENERATIVE_MODELS: dict[str, type[GenerativeSettings]] = {
+_BUILTIN: dict[str, type[GenerativeSettings]] = {
     "dcgan": DCGAN,
     "wgan_gp": WGANGP,
     "flow_matching": FlowMatching,
 }
+GENERATIVE_MODELS: Table[type[GenerativeSettings]] = Table("models", _BUILTIN, subclass_of(GenerativeSettings))
 
 
 def settings_class(model: str) -> type[GenerativeSettings]:
@@ -29,7 +31,7 @@ def settings_class(model: str) -> type[GenerativeSettings]:
         ValueError: an unknown name.
     """
     if model not in GENERATIVE_MODELS:
-        raise ValueError(f"no model {model!r}; known models: {', '.join(GENERATIVE_MODELS)}")
+        raise ValueError(GENERATIVE_MODELS.unknown(model))
     return GENERATIVE_MODELS[model]
 
 

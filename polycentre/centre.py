@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,13 +50,33 @@ def show(findings: Iterable[Finding]) -> bool:
 
 @cli.command()
 def check(file: Annotated[Path, FILE]) -> None:
-    """Check whether this node is ready: settings, key, certificate, data, disk, clock, and the way to the SuperLink."""
+    """Check whether this node is ready: settings, key, certificate, plug-ins, data, disk, clock, and the way to the SuperLink."""
     from clients.centre_file import CentreFile
-    from polycentre.centre_check import data_findings, network_findings, own_findings
+    from polycentre.centre_check import data_findings, network_findings, own_findings, plugin_findings
 
     centre = CentreFile.read(file)
-    fine = [show(findings) for findings in (own_findings(centre), data_findings(centre), network_findings(centre))]
+    checks = (own_findings, plugin_findings, data_findings, network_findings)
+    fine = [show(findings(centre)) for findings in checks]
     raise typer.Exit(0 if all(fine) else 1)
+
+
+@cli.command()
+def plugins(file: Annotated[Path, FILE]) -> None:
+    """List the installed plug-ins, what this node thinks of each, and the lines that allow them in centre.yaml."""
+    import yaml
+
+    from basics.plugins import installed
+    from clients.centre_file import CentreFile
+    from polycentre.centre_check import plugin_findings
+
+    fine = show(plugin_findings(CentreFile.read(file)))
+    found = [plugin.identity for plugin in installed()]
+    if not found:
+        say("no plug-in is installed")
+    else:
+        say("to allow exactly what is installed here, let centre.yaml say (and remove what you do not want to run):")
+        say(yaml.safe_dump({"plugins": [asdict(one) for one in found]}, sort_keys=False, width=200).rstrip())
+    raise typer.Exit(0 if fine else 1)
 
 
 @cli.command()
@@ -149,8 +170,9 @@ def run(file: Annotated[Path, FILE]) -> None:
     centre = CentreFile.read(file)
 
     def own() -> bool:
-        from polycentre.centre_check import own_findings
+        from polycentre.centre_check import own_findings, plugin_findings
 
+        show(plugin_findings(centre))  # studies without the one that is wrong still run
         return show(own_findings(centre))
 
     def network() -> bool:

@@ -18,10 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import TypeAdapter
 
+from basics.plugins import only
 from clients.approval import Approvals
 from clients.centre_file import CentreFile
+from clients.plugins import unlisted, verdicts
 from data_partitions import SOURCES, DataError
 from federation.flower.superlink_health import ask, clock_problem, clock_refused, clock_words
+from federation.wire.errors import explain
 
 _FREE_GIB = 2.0
 _EXPIRES_SOON_DAYS = 30
@@ -68,6 +71,17 @@ def own_findings(file: CentreFile) -> Iterator[Finding]:
         yield note("data: not set, so a study's scenario says where this centre's data is")
 
 
+def plugin_findings(file: CentreFile) -> Iterator[Finding]:
+    """Whether the plug-ins that the file lists are those installed here, and which others are."""
+    for one, refusal in verdicts(file, file.allowed):
+        if refusal is None:
+            yield ok(f"plug-in {one}: allowed")
+        else:
+            yield problem(explain(file.centre, refusal.code, "", refusal.numbers))
+    for plugin in unlisted(file):
+        yield note(f"plug-in {plugin.identity}: installed and not listed, so its code does not run here")
+
+
 def network_findings(file: CentreFile) -> Iterator[Finding]:
     """Whether the SuperLink answers over TLS, and whether its clock and this one agree."""
     health = ask(file.superlink, file.root_certificate)
@@ -91,7 +105,8 @@ def data_findings(file: CentreFile) -> Iterator[Finding]:
     """Whether the data section of the file can be read, and how much there is."""
     if file.data is None:
         return
-    source: Any = TypeAdapter(SOURCES[file.data["source"]]).validate_python(file.data)
+    with only(file.allowed):
+        source: Any = TypeAdapter(SOURCES[file.data["source"]]).validate_python(file.data)
     file.cache_folder.mkdir(parents=True, exist_ok=True)
     try:
         exams = source.load(file.centre, 0, cache=file.cache_folder).exams

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 
 from clients.centre_file import CentreFile
 from clients.introduction import ROLL_CALL
-from clients.policy import allowed_strategies, unmet_release_rule
+from clients.plugins import verdicts
+from clients.policy import takes_part, unmet_release_rule
 from federation.flower.bundle import own_checkout, own_digest
 from federation.wire.code_digest import code_digest
-from federation.wire.errors import StudyError
+from federation.wire.errors import StudyError, explain
 from federation.wire.units import scenario_digest
 from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Plan
+from scenarios.plugins import uses
 from scenarios.reader import resolved_yaml
 from scenarios.scenario import Scenario
 from strategies import KINDS, STRATEGIES, Kind
@@ -31,7 +33,10 @@ _RISKS = {
 }
 # What the roll call takes, once a node is found.
 _ROLL_CALL = Expected("", ROLL_CALL.name, messages=1)
-_KINDS = KINDS | {ROLL_CALL.name: ROLL_CALL}
+
+
+def _kind(name: str) -> Kind:
+    return ROLL_CALL if name == ROLL_CALL.name else KINDS[name]
 
 
 def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
@@ -51,7 +56,7 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
     plan = Plan(scenario, deployed=True)
     asks = [ask for ask in plan.asks() if ask.centre == centre]
     rows = [_ROLL_CALL, *(row for row in expected_messages(plan) if row.centre == centre)]
-    refusals = list(_refused(file, asks, rows))
+    refusals = [*_refused_plugins(file, scenario), *_refused(file, asks, rows)]
     lines = [
         f"# What the study {scenario.name!r} would take out of centre {centre}",
         "",
@@ -65,13 +70,14 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
         "",
         *(f"- {note}" for note in notes(file, scenario)),
         "",
+        *_plugins(file, scenario),
         "## What would leave",
         "",
         "Without faults; a job whose answer is lost is answered again.",
         "",
         *_table(
             ("message", "how many", "arrays in all", "the most telling part of it"),
-            [(_title(row), str(row.messages), _size(row.bytes_up), _worst(_KINDS[row.kind])) for row in rows],
+            [(_title(row), str(row.messages), _size(row.bytes_up), _worst(_kind(row.kind))) for row in rows],
         ),
         "",
         "Numbers and names beside the arrays are some kilobytes a message.",
@@ -82,7 +88,7 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
         "",
     ]  # fmt: skip
     for row in rows:
-        if _KINDS[row.kind].pixels:
+        if _kind(row.kind).pixels:
             continue  # refused, whatever else is approved
         lines += [
             f"### {_title(row)}",
@@ -123,20 +129,53 @@ def refused(file: CentreFile, scenario: Scenario) -> list[str]:
     """What this node's policy would refuse of a study, one sentence each."""
     plan = Plan(scenario, deployed=True)
     rows = [row for row in expected_messages(plan) if row.centre == file.centre]
-    return list(_refused(file, [ask for ask in plan.asks() if ask.centre == file.centre], rows))
+    return [
+        *_refused_plugins(file, scenario),
+        *_refused(file, [ask for ask in plan.asks() if ask.centre == file.centre], rows),
+    ]
+
+
+def _plugins(file: CentreFile, scenario: Scenario) -> list[str]:
+    """The section on the study's plug-ins; nothing where it uses none."""
+    used = uses(scenario)
+    if not used:
+        return []
+    rows: list[tuple[str, ...]] = [
+        (
+            one.name,
+            one.version,
+            f"`{one.digest}`",
+            ", ".join(used[one]),
+            "allowed" if refusal is None else "**refused**",
+        )
+        for one, refusal in verdicts(file, used)
+    ]
+    return [
+        "## Plug-ins",
+        "",
+        "Code of other packages that the study runs. It is not sent: this node runs what is installed here, if centre.yaml lists it.",
+        "",
+        *_table(("plug-in", "version", "digest of its files here", "what the study uses of it", "this node"), rows),
+        "",
+    ]
+
+
+def _refused_plugins(file: CentreFile, scenario: Scenario) -> Iterator[str]:
+    for _, refusal in verdicts(file, uses(scenario)):
+        if refusal is not None:
+            yield explain(file.centre, refusal.code, "", refusal.numbers)
 
 
 def _refused(file: CentreFile, asks: list[Ask], rows: list[Expected]) -> Iterator[str]:
-    allowed = allowed_strategies(file.release)
     for name in dict.fromkeys(ask.strategy for ask in asks if ask.strategy):
         if STRATEGIES[name].pixels:
             yield f"strategy `{name}` moves real patches, which no deployed centre does"
-        elif name not in allowed:
+        elif not takes_part(file.release, name):
             yield f"strategy `{name}` is not in release.strategies"
     rule = unmet_release_rule(file.release)
     releasing = {ask.kind.name for ask in asks if ask.kind.releases_model(ask.outline) and not ask.kind.pixels}
     for kind in sorted(releasing) if rule else ():
-        yield f"{_KINDS[kind].title}: {rule}"
+        yield f"{_kind(kind).title}: {rule}"
     limit = file.release.largest_message_mib * 2**20
     for row in rows:
         for way, size in (("in", row.bytes_down), ("out", row.bytes_up)):
@@ -161,7 +200,7 @@ def notes(file: CentreFile, scenario: Scenario) -> Iterator[str]:
 
 
 def _title(row: Expected) -> str:
-    return _KINDS[row.kind].title
+    return _kind(row.kind).title
 
 
 def _worst(kind: Kind) -> str:
@@ -173,7 +212,7 @@ def _worst(kind: Kind) -> str:
 
 
 def _fields(file: CentreFile, row: Expected) -> Iterator[tuple[str, str, str]]:
-    fields = sorted(_KINDS[row.kind].fields(), key=lambda field: list(_RISKS).index(field.risk))
+    fields = sorted(_kind(row.kind).fields(), key=lambda field: list(_RISKS).index(field.risk))
     for field in fields:
         if field.name == "predictions.*" and not file.release.predictions:
             continue

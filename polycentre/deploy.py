@@ -13,7 +13,8 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ import yaml
 from rich.console import Console
 
 from basics.atomic_files import write_text
+from basics.plugins import Identity
 from federation.flower.certificates import (
     AUTHORITY,
     SECRET,
@@ -95,12 +97,14 @@ def trial(
     centres: Mapping[str, Mapping[str, Path]],
     log_file: Path,
     preload: bool = False,
+    plugins: Iterable[Identity] = (),
 ) -> LoopbackDeployment:
     """A deployment on loopback whose certificates, keys and settings lie in a folder; nothing is started.
 
     Args:
         centres: by name, {"workspace", "cache"}.
         preload: nodes keep what their jobs import: twice the memory, and jobs start in a fraction of the time.
+        plugins: those whose code may run at the nodes.
     """
     link_port, *ports = free_ports(1 + len(centres))
     address = f"127.0.0.1:{link_port}"
@@ -111,7 +115,7 @@ def trial(
             "workspace": str(places["workspace"]), "cache": str(places["cache"]), "port": port,
             # All of it belongs to the user of this machine, from whom nothing needs protection.
             "approve": {"bundles": "own", "studies": "any"}, "release": {"predictions": True},
-            "preload": preload,
+            "preload": preload, "plugins": [asdict(plugin) for plugin in plugins],
         }
         for (name, places), port in zip(centres.items(), ports, strict=True)
     }  # fmt: skip

@@ -14,6 +14,7 @@ from data_partitions import DealtSource
 from federation.wire.units import scenario_digest
 from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Plan
+from scenarios.plugins import uses
 from scenarios.reader import resolved_yaml, shipped
 from scenarios.scenario import Scenario
 from strategies import KINDS, STRATEGIES
@@ -94,6 +95,8 @@ def print_plan(console: Console, scenario: Scenario, run: str) -> None:
             name, arm.strategy + (" (control)" if arm.control else ""), listed(places) if places else "nowhere", text
         )
     console.print(table)
+    for plugin, names in uses(scenario).items():
+        console.print(f"plug-in {plugin}: {', '.join(names)}", highlight=False, markup=False, soft_wrap=True)
     rows = expected_messages(plan)
     console.print(_messages_table(rows))
     digest = scenario_digest(resolved_yaml(scenario))

@@ -12,10 +12,12 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from basics.plugins import GROUPS, installed
 from federation.flower.operator import DeploymentFile
 from federation.flower.superlink_health import ask, clock_problem, clock_words
 from federation.wire.code_digest import ALL, code_digest, package_folder
 from polycentre.deploy import flower
+from scenarios.plugins import faults
 from server.app import default_cache
 from server.environment import cpu_name, usable_cpus, versions
 
@@ -46,6 +48,10 @@ def diagnose(console: Console, deployment: str | None = None) -> int:
         problems.append(
             f"distribution {distribution!r} installs a package of a name that this project uses; uninstall it"
         )
+    for plugin in installed():
+        offers = ", ".join(f"{GROUPS[group]} {name}" for group, name, _ in plugin.offers)
+        console.print(f"plug-in {plugin.identity}: {offers}", highlight=False, markup=False, soft_wrap=True)
+    problems += faults()
     memory = psutil.virtual_memory()
     console.print(
         f"processors {usable_cpus()} ({cpu_name()}), memory {memory.total / 2**30:.1f} GiB ({memory.available / 2**30:.1f} free)",

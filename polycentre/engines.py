@@ -20,6 +20,7 @@ from federation.flower.simulation import SimulationRuntime
 from federation.wire.errors import StudyError
 from polycentre.deploy import trial
 from reports.run_record import RunRecord
+from scenarios.plugins import uses
 from scenarios.scenario import Scenario
 from server.app import conduct
 
@@ -85,7 +86,8 @@ def on_loopback(record: RunRecord, scenario: Scenario, cache: Path, refresh: Cal
     }
     processes = OwnProcesses()  # all of it ends together, so nodes need not hear that the run has ended
     try:
-        deployment = trial(processes, processes.home / "trial", centres, record.folder / "superlink.log", preload=True)
+        deployment = trial(processes, processes.home / "trial", centres, record.folder / "superlink.log", preload=True,
+                           plugins=uses(scenario))  # fmt: skip
         deployment.start()
         _operate(Operator(CHECKOUT, record.folder, deployment.place, processes), record, scenario, cache, refresh)
     finally:

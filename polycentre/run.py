@@ -27,8 +27,9 @@ from reports.refusals import real_failures, refusals
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
 from scenarios import reader
+from scenarios.plugins import missing, uses
 from scenarios.scenario import Scenario
-from server.app import begin, default_cache, refuse_pooling
+from server.app import begin, default_cache, refuse_changed_plugins, refuse_pooling
 from server.environment import describe, usable_cpus
 from strategies import STRATEGIES
 
@@ -55,7 +56,12 @@ def run_scenario(
     """Run and report; returns the exit status."""
     began = time.time()
     conduct = _where(engine, deployment, ray)
-    scenario = reader.read(file, overrides)
+    try:
+        scenario = reader.read(file, overrides)
+    except reader.ScenarioError:
+        if resume:
+            _refuse_missing_plugins(out or RUNS / "latest")
+        raise
     precision = _precision_of(precision_of, scenario, resume) if precision_of is not None else {}
     if deployment is not None:
         refuse_pooling(scenario)
@@ -154,7 +160,7 @@ def check_machine(scenario: Scenario, deployed: bool = False) -> None:
 
 def _new(scenario: Scenario, out: Path | None) -> RunRecord:
     folder = out or RUNS / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunRecord.create(folder.absolute(), reader.resolved_yaml(scenario), describe())
+    return RunRecord.create(folder.absolute(), reader.resolved_yaml(scenario), describe(uses(scenario)))
 
 
 def _resumed(scenario: Scenario, out: Path | None) -> RunRecord:
@@ -168,9 +174,22 @@ def _resumed(scenario: Scenario, out: Path | None) -> RunRecord:
         raise StudyError(
             f"--resume: {folder} holds a run of {before.name!r}, not of {scenario.name!r}; name the right --out", 2
         )
+    refuse_changed_plugins(record, scenario)
     record.write_scenario(reader.resolved_yaml(scenario))
-    record.write_environment(describe())
+    record.write_environment(describe(uses(scenario)))
     return record
+
+
+def _refuse_missing_plugins(folder: Path) -> None:
+    """Of a scenario that names what nobody offers here, say which plug-in of the run is not there.
+
+    Raises:
+        StudyError: with status 2.
+    """
+    if (folder / "scenario.yaml").is_file() and (
+        lines := missing(RunRecord.open(folder).environment.get("plugins", []))
+    ):
+        raise StudyError(f"--resume: {'; '.join(lines)}", 2)
 
 
 def _precision_of(folder: Path, scenario: Scenario, resume: bool) -> dict[str, dict[str, str]]:

@@ -17,7 +17,7 @@ import pandas as pd
 from reports.kinds import Kinds
 from reports.patient_bootstrap import auroc_draws, interval
 from reports.study import Arm
-from reports.tables import PRIMARY, Block, Difference, Row, Setting, heading, points
+from reports.tables import Block, Difference, Row, Setting, heading, points
 
 Verdict = Literal["helped", "hurt", "unclear", "too few repeats", "not measured"]
 FEWEST_REPEATS = 3
@@ -100,7 +100,7 @@ def _sentence(
         return f"{row.arm.name}: no repeat has both this arm and the baseline."
     what = _what(row, kinds)
     details = ([f"sd {100 * s.sd:.1f}"] if s.n > 1 else []) + [f"{difference.better} of {s.n} repeats better"]
-    numbers = f"{heading(PRIMARY)} by {points(s.mean)} points ({', '.join(details)}"
+    numbers = f"{heading()} by {points(s.mean)} points ({', '.join(details)}"
     if over_patients is not None:
         numbers += (
             f"; 95 % interval over {patients} test patients {points(over_patients[0])} to {points(over_patients[1])}"

@@ -169,6 +169,13 @@ KINDS = Entries(
 STRATEGIES = Entries(
     "kinds.json, strategies", ("strategy", "title", "pixels"), key=("strategy",), optional=("shares",), in_order=True
 )
+METRICS = Entries(
+    "kinds.json, metrics",
+    ("metric", "title", "unit", "higher_is_better"),
+    key=("metric",),
+    choices={"unit": ("share", "number")},
+    in_order=True,
+)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

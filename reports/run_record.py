@@ -267,12 +267,15 @@ class RunRecord:
         "phase", one of `record_files.PHASES`; "rounds", whether its replies are averaged and then forgotten, so that a
         resumed session does not meet them again; and "pixels", whether it carries real patches. A strategy has
         "strategy", "title" and "pixels", whether real images move; and "shares", false where nothing at all is shared,
-        which otherwise follows from the keys of its arm.
+        which otherwise follows from the keys of its arm. "metrics", which may be left out, has what plug-ins measured: "metric",
+        "title", "unit" and "higher_is_better" as of `metrics.Metric`.
         """
         entries = {
             "kinds": files.KINDS.checked(kinds["kinds"]),
             "strategies": files.STRATEGIES.checked(kinds["strategies"]),
         }
+        if metrics := files.METRICS.checked(kinds.get("metrics", ())):
+            entries["metrics"] = metrics
         write_json(self.folder / "kinds.json", entries)
 
     def kinds(self) -> dict[str, list[dict[str, Any]]]:

@@ -6,13 +6,14 @@ through the schema of today.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import yaml
 
 from data_partitions.classes import CLASSES_OF
-from reports.kinds import Kinds
+from reports.kinds import Kinds, MetricWords
 
 Role = Literal["baseline", "candidate", "control", "upper bound"]
 
@@ -45,6 +46,7 @@ class Study:
     generators: dict[str, dict[str, Any]]
     classes: dict[str, tuple[str, ...]]  # task -> names of its classes, in the order of their labels
     settings: dict[str, Any]
+    metrics: Mapping[str, MetricWords] = field(default_factory=lambda: Kinds().metrics)
 
     def made(self, generator: str, task: str) -> tuple[str, ...]:
         """Names of the classes that a generator makes, as the scenario says; empty where it does not, as of a package."""
@@ -89,6 +91,7 @@ def read_study(scenario_yaml: str, kinds: Kinds | None = None) -> Study:
             for t in tasks
         },
         settings=settings,
+        metrics=(kinds or Kinds()).metrics,
     )
 
 

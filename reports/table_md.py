@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from reports.study import Study
 from reports.tables import (
-    PRIMARY,
     Block,
     EvaluationSet,
     Troubles,
@@ -41,21 +40,21 @@ def markdown(
     at_the_end = [line for said in (*unplaced(troubles, found), *refusals) for line in (said, "")]
     if not found:
         return "\n".join([*lines, "No classifier was tested yet.", "", *at_the_end])
-    metrics = metrics_of(found)
+    metrics = metrics_of(found, study)
     for block in found:
         lines += [f"## {setting_text(block.setting)}", ""]
         for centre in block.tested_on:
-            rows = [["Arm", "Own", "Added", *map(heading, metrics), f"{heading(PRIMARY)} vs baseline"]]
+            rows = [["Arm", "Own", "Added", *map(heading, metrics.values()), f"{heading()} vs baseline"]]
             for row in block.rows:
                 role = role_text(row.arm)
                 name = row.arm.name + (f" ({role})" if role else "")
-                measured = [spread_text(row.spread(centre, m), m) for m in metrics]
+                measured = [spread_text(row.spread(centre, m), words) for m, words in metrics.items()]
                 images = [count_text(row.n_real), count_text(row.n_synthetic)]
                 rows.append([name, *images, *measured, difference_text(block.difference(row, centre))])
             lines += [evaluation_text(block, centre, study, sets), "", *_padded(rows), ""]
         lines += [line for trouble in troubles_of(block, troubles) for line in (trouble, "")]
     lines += at_the_end
-    lines += [line for line in (not_percent(metrics),) if line]
+    lines += [line for line in (not_percent(metrics.values()),) if line]
     lines += [
         "Own: the receiver's real training images. Added: synthetic ones, or what an upper bound or a control adds.",
         "Percent: mean (standard deviation over repeats). Against the baseline: difference in points, by repeat,",

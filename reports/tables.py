@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metrics import METRICS
 from metrics.classification import OF
+from reports.kinds import Kinds, MetricWords
 from reports.study import Arm, Study
 
 # (arm, task) -> what went wrong in its federation, in a line.
 Troubles = Mapping[tuple[str, str], str]
 # The one that findings and differences are about: it depends neither on a threshold nor on the prevalence.
 PRIMARY = "auroc"
+_PRIMARY = Kinds().metrics[PRIMARY]
 
 
 @dataclass(frozen=True)
@@ -157,32 +158,30 @@ def _shown(part: pd.DataFrame) -> dict[str, int]:
     return {str(name): int((own["label"] == 1).sum()) for name, own in once.groupby("class", sort=False)}
 
 
-def mean_and_sd(spread: Spread, metric: str = PRIMARY) -> tuple[str, str]:
+def mean_and_sd(spread: Spread, metric: MetricWords = _PRIMARY) -> tuple[str, str]:
     """("85.3", "1.2"): a share in percent, a number as it is. "–" for no value; "" for the deviation of fewer than two."""
     if spread.n == 0:
         return "–", ""
     mean, sd = (
-        f"{100 * value:.1f}" if METRICS[metric.partition(OF)[0]].unit == "share" else f"{value:.3g}"
-        for value in (spread.mean, spread.sd)
+        f"{100 * value:.1f}" if metric.unit == "share" else f"{value:.3g}" for value in (spread.mean, spread.sd)
     )
     return mean, sd if spread.n > 1 else ""
 
 
-def spread_text(spread: Spread, metric: str = PRIMARY) -> str:
+def spread_text(spread: Spread, metric: MetricWords = _PRIMARY) -> str:
     """ "85.3 (1.2)", "85.3" for a single value, "–" for none."""
     mean, sd = mean_and_sd(spread, metric)
     return f"{mean} ({sd})" if sd else mean
 
 
-def heading(metric: str) -> str:
+def heading(metric: MetricWords = _PRIMARY) -> str:
     """The title of a metric, with its direction where that is not the usual one."""
-    found = METRICS[metric]
-    return found.title if found.higher_is_better else f"{found.title} (lower is better)"
+    return metric.title if metric.higher_is_better else f"{metric.title} (lower is better)"
 
 
-def not_percent(metrics: Iterable[str]) -> str:
+def not_percent(metrics: Iterable[MetricWords]) -> str:
     """ "Not in percent: Brier score."; "" when all are shares."""
-    numbers = [METRICS[metric].title for metric in metrics if METRICS[metric].unit == "number"]
+    numbers = [metric.title for metric in metrics if metric.unit == "number"]
     return f"Not in percent: {', '.join(numbers)}." if numbers else ""
 
 
@@ -228,10 +227,13 @@ def block_title(block: Block) -> str:
     return f"At {setting_text(block.setting)}" + (f" ({count_text(n_real)})" if not math.isnan(n_real) else "")
 
 
-def metrics_of(found: Sequence[Block]) -> list[str]:
-    """The metrics of `METRICS` that were measured, in its order."""
+def metrics_of(found: Sequence[Block], study: Study) -> dict[str, MetricWords]:
+    """The metrics that were measured: those of every study in its order, then those of plug-ins; an unknown one by its name."""
     seen = {metric for block in found for row in block.rows for _, metric in row.values}
-    return [metric for metric in METRICS if metric in seen]
+    known = {name: words for name, words in study.metrics.items() if name in seen}
+    # A value of one class, such as auroc.mel, has a table of its own.
+    unknown = sorted(name for name in seen if name.partition(OF)[0] not in study.metrics)
+    return known | {name: MetricWords(name) for name in unknown}
 
 
 def classes_of(block: Block, metric: str) -> list[str]:

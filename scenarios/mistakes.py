@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from basics.plugins import Table
 from data_partitions import SOURCES, SplitRule
 from models import ClassifierTraining
 from scenarios.scenario import Compute, Scenario
@@ -51,7 +52,9 @@ def _words(error: Any) -> str:
     kind, context = error["type"], error.get("ctx", {})
     key = str(context.get("discriminator", "")).strip("'")
     if kind == "union_tag_invalid":
-        return f"{key} is {context['tag']!r}; must be one of {context['expected_tags']}"
+        table: Table[Any] = SOURCES if key == "source" else STRATEGIES
+        more = "".join(f", {name!r}" for name in table if name not in table.builtin)
+        return f"{key} is {context['tag']!r}; must be one of {context['expected_tags']}{more}; {table.hint}"
     if kind == "union_tag_not_found":
         return f"{key} is missing"
     if kind == "too_short":
@@ -86,11 +89,10 @@ def _known_keys(location: tuple[Any, ...]) -> str:
         "outages": Outage,
         "fidelity": FidelityChoice,
     }
-    tagged = {**SOURCES, **{name: strategy.keys for name, strategy in STRATEGIES.items()}}
     owner: Any = Scenario
     for place, part in enumerate(location[:-1]):
         if _is_tag(location, place):
-            owner = tagged[part]
+            owner = SOURCES[part] if location[place - 1] == "data" else STRATEGIES[part].keys
         elif part == "centres":
             owner = Centre
         elif part == "schedule":

@@ -79,6 +79,10 @@ class Plan:
     def training(self) -> ClassifierTraining:
         return self.scenario.study.training
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return self.scenario.study.metrics or ()
+
     def members(self, arm: Any, receiver: str | None = None) -> tuple[str, ...]:
         return self.scenario.members(arm, receiver)
 

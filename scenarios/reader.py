@@ -18,6 +18,7 @@ from basics.words import listed
 from scenarios.checks import file_problems, model_problems
 from scenarios.groups import GroupError, merge_alike, write_out_groups
 from scenarios.mistakes import lines_of
+from scenarios.plugins import clashes
 from scenarios.scenario import Scenario
 
 SHIPPED = Path(__file__).parent
@@ -119,7 +120,7 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
         scenario = Scenario.model_validate(tree)
     except ValidationError as problem:
         raise ScenarioError("\n".join(merge_alike(lines_of(problem, source), group_of))) from None
-    problems = [f"{source}: {problem}" for problem in model_problems(scenario)]
+    problems = [f"{source}: {problem}" for problem in (*clashes(scenario), *model_problems(scenario))]
     if problems:
         raise ScenarioError("\n".join(merge_alike(problems, group_of)))
     return scenario

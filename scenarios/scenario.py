@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from basics.words import listed
 from data_partitions import DealtSource, SplitRule
+from scenarios.chosen import chosen_by
 from scenarios.sections import LONGEST_NAME, NAME, Centre, Generator, Partition, SimulatedClock, Study, Task
 from strategies import STRATEGIES
 from strategies.keys import BaseArm, Section
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # for a checker of types, what the arms of all strategies hav
     class Arm(BaseArm):
         strategy: str
 else:
-    Arm = Annotated[Union[tuple(s.keys for s in STRATEGIES.values())], Field(discriminator="strategy")]  # noqa: UP007
+    Arm = chosen_by("strategy", STRATEGIES, lambda strategy: strategy.keys)
 
 
 class Compute(Section):

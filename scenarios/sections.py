@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from basics.image_shape import ImageSize
-from data_partitions import PartitionRule, PatchTask, Source
+from data_partitions import SOURCES, DataSource, PartitionRule, PatchTask
 from data_partitions.sources import AnySource
 from federation.wire.availability import Availability
+from metrics import METRICS
 from models import ClassifierName, ClassifierTraining, GenerativeModelName
+from scenarios.chosen import chosen_by
 from strategies.keys import MAKES, Section, Use, generative_settings
 
 # Names become file names, array names and columns of tables.
 LONGEST_NAME = 40
 NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_\-]{{0,{LONGEST_NAME - 1}}}")
 Fraction = Annotated[float, Field(gt=0, le=1)]
+if TYPE_CHECKING:
+    Source = DataSource
+else:  # mypy reads no type that is computed
+    Source = chosen_by("source", SOURCES, lambda source: source)
 
 
 class Outage(Section):
@@ -62,7 +68,7 @@ class Centre(Section):
     roles: tuple[Literal["provider", "receiver", "test"], ...] = Field(
         min_length=1, description="provider trains generators, receiver trains classifiers, test is only tested on"
     )
-    data: Annotated[Source, Field(discriminator="source")]
+    data: Source
     gpu: float = Field(0.0, ge=0, description="share of a GPU that the centre's jobs take under Ray")
     availability: SimulatedAvailability = SimulatedAvailability()
 
@@ -150,6 +156,7 @@ class Study(Use):
         None, description="instead: numbers of training images, drawn by patient"
     )
     test_on: tuple[str, ...] = Field((), description="further centres to test at; the receiver itself always is")
+    metrics: tuple[str, ...] | None = Field(None, description="of plug-ins, measured beside those of every study")
     minimum_positives: int = Field(
         20,
         ge=1,
@@ -161,6 +168,19 @@ class Study(Use):
     @classmethod
     def _names(cls, value: Any) -> Any:
         return [{"model": v} if isinstance(v, str) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @field_validator("metrics")
+    @classmethod
+    def _extra(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in value or ():
+            if name in METRICS.builtin:
+                raise ValueError(f"{name!r} is measured in every study; remove it")
+            if name not in METRICS:
+                raise ValueError(METRICS.unknown(name))
+            METRICS[name]
+        if len(set(value or ())) != len(value or ()):
+            raise ValueError("a metric is named twice; name each once")
+        return value
 
     @model_validator(mode="after")
     def _one_size(self) -> Study:

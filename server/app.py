@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -26,6 +27,7 @@ from federation.wire.grid_centres import GridCentres, assign_lanes, wait_for_nod
 from federation.wire.roll_call import RollCall
 from reports.run_record import RunRecord
 from scenarios import reader
+from scenarios.plugins import changed, uses
 from scenarios.scenario import Scenario
 from server.environment import describe
 from server.study import Study
@@ -51,7 +53,7 @@ def main(grid: Grid, context: Context) -> None:
         scenario = reader.read(name)
         reader.check_files(scenario, name)
         out = out or cache / "runs" / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        record = RunRecord.create(out, reader.resolved_yaml(scenario), describe())
+        record = RunRecord.create(out, reader.resolved_yaml(scenario), describe(uses(scenario)))
     if not config["begun"]:
         begin(record)
     log.info("polycentre: code from %s (digest %s)", package_folder("server").parent, code_digest())
@@ -126,6 +128,7 @@ def conduct(grid: Grid, record: RunRecord, cache: Path, node_wait_s: float | Non
     # What the server computes (a generator's steps) must not depend on how many cores it sees.
     torch.set_num_threads(scenario.compute.threads_per_job)
     try:
+        refuse_changed_plugins(record, scenario)
         if node_wait_s is None:
             centres = simulated_centres(grid, scenario, record)
             place = {"out": str(record.folder.absolute()), "cache": str(cache.absolute())}
@@ -164,6 +167,7 @@ def deployed_centres(grid: Grid, scenario: Scenario, record: RunRecord, node_wai
         grid,
         list(scenario.centres),
         code=code_digest(),
+        plugins=[asdict(plugin) for plugin in uses(scenario)],
         on_note=lambda text: record.event("note", centre="", text=text),
         on_node=lambda **what: record.event("node", **what),
     )
@@ -171,6 +175,16 @@ def deployed_centres(grid: Grid, scenario: Scenario, record: RunRecord, node_wai
         grid, roll.wait(node_wait_s), simulated=False, per_node=2, poll_s=_DEPLOYED_POLL_S, relocate=roll.lanes, patience_s=node_wait_s,
         on_event=record.event,
     )  # fmt: skip
+
+
+def refuse_changed_plugins(record: RunRecord, scenario: Scenario) -> None:
+    """A run goes on with the plug-ins that it began with: results of two versions would stand in one table.
+
+    Raises:
+        StudyError: with status 2; each plug-in, as recorded and as it is here.
+    """
+    if lines := changed(record.environment.get("plugins", []), uses(scenario)):
+        raise StudyError("; ".join(lines), 2)
 
 
 def refuse_pooling(scenario: Scenario) -> None:

@@ -125,10 +125,11 @@ def checked(job: Job, reply: Reply) -> Reply:
     if not reply.ok:
         return reply
     kind = KINDS[job.kind]
-    wrong = kind.misfit_out(kind.parse(job.body), reply.arrays)
+    asked = kind.parse(job.body)
+    wrong = kind.misfit_out(asked, reply.arrays)
     if wrong:
         return _instead(reply, "wrong_arrays", name=wrong[:64])
-    field = kind.undeclared(reply.body, {}) or kind.missing(reply.body)
+    field = kind.undeclared(reply.body, {}) or kind.missing(reply.body, asked)
     return _instead(reply, "bad_answer", field=field[:64]) if field else reply
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from basics.plugins import Identity
 from federation.wire.code_digest import code_digest, package_folder
 
 _PACKAGES = (
@@ -53,8 +56,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe() -> dict[str, Any]:
-    """The content of environment.json."""
+def describe(plugins: Iterable[Identity] = ()) -> dict[str, Any]:
+    """The content of environment.json.
+
+    Args:
+        plugins: those that the study uses.
+    """
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -63,4 +70,5 @@ def describe() -> dict[str, Any]:
         "cpus": usable_cpus(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "code": {"digest": code_digest(), "folder": str(package_folder("server").parent)},
+        "plugins": [asdict(plugin) for plugin in plugins],
     }

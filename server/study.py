@@ -23,6 +23,7 @@ from federation.wire.units import Units, digest, scenario_digest
 from reports.run_record import RunRecord
 from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Plan
+from scenarios.plugins import uses
 from scenarios.reader import resolved_yaml
 from scenarios.scenario import Scenario
 from server.checkpoint import Checkpointed
@@ -55,7 +56,7 @@ class Study:
         Raises:
             StudyError: nothing sensible can follow (bad input found by the survey, a poisoned runtime).
         """
-        self._record.write_kinds(described())
+        self._record.write_kinds(described(self._scenario))
         plan, units = self._survey()
         expected = expected_messages(plan)
         self._record.write_expected([asdict(row) for row in expected])
@@ -83,7 +84,10 @@ class Study:
         study = digest([s.name, s.seed, sorted(s.centres)])
         # What hospitals approve; in a simulation there is nobody to ask.
         scenario = scenario_digest(resolved_yaml(s)) if self._deployed else ""
-        units = Units(study, code_digest(), {}, {}, self._place, s.compute.job_timeout_s, scenario)
+        units = Units(
+            study, code_digest(), {}, {}, self._place, s.compute.job_timeout_s, scenario,
+            plugins=[asdict(plugin) for plugin in uses(s)],
+        )  # fmt: skip
         jobs = []
         for centre in s.centres:
             ask = blank.survey_ask(centre)

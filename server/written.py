@@ -9,15 +9,13 @@ import numpy as np
 
 from basics.words import listed
 from federation.wire.job import Reply
-from metrics import measured_names
+from metrics import METRICS, measured_names
 from models import GeneratorPackage
 from reports.run_record import RunRecord
 from scenarios.scenario import Scenario
-from strategies import KINDS, STRATEGIES
+from strategies import KINDS, STRATEGIES, kinds_of
 from strategies.planned import FederationRecord, Generated, Shared
 from strategies.view import Cell
-
-_SENDING_PIXELS = {name for name, kind in KINDS.items() if kind.pixels and kind.sends}
 
 
 def keep_generator(record: RunRecord, scenario: Scenario, name: str, task: str, made: Generated) -> None:
@@ -69,6 +67,7 @@ def write_privacy(record: RunRecord, shared: Shared) -> None:
     guarantee: dict[str, Any] = {"differential_privacy": None, "attacks_run": []}
     # From the events: a resumed session does not see again what earlier ones received.
     finished = [event for event in record.events() if event["event"] == "unit_finished"]
+    sending_pixels = {name for name, kind in KINDS.items() if kind.pixels and kind.sends}
     record.write_privacy(
         {
             "generators": {
@@ -77,7 +76,7 @@ def write_privacy(record: RunRecord, shared: Shared) -> None:
                 }
                 for (name, task), made in shared.generators.items() if made.centres
             },
-            "pixels_left": sorted({event["centre"] for event in finished if event["kind"] in _SENDING_PIXELS}),
+            "pixels_left": sorted({event["centre"] for event in finished if event["kind"] in sending_pixels}),
             "left_each_centre": _what_left(finished),
             "text": "Generators were trained without differential privacy and no attack was run on them: that synthetic "
             "images are not copies of patients is not shown here.",
@@ -101,7 +100,7 @@ def write_results(
             "real_fraction": round(fraction, 6), "repeat": cell.repeat, "receiver": cell.receiver, "tested_on": tested_on,
         }  # fmt: skip
         classes = classes_of[cell.task]
-        for metric in measured_names(classes):
+        for metric in measured_names(classes, scenario.study.metrics or ()):
             row = {"strategy": cell.strategy, "metric": metric, "value": reply.body["metrics"].get(metric)}
             results.append(shared | row | {"n_real": body["n_real"], "n_synthetic": body["n_synthetic"]})
         # A deployed centre keeps them, unless its policy lets them go.
@@ -136,8 +135,13 @@ def _what_left(finished: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, 
     return left
 
 
-def described() -> dict[str, list[dict[str, Any]]]:
-    """Kinds of jobs and strategies as the report shows them."""
+def described(scenario: Scenario) -> dict[str, list[dict[str, Any]]]:
+    """Kinds of jobs, strategies and metrics of plug-ins, as the report shows them.
+
+    Of plug-ins only what the scenario names: what else is installed changes no record.
+    """
+    strategies = STRATEGIES.builtin | {arm.strategy: STRATEGIES[arm.strategy] for arm in scenario.arms.values()}
+    metrics = [METRICS[name] for name in scenario.study.metrics or ()]
     return {
         "kinds": [
             {
@@ -147,11 +151,15 @@ def described() -> dict[str, list[dict[str, Any]]]:
                 "rounds": kind.averaged,
                 "pixels": kind.pixels,
             }
-            for kind in KINDS.values()
+            for kind in kinds_of(strategies.values()).values()
         ],
         "strategies": [
             {"strategy": one.name, "title": one.title, "pixels": one.pixels, "shares": one.shares}
-            for one in STRATEGIES.values()
+            for one in strategies.values()
+        ],
+        "metrics": [
+            {"metric": one.name, "title": one.title, "unit": one.unit, "higher_is_better": one.higher_is_better}
+            for one in metrics
         ],
     }
 

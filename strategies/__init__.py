@@ -4,6 +4,10 @@
 `strategies.strategy.Strategy` in a file of its own, and a line here.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from basics.plugins import Table, subclass_of
 from strategies.cells import LEARN, TEST
 from strategies.cyclic import Cyclic
 from strategies.delivery import SYNTHESISE
@@ -19,7 +23,7 @@ from strategies.pooled_gan import PooledGAN
 from strategies.strategy import Strategy
 from strategies.survey import SURVEY
 
-STRATEGIES: dict[str, Strategy] = {
+_BUILTIN: dict[str, Strategy] = {
     strategy.name: strategy
     for strategy in (
         Local(),
@@ -39,15 +43,54 @@ SHARED_KINDS = (SURVEY, SYNTHESISE)
 CELL_KINDS = (LEARN, TEST)
 
 
-def _all_kinds() -> dict[str, Kind]:
-    kinds = [SURVEY, *CELL_KINDS, *(kind for strategy in STRATEGIES.values() for kind in strategy.kinds), SYNTHESISE]
+def kinds_of(strategies: Iterable[Strategy]) -> dict[str, Kind]:
+    """The kinds of jobs of some strategies together, in the order of a study.
+
+    Raises:
+        ValueError: two of them have the same name.
+    """
+    kinds = [SURVEY, *CELL_KINDS, *(kind for strategy in strategies for kind in strategy.kinds), SYNTHESISE]
     kinds.sort(key=lambda kind: ("survey", "share", "learn", "test").index(kind.phase))
     by_name = {kind.name: kind for kind in kinds}
-    assert all(by_name[kind.name] is kind for kind in kinds), "two kinds of jobs have the same name"
+    for kind in kinds:
+        if by_name[kind.name] is not kind:
+            raise ValueError(f"has a kind of job {kind.name!r}, which is the name of another one; rename it")
     return by_name
 
 
-# Every kind of job, in the order of a study.
-KINDS = _all_kinds()
+def _strategy(name: str, found: Any) -> Strategy:
+    """The check of a plug-in's strategy, whose kinds of jobs must have names of their own."""
+    strategy = subclass_of(Strategy, named=lambda one: getattr(one, "name", None))(name, found)()
+    kinds_of([*_BUILTIN.values(), *STRATEGIES.loaded.values(), strategy])
+    return strategy
 
-__all__ = ["CELL_KINDS", "KINDS", "SHARED_KINDS", "STRATEGIES", "Kind", "Strategy"]
+
+STRATEGIES: Table[Strategy] = Table("strategies", _BUILTIN, _strategy)
+
+
+class _Kinds(Mapping[str, Kind]):
+    """Kinds of the project's own strategies, and of those plug-ins' that have been asked for."""
+
+    def __init__(self) -> None:
+        self._of, self._kinds = 0, kinds_of(_BUILTIN.values())
+
+    def _now(self) -> dict[str, Kind]:
+        if self._of != len(STRATEGIES.loaded):
+            self._kinds = kinds_of([*_BUILTIN.values(), *STRATEGIES.loaded.values()])
+            self._of = len(STRATEGIES.loaded)
+        return self._kinds
+
+    def __getitem__(self, name: str) -> Kind:
+        return self._now()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+
+# Every kind of job, in the order of a study.
+KINDS: Mapping[str, Kind] = _Kinds()
+
+__all__ = ["CELL_KINDS", "KINDS", "SHARED_KINDS", "STRATEGIES", "Kind", "Strategy", "kinds_of"]

@@ -62,6 +62,7 @@ def cell_fixed(view: View, arm: Any, cell: Cell) -> dict[str, Any]:
     training = view.training.model_copy(update={"augmentation": use.augmentation, "normalise": use.normalise})
     return {
         "cell": cell.name,
+        "metrics": tuple(view.metrics),
         "classifier": view.classifier_spec(cell.classifier, cell.task),
         "training": training,
         "seed": derive_seed(view.seed, f"classifier/{cell.task}/{cell.classifier}", cell.receiver, cell.repeat),

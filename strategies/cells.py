@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, ValidationInfo, field_validator
 
 from data_partitions import PatchDataset
 from metrics import METRICS, measure
@@ -26,9 +26,14 @@ CLASSIFIER = "classifier."
 
 
 class CellBody(OfTask):
-    """What every job about a cell says of it."""
+    """What every job about a cell says of it.
+
+    Attributes:
+        metrics: of plug-ins, measured beside those of every study.
+    """
 
     cell: CellName
+    metrics: tuple[str, ...]
     classifier: ClassifierSpec
     training: ClassifierTraining
     seed: int
@@ -104,7 +109,7 @@ def learn(here: CentreSide, body: Learn, arrays: Arrays) -> Answer:
 
 def learned(body: Learn | Any, patches: PatchDataset, train: PatchDataset, network: torch.nn.Module) -> dict[str, Any]:
     """What a receiver answers about a classifier that it has: tested here, and how many patches it saw."""
-    return tested(network, patches.select(split="test"), body.training, body.compute) | {
+    return tested(network, patches.select(split="test"), body.training, body.compute, body.metrics) | {
         "cell": body.cell.model_dump(mode="json"),
         "n_real": int(train.table["box"].nunique()),
         "train_boxes": int(patches.select(split="train").table["box"].nunique()),
@@ -158,18 +163,28 @@ def test(here: CentreSide, body: Test, arrays: Arrays) -> Answer:
     """Test another centre's classifier on this centre's test patches."""
     network = body.classifier.build(body.seed)
     network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
-    return tested(network, here.patches(body).select(split="test"), body.training, body.compute), {}
+    return tested(network, here.patches(body).select(split="test"), body.training, body.compute, body.metrics), {}
 
 
 def tested(
-    network: torch.nn.Module, patches: PatchDataset, training: ClassifierTraining, compute: Compute
+    network: torch.nn.Module,
+    patches: PatchDataset,
+    training: ClassifierTraining,
+    compute: Compute,
+    metrics: Sequence[str],
 ) -> dict[str, Any]:
-    """Metrics and predictions; cases and patients are running numbers of this test set, not identities."""
+    """Metrics and predictions; cases and patients are running numbers of this test set, not identities.
+
+    Args:
+        metrics: of plug-ins, beside those of every study.
+    """
     probability = predict(network, as_arrays(patches), **compute.options, normalise=training.normalise)
     patients = {patient: number for number, patient in enumerate(dict.fromkeys(patches.table["patient"].tolist()))}
     labels = patches.labels
     return {
-        "metrics": {name: _number(value) for name, value in measure(labels, probability, patches.classes).items()},
+        "metrics": {
+            name: _number(value) for name, value in measure(labels, probability, patches.classes, metrics).items()
+        },
         "predictions": {
             "patient": [patients[p] for p in patches.table["patient"].tolist()],
             "label": labels.tolist(),
@@ -204,8 +219,8 @@ class TestedAnswer(BaseModel):
 
     @field_validator("metrics")
     @classmethod
-    def _all_of_them(cls, value: dict[str, float | None]) -> dict[str, float | None]:
-        if lacking := sorted(set(METRICS) - set(value)):
+    def _all_of_them(cls, value: dict[str, float | None], asked: ValidationInfo) -> dict[str, float | None]:
+        if lacking := sorted({*METRICS.builtin, *getattr(asked.context, "metrics", ())} - set(value)):
             raise ValueError(f"lacks {lacking[0]}")
         return value
 

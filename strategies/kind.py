@@ -218,11 +218,15 @@ class Kind:
         """The same of an answer."""
         return _misfit(self.layout_out(body), arrays)
 
-    def missing(self, body: Mapping[str, Any]) -> str:
-        """The first field that every answer has and this one lacks, or has with another type; empty where there is none."""
+    def missing(self, body: Mapping[str, Any], asked: Any = None) -> str:
+        """The first field that every answer has and this one lacks, or has with another type; empty where there is none.
+
+        Args:
+            asked: the body of the job, which may ask for more.
+        """
         if self.answer_model is not None:
             try:
-                self.answer_model.model_validate(body)
+                self.answer_model.model_validate(body, context=asked)
             except ValidationError as problem:
                 return ".".join(str(part) for part in problem.errors(include_url=False)[0]["loc"])
         for part in self.answer:

@@ -74,6 +74,7 @@ class View(Protocol):
         tasks, generators: names, in order.
         files: whether the files that the scenario names are at hand.
         training: of classifiers, as the study sets it.
+        metrics: names of those of plug-ins that are measured, too.
     """
 
     @property
@@ -90,6 +91,8 @@ class View(Protocol):
     def files(self) -> bool: ...
     @property
     def training(self) -> ClassifierTraining: ...
+    @property
+    def metrics(self) -> Sequence[str]: ...
 
     def members(self, arm: Any, receiver: str | None = None) -> tuple[str, ...]:
         """As of `Facts`."""

@@ -1,7 +1,10 @@
 """A study small enough for tests, and the in-process engine to run it."""
 
+import importlib
 import os
 import shutil
+import sys
+import venv
 from functools import lru_cache
 from pathlib import Path
 
@@ -261,3 +264,80 @@ def centre_file():
         return folder / "centre.yaml"
 
     return write
+
+
+# -- an environment of its own ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def make_environment():
+    """Function: a virtual environment in a folder, with what this one has installed and with the project of a checkout.
+
+    Returns its folder of installed packages, to which a test may add more.
+    """
+
+    def make(folder, checkout=CHECKOUT):
+        venv.create(folder, symlinks=True)
+        installed = Path(pytest.__file__).parents[1]
+        (site,) = folder.glob("lib/python*/site-packages")
+        # Files that make this checkout importable are not read from a folder that is only named.
+        (site / "project.pth").write_text(f"{checkout}\n{installed}\n")
+        python = folder / "bin" / "python"
+        for script in Path(sys.executable).parent.iterdir():
+            text = script.read_bytes()[:4096] if script.is_file() else b""
+            first, _, _ = text.partition(b"\n")
+            if text.startswith(b"#!") and b"python" in first and not (python.parent / script.name).exists():
+                _, _, rest = script.read_bytes().partition(b"\n")
+                (python.parent / script.name).write_bytes(b"#!%s\n%s" % (str(python).encode(), rest))
+                (python.parent / script.name).chmod(0o755)
+        return site
+
+    return make
+
+
+# -- plug-ins ---------------------------------------------------------------------------------------------------
+
+PLUGIN = "class Thing:\n    name = 'thing'\n\nITEM = 7\n"
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder of installed packages that Python searches."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+@pytest.fixture
+def install(site):
+    """Function: an installed distribution that is one package; its entry points as {group: {name: value}}.
+
+    The package has the module `things`, with the given text.
+    """
+    from basics.plugins import installed
+
+    packages = []
+
+    def make(name, points, version="1.0", text=PLUGIN, record=True, files=()):
+        package = name.replace("-", "_")
+        packages.append(package)
+        (site / package).mkdir(exist_ok=True)
+        (site / package / "__init__.py").write_text("")
+        (site / package / "things.py").write_text(text)
+        info = site / f"{package}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [
+            f"[polycentre.{group}]\n" + "".join(f"{n} = {v}\n" for n, v in of.items()) for group, of in points.items()
+        ]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        (info / "top_level.txt").write_text(f"{package}\n")
+        recorded = [f"{package}/__init__.py,,", f"{package}/things.py,,", f"{info.name}/METADATA,,", *files]
+        (info / "RECORD").write_text("\n".join(recorded if record else []))
+        importlib.invalidate_caches()
+        return next(plugin for plugin in installed() if plugin.name == name)
+
+    yield make
+    for module in [m for m in sys.modules if m.partition(".")[0] in packages]:
+        del sys.modules[module]

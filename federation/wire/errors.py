@@ -23,7 +23,8 @@ INPUT_CODES = frozenset(
 REFUSAL_CODES = frozenset(
     {
         "approval_altered", "bundle_not_approved", "code_mismatch", "foreign_study", "job_altered", "message_too_large",
-        "not_addressed", "not_in_strategy", "not_in_study", "outside_hours", "paused", "policy", "protocol_mismatch",
+        "not_addressed", "not_in_strategy", "not_in_study", "outside_hours", "paused", "plugin_altered", "plugin_differs",
+        "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch",
         "strategy_refused", "study_not_approved",
     }
 )  # fmt: skip
@@ -87,6 +88,13 @@ TEXTS = {
     "not_in_study": "refuses {label}: its {key} differs from that of the study which the centre approved",
     "strategy_refused": "does not take part in strategy {strategy!r}, by its own policy; remove that arm, or ask the centre",
     "not_in_strategy": "refuses {label}: strategy {strategy!r} has no job {kind!r}; server and clients run different code",
+    "bad_plugin": "cannot import a plug-in of the study; the centre's own log names it and says why",
+    "plugin_missing": "lacks plug-in {plugin!r} {version}; install that version there",
+    "plugin_differs": "has another plug-in {plugin!r} ({theirs}) than the study uses ({ours}); install the same version on both sides",
+    "plugin_not_listed": "does not allow plug-in {plugin!r} {version}, which the study uses; its administrator can list it in centre.yaml "
+    "(`polycentre centre plugins` prints the lines)",
+    "plugin_altered": "has plug-in {plugin!r} with other files than its centre.yaml lists; its administrator can install it again, or "
+    "list the digest that `polycentre centre plugins` shows",
     "outside_hours": "works only in its own hours ({hours}); resume the run then",
     "paused": "was paused by its administrator; resume the run when the centre works again",
     "undeclared_field": "withholds the answer to {kind!r}: its field {field!r} is not declared as one that may leave; report this as a bug",

@@ -20,7 +20,7 @@ from federation.wire.arrays import MAX_BYTES, check_arrays, read_array
 from federation.wire.errors import EnvelopeError
 from federation.wire.names import is_plain_name
 
-PROTOCOL = 2
+PROTOCOL = 3
 MAX_ENVELOPE = 256 * 1024**2  # characters of JSON
 # The Message type under which every job travels; the kind of work is in the envelope.
 MESSAGE_TYPE = "query"
@@ -63,6 +63,8 @@ class Job:
         scenario: SHA-256 of the resolved scenario (`federation.wire.units.scenario_digest`), by which a centre recognises the
             study that it has approved; empty in simulation.
         strategy: of the arm to which the job belongs; empty for work that serves all arms.
+        plugins: those that the study uses, each with name, version and digest (`basics.plugins.Identity`); a centre that does
+            not have exactly these refuses.
     """
 
     study: str
@@ -78,6 +80,7 @@ class Job:
     timeout_s: float | None = None
     scenario: str = ""
     strategy: str = ""
+    plugins: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def nbytes(self) -> int:
@@ -182,11 +185,12 @@ class Reply:
 
 _JOB_KEYS = (
     "study", "unit", "centre", "kind", "body", "label", "code", "place", "expects_state", "timeout_s", "scenario", "strategy",
+    "plugins",
 )  # fmt: skip
 _REPLY_KEYS = ("study", "unit", "centre", "kind", "code", "numbers", "body", "started", "finished", "worker")
 # Of the fields that are not text.
 _TYPES: dict[str, Any] = {
-    "body": dict, "place": dict, "numbers": dict, "expects_state": int | None, "timeout_s": int | float | None,
+    "body": dict, "plugins": list, "place": dict, "numbers": dict, "expects_state": int | None, "timeout_s": int | float | None,
     "started": int | float, "finished": int | float,
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ online until its heartbeats have failed for a minute. So the roll is called agai
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -33,6 +33,7 @@ class RollCall:
         grid: Flower's grid.
         centres: of the scenario.
         code: digest of the server's computing code; a node that runs other code cannot take part.
+        plugins: those that the study uses; a node that does not have and allow them cannot take part.
         on_note: called with a sentence about a node that cannot take part, or whose clock is off.
         on_node: called with what a node says about itself: centre, code, versions, clock_off_s (positive: ahead of the server).
     """
@@ -43,12 +44,14 @@ class RollCall:
         centres: Sequence[str],
         *,
         code: str,
+        plugins: Sequence[Mapping[str, str]] = (),
         on_note: Callable[[str], None] = lambda text: None,
         on_node: Callable[..., None] = lambda **what: None,
     ):
         self._grid = grid
         self._centres = list(centres)
         self._code, self._on_note, self._on_node = code, on_note, on_node
+        self._plugins = [dict(one) for one in plugins]
         self._asked: dict[str, tuple[int, Job, float]] = {}  # by message id; the last: when it was asked
         self._centre_of: dict[int, str | None] = {}  # in the order of the answers; None: cannot take part
         self._problems: list[str] = []
@@ -100,7 +103,9 @@ class RollCall:
 
     def _ask(self, nodes: set[int]) -> None:
         for node in sorted(nodes):
-            job = Job("roll-call", f"node-{node}", "unknown", IDENTIFY, {}, label="the roll call")
+            job = Job(
+                "roll-call", f"node-{node}", "unknown", IDENTIFY, {}, label="the roll call", plugins=self._plugins
+            )
             message = Message(job.to_record(), node, MESSAGE_TYPE, ttl=_TTL_S)
             (message_id,) = list(self._grid.push_messages([message])) or [""]
             if message_id:

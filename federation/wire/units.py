@@ -36,6 +36,7 @@ class Units:
         code: digest of the computing code.
         data: keyed digest of a centre's data for a task, by (centre, task).
         platform: what a centre computes with (versions, device, CPU), by centre.
+        plugins: those that the study uses, each with name, version and digest; an edited one makes other units.
         place, timeout_s, scenario: passed on in every job, but not part of an id.
         strategy: likewise; that of the arms to which these jobs belong, see `of_strategy`.
     """
@@ -48,6 +49,7 @@ class Units:
     timeout_s: float | None = None
     scenario: str = ""
     strategy: str = ""
+    plugins: Sequence[Mapping[str, str]] = ()
 
     def of_strategy(self, strategy: str) -> Units:
         """The same, for the jobs of one strategy."""
@@ -69,17 +71,18 @@ class Units:
         label: str = "",
     ) -> Job:
         """A job whose id covers kind, body, the centre's data for `task` (None: it uses no data), inputs, code and platform."""
-        unit = digest(
-            {
-                "kind": kind,
-                "centre": centre,
-                "body": body,
-                "data": self.data.get((centre, task), "unknown") if task is not None else "",
-                "inputs": list(inputs),
-                "code": self.code,
-                "platform": self.platform.get(centre, ""),
-            }
-        )
+        depends = {
+            "kind": kind,
+            "centre": centre,
+            "body": body,
+            "data": self.data.get((centre, task), "unknown") if task is not None else "",
+            "inputs": list(inputs),
+            "code": self.code,
+            "platform": self.platform.get(centre, ""),
+        }
+        if self.plugins:
+            depends["plugins"] = {one["name"]: one["digest"] for one in self.plugins}
+        unit = digest(depends)
         return Job(
             self.study,
             unit,
@@ -93,4 +96,5 @@ class Units:
             timeout_s=self.timeout_s,
             scenario=self.scenario,
             strategy=self.strategy,
+            plugins=[dict(one) for one in self.plugins],
         )

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metrics.classification import OF
 from reports.findings import BADGES, Finding
+from reports.kinds import MetricWords
 from reports.pictures import GREY, INK, STYLE, WIDTH_IN, Picture, picture
 from reports.section import Context, Section
 from reports.study import Arm, Study
@@ -90,10 +91,10 @@ of another centre) or a control (own images again) adds in their place.</p>
 def _build(context: Context) -> dict[str, Any] | None:
     if not context.blocks:
         return None
-    study, metrics = context.study, metrics_of(context.blocks)
+    study, metrics = context.study, metrics_of(context.blocks, context.study)
     return {
-        "metrics": [heading(metric) for metric in metrics],
-        "not_percent": not_percent(metrics),
+        "metrics": [heading(words) for words in metrics.values()],
+        "not_percent": not_percent(metrics.values()),
         "baseline": study.baseline.name if study.baseline else None,
         "blocks": [
             {
@@ -141,7 +142,7 @@ def comparison(block: Block, colours: Mapping[str, str]) -> Picture:
                     + (f" ({gain} better)" if gain else "")
                 )
             where = "its own test images" if centre == block.setting.receiver else "out of domain"
-            axes.set_title(f"{heading(PRIMARY)} at {centre}, {where} (%)")
+            axes.set_title(f"{heading()} at {centre}, {where} (%)")
             axes.set_ylim(len(rows) - 0.45, -0.55)
             axes.set_yticks(range(len(rows)), [row.arm.name for row in rows])
             axes.tick_params(axis="y", length=0)
@@ -150,15 +151,13 @@ def comparison(block: Block, colours: Mapping[str, str]) -> Picture:
             axes.set_axisbelow(True)
             axes.spines["left"].set_visible(False)
         figure.tight_layout(w_pad=2)
-        return picture(
-            figure, f"Dots: {heading(PRIMARY)} of each repeat by arm; bar: mean. In percent: " + "; ".join(words)
-        )
+        return picture(figure, f"Dots: {heading()} of each repeat by arm; bar: mean. In percent: " + "; ".join(words))
 
 
 def _result_table(
     block: Block,
     centres: Sequence[str],
-    metrics: Sequence[str],
+    metrics: Mapping[str, MetricWords],
     study: Study,
     sets: dict[tuple[str, str], EvaluationSet],
     colours: dict[str, str],
@@ -169,7 +168,7 @@ def _result_table(
     for row in block.rows:
         groups = []
         for centre in centres:
-            texts = [mean_and_sd(row.spread(centre, m), m) for m in metrics]
+            texts = [mean_and_sd(row.spread(centre, m), words) for m, words in metrics.items()]
             entries = [{"mean": mean, "sd": sd} for mean, sd in texts]
             finding = next((f for f in judged[centre] if f.arm.name == row.arm.name), None)
             groups.append({"entries": entries, **_difference_entry(finding)})
@@ -199,11 +198,11 @@ def _by_class(block: Block, centre: str, study: Study) -> dict[str, Any]:
     found = classes_of(block, PRIMARY)
     classes = [name for name in study.classes.get(block.setting.task, ()) if name in found] or found
     return {
-        "caption": f"{heading(PRIMARY)} at {centre} of each class against all others. –: the test set holds no image of it.",
+        "caption": f"{heading()} at {centre} of each class against all others. –: the test set holds no image of it.",
         "header": ["Arm", *classes],
         "text": [True] + [False] * len(classes),
         "rows": [
-            [row.arm.name, *(spread_text(row.spread(centre, PRIMARY + OF + name), PRIMARY) for name in classes)]
+            [row.arm.name, *(spread_text(row.spread(centre, PRIMARY + OF + name)) for name in classes)]
             for row in block.rows
         ],
     }

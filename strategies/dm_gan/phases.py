@@ -19,7 +19,7 @@ def adversarial_phases(model: GenerativeModel) -> tuple[list[Phase], Phase]:
 
 def no_discriminator(model: str) -> str:
     """What to say of a model that is not a GAN."""
-    gans = [name for name, settings in GENERATIVE_MODELS.items() if settings.adversarial]
+    gans = [name for name, settings in GENERATIVE_MODELS.builtin.items() if settings.adversarial]
     return f"model is {model!r}, which has no discriminator; name a GAN: {', '.join(gans)}"
 
 

@@ -91,7 +91,7 @@ class FedAvgClassifier(Strategy):
             "size": size, "subset_seed": draw, "classifier": plain, "training": own["training"], "compute": own["compute"],
         }  # fmt: skip
         adoption = common | {
-            "cell": own["cell"], "seed": own["seed"], "fine_tune": arm.fine_tune,
+            "cell": own["cell"], "metrics": own["metrics"], "seed": own["seed"], "fine_tune": arm.fine_tune,
             "send_classifier": bool(view.test_centres(cell)),
         }  # fmt: skip
         free = dict.fromkeys(("history", "best", "pretrained_sha256"), anything)

@@ -67,10 +67,12 @@ class Adopt(OfClassifier):
 
     Attributes:
         fine_tune: steps on the receiver's own patches; 0: none.
+        metrics: of plug-ins, measured beside those of every study.
         history, best: of the rounds, to be reported with the cell.
     """
 
     cell: CellName
+    metrics: tuple[str, ...]
     seed: int
     fine_tune: int
     send_classifier: bool

@@ -34,8 +34,9 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime import run_clientapp as process
 
+from basics.plugins import CENTRE_FILE_VARIABLE
 from clients import launcher
-from clients.centre_file import CENTRE_FILE_VARIABLE, CentreFile
+from clients.centre_file import CentreFile
 from clients.ledger import Ledger
 from clients.supernode import SuperNode
 from federation.flower import bundle

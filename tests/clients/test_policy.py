@@ -357,7 +357,8 @@ ZEROS = np.zeros(4, np.float32)
     [
         (message_with("{"), "malformed"),
         (message_with("[" * 100_000), "malformed"),
-        (message_with('{"protocol": 2}'), "malformed"),
+        (message_with(f'{{"protocol": {PROTOCOL}}}'), "malformed"),
+        (message_with(plugins={}), "malformed"),
         (message_with(protocol=PROTOCOL + 1), "protocol_mismatch"),
         (message_with(body=[]), "malformed"),
         (message_with(place="x"), "malformed"),

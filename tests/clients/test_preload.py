@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.centre_file import CENTRE_FILE_VARIABLE
+from basics.plugins import CENTRE_FILE_VARIABLE
 from clients.preload import SOCKET
 from clients.supernode import handover_script
 

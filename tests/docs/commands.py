@@ -74,6 +74,12 @@ COMMANDS: dict[str, Cli | Shell | By | NotRun] = {
     ),
     "polycentre report RUN [RUN...]": Cli("polycentre report runs/study-1 runs/study-1", says="report.html"),
     "polycentre doctor [--deployment NAME]": Cli("polycentre doctor", says="nothing is missing"),
+    "polycentre run docs/example-plugin/study.yaml": By(
+        "docs/test_example_plugin.py::test_its_model_classifier_source_metric_and_strategy_run"
+    ),
+    "pip install ./docs/example-plugin": By(
+        "docs/test_example_plugin.py::test_its_model_classifier_source_metric_and_strategy_run"
+    ),
     # -- make: `test_every_target_exists` expands each of them ----------------------------------------------------------------
     "make demo": NotRun("five minutes and an environment of its own; it runs `polycentre run demo`, see scenarios/test_shipped.py"),
     "make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu": NotRun("as `make demo`, from another source of packages"),
@@ -124,6 +130,7 @@ COMMANDS: dict[str, Cli | Shell | By | NotRun] = {
     "polycentre centre approve centre.yaml SCENARIO": Cli(f"polycentre centre approve {B} study.yaml", says="approved"),
     "polycentre centre approve CENTRE.yaml SCENARIO": Cli(f"polycentre centre approve {B} many_centres", says="no centre", status=2),
     "polycentre centre approve centre.yaml study.yaml": Cli(f"polycentre centre approve {B} study.yaml", says="approved"),
+    "polycentre centre plugins CENTRE.yaml": Cli(f"polycentre centre plugins {B}", says="no plug-in is installed"),
     "polycentre centre approved CENTRE.yaml": Cli(f"polycentre centre approved {B}", says="study"),
     "polycentre centre approved centre.yaml": Cli(f"polycentre centre approved {B}", says="study"),
     "polycentre centre revoke CENTRE.yaml HASH": By("polycentre/test_centre.py::test_approving_and_revoking"),

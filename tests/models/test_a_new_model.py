@@ -154,12 +154,12 @@ def test_one_file_and_one_line_each(copy):
     (copy / "models" / "least_squares.py").write_text(GAN)
     add(
         copy / "models" / "generator_spec.py", "from models.least_squares import LeastSquares",
-        "GENERATIVE_MODELS: dict[str, type[GenerativeSettings]] = {\n", '"least_squares": LeastSquares,',
+        "_BUILTIN: dict[str, type[GenerativeSettings]] = {\n", '"least_squares": LeastSquares,',
     )  # fmt: skip
     (copy / "models" / "perceptron.py").write_text(CLASSIFIER)
     add(
         copy / "models" / "classifiers.py", "from models.perceptron import Perceptron",
-        "CLASSIFIERS: Mapping[str, Architecture] = {\n", '"perceptron": Architecture(Perceptron),',
+        "_BUILTIN: Mapping[str, Architecture] = {\n", '"perceptron": Architecture(Perceptron),',
     )  # fmt: skip
     (copy / "new.yaml").write_text(SCENARIO)
     environment = os.environ | {"PYTHONPATH": str(copy)}

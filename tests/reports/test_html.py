@@ -227,7 +227,7 @@ def test_a_metric_of_one_line_is_in_table_and_page(tmp_path, monkeypatch):
         return float(((probability[:, 1] - labels) ** 2).mean())
 
     metric = Metric("brier", "Brier score", brier, needs_two_classes=False, higher_is_better=False, unit="number")
-    monkeypatch.setitem(METRICS, "brier", metric)
+    monkeypatch.setitem(METRICS.builtin, "brier", metric)
     record = fake_run.make(tmp_path / "run", resumed=False, **(SMALL | {"repeats": 2}))
     build_report(record)
     mean = record.results().query("metric == 'brier' and arm == 'none' and tested_on == 'A'")["value"].mean()

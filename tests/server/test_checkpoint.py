@@ -1,5 +1,7 @@
 """What the server takes of an answer: a centre may run other code, be wrong, or lie."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,10 @@ def test_a_survey_that_cannot_be_used_is_refused_before_anything_of_it_is_writte
 def test_a_field_that_every_answer_has_may_not_be_missing(job):
     assert answer(job("test_classifier"), {}) == ("bad_answer", "metrics")
     assert answer(job("test_classifier"), {"metrics": {"auroc": 0.5}}) == ("bad_answer", "metrics")
+    asked = replace(job("test_classifier"), body=job("test_classifier").body | {"metrics": ["brier"]})
+    own = dict.fromkeys(METRICS.builtin, 0.5)
+    assert answer(asked, {"metrics": own}) == ("bad_answer", "metrics"), "the study asked for one more, of a plug-in"
+    assert answer(asked, {"metrics": own | {"brier": 0.1}}) == ("ok", None)
     assert KINDS["synthesise"].missing({"counts": {}}) == "" and KINDS["synthesise"].missing({}) == "counts.*"
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from basics.plugins import CENTRE_FILE_VARIABLE
 from clients.app import app as client_app
-from clients.centre_file import CENTRE_FILE_VARIABLE
 from federation.flower.in_process import FIRST_NODE, InProcessGrid
 from federation.flower.operator import Operator
 from federation.flower.processes import MARK, OwnProcesses, carrying, kill

@@ -36,19 +36,23 @@ class Keep(Body):
     images: int
 
 
+def averages(body: Average | Keep) -> kind.Layout:
+    return patches_layout(body.task, len(body.task.classes) * body.images)
+
+
 def average(here: CentreSide, body: Average, arrays: kind.Arrays) -> kind.Answer:
     train, rng, made = here.patches(body).select(split="train"), stream(body.seed, "averages", here.centre), []
-    for label in (0, 1):
+    for label in range(len(body.task.classes)):
         own = train.select(labels=(label,))
         patients = own.table["patient"].to_numpy()
         for _ in range(body.images):
             chosen = np.isin(patients, rng.choice(np.unique(patients), FEWEST, replace=False))
-            made.append(own.stored(np.flatnonzero(chosen)).mean(axis=0).astype(np.uint8))
+            made.append(own.stored(np.flatnonzero(chosen)).mean(axis=0).astype(body.task.storage))
     return {"images": len(made)}, {"pixels": np.stack(made)}
 
 
 def keep(here: CentreSide, body: Keep, arrays: kind.Arrays) -> kind.Answer:
-    labels = np.repeat(np.arange(2), body.images)
+    labels = np.repeat(np.arange(len(body.task.classes)), body.images)
     here.write_pool(arrays["pixels"], labels)
     return {"kept": len(labels)}, {}
 
@@ -57,17 +61,17 @@ AVERAGE = kind.Kind(
     name="average_patches", title="average patches", phase="share", body=Average, work=average,
     answer=(kind.Field("images", "count", "how many averages were made"),),
     sends=(kind.Sent("pixels", "images", "means over patches of several patients", "aggregate",
-                     layout=lambda body: patches_layout(body.task, 2 * body.images)),),
+                     layout=averages),),
 )  # fmt: skip
 KEEP = kind.Kind(
     name="keep_averages", title="keep averages", phase="share", body=Keep, work=keep,
     answer=(kind.Field("kept", "count", "how many averages came"),),
-    receives=(kind.Received("pixels", lambda body: patches_layout(body.task, 2 * body.images)),),
+    receives=(kind.Received("pixels", averages),),
 )  # fmt: skip
 
 
-def pool_of(centre: str, images: int, unit: str = "") -> Pool:
-    return Pool(unit=unit, source=centre, negatives=images, positives=images)
+def pool_of(task: PatchTask, centre: str, images: int, unit: str = "") -> Pool:
+    return Pool(unit=unit, source=centre, counts={str(label): images for label in range(len(task.classes))})
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,10 @@ class Exchanged(ServerHalf[Shared]):
             return Shared(problems=problems)
         pairs = zip(self.asks, made, strict=True)
         kept = yield from gather([ask.job(self.units, inputs=[r.unit], arrays=r.arrays) for (_, ask), r in pairs])
-        pools = [pool_of(ask.centre, ask.outline.images, r.unit) for (ask, _), r in zip(self.asks, kept, strict=True)]
+        pools = [
+            pool_of(ask.outline.task, ask.centre, ask.outline.images, r.unit)
+            for (ask, _), r in zip(self.asks, kept, strict=True)
+        ]
         problems = problems_of(kept)
         return Shared({} if problems else {self.place: pools}, problems=problems)
 
@@ -100,7 +107,7 @@ class Averages(Strategy):
         return view.members(arm)
 
     def pools(self, view: View, name: str, arm: AveragesArm, receiver: str, task: str) -> list[Pool]:
-        return [pool_of(centre, arm.images) for centre in view.members(arm) if centre != receiver]
+        return [pool_of(view.task(task), centre, arm.images) for centre in view.members(arm) if centre != receiver]
 
     def exchanges(self, view: View, arms: Mapping[str, Any]) -> list[Planned[Shared]]:
         return [

@@ -18,6 +18,7 @@ from federation.flower.processes import OwnProcesses
 from federation.flower.ray_cluster import RayCluster, RayNode, WorkerShare, worker_share
 from federation.flower.simulation import SimulationRuntime
 from federation.wire.errors import StudyError
+from federation.wire.grid_centres import nodes_for
 from polycentre.deploy import trial
 from reports.run_record import RunRecord
 from scenarios.scenario import Scenario
@@ -35,7 +36,7 @@ def with_ray(
     refresh: Callable[[], None],
     cluster: RayCluster | None = None,
 ) -> None:
-    """Flower's simulation runtime: a node per centre, and spare ones as extra lanes.
+    """Flower's simulation runtime, whose nodes play whichever centre a job names.
 
     Args:
         cluster: a Ray cluster that exists; None: a Ray of the run's own, on this machine.
@@ -44,12 +45,11 @@ def with_ray(
         StudyError: with status 2; the workers do not fit.
     """
     workers = scenario.compute.workers
-    nodes = len(scenario.centres) + workers - 1
     share = share_for(scenario, cluster)
     runtime = SimulationRuntime(CHECKOUT, record.folder, cluster.address if cluster else None)
     try:
         runtime.start()
-        run_id = runtime.submit(_run_config(record, scenario, cache), nodes, workers, share)
+        run_id = runtime.submit(_run_config(record, scenario, cache), nodes_for(workers), workers, share)
         _follow(runtime, run_id, record, refresh)
     finally:
         with _undisturbed():

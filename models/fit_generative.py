@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.batch_stream import BatchStream
 from models.errors import ModelError
 from models.generative import Batch, GenerativeModel, GenerativeTraining, Logs, Phase, Precision, cpu_copy
+from models.optimizers import AdamW
 from models.patch_arrays import PatchArrays
 from models.random_streams import torch_stream
 from models.weight_average import update_average
@@ -95,7 +96,7 @@ class GenerativeTrainer:
         self.fit = GenerativeFit()
         self._parameters = {name: list(network.parameters()) for name, network in model.networks.items()}
         self._optimizers = {
-            name: torch.optim.AdamW(
+            name: AdamW(
                 self._parameters[name], lr=training.learning_rate, betas=training.betas,
                 weight_decay=training.weight_decay, fused=True,
             )

@@ -177,7 +177,7 @@ class Lab:
         fixed = {"generator": spec, "seed": 2, "compute": COMPUTE, "images": images, "labels": spec.labels, "spaces": choice.spaces}
         on_the_way, last = (Ask(MEASURE, "x", at, None, fixed | {"preview": preview}) for preview in (False, True))
         sums = tuple(Ask(FEATURE_SUMS, "x", centre, "task", halves) for centre in self.datasets)
-        return Fidelity(choice, sums, (on_the_way, last))
+        return Fidelity("task", choice, sums, (on_the_way, last))
 
     def clock(self, availability=None, seed=3):
         centres = {c: (availability or {}).get(c, Availability()) for c in self.datasets}

@@ -187,15 +187,17 @@ def _run_config(record: RunRecord, scenario: Scenario, cache: Path) -> dict[str,
 
 def _follow(runtime: _Runtime, run_id: str, record: RunRecord, refresh: Callable[[], None]) -> None:
     """Wait until the record holds the end, or the runtime has ended without one."""
-    asked, unanswered = time.monotonic(), 0
+    asked, unanswered, known = time.monotonic(), 0, 0
     while True:
         refresh()
         time.sleep(0.25)
+        if known != (known := len(record.events())):
+            asked = time.monotonic()  # the run goes on
         if last_end(record) is not None:
             return
         if not runtime.alive:
             raise StudyError(f"Flower's runtime ended during the run; see {runtime.log_file}; resume with --resume")
-        if time.monotonic() - asked > 30.0:  # asking starts a process; the record shows a regular end sooner
+        if time.monotonic() - asked > 30.0:  # asking costs 2 s of a processor, and the record shows a regular end
             try:
                 (status, details), unanswered = runtime.status(run_id), 0
             except StudyError:

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from models.errors import PackageError
 from models.generator_spec import GeneratorSpec
+from models.shapes_only import shapes_only
 
 FORMAT = "polycentre-generator/2"
 WEIGHTS, CARD = "generator.safetensors", "card.json"
@@ -119,7 +119,7 @@ class GeneratorPackage:
         if not all(np.isfinite(array).all() for array in self.weights.values()):
             raise PackageError("the generator's weights hold NaN or infinity")
         try:
-            with torch.device("meta"):
+            with shapes_only():
                 model = self.spec.build(0)
             model.load_shared_arrays(self.weights)
         except ValueError as error:

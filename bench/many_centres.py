@@ -30,6 +30,7 @@ import torch
 
 from bench.demo import pss_gib
 from bench.plain_flower import RESULT
+from federation.flower.processes import MARK
 from models.precision import processor
 from reports.run_record import RunRecord
 from reports.timeline import start_up_seconds, working_share
@@ -62,20 +63,21 @@ class Watched:
 
 
 def processor_seconds(root: int) -> dict[int, float]:
-    """By process id, of a process, its descendants, and what they detached."""
+    """By process id, of a process, its descendants, and what they detached: that carries the mark of one of them."""
     found: dict[int, float] = {}
     try:
         family = {root, *(child.pid for child in psutil.Process(root).children(recursive=True))}
     except psutil.NoSuchProcess:
         return found
+    marked: dict[int, str] = {}
     for process in psutil.process_iter():
         try:
-            if process.pid in family or "POLYCENTRE_RUNTIME" in process.environ():
-                times = process.cpu_times()
-                found[process.pid] = times.user + times.system
+            times = process.cpu_times()
+            found[process.pid], marked[process.pid] = times.user + times.system, process.environ().get(MARK, "")
         except psutil.Error:
             continue
-    return found
+    own = {marked[pid] for pid in family if pid in marked} - {""}
+    return {pid: seconds for pid, seconds in found.items() if pid in family or marked.get(pid) in own}
 
 
 def run(place: Path, centres: int) -> dict[str, float | bool]:

@@ -31,7 +31,7 @@ from flwr.simulation import run_simulation
 from pydantic import TypeAdapter
 
 from data_partitions import SOURCES, PatchDataset, PatchTask, SplitRule, build_patches
-from metrics import METRICS
+from metrics import measure
 from models import (
     ClassifierSpec,
     ClassifierTraining,
@@ -94,7 +94,7 @@ def draw_images(message: Message, context: Context) -> Message:
         model = GeneratorSpec.model_validate(one["generator"]).build(one["seed"])
         model.load_shared_arrays(weights[one["name"]])
         rng = torch.Generator().manual_seed(one["seed"])
-        images = model.sample_uint8(one["counts"]["1"], None, rng, precision=one["compute"]["precision"])
+        images = model.sample_stored(one["counts"]["1"], None, rng, precision=one["compute"]["precision"])
         np.save(images_file(settings, one["name"]), images)
     return answer(message, {})
 
@@ -118,8 +118,8 @@ def train_classifier(message: Message, context: Context) -> Message:
     )  # fmt: skip
     network = spec.build(settings["seed"])
     network.load_state_dict(fit.state)
-    probability = predict(network, test, precision=precision, normalise=training.normalise)[:, 1]
-    found = learning.measurements(learning.labels_of(test), probability, METRICS)
+    probability = predict(network, test, precision=precision, normalise=training.normalise)
+    found = measure(learning.labels_of(test), probability, patches.classes)
     return answer(message, {}, arm=settings["cell"]["arm"], metrics=found)
 
 
@@ -157,7 +157,7 @@ def as_arrays(patches: PatchDataset) -> PatchArrays:
 
 
 def positives(patches: PatchDataset) -> PatchArrays:
-    return as_arrays(patches.select(split="train", label=1))
+    return as_arrays(patches.select(split="train", labels=[1]))
 
 
 def images_file(settings: Mapping[str, Any], generator: str) -> Path:

@@ -53,7 +53,7 @@ class Fidelity:
     Attributes:
         task: of the patches.
         choice: how often, with how many images, in which feature spaces.
-        sums: what is asked of each member; nothing where no feature space is named and nobody needs the numbers of patches.
+        sums: what is asked of each member; nothing where no feature space is named and nobody needs their numbers or classes.
         measurements: what is asked of the centre that draws and measures: (on the way, at the end).
     """
 
@@ -107,7 +107,7 @@ class Fidelity:
             arrays |= (halves[0] + halves[1]).to_arrays(space)
             floors[FEATURE_SPACES[space].distance] = frechet_distance(*halves)
         images = {reply.centre: int(reply.body["images"]) for reply in replies}
-        asked = self.sums[0].fixed["labels"]
+        asked = self.sums[0].fixed["labels"] if self.sums else ()
         labels = {reply.centre: tuple(label for label in asked if label in reply.body["labels"]) for reply in replies}
         without = [centre for centre, own in labels.items() if not own]
         if without:
@@ -148,7 +148,8 @@ def planned_fidelity(
     """
     choice, at = arm.fidelity, (arm.receivers or view.receivers)[0]
     sums = []
-    for centre in view.members(arm) if choice.spaces or counts else ():
+    # Of more than two classes the members also say which of them they have.
+    for centre in view.members(arm) if choice.spaces or counts or len(spec.classes) > 2 else ():
         fixed = view.data(centre, task) | {
             "labels": spec.labels, "seed": derive_seed(view.seed, f"halves/{task}", centre), "spaces": choice.spaces,
         }  # fmt: skip

@@ -1,5 +1,7 @@
 """The run folder: the only writer and the only reader of it.
 
+Longer than most files, because it is one class: all that a run folder holds.
+
 Everything is plain JSON, CSV, PNG or safetensors, and every file but the appended log appears by a rename, so a run
 killed at any moment leaves whole files only:
 

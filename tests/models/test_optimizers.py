@@ -41,7 +41,8 @@ def test_training_imports_no_compiler():
     code = (
         "import sys, numpy as np\n"
         "from models import GenerativeTrainer, GeneratorSpec, PatchArrays\n"
-        "spec = GeneratorSpec.model_validate({'model': 'dcgan', 'image_size': 32, 'hyper_parameters': {'width': 2},"
+        "spec = GeneratorSpec.model_validate({'model': 'dcgan', 'image_size': 32, 'classes': ['a', 'b'],"
+        " 'hyper_parameters': {'width': 2},"
         " 'training': {'batch_size': 2, 'steps': 2}})\n"
         "trainer = GenerativeTrainer(spec.build(0), spec.training, seed=0)\n"
         "trainer.advance(PatchArrays(np.zeros((4, 1, 32, 32), np.uint8), np.arange(4), np.arange(4) % 2), 2)\n"

@@ -13,7 +13,6 @@ from typing import Any
 
 from basics.atomic_files import write_text
 from basics.csv_table import to_csv
-from clients import approved_study
 from clients.approval import Approvals
 from clients.centre_file import CentreFile, Release
 from clients.node import Node, Refusal
@@ -55,6 +54,9 @@ def accept(node: Node, job: Job, now: datetime | None = None) -> None:
     if node.file is not None:
         _check_hours(node.file, now or datetime.now(UTC))
         if node.file.approve.studies == "listed":
+            # Here, as no simulation and no centre that takes part in any study needs what reads a scenario.
+            from clients import approved_study
+
             approved_study.check(Approvals(node.workspace).read(job.scenario), node.centre, job)
     _check_strategy(release_of(node), kind, job)
     if kind.releases_model(kind.parse(job.body)):

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache as remembered
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,11 @@ def build_patches(
         with _locked(folder.parent / f"{key}.lock"):
             if not folder.exists():
                 _make(folder, source, task, split, centre, seed, Path(cache), on_progress)
-    return open_patches(folder)
+    return _opened(folder)
+
+
+# Jobs of one centre often follow each other. The folder's name is the key of all that is in it.
+_opened = lru_cache(maxsize=4)(open_patches)
 
 
 def _key(source: DataSource, task: PatchTask, split: SplitRule, centre: str, seed: int) -> str:

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ class PatchDataset:
     def __len__(self) -> int:
         return len(self.index)
 
-    @property
+    @cached_property
     def table(self) -> pd.DataFrame:
         """The rows of this selection, in the order of `index`."""
         return self.full_table.iloc[self.index]

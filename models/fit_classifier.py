@@ -27,6 +27,7 @@ from models.augmentation import traditional
 from models.errors import ModelError
 from models.generative import Precision, cpu_copy
 from models.optimizer_state import load_optimizer_state, optimizer_state, with_prefix
+from models.optimizers import SGD, AdamW
 from models.patch_arrays import PatchArrays, to_float
 from models.phases import AfterStep, StepDone
 from models.predict import Normalise, normalised, predict, recompute_batch_norm
@@ -256,14 +257,14 @@ class StageTrainer:
 
 def _optimizer(network: nn.Module, stage: Stage, training: ClassifierTraining) -> torch.optim.Optimizer:
     if training.optimizer == "sgd":
-        return torch.optim.SGD(
+        return SGD(
             network.parameters(),
             stage.learning_rate,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
             fused=True,
         )
-    return torch.optim.AdamW(network.parameters(), stage.learning_rate, weight_decay=training.weight_decay, fused=True)
+    return AdamW(network.parameters(), stage.learning_rate, weight_decay=training.weight_decay, fused=True)
 
 
 def _cosine(step: int, steps: int) -> float:

@@ -16,17 +16,19 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from models.errors import PackageError
+from models.generative import GenerativeModel
 from models.generator_spec import GeneratorSpec
+from models.shapes_only import shapes_only
 
 FORMAT = "polycentre-generator/2"
 WEIGHTS, CARD = "generator.safetensors", "card.json"
@@ -119,9 +121,7 @@ class GeneratorPackage:
         if not all(np.isfinite(array).all() for array in self.weights.values()):
             raise PackageError("the generator's weights hold NaN or infinity")
         try:
-            with torch.device("meta"):
-                model = self.spec.build(0)
-            model.load_shared_arrays(self.weights)
+            _shapes_of(self.spec.model_dump_json()).load_shared_arrays(self.weights)
         except ValueError as error:
             raise PackageError(f"the generator's weights do not fit: {error}") from error
 
@@ -142,6 +142,13 @@ class GeneratorPackage:
             CARD: hashlib.sha256(_json(card)).hexdigest(),
         }
         return _json(card | {"hashes": hashes})
+
+
+@lru_cache(maxsize=8)
+def _shapes_of(spec: str) -> GenerativeModel:
+    """A model without values, whose shapes weights must have; the generators of a thousand centres are often of one kind."""
+    with shapes_only():
+        return GeneratorSpec.model_validate_json(spec).build(0)
 
 
 def _json(value: Any) -> bytes:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.generative_training import GenerativeTraining, rate_factor
 from models.optimizer_state import load_optimizer_state, optimizer_state, with_prefix
+from models.optimizers import AdamW
 from models.phases import Betas, Moment, Phase, PhaseOptimizer
 
 
@@ -102,7 +103,7 @@ def _adamw(network: nn.Module, own: PhaseOptimizer, training: GenerativeTraining
         raise ValueError(f"a rate is for parameters {min(unused)!r}, and the network has none whose name begins so")
     lazy = 1.0 if own.lazy_interval is None else own.lazy_interval / (own.lazy_interval + 1)
     betas = training.betas if own.betas is None or callable(own.betas) else own.betas
-    return torch.optim.AdamW(
+    return AdamW(
         [{"params": parameters, "factor": lazy * factor} for factor, parameters in groups.items()],
         lr=training.learning_rate,
         betas=_lazy_betas(betas, own),

@@ -14,6 +14,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import cache as remembered
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +40,7 @@ _BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 def faster_precision(
     key: str,
-    step_fp32: Callable[[], object],
-    step_bf16: Callable[[], object],
+    step_of: Callable[[Precision], Callable[[], object]],
     cache: Path,
     device: torch.device | str = "cpu",
 ) -> Precision:
@@ -47,7 +48,8 @@ def faster_precision(
 
     Args:
         key: what is measured (architecture, sizes, batch); the processor and thread count are added to it.
-        step_fp32, step_bf16: one training step each; called alternately after one warm-up.
+        step_of: makes one training step in a precision, where it must be measured: a thousand answers are read from a file.
+            The steps are called alternately after one warm-up.
         cache: folder for the answer; one file per key and processor.
     """
     device = torch.device(device)
@@ -63,7 +65,7 @@ def faster_precision(
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process measures, the others wait for its answer
         if answer.exists():
             return json.loads(answer.read_text())["precision"]
-        gain = _gain(step_fp32, step_bf16, device)
+        gain = _gain(step_of("fp32"), step_of("bf16"), device)
         chosen: Precision = "bf16" if gain >= MINIMUM_GAIN else "fp32"
         write_text(answer, json.dumps(full_key | {"gain": round(gain, 3), "precision": chosen}, indent=2))
         return chosen
@@ -82,37 +84,38 @@ def probe_precision(
     if "generator" in spec:
         generator = GeneratorSpec.model_validate(spec["generator"])
         key = f"generator {generator.model_dump_json(exclude={'training'})} batch {generator.training.batch_size}"
-        return faster_precision(
-            key, _generator_step(generator, device, "fp32"), _generator_step(generator, device, "bf16"), cache, device
-        )
+        return faster_precision(key, partial(_generator_step, generator, device), cache, device)
     classifier = ClassifierSpec.model_validate(spec["classifier"]).model_copy(update={"pretrained": None})
     key = f"classifier {classifier.model_dump_json()}"
-    return faster_precision(
-        key, _classifier_step(classifier, device, "fp32"), _classifier_step(classifier, device, "bf16"), cache, device
-    )
+    return faster_precision(key, partial(_classifier_step, classifier, device), cache, device)
 
 
-def bf16_flags() -> list[str]:
+@remembered
+def bf16_flags() -> tuple[str, ...]:
     """The bf16 instructions of this CPU (as Linux names them)."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
-        return []
-    return [flag for flag in _BF16_FLAGS if flag in flags]
+        return ()
+    return tuple(flag for flag in _BF16_FLAGS if flag in flags)
 
 
 def processor(device: torch.device | str = "cpu") -> str:
     """Name of the processor or GPU that computes, with its bf16 instructions."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
+    return " ".join([_processor_name(), *bf16_flags()])
+
+
+@remembered
+def _processor_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    model = next(
+    return next(
         (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
-    return " ".join([model, *bf16_flags()])
 
 
 def _gain(step_fp32: Callable[[], object], step_bf16: Callable[[], object], device: torch.device) -> float:

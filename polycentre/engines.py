@@ -18,6 +18,7 @@ from federation.flower.processes import OwnProcesses
 from federation.flower.ray_cluster import RayCluster, RayNode, WorkerShare, worker_share
 from federation.flower.simulation import SimulationRuntime
 from federation.wire.errors import StudyError
+from federation.wire.grid_centres import nodes_for
 from polycentre.deploy import trial
 from reports.run_record import RunRecord
 from scenarios.plugins import uses
@@ -36,7 +37,7 @@ def with_ray(
     refresh: Callable[[], None],
     cluster: RayCluster | None = None,
 ) -> None:
-    """Flower's simulation runtime: a node per centre, and spare ones as extra lanes.
+    """Flower's simulation runtime, whose nodes play whichever centre a job names.
 
     Args:
         cluster: a Ray cluster that exists; None: a Ray of the run's own, on this machine.
@@ -45,12 +46,11 @@ def with_ray(
         StudyError: with status 2; the workers do not fit.
     """
     workers = scenario.compute.workers
-    nodes = len(scenario.centres) + workers - 1
     share = share_for(scenario, cluster)
     runtime = SimulationRuntime(CHECKOUT, record.folder, cluster.address if cluster else None)
     try:
         runtime.start()
-        run_id = runtime.submit(_run_config(record, scenario, cache), nodes, workers, share)
+        run_id = runtime.submit(_run_config(record, scenario, cache), nodes_for(workers), workers, share)
         _follow(runtime, run_id, record, refresh)
     finally:
         with _undisturbed():
@@ -189,15 +189,17 @@ def _run_config(record: RunRecord, scenario: Scenario, cache: Path) -> dict[str,
 
 def _follow(runtime: _Runtime, run_id: str, record: RunRecord, refresh: Callable[[], None]) -> None:
     """Wait until the record holds the end, or the runtime has ended without one."""
-    asked, unanswered = time.monotonic(), 0
+    asked, unanswered, known = time.monotonic(), 0, 0
     while True:
         refresh()
         time.sleep(0.25)
+        if known != (known := len(record.events())):
+            asked = time.monotonic()  # the run goes on
         if last_end(record) is not None:
             return
         if not runtime.alive:
             raise StudyError(f"Flower's runtime ended during the run; see {runtime.log_file}; resume with --resume")
-        if time.monotonic() - asked > 30.0:  # asking starts a process; the record shows a regular end sooner
+        if time.monotonic() - asked > 30.0:  # asking costs 2 s of a processor, and the record shows a regular end
             try:
                 (status, details), unanswered = runtime.status(run_id), 0
             except StudyError:

@@ -21,10 +21,11 @@ class Progress:
     Args:
         expected: units of work that the plan foresees.
         skip: events of earlier sessions, which are not shown again.
+        at_once: how many jobs are done at once; those sent after them wait. None: every centre works by itself.
     """
 
-    def __init__(self, console: Console, record: RunRecord, expected: int, skip: int):
-        self._console, self._record, self._expected = console, record, max(1, expected)
+    def __init__(self, console: Console, record: RunRecord, expected: int, skip: int, at_once: int | None = None):
+        self._console, self._record, self._expected, self._at_once = console, record, max(1, expected), at_once
         self._skip = skip
         self._began = time.time()
         self._live = (
@@ -68,16 +69,17 @@ class Progress:
     def _seconds_left(self, state: _State) -> float:
         """Estimate for the phase: the running jobs from their own progress, the queued ones at the mean of the finished."""
         running = 0.0
-        for unit in state.running.values():
+        begun = state.begun(self._at_once)
+        for unit in begun:
             share, spent = self._share(unit), time.time() - unit["t"]
             running += spent * (1 - share) / share if share > 0.02 else 0.0
-        queued = max(0, state.phase_units - state.phase_done - len(state.running))
+        queued = max(0, state.phase_units - state.phase_done - len(begun))
         mean = state.phase_seconds / state.phase_computed if state.phase_computed else 0.0
-        return (running + queued * mean) / max(1, len(state.running))
+        return (running + queued * mean) / max(1, len(begun))
 
     def _running(self, state: _State) -> list[str]:
         lines = []
-        for unit in state.running.values():
+        for unit in state.begun(self._at_once):
             line = f"  {unit['centre']:<16} {unit['label'] or unit['kind']}"
             report = self._report(unit)
             lines.append(line + (f"  {report['done']}/{report['total']}" if report else ""))
@@ -124,6 +126,10 @@ class _State:
                 self.running.pop(event["unit"], None)
                 self.failed += 1
                 self.phase_done += 1
+
+    def begun(self, at_once: int | None) -> list[dict[str, Any]]:
+        """Of the jobs under way the first ones, which workers are doing."""
+        return list(self.running.values())[:at_once]
 
 
 def _duration(seconds: float) -> str:

@@ -95,7 +95,8 @@ def run_scenario(
             signal.signal(ending, _interrupt)
     done_before = len(record.events())
     begin(record, deployment or "")
-    with Progress(console, record, expected_units(scenario), done_before) as progress:
+    at_once = scenario.compute.workers if deployment is None else None
+    with Progress(console, record, expected_units(scenario), done_before, at_once) as progress:
         try:
             conduct(record, scenario, cache, progress.refresh)
         except KeyboardInterrupt:

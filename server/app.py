@@ -152,9 +152,8 @@ def conduct(grid: Grid, record: RunRecord, cache: Path, node_wait_s: float | Non
 
 def simulated_centres(grid: Grid, scenario: Scenario, record: RunRecord) -> Centres:
     """Nodes that play whichever centre a job names, as many at once as there are workers."""
-    nodes = wait_for_nodes(grid, at_least=len(scenario.centres), timeout_s=5.0)
-    lanes = assign_lanes(list(scenario.centres), nodes)
-    return GridCentres(grid, lanes, max_in_flight=scenario.compute.workers, on_event=record.event)
+    lanes = assign_lanes(list(scenario.centres), wait_for_nodes(grid, timeout_s=5.0))
+    return GridCentres(grid, lanes, workers=scenario.compute.workers, on_event=record.event)
 
 
 def deployed_centres(grid: Grid, scenario: Scenario, record: RunRecord, node_wait_s: float) -> Centres:

@@ -86,7 +86,10 @@ class Checkpointed(Centres):
         # Two places in turn: writing one in place would leave neither if the process died in the middle.
         number = self._numbers[key] = self._numbers.get(key, -1) + 1
         self._record.write_unit(
-            f"{key}-{number % 2}", {"kind": "progress", "number": number, "info": dict(info)}, arrays
+            f"{key}-{number % 2}",
+            {"kind": "progress", "number": number, "info": dict(info)},
+            arrays,
+            durable=True,  # the replies that it stands for are discarded
         )
 
     def load_progress(self, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
+
+from federation.wire.arrays import write_array
 
 AGGREGATIONS: dict[str, type[flower.FedAvg]] = {
     "FedAvg": flower.FedAvg,
@@ -179,4 +181,4 @@ class Aggregator:
 
 
 def _record(arrays: Arrays) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
+    return ArrayRecord({name: write_array(array) for name, array in arrays.items()})

@@ -51,11 +51,13 @@ class Fidelity:
     """What is measured of a federation, and where.
 
     Attributes:
+        task: of the patches.
         choice: how often, with how many images, in which feature spaces.
-        sums: what is asked of each member.
+        sums: what is asked of each member; nothing where no feature space is named and nobody needs their numbers or classes.
         measurements: what is asked of the centre that draws and measures: (on the way, at the end).
     """
 
+    task: str
     choice: FidelityChoice
     sums: tuple[Ask, ...]
     measurements: tuple[Ask, Ask]
@@ -69,13 +71,6 @@ class Fidelity:
     def measuring(self) -> tuple[Ask, ...]:
         """What is asked of the centre that draws and measures."""
         return tuple(ask for ask in self.measurements if ask.times)
-
-    @property
-    def task(self) -> str:
-        """Of the patches."""
-        task = self.sums[0].task
-        assert task is not None, "sums of features are of some task's patches"
-        return task
 
     @property
     def identity(self) -> list[Any]:
@@ -112,7 +107,7 @@ class Fidelity:
             arrays |= (halves[0] + halves[1]).to_arrays(space)
             floors[FEATURE_SPACES[space].distance] = frechet_distance(*halves)
         images = {reply.centre: int(reply.body["images"]) for reply in replies}
-        asked = self.sums[0].fixed["labels"]
+        asked = self.sums[0].fixed["labels"] if self.sums else ()
         labels = {reply.centre: tuple(label for label in asked if label in reply.body["labels"]) for reply in replies}
         without = [centre for centre, own in labels.items() if not own]
         if without:
@@ -142,16 +137,19 @@ class Fidelity:
 
 
 def planned_fidelity(
-    view: View, strategy: str, name: str, arm: GenerativeArm, task: str, spec: GeneratorSpec, last: int
-) -> Fidelity:
+    view: View, strategy: str, name: str, arm: GenerativeArm, task: str, spec: GeneratorSpec, last: int,
+    *, counts: bool = False,
+) -> Fidelity:  # fmt: skip
     """How an arm's generator is measured: against all members' training patches, at the first receiver.
 
     Args:
         last: rounds, or updates.
+        counts: whether the members' numbers of patches are needed before the first round.
     """
     choice, at = arm.fidelity, (arm.receivers or view.receivers)[0]
     sums = []
-    for centre in view.members(arm):
+    # Of more than two classes the members also say which of them they have.
+    for centre in view.members(arm) if choice.spaces or counts or len(spec.classes) > 2 else ():
         fixed = view.data(centre, task) | {
             "labels": spec.labels, "seed": derive_seed(view.seed, f"halves/{task}", centre), "spaces": choice.spaces,
         }  # fmt: skip
@@ -169,7 +167,7 @@ def planned_fidelity(
         Ask(MEASURE, strategy, at, None, fixed | {"preview": preview}, free, times=times)
         for preview, times in ((False, sum(is_due(choice, number, last) for number in range(1, last))), (True, 1))
     ]
-    return Fidelity(choice, tuple(sums), (asks[0], asks[1]))
+    return Fidelity(task, choice, tuple(sums), (asks[0], asks[1]))
 
 
 def is_due(choice: FidelityChoice, number: int, last: int) -> bool:

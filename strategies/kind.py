@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -271,6 +271,7 @@ def fullmatch(declared: str, name: str) -> bool:
     return _pattern(declared).fullmatch(name.replace(".", "\0")) is not None
 
 
+@cache
 def _pattern(name: str) -> re.Pattern[str]:
     """A declared name as a pattern: it covers all that lies below it."""
     parts = "\0".join("[^\0]*" if part == "*" else re.escape(part) for part in name.split("."))

@@ -37,8 +37,8 @@ class Local(Strategy):
         for task in facts.all_tasks if arm.oversample else ():
             if len(task.classes) > 2:
                 yield (
-                    f"arms.{name}.oversample: draws own positives again, and task {task.name!r} has {len(task.classes)} classes; remove it, "
-                    "or give it a study of two classes"
+                    f"arms.{name}.oversample: draws own positives again, and task {task.name!r} has {len(task.classes)} classes; remove "
+                    "it, or give it a study of two classes"
                 )
 
     def runs_at(self, view: View, name: str, arm: LocalArm, receiver: str, task: str) -> bool:

@@ -42,9 +42,10 @@ class Discs:
     def on(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """float32 (len(rows), len(columns)): sum of all discs at these coordinates in mm, both ascending."""
         picture = np.empty((len(rows), len(columns)), dtype=np.float32)
+        beside = self._near(1, columns)
         for top in range(0, len(rows), TILE):
             strip = slice(top, top + TILE)
-            across = self._near(0, rows[strip])
+            across = beside._near(0, rows[strip])
             vertical = _bell(rows[strip], across.centre[:, 0], across.sigma) * across.weight[:, None]
             for left in range(0, len(columns), TILE):
                 tile = slice(left, left + TILE)

@@ -86,24 +86,23 @@ class PhantomSource(DataSource):
 
 def _for_task(exams: list[Exam], task: PatchTask) -> Cohort:
     """The exams that show some class of the task; how many others there are is counted. Raises DataError."""
+    kept = exams
     if task.whole_image:
-        what = "images"
-        others = [exam for exam in exams if task.label_of_image(exam) is None]
+        kept = [exam for exam in exams if task.label_of_image(exam) is not None]
+        what, others = "images", len(exams) - len(kept)
     else:
-        what = "lesions"
         of_kind = [lesion for exam in exams for lesion in exam.lesions if task.lesions in ("all", lesion.kind)]
-        others = [lesion for lesion in of_kind if task.label_of_lesion(lesion) is None]
+        what, others = "lesions", sum(task.label_of_lesion(lesion) is None for lesion in of_kind)
     if not others:
         return Cohort(exams)
     if task.others == "refuse":
         raise DataError(
             "outside_classes",
-            f"{len(others)} {what} of the phantom show none of the task's classes {', '.join(task.classes)}; add theirs to task.classes, or "
-            "set task.others: leave_out",
+            f"{others} {what} of the phantom show none of the task's classes {', '.join(task.classes)}; add theirs to task.classes, "
+            "or set task.others: leave_out",
         )
-    note = f"{suppressed_count(len(others))} {what} of none of the task's classes, left out"
-    kept = [exam for exam in exams if not task.whole_image or task.label_of_image(exam) is not None]
-    return Cohort(kept, {"notes": [note], f"other_{what}": len(others)})
+    note = f"{suppressed_count(others)} {what} of none of the task's classes, left out"
+    return Cohort(kept, {"notes": [note], f"other_{what}": others})
 
 
 class PhantomImage:

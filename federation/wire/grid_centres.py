@@ -6,6 +6,10 @@ centres a node plays several. In a deployment each centre has one node, which ma
 under another number; see `federation.wire.roll_call`. In simulation each node has at most one message in
 flight, because Flower loses state updates otherwise.
 
+Flower's simulation looks for messages only every 0.1 s, and asks for each node one after the other. So short jobs are sent ahead:
+a few wait at Flower, and a worker that finishes one goes on with the next at once. And a simulation has as many nodes as messages
+may be under way (`nodes_for`), not one for each of a thousand centres.
+
 Flower itself never sends a message again.
 """
 
@@ -36,6 +40,11 @@ _TRANSPORT = {
 # Seconds before the first retry, doubled before each further one; and between two looks for a lost node.
 _BACK_OFF_S = 1.0
 _LOOK_S = 1.0
+# Of jobs that are sent ahead: seconds of work that may wait for each worker (Flower's pause and ours, several times), how many
+# they are at most, and the bytes of all that is under way. More would bring nothing, and what is cancelled there is computed.
+_AHEAD_S = 0.5
+_AHEAD = 32
+_AHEAD_BYTES = 64 * 2**20
 
 OnEvent = Callable[..., None]
 
@@ -57,7 +66,8 @@ class GridCentres(Centres):
     Args:
         grid: Flower's grid.
         lanes: nodes that may play each centre, the centre's own node first.
-        max_in_flight: messages under way at once over all nodes; in simulation the number of workers.
+        workers: in simulation, how many jobs are done at once; beyond them only short jobs are sent ahead. By default every
+            node works at once.
         per_node: messages under way at once to one node; in simulation it must be 1. A deployed node does one job after
             the other, but a node that finds no message waiting pauses for three seconds before it asks again.
         ttl_s: time to live of a message; Flower's default of 12 h would hide a dead node.
@@ -75,7 +85,7 @@ class GridCentres(Centres):
         grid: Grid,
         lanes: Mapping[str, Sequence[int]],
         *,
-        max_in_flight: int = 1_000_000,
+        workers: int = 1_000_000,
         per_node: int = 1,
         ttl_s: float = 24 * 3600.0,
         retries: int = 2,
@@ -88,7 +98,8 @@ class GridCentres(Centres):
         self.names = list(lanes)
         self._grid = grid
         self._lanes = {centre: list(nodes) for centre, nodes in lanes.items()}
-        self._max_in_flight = max_in_flight
+        self._workers = workers
+        self._took_s: dict[str, float] = {}  # seconds of the newest job of each kind
         self._per_node = per_node
         self._ttl_s = ttl_s
         self._retries = retries
@@ -132,13 +143,14 @@ class GridCentres(Centres):
         self._ready = deque(reply for reply in self._ready if reply.unit not in dropped)
 
     def _dispatch(self) -> None:
-        if len(self._in_flight) >= self._max_in_flight:
+        if not self._queue or not self._room_for(self._queue[0][0]):
             return
         busy = Counter(flight.node for flight in self._in_flight.values())
         stateful = {_state_of(flight.job) for flight in self._in_flight.values()} - {None}
         waiting: deque[tuple[Job, int, float]] = deque()
         now = time.monotonic()
-        while self._queue and len(self._in_flight) < self._max_in_flight:
+        # In their order: a long job must not wait for the end of all short ones that came after it.
+        while self._queue and self._room_for(self._queue[0][0]):
             job, attempt, not_before = self._queue.popleft()
             lanes = self._lanes[job.centre] if job.centre not in self._away else []
             node = next((n for n in lanes if busy[n] < self._per_node), None)
@@ -152,6 +164,18 @@ class GridCentres(Centres):
                 stateful.add(state)
             self._push(job, node, attempt)
         self._queue.extendleft(reversed(waiting))
+
+    def _room_for(self, job: Job) -> bool:
+        """Whether a worker is free for a job, or it is short enough to wait for one at Flower."""
+        ahead = len(self._in_flight) - self._workers + 1
+        if ahead <= 0:
+            return True
+        # The clock of a job with a time limit starts when it is sent.
+        if ahead > _AHEAD or job.timeout_s is not None or job.kind not in self._took_s:
+            return False
+        if ahead * self._took_s[job.kind] > self._workers * _AHEAD_S:
+            return False
+        return sum(_bytes_of(one) for one in (job, *(f.job for f in self._in_flight.values()))) <= _AHEAD_BYTES
 
     def _push(self, job: Job, node: int, attempt: int) -> None:
         message = Message(job.to_record(), node, MESSAGE_TYPE, ttl=self._ttl_s, group_id=job.unit)
@@ -177,7 +201,9 @@ class GridCentres(Centres):
             if message.has_error():
                 self._lost(flight, message.error.code, message.error.reason or "")
             else:
-                self._ready.append(self._accept(flight, message))
+                reply = self._accept(flight, message)
+                self._took_s[reply.kind] = reply.finished - reply.started
+                self._ready.append(reply)
         now = time.monotonic()
         for flight in self._in_flight.values():
             if flight.deadline is not None and now > flight.deadline and not (flight.timed_out or flight.dropped):
@@ -237,6 +263,15 @@ def _state_of(job: Job) -> tuple[str, str] | None:
     return None if job.expects_state is None else (job.centre, str(job.body.get("federation", "")))
 
 
+def _bytes_of(job: Job) -> int:
+    return sum(array.nbytes for array in job.arrays.values())
+
+
+def nodes_for(workers: int) -> int:
+    """How many nodes a simulation needs: one for every message that may be under way."""
+    return workers + _AHEAD
+
+
 def assign_lanes(centres: Sequence[str], nodes: Sequence[int]) -> dict[str, list[int]]:
     """Lanes in simulation: node i plays centre i, and nodes beyond the centres play any centre.
 
@@ -251,13 +286,13 @@ def assign_lanes(centres: Sequence[str], nodes: Sequence[int]) -> dict[str, list
     return {centre: [ordered[i], *spare] for i, centre in enumerate(centres)}
 
 
-def wait_for_nodes(grid: Grid, at_least: int, timeout_s: float) -> list[int]:
-    """Node ids once `at_least` are online, or those that are when time is up."""
+def wait_for_nodes(grid: Grid, timeout_s: float) -> list[int]:
+    """Ids of a simulation's nodes. Flower registers them one after the other, in milliseconds, while this process starts."""
     deadline = time.monotonic() + timeout_s
     nodes: list[Any] = []
     while time.monotonic() < deadline:
-        nodes = list(grid.get_node_ids())
-        if len(nodes) >= at_least:
+        before, nodes = nodes, list(grid.get_node_ids())
+        if nodes and len(nodes) == len(before):
             break
         time.sleep(0.1)
     return sorted(nodes)

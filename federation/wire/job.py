@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from federation.wire.arrays import MAX_BYTES, check_arrays, read_array
+from federation.wire.arrays import MAX_BYTES, check_arrays, read_array, write_array
 from federation.wire.errors import EnvelopeError
 from federation.wire.names import is_plain_name
 
@@ -199,7 +199,7 @@ def _to_record(sent: Job | Reply, keys: Sequence[str]) -> RecordDict:
     envelope = {key: getattr(sent, key) for key in keys}
     envelope |= {"protocol": PROTOCOL, "array_bytes": check_arrays(sent.arrays)}
     # Empty arrays have no bytes for Flower to carry but keep their name and shape.
-    record = ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in sent.arrays.items()})
+    record = ArrayRecord({name: write_array(array) for name, array in sent.arrays.items()})
     return RecordDict({"envelope": ConfigRecord({"json": canonical_json(envelope)}), "arrays": record})
 
 

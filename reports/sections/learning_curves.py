@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from basics.words import listed
 from reports.pictures import COLOURS, INK, STYLE, WIDTH_IN, Picture, legend_above, picture
 from reports.section import Context, Section
 from reports.study import Study
@@ -18,6 +19,8 @@ from reports.study import Study
 _POINTS = 200
 # Columns of a generator's history that count.
 _COUNTS = ("step", "images", "empty_batches")
+# More generators than this are shown together where their curves are alike: a panel of each would take half a second.
+_MANY = 12
 
 # Name of the line -> its (x, y) curves, which share a colour (one for each repeat).
 Panel = Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]
@@ -25,7 +28,8 @@ Panel = Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]
 _TEMPLATE = """
 {% if generators %}<h3>Generators</h3>
 {{ picture(generators, "Losses of training, averaged over neighbouring steps where there are many. "
-                       ~ "Losses of adversarial models do not measure the quality of images.") }}{% endif %}
+                       ~ "Losses of adversarial models do not measure the quality of images. Of many generators whose "
+                       ~ "curves are alike, the median and the middle nine tenths are shown.") }}{% endif %}
 {% if classifiers %}<h3>Classifiers</h3>
 {{ picture(classifiers, "AUPRC on the receiver's validation images over training steps, one line a repeat.") }}
 {% endif %}
@@ -64,8 +68,36 @@ def generator_curves(units: Sequence[dict[str, Any]]) -> Picture | None:
             panels[title] = lines
     if not panels:
         return None
+    if len(panels) > _MANY:
+        panels = _together(panels)
     alt = "Training losses of " + "; ".join(f"{title}: {', '.join(lines)}" for title, lines in panels.items())
     return curves(panels, x_label={"images": "real images seen", "step": "step"}[by], alt=alt)
+
+
+def _together(panels: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, list[Any]]]:
+    """Panels with the same lines at the same steps as one: of each line the median, and what nine tenths lie between."""
+    alike: dict[Any, list[str]] = {}
+    for title, lines in panels.items():
+        key = tuple((name, tuple(curve[0])) for name, (curve,) in lines.items())
+        alike.setdefault(key, []).append(title)
+    found = {}
+    for key, titles in alike.items():
+        if len(titles) == 1:
+            found[titles[0]] = panels[titles[0]]
+            continue
+        steps = dict(key)
+        found[listed(sorted(titles), at_most=3)] = {
+            name: [(steps[name], _quantile([panels[t][name][0][1] for t in titles], q)) for q in (0.5, 0.05, 0.95)]
+            for name in steps
+        }
+    return found
+
+
+def _quantile(curves: Sequence[Sequence[Any]], q: float) -> list[float | None]:
+    """At each step, over the curves that are finite there; None where none is."""
+    values = np.array([[np.nan if v is None else v for v in curve] for curve in curves], float)
+    values[~np.isfinite(values)] = np.nan
+    return [None if np.isnan(column).all() else float(np.nanquantile(column, q)) for column in values.T]
 
 
 def classifier_curves(units: Sequence[dict[str, Any]], study: Study, colours: dict[str, str]) -> Picture | None:

@@ -113,7 +113,7 @@ class Remote(GenerativeStrategy):
         ]
         plan = DmGANPlan(
             arm=name, task=task, strategy=self.name, spec=spec, build_seed=build_seed(view, name, task), members=tuple(asked),
-            settings=settings, fidelity=planned_fidelity(view, self.name, name, arm, task, spec, settings.updates),
+            settings=settings, fidelity=planned_fidelity(view, self.name, name, arm, task, spec, settings.updates, counts=True),
         )  # fmt: skip
         return [Planned(
             self.name, plan.asks, lambda units, clock: RemoteTraining(units, plan, clock), purpose=f"{name}/{task}",

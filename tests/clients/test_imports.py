@@ -14,7 +14,7 @@ HEAVY = {"matplotlib", "opacus", "ray", "sklearn", "scipy.stats", "timm", "torch
 @pytest.mark.parametrize(
     ("module", "needless"),
     [
-        ("clients.app", HEAVY),
+        ("clients.app", HEAVY | {"scenarios", "torch._dynamo"}),
         ("clients.supernode", HEAVY | {"torch", "pandas", "pydicom", "scipy"}),  # which computes nothing itself
     ],
 )

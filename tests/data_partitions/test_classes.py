@@ -180,11 +180,11 @@ def test_lesions_of_no_class_are_refused_or_left_out_and_counted(tmp_path):
 
 
 def test_words_of_archives(tmp_path):
-    np.savez(
-        tmp_path / "dermamnist.npz",
-        **{f"{s}_images": np.random.default_rng(i).integers(0, 256, (14, 28, 28, 3), dtype=np.uint8) for i, s in enumerate(("train", "val", "test"))},
-        **{f"{s}_labels": np.arange(14)[:, None] % 7 for s in ("train", "val", "test")},
-    )  # fmt: skip
+    rng, arrays = np.random.default_rng(0), {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (14, 28, 28, 3), dtype=np.uint8)
+        arrays[f"{split}_labels"] = np.arange(14)[:, None] % 7
+    np.savez(tmp_path / "dermamnist.npz", **arrays)
     derma = MedmnistSource(path=tmp_path / "dermamnist.npz")
     task = PatchTask(
         classes=["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"], whole_image=True, image_size=28, channels=3

@@ -1,5 +1,6 @@
 """Lanes, order, faults and timeouts, over the in-process grid with invented jobs."""
 
+import numpy as np
 import pytest
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
@@ -143,35 +144,89 @@ def test_a_job_timeout_frees_the_caller_but_not_the_node(clock):
     assert centres.receive(30) is None  # the only lane of B is still busy with the first job
 
 
-def test_at_most_one_message_a_node_and_max_in_flight_altogether():
-    class Counting(InProcessGrid):
-        peak = 0
+class Counting(InProcessGrid):
+    """Notes how many messages were under way at once, with how many bytes, and that each was at a node of its own."""
 
-        def push_messages(self, messages):
-            ids = super().push_messages(messages)
-            nodes = [m.metadata.dst_node_id for m in self._waiting.values()]
-            assert len(set(nodes)) == len(nodes)
-            Counting.peak = max(Counting.peak, len(nodes))
-            return ids
+    peak = most = 0
 
-    grid = Counting(echo_app(), 6, {})
-    centres = centres_on(grid, max_in_flight=3)
-    assert all(r.ok for r in centres.gather([a_job(f"u{i}", "AB"[i % 2]) for i in range(12)]))
-    assert Counting.peak == 3
+    def push_messages(self, messages):
+        ids = super().push_messages(messages)
+        waiting = list(self._waiting.values())
+        assert len({m.metadata.dst_node_id for m in waiting}) == len(waiting)
+        self.peak = max(self.peak, len(waiting))
+        sent = [Job.from_record(m.content) for m in waiting]
+        self.most = max(self.most, sum(array.nbytes for job in sent for array in job.arrays.values()))
+        return ids
+
+
+def peak_of(*kinds_seconds, nodes=60, workers=3, jobs=40, **fields):
+    """How many messages were under way at once, of jobs of kinds that take so many seconds."""
+    app = ClientApp()
+
+    @app.query()
+    def handle(message, context):
+        job = Job.from_record(message.content)
+        took = dict(kinds_seconds)[job.kind]
+        reply = Reply(job.study, job.unit, job.centre, job.kind, started=1e9, finished=1e9 + took)
+        return Message(reply.to_record(), reply_to=message)
+
+    grid = Counting(app, nodes, {})
+    kinds = [kind for kind, _ in kinds_seconds for _ in range(jobs)]
+    sent = [Job("s", f"u{i}", "AB"[i % 2], kind, {}, **fields) for i, kind in enumerate(kinds)]
+    assert all(r.ok for r in centres_on(grid, workers=workers).gather(sent))
+    return grid
+
+
+def test_at_most_one_message_a_node():
+    assert peak_of(("short", 0.0), nodes=6).peak == 6
+
+
+def test_long_jobs_are_sent_when_a_worker_is_free():
+    assert peak_of(("long", 30.0)).peak == 3
+
+
+def test_short_jobs_are_sent_ahead_for_as_long_as_the_pauses_of_flower_and_no_longer():
+    assert peak_of(("short", 0.001)).peak == 3 + 32, "there is a limit to the number"
+    assert peak_of(("some", 0.25)).peak == 3 + 6, "half a second of work for each of three workers"
+
+
+def test_a_job_with_a_time_limit_is_not_sent_ahead():
+    assert peak_of(("short", 0.001), timeout_s=60).peak == 3, "its clock starts when it is sent"
+
+
+def test_jobs_with_large_arrays_are_not_piled_up():
+    grid = peak_of(("short", 0.001), jobs=12, arrays={"w": np.zeros(2**22, np.float32)})
+    assert grid.peak == 4 and grid.most == 64 * 2**20
+
+
+def test_a_long_job_does_not_wait_for_all_short_ones_behind_it(clock):
+    order = []
+    app = ClientApp()
+
+    @app.query()
+    def handle(message, context):
+        job = Job.from_record(message.content)
+        order.append(job.unit)
+        return Message(Reply(job.study, job.unit, job.centre, job.kind).to_record(), reply_to=message)
+
+    jobs = [Job("s", f"first{i}", "A", "short", {}) for i in range(4)]
+    jobs += [Job("s", "long", "B", "long", {})] + [Job("s", f"short{i}", "A", "short", {}) for i in range(40)]
+    centres_on(InProcessGrid(app, 60, {}), workers=2).gather(jobs)
+    assert order.index("long") == 4
 
 
 def test_two_messages_a_node_where_the_node_does_one_after_the_other():
-    class Counting(InProcessGrid):
+    class Two(InProcessGrid):
         peak = 0
 
         def push_messages(self, messages):
             ids = super().push_messages(messages)
-            Counting.peak = max(Counting.peak, len(self._waiting))
+            Two.peak = max(Two.peak, len(self._waiting))
             return ids
 
-    grid = Counting(echo_app(), 2, {})
+    grid = Two(echo_app(), 2, {})
     centres = centres_on(grid, per_node=2)
-    assert all(r.ok for r in centres.gather([a_job(f"u{i}") for i in range(8)])) and Counting.peak == 2
+    assert all(r.ok for r in centres.gather([a_job(f"u{i}") for i in range(8)])) and Two.peak == 2
 
 
 def test_the_time_of_a_job_that_waits_at_its_node_begins_when_the_one_before_is_done(clock):

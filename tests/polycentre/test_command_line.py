@@ -232,8 +232,14 @@ def test_files_that_a_scenario_names_are_checked_before_anything_starts(override
         ({"image_size": [48, 32]}, "makes 48x32 px x 1 images (uint8), but task 'lesion' has 32 px x 1 images (uint8)"),
         ({"storage": "uint16"}, "makes 32 px x 1 images (uint16), but task 'lesion' has 32 px x 1 images (uint8)"),
         ({}, "makes lesion, but arm 'p' shares healthy of it, too; set classes there, or generators.p.makes: [lesion]"),
-        ({"classes": ["lesion", "healthy"]}, "was trained with the classes lesion, healthy, but task 'lesion' has healthy, lesion"),
-        ({"classes": ["Healthy", "lesion"]}, "was trained with the classes Healthy, lesion, but task 'lesion' has healthy, lesion"),
+        (
+            {"classes": ["lesion", "healthy"]},
+            "was trained with the classes lesion, healthy, but task 'lesion' has healthy, lesion",
+        ),
+        (
+            {"classes": ["Healthy", "lesion"]},
+            "was trained with the classes Healthy, lesion, but task 'lesion' has healthy, lesion",
+        ),
     ],
 )
 def test_packages_must_fit_their_tasks_and_arms(run, scenario, tmp_path, changed, words):

@@ -54,3 +54,22 @@ def test_curves_of_generators_are_over_real_images_where_all_counted_them(monkey
         ({"new": {"loss": [([16, 32], [3, 2])]}}, "real images seen"),
         ({"new": {"loss": [([1, 2], [3, 2])]}, "old": {"loss": [([1, 2], [3, 2])]}}, "step"),
     ]
+
+
+def test_many_generators_alike_are_one_panel_with_their_median():
+    def generator(number, steps=(1, 2, 3), critic=None):
+        history = {"step": list(steps), "critic": critic or [number, 2 * number, None]}
+        return {"unit": f"u{number}", "label": f"g{number:02d}", "result": {"history": history}}
+
+    few = [generator(number) for number in range(1, 13)]
+    assert generator_curves(few).alt.count(": critic") == 12
+    many = [*few, generator(13), generator(14, steps=(5, 6), critic=[1, 1])]
+    assert generator_curves(many).alt == "Training losses of g01, g02, g03, ..., g13 (13): critic; g14: critic"
+
+
+def test_the_median_and_nine_tenths_of_curves():
+    panels = {f"g{n}": {"loss": [([1, 2, 3], [n, None, float("nan")])]} for n in range(101)}
+    panels["g0"]["loss"][0][1][1] = 7.0
+    ((title, lines),) = learning_curves._together(panels).items()
+    assert title.endswith("(101)")
+    assert [values for _, values in lines["loss"]] == [[50.0, 7.0, None], [5.0, 7.0, None], [95.0, 7.0, None]]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from basics.atomic_files import write_bytes
 from reports.record_files import CONVERGENCE, RESULTS, VIRTUAL_TIME
 from reports.run_record import RecordError, RunRecord
 
@@ -163,13 +164,32 @@ def test_a_unit_whose_arrays_are_not_its_own_does_not_exist(record):
 
 
 def test_kill_between_arrays_and_info_leaves_no_unit(record, monkeypatch):
-    def die(*_):
-        raise KeyboardInterrupt
+    def die(path, *rest, **options):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        write_bytes(path, *rest, **options)
 
-    monkeypatch.setattr("reports.run_record.write_text", die)
+    monkeypatch.setattr("reports.run_record.write_bytes", die)
     with pytest.raises(KeyboardInterrupt):
         record.write_unit("a", {}, {"x": np.zeros(4)})
+    assert list((record.folder / "units").iterdir())
     assert record.read_unit("a") is None and record.units() == []
+
+
+@pytest.mark.parametrize("left", [b"", b'{"unit": "a", "kin', b"\0" * 200, b"{}", b"[]", b'{"unit": "a", "arrays": 3}'])
+def test_a_unit_cut_off_by_a_power_cut_is_not_finished(record, left):
+    record.write_unit("a", {"kind": "learn"}, {"x": np.zeros(4)})
+    (record.folder / "units" / "a.json").write_bytes(left)
+    assert record.read_unit("a") is None and record.units() == []
+
+
+def test_what_stands_for_other_units_is_on_the_disk_at_once(record, monkeypatch):
+    synced = []
+    monkeypatch.setattr("basics.atomic_files.os.fsync", synced.append)
+    record.write_unit("a", {})
+    assert not synced
+    record.write_unit("b", {}, durable=True)
+    assert len(synced) == 1
 
 
 def test_foreign_or_reserved_entries_are_refused(record):

@@ -186,7 +186,16 @@ def test_weighted_auroc_is_that_of_repeated_cases(seed):
 
 def predictions(scores: np.ndarray, labels: np.ndarray, repeat: int = 0) -> pd.DataFrame:
     case = np.arange(len(labels))
-    return pd.DataFrame({"repeat": repeat, "case": case, "patient": case // 2, "class": "malignant", "label": labels, "probability": scores})
+    return pd.DataFrame(
+        {
+            "repeat": repeat,
+            "case": case,
+            "patient": case // 2,
+            "class": "malignant",
+            "label": labels,
+            "probability": scores,
+        }
+    )
 
 
 def test_interval_of_an_arm_with_itself_is_zero_and_covers_a_plain_bootstrap():

@@ -162,7 +162,17 @@ class Lab:
     def remote(self, spec, settings, strategy):
         more = {"exchange": settings.exchange, "gradients": settings.gradients, "transport": settings.transport}
         free = dict.fromkeys(
-            ("federation", "state_unit", "fresh", "version", "from_step", "batches", "labels", "introduce", "send_discriminator"),
+            (
+                "federation",
+                "state_unit",
+                "fresh",
+                "version",
+                "from_step",
+                "batches",
+                "labels",
+                "introduce",
+                "send_discriminator",
+            ),
             anything,
         )
         return tuple(
@@ -174,10 +184,17 @@ class Lab:
         at = next(iter(self.datasets))
         choice = FidelityChoice(every=every, images=images, spaces=spaces)
         halves = OWN_DATA | {"labels": spec.labels, "seed": 1, "spaces": choice.spaces}
-        fixed = {"generator": spec, "seed": 2, "compute": COMPUTE, "images": images, "labels": spec.labels, "spaces": choice.spaces}
+        fixed = {
+            "generator": spec,
+            "seed": 2,
+            "compute": COMPUTE,
+            "images": images,
+            "labels": spec.labels,
+            "spaces": choice.spaces,
+        }
         on_the_way, last = (Ask(MEASURE, "x", at, None, fixed | {"preview": preview}) for preview in (False, True))
         sums = tuple(Ask(FEATURE_SUMS, "x", centre, "task", halves) for centre in self.datasets)
-        return Fidelity(choice, sums, (on_the_way, last))
+        return Fidelity("task", choice, sums, (on_the_way, last))
 
     def clock(self, availability=None, seed=3):
         centres = {c: (availability or {}).get(c, Availability()) for c in self.datasets}

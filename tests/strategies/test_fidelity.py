@@ -1,6 +1,7 @@
 """Fidelity: members' sums are those of their union, halves are by patient, and a measured distance is one taken by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from federation.wire.job import Job
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models.generative import GenerativeModel
+from scenarios.plan import Plan
+from scenarios.reader import parse
 from strategies import fidelity
 from strategies.delivery import drawn
 from strategies.layouts import PREVIEW
@@ -222,3 +225,25 @@ def test_a_measurement_is_another_unit_for_another_generator_or_another_referenc
         )
     }  # fmt: skip
     assert len(units) == 3
+
+
+@pytest.mark.parametrize(
+    ("arm", "asked"),
+    [
+        ("strategy: fedavg_gan, rounds: 2, local_steps: 2, fidelity: {spaces: []}", 0),
+        ("strategy: fedavg_gan, rounds: 2, local_steps: 2", 2),
+        ("strategy: dm_gan, updates: 2, fidelity: {spaces: []}", 2),  # its centres are weighted by their patches
+    ],
+)
+def test_sums_are_asked_for_only_where_something_is_done_with_them(arm, asked):
+    text = "\n".join([
+        "name: sums", "seed: 0", "repeats: 1", "centres:",
+        "  A: {roles: [receiver], data: {source: phantom, patients: 24}}",
+        "  B: {roles: [provider], data: {source: phantom, patients: 24}}",
+        "  C: {roles: [provider], data: {source: phantom, patients: 24}}",
+        "task: {name: lesion, label: lesion, image_size: 32, margin_mm: 6}",
+        f"arms: {{shared: {{model: dcgan, batch_size: 4, {arm}}}}}",
+        "study: {classifiers: [cnn_small], synthetic: 8}",
+    ])  # fmt: skip
+    plan = Plan(parse(text, source="test", base=Path()))
+    assert sum(ask.kind is fidelity.FEATURE_SUMS for ask in plan.asks()) == asked

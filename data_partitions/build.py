@@ -28,6 +28,7 @@ from data_partitions.extraction import Extraction
 from data_partitions.patch_dataset import PatchDataset, PixelWriter, open_patches, write_patches
 from data_partitions.patches import PatchTask
 from data_partitions.preprocessing import preprocessed
+from data_partitions.shown_classes import of_task
 from data_partitions.source import DataSource
 from data_partitions.sources import WHOLE_SOURCES
 from data_partitions.split import SplitRule
@@ -93,7 +94,7 @@ def _make(
     folder: Path, source: DataSource, task: PatchTask, split: SplitRule, centre: str, seed: int, cache: Path,
     on_progress: Progress | None,
 ) -> None:  # fmt: skip
-    cohort = source.load(centre, seed, cache, task)
+    cohort = of_task(source.load(centre, seed, cache, task), task, f"centre {centre}")
     if not cohort.exams:
         raise DataError("no_images", f"centre {centre}: the source has no image; check its path and filters")
     extraction = Extraction(preprocessed(cohort, task.preprocess, task.storage), task, seed, on_progress)

@@ -73,7 +73,7 @@ class Account:
     things: number of rows and files that could have been used, faulty ones included. fatal: faults without which nothing
     can be read; they are refused whatever the fraction. unread: images with a finding that could not be read; no healthy
     box is drawn from them. for_test: patients that the archive itself keeps for testing. digests: of the pixels of each
-    image. cut: number of findings cut at the border of their image. other_lesions: number of those of no class of the task.
+    image. cut: number of findings cut at the border of their image.
     """
 
     path: Path
@@ -88,7 +88,6 @@ class Account:
     private: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     cut: int = 0
-    other_lesions: int = 0
 
     def fault(self, code: str, text: str) -> None:
         self.problems.append(Problem(code, text))
@@ -206,7 +205,6 @@ class Account:
         ]
         if task is not None:
             exams = self._for_task(exams, task)
-            self.note("other_lesions", self.other_lesions, "lesions of none of the task's classes, left out")
         skipped = allowed(self.problems, max(1, self.things, len(self.problems)), bad_fraction, f"{self.path}")
         if skipped:
             self.report["skipped"] = skipped
@@ -227,42 +225,19 @@ class Account:
         )
 
     def _for_task(self, exams: list[Exam], task: PatchTask) -> list[Exam]:
-        """Exams that the task can use; an image, or a lesion of the task's kind, that shows none of its classes is a fault."""
-        if not task.whole_image:
-            return [self._lesions_for_task(exam, task) for exam in exams]
-        kept, unclear, others = [], 0, 0
-        for exam in exams:
-            label = task.label_of_image(exam)
-            if label is None:
-                others += self._without_class(task, exam.name, exam.malignant, exam.diagnosis)
-            elif label == task.healthy and not exam.diagnosis and not exam.usable_as_healthy:
-                unclear += 1
-            else:
-                kept.append(exam)
-        self.note("unclear_images", unclear, "images without a located lesion that are not healthy, left out")
-        self.note("other_classes", others, "images of none of the task's classes, left out")
-        return kept
-
-    def _lesions_for_task(self, exam: Exam, task: PatchTask) -> Exam:
-        """The exam as it is: lesions without a class are passed over where patches are cut."""
-        others = 0
-        for lesion in exam.lesions:
-            if task.lesions in ("all", lesion.kind) and task.label_of_lesion(lesion) is None:
-                name = f"{exam.name}: the {lesion.kind} at {tuple(lesion.box)}"
-                others += self._without_class(task, name, lesion.malignant, lesion.diagnosis or lesion.kind)
-        self.other_lesions += others
-        return exam
-
-    def _without_class(self, task: PatchTask, name: str, malignant: bool | None, word: str) -> bool:
-        """Whether what shows none of the task's classes is left out as asked; else it is a fault."""
-        if task.label == "malignancy" or not word:
-            self.fault("no_label", f"{name} has no label; whether it is {' or '.join(task.classes)} is not known")
-            return False
-        if task.others == "leave_out":
-            return True
-        self.fault(
-            "outside_classes",
-            f"{name} is {word!r}, which is none of the task's classes {', '.join(task.classes)}; add it to task.classes, or set "
-            "task.others: leave_out",
-        )
-        return False
+        """Exams that the task can use; an image, or a lesion of the task's kind, without a label is a fault."""
+        if task.whole_image and task.label == "malignancy":
+            for exam in exams:
+                if exam.malignant is None:
+                    self.fault("no_label", f"{exam.name} has no label; whether it is malignant is not known")
+            return [exam for exam in exams if exam.malignant is not None]
+        if task.whole_image and task.label == "lesion":
+            unclear = [exam for exam in exams if not exam.lesions and not exam.usable_as_healthy]
+            self.note("unclear_images", len(unclear), "images without a located lesion that are not healthy, left out")
+            return [exam for exam in exams if exam.lesions or exam.usable_as_healthy]
+        if task.label == "malignancy":
+            for exam in exams:
+                for lesion in exam.lesions:
+                    if lesion.malignant is None and task.lesions in ("all", lesion.kind):
+                        self.fault("no_label", f"{exam.name}: the {lesion.kind} at {tuple(lesion.box)} has no label")
+        return exams

@@ -115,8 +115,7 @@ class FolderSource(FileSource):
         if task is not None and task.label == "malignancy":
             rows = self._labelled(rows, labels, table, task, account)
         exams = [self._exam(row, looks[row["image"]], table, labels[row["image"]], account) for row in rows]
-        # Malignancy was looked at row by row above.
-        cohort = account.cohort(exams, self.max_bad_fraction, task if task and task.label == "diagnosis" else None)
+        cohort = account.cohort(exams, self.max_bad_fraction, None)
         share = FolderShare(self.centre, self.part, self.part_seed, self.images)
         malignant = {row["image"] for row in rows if row["malignant"]}
         cohort = share.of(cohort, account, seed, malignant, set(table.lesions))

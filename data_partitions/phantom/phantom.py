@@ -18,13 +18,11 @@ from pydantic import Field
 
 from basics.image_shape import Storage
 from basics.seeds import stream
-from data_partitions.errors import DataError
 from data_partitions.exams import Box, Cohort, Exam, Lesion, bounding_box
 from data_partitions.patches import PatchTask
 from data_partitions.phantom.anatomy import Finding, Patient, Population, draw_patient
 from data_partitions.phantom.scanner import HALO, SCANNERS, Acquisition
 from data_partitions.phantom.view import VIEWS, Outline, ViewOfBreast, silhouette
-from data_partitions.small_counts import suppressed_count
 from data_partitions.source import DataSource
 
 SPACING_MM = 0.2
@@ -50,7 +48,7 @@ class PhantomSource(DataSource):
         return ""
 
     def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
-        """All exams of the centre that the task can use; each lesion has every label.
+        """All exams of the centre, for every task: each lesion has a label.
 
         Patient k is the same for any number of patients, and on any scanner.
         """
@@ -59,7 +57,7 @@ class PhantomSource(DataSource):
         for number in range(self.patients):
             patient = draw_patient(seed, centre, number, population, self.lesion_fraction)
             exams += [self._exam(patient, laterality, view) for laterality in "LR" for view in VIEWS]
-        return Cohort(exams) if task is None else _for_task(exams, task)
+        return Cohort(exams)
 
     def remedy(self, task: PatchTask) -> str:
         return "raise `lesion_fraction` or `patients`"
@@ -82,27 +80,6 @@ class PhantomSource(DataSource):
             lesions=lesions,
             healthy_sites=tuple(lesion for finding, lesion in findings if finding.sham),
         )
-
-
-def _for_task(exams: list[Exam], task: PatchTask) -> Cohort:
-    """The exams that show some class of the task; how many others there are is counted. Raises DataError."""
-    kept = exams
-    if task.whole_image:
-        kept = [exam for exam in exams if task.label_of_image(exam) is not None]
-        what, others = "images", len(exams) - len(kept)
-    else:
-        of_kind = [lesion for exam in exams for lesion in exam.lesions if task.lesions in ("all", lesion.kind)]
-        what, others = "lesions", sum(task.label_of_lesion(lesion) is None for lesion in of_kind)
-    if not others:
-        return Cohort(exams)
-    if task.others == "refuse":
-        raise DataError(
-            "outside_classes",
-            f"{others} {what} of the phantom show none of the task's classes {', '.join(task.classes)}; add theirs to task.classes, "
-            "or set task.others: leave_out",
-        )
-    note = f"{suppressed_count(others)} {what} of none of the task's classes, left out"
-    return Cohort(kept, {"notes": [note], f"other_{what}": others})
 
 
 class PhantomImage:

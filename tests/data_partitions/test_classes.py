@@ -151,7 +151,7 @@ def test_images_of_no_class_are_refused_by_name_or_left_out_and_counted(folder, 
         in str(refused.value)
     )
     patches = built(source(folder), task.model_copy(update={"others": "leave_out"}), tmp_path)
-    assert len(patches) == 21 and patches.report["other_classes"] == 6
+    assert len(patches) == 21 and patches.report["other_images"] == 6
     assert "6 images of none of the task's classes, left out" in patches.report["notes"]
 
 
@@ -169,7 +169,7 @@ def test_lesions_of_no_class_are_refused_or_left_out_and_counted(tmp_path):
     assert {"mass", "calcification", "distortion"} <= kinds
     task = PatchTask(classes=["healthy", "mass", "calcification"], image_size=16, margin_mm=6)
     with pytest.raises(
-        DataError, match="lesions of the phantom show none of the task's classes healthy, mass, calcification; add"
+        DataError, match="is 'distortion', which is none of the task's classes healthy, mass, calcification; add it"
     ):
         built(phantom, task, tmp_path)
     patches = built(phantom, task.model_copy(update={"others": "leave_out"}), tmp_path)

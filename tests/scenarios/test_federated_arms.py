@@ -32,7 +32,7 @@ NEW = "arms.x={strategy: %s, model: dcgan, %s}"
         ("arms.average.transport=fp8", r"arms\.average\.transport: 'fp8': .*fp32"),
         ("arms.average.centres=[B, Z]", r"arms\.average\.centres: no centre 'Z'; centres: A, B, C"),
         ("arms.average.centres=[A, B]", r"arms\.average\.centres: centre 'A' lacks the role provider"),
-        ("arms.average.classes=both", r"arms\.average\.classes: 'healthy' is shared, but its model makes lesion only; set conditional: true"),
+        ("arms.average.classes=both", r"arms\.average\.classes: 'healthy' is shared, but its model makes lesion only"),
         ("arms.average.fidelity.spaces=[inception]", r"fidelity\.spaces\.0: .*no feature space 'inception'; known feature spaces: "),
         (NEW % ("dm_gan", "exchange: generator, steps: each"), r"arms\.x: .*one gradient per job; set steps: mean"),
         (NEW % ("dm_gan", "noise: 1.0"), r"arms\.x: .*noise is a multiple of clip, and clip is not set; set clip"),

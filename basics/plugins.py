@@ -3,6 +3,8 @@
 Names, versions and digests are read from what is installed, and no code of a plug-in runs for that. An entry point is
 imported when its name is first asked for, and not before. In a process below a hospital's node nothing is imported but what the
 centre's own file lists, with the version and the digest that it lists (`only`).
+
+Longer than most files, because what is listed, compared and loaded has to be the same thing.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 It says which centre this is, which SuperLink it connects to, where its data and its workspace are, when it works and with
 what, what it has approved, and what may leave the hospital. Every job reads it again, so a change takes effect with the next
 job.
+
+Longer than most files, because one file of a hospital is one schema here.
 """
 
 from __future__ import annotations

@@ -30,8 +30,9 @@ from data_partitions.patches import (
     healthy_square,
     jittered,
 )  # fmt: skip
+from data_partitions.patient_splits import known, patient_splits
 from data_partitions.resizing import resized
-from data_partitions.split import SPLITS, SplitRule, split_patients
+from data_partitions.split import SPLITS, SplitRule
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -103,7 +104,7 @@ class Extraction:
     def _whole_images(self, splits: dict[str, str]) -> None:
         self.expected = len(self.exams)
         for exam, (image, body) in self._ahead(self._open_whole, self.exams):
-            split, label = splits[exam.patient], _known(self.task.label_of_image(exam))
+            split, label = splits[exam.patient], known(self.task.label_of_image(exam))
             square = (
                 central_square(exam.shape, self.frame)
                 if body is None
@@ -178,14 +179,14 @@ class Extraction:
         margin = self.task.margin(exam.spacing_mm)
         square = square_around(lesion.box, margin, exam.shape, self.frame, self.task.minimum_px)
         place = tissue.place(square)
-        label = self._healthy if healthy else _known(self.task.label_of_lesion(lesion))
+        label = self._healthy if healthy else known(self.task.label_of_lesion(lesion))
         crops = self._crops(exam, square, lesion.box, split, "lesion", *lesion.box)
         self._store(exam, image, split, label, crops, square, None if healthy else lesion, place.background)
         return min(square.height, square.width), place
 
     @property
     def _healthy(self) -> int:
-        return _known(self.task.healthy)
+        return known(self.task.healthy)
 
     def _crops(self, exam: Exam, square: Box, keep: Box, split: str, *names: str | int) -> list[Box]:
         """Jittered crops of a training box; validation and test see the square itself."""
@@ -270,39 +271,3 @@ def _done(work: Callable[[Item], Result], item: Item) -> Future[Result]:
     except Exception as error:
         future.set_exception(error)
     return future
-
-
-def patient_splits(cohort: Cohort, task: PatchTask, rule: SplitRule, seed: int) -> dict[str, str]:
-    """Split of each patient. A group's class is the last by label of its exams'; its density the first by name.
-
-    A patient with an official split is in that one. Without an official validation split, validation patients are drawn
-    from all that are not for testing.
-    """
-    strata: dict[str, tuple[int, str]] = {}
-    official: dict[str, str] = {}
-    for exam in sorted(cohort.exams, key=lambda exam: exam.name):
-        group = cohort.group(exam.patient)
-        label, density = strata.get(group, (0, exam.density))
-        strata[group] = (max(label, _label(exam, task)), density)
-        if exam.split:
-            official.setdefault(group, exam.split)
-    reserved = {cohort.group(patient) for patient in cohort.for_test}
-    reserved |= {group for group, split in official.items() if split == "test"}
-    of_group = split_patients(strata, rule, seed, reserved)
-    if "val" in official.values() and not rule.test_only:
-        of_group |= official
-    return {exam.patient: of_group[cohort.group(exam.patient)] for exam in cohort.exams}
-
-
-def _known(label: int | None) -> int:
-    """A label, which the source guarantees where the task needs one: unknown is not negative."""
-    assert label is not None, "a source hands over what has no label to a task that needs one"
-    return label
-
-
-def _label(exam: Exam, task: PatchTask) -> int:
-    """What an exam counts as where patients are shared out: of several lesions, the last class."""
-    if task.whole_image:
-        return _known(task.label_of_image(exam))
-    labels = [task.label_of_lesion(lesion) for lesion in exam.lesions if task.wants(lesion)]
-    return max((_known(label) for label in labels), default=0)

@@ -37,7 +37,10 @@ def predict(
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits = network(images)
         parts.append(logits.double().softmax(dim=1).cpu())
-    return torch.cat(parts).numpy() if parts else np.empty((0, 0))
+    if not parts:  # an empty test set: how many classes there are is seen on any image
+        blank = torch.zeros(1, *patches.pixels.shape[1:], device=device)
+        return np.empty((0, network(blank).shape[1]))
+    return torch.cat(parts).numpy()
 
 
 def normalised(images: Tensor, how: Normalise) -> Tensor:

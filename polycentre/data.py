@@ -20,8 +20,8 @@ from rich.console import Console
 from basics.atomic_files import write_text
 from data_partitions import Cohort, DataError, PatchDataset, build_patches
 from data_partitions.archives.official_counts import counts_of, whole_archive
-from data_partitions.extraction import patient_splits
 from data_partitions.near_duplicates import Fingerprint, fingerprint, same_pictures
+from data_partitions.patient_splits import patient_splits
 from reports.data_page import DataView, data_page, data_text
 from reports.pictures import png
 from reports.samples import grid_png
@@ -101,7 +101,7 @@ def _amounts(scenario: Scenario, held: list[Held]) -> dict[str, Any]:
         ]  # fmt: skip
         for label in reversed(range(len(names))):
             rows.append([*known, names[label], *(counts[split][label] for split in SPLITS)])
-            known = [""] * 5
+            known = [*known[:3], "", ""]
     return {
         "caption": "What each centre has: patients, images, and regions by class and split.",
         "header": ["Centre", "Task", "Roles", "Patients", "Images", "Class", *SPLITS.values()],

@@ -1,4 +1,7 @@
-"""`polycentre run`: check, start the engine, show progress, stop what was started, build the report."""
+"""`polycentre run`: check, start the engine, show progress, stop what was started, build the report.
+
+Longer than most files, because it is one command with all the ways in which it can end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Keys that arms of several strategies share in a scenario. Field names are the YAML keys."""
+"""Keys that arms of several strategies share in a scenario. Field names are the YAML keys.
+
+Longer than most files, because every key is declared here once, with its description.
+"""
 
 from __future__ import annotations
 

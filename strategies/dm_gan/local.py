@@ -1,6 +1,8 @@
 """A centre's half of a GAN whose generator is on the server: its discriminator's training steps, and the gradients that leave.
 
 The generator's half is `generator`, the exchange between them `server`.
+
+Longer than most files, because both exchanges share one job.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ HONEST = {
     "feature_sums": ("fedavg_gan", "B", {}),
     "measure_generator": ("fedavg_gan", "A", {}),
     "train_discriminator": (
-        "dm_gan", "B", COURSE | {"version": 4, "from_step": 5, "batches": 2, "send_discriminator": False},
+        "dm_gan", "B", COURSE | {"version": 4, "from_step": 5, "batches": 2, "labels": (1,), "send_discriminator": False},
     ),
     "synthesise": ("", "A", {}),
     "learn_classifier": ("one_shot", "A", {"pretrained_sha256": None}),

@@ -42,7 +42,7 @@ def test_timm_networks(model, channels):
 
 def test_swin_takes_its_input_size_from_the_spec():
     network = build("swin_tiny", 32, input_size=64)
-    assert isinstance(network, Resized) and network.size == 64
+    assert isinstance(network, Resized) and network.size == (64, 64)
     assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 2)
     with torch.device("meta"):
         assert build("swin_tiny", 32).size == (224, 224)

@@ -159,7 +159,7 @@ def scripted(monkeypatch):
 
     def script(values):
         queue = list(values)
-        monkeypatch.setattr(module, "auprc", lambda *_: queue.pop(0))
+        monkeypatch.setattr(module, "selection_score", lambda *_: queue.pop(0))
 
     return script
 

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from basics.image_shape import ImageShape
 from models import GenerativeTrainer, GenerativeTraining, GeneratorSpec, ModelError, PatchArrays, fit_generative
 from models.batch_stream import BatchStream, flip
 from models.generative import Batch, backpropagate
 from models.generative_training import rate_factor
-from models.patch_arrays import to_float, to_uint8
+from models.patch_arrays import to_float, to_stored
 from models.weight_average import update_average
 
 
@@ -188,14 +189,14 @@ def test_batches_are_balanced_and_go_through_every_image(counts, size, start):
     if len(labels) < size:
         return
     pixels = np.arange(len(labels), dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 32, 32), np.uint8)
-    model = SimpleNamespace(channels=1, image_size=32, num_classes=2)  # all that a stream looks at
+    model = SimpleNamespace(shape=ImageShape(1, 32, 32), num_classes=2)  # all that a stream looks at
     training = GenerativeTraining(batch_size=size, flips="none")
     stream = BatchStream(model, PatchArrays(pixels, np.arange(len(labels)), labels), training, seed=3)
     seen = {0: [], 1: []}
     for number in range(400 // size):
         batch = stream.batch(number)
         assert abs((batch.labels == 0).sum() - (batch.labels == 1).sum()) <= 1
-        drawn = to_uint8(batch.real())[:, 0, 0, 0]
+        drawn = to_stored(batch.real(), "uint8")[:, 0, 0, 0]
         assert (labels[drawn] == batch.labels.numpy()).all()
         for label in (0, 1):
             seen[label] += drawn[batch.labels.numpy() == label].tolist()
@@ -224,8 +225,8 @@ def test_rows_select_and_repeat():
 def test_conversions_are_inverse_and_clip():
     every = torch.arange(256, dtype=torch.uint8)
     assert to_float(every).min() == -1 and to_float(every).max() == 1
-    assert (to_uint8(to_float(every)) == np.arange(256)).all()
-    assert (to_uint8(torch.tensor([-1.5, 1.5])) == [0, 255]).all()
+    assert (to_stored(to_float(every), "uint8") == np.arange(256)).all()
+    assert (to_stored(torch.tensor([-1.5, 1.5]), "uint8") == [0, 255]).all()
 
 
 def test_flips_and_turns_give_the_eight_symmetries():
@@ -277,7 +278,7 @@ def test_sharing_gives_the_averaged_generator_alone():
     other = s.build(5)
     other.load_shared_arrays(shared)
     labels = torch.tensor([0, 1, 1])
-    ours, theirs = (m.sample_uint8(3, labels, torch.Generator().manual_seed(0)) for m in (model, other))
+    ours, theirs = (m.sample_stored(3, labels, torch.Generator().manual_seed(0)) for m in (model, other))
     assert (ours == theirs).all()
     with pytest.raises(ValueError, match="do not fit"):
         spec("dcgan", conditional=False).build(0).load_shared_arrays(shared)

@@ -50,7 +50,7 @@ def test_shapes(image_size, channels, conditional):
 
 
 def test_sizes_and_widths_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="needs a multiple of 8"):
+    with pytest.raises(ValueError, match="makes sides that are multiples of 8"):
         spec(36, widths=[32, 32, 32]).build(0)
     with pytest.raises(ValueError, match="multiple of 32"):
         spec(widths=[48])
@@ -119,7 +119,7 @@ def test_training_learns_two_classes():
     history = fit_generative(model, images, small.training, seed=0).history
     assert np.mean(history["velocity_loss"][-10:]) < 0.45 * history["velocity_loss"][0]
     labels = torch.arange(40) % 2
-    drawn = model.sample_uint8(40, labels, torch.Generator().manual_seed(1)).astype(float)[:, 0]
+    drawn = model.sample_stored(40, labels, torch.Generator().manual_seed(1)).astype(float)[:, 0]
     # A bar reaches the left and right border, a disc does not: the brightest pixel of the border tells the class.
     border = np.maximum(drawn[:, :, 0].max(1), drawn[:, :, -1].max(1))
     right = (border > 130) == (labels.numpy() == 0)

@@ -36,7 +36,7 @@ CLASSES = ("without", "with")
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setitem(GENERATIVE_MODELS, "growing", GrowingGAN)
+    monkeypatch.setitem(GENERATIVE_MODELS.builtin, "growing", GrowingGAN)
 
 
 def images(count=20, seed=0) -> PatchArrays:

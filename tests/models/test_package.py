@@ -42,15 +42,16 @@ def test_round_trip(folder, package):
     model, again = SPEC.build(0), read.spec.build(9)
     again.load_shared_arrays(read.weights)
     labels = torch.tensor([0, 1])
-    images = [m.sample_uint8(2, labels, torch.Generator().manual_seed(0)) for m in (model, again)]
+    images = [m.sample_stored(2, labels, torch.Generator().manual_seed(0)) for m in (model, again)]
     assert (images[0] == images[1]).all()
 
 
 def test_the_card_says_what_the_generator_is(folder):
     card = json.loads((folder / "card.json").read_text())
-    assert card["format"] == "polycentre-generator/1"
+    assert card["format"] == "polycentre-generator/2"
     assert card["architecture"] == {
-        "model": "dcgan", "image_size": 32, "classes": ["healthy", "lesion"], "channels": 1, "conditional": True, "num_classes": 2,
+        "model": "dcgan", "image_size": 32, "classes": ["healthy", "lesion"], "made": ["healthy", "lesion"], "channels": 1,
+        "conditional": True, "num_classes": 2, "storage": "uint8",
         "hyper_parameters": {"width": 2, "latent": 4, "smoothing": [0.8, 1.1]},
     }  # fmt: skip
     assert card["training"]["steps"] == 5 and card["training"]["learning_rate"] == 1e-4
@@ -86,7 +87,7 @@ def test_missing_files(tmp_path, folder):
 def test_another_format_is_refused(folder):
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(card | {"format": "polycentre-generator/9"}))
-    with pytest.raises(PackageError, match="this version reads 'polycentre-generator/1'"):
+    with pytest.raises(PackageError, match="this version reads 'polycentre-generator/2'"):
         GeneratorPackage.read(folder)
 
 

@@ -63,8 +63,8 @@ def test_scenarios_lists_one_line_each(run):
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == [
         "demo", "derm_federated_2022", "derm_federated_small", "dm_gan_2023", "dm_gan_small", "dp_mcgan_2024",
-        "ham10000_three_centres", "iwbi2022_mammography", "many_centres", "mini_mias_simulated_centres",
-        "pggan_mammograms_2018", "strategies",
+        "ham10000_seven_classes", "ham10000_three_centres", "iwbi2022_mammography", "many_centres", "mini_mias_simulated_centres",
+        "pggan_mammograms_2018", "rectangles", "strategies",
     ]  # fmt: skip
 
 

@@ -225,9 +225,9 @@ def test_images_for_each_generator_are_as_many_as_the_same_number_for_all(tmp_pa
     """A receiver's own generator brings it nothing, and is not counted."""
     changes = {"centres__c__roles": ["provider", "receiver"], "generators__g__model": "dcgan"}
     each, number = (read_tree(tree(**changes), tmp_path, f"study.synthetic={own}") for own in ("7 per generator", 42))
-    brought = {d.receiver: d.per_generator for d in Plan(each).deliveries.values() if d.arm == "some"}
-    assert brought["A"] == (7,) * 6 and brought["c2"] == (7,) * 5
-    assert {d.receiver: d.per_generator for d in Plan(number).deliveries.values() if d.arm == "some"}["A"] == (7,) * 6
+    brought = {d.receiver: d.counts for d in Plan(each).deliveries.values() if d.arm == "some"}
+    assert brought["A"] == ({1: 7},) * 6 and brought["c2"] == ({1: 7},) * 5
+    assert {d.receiver: d.counts for d in Plan(number).deliveries.values() if d.arm == "some"}["A"] == ({1: 7},) * 6
     assert resolved_yaml(each).count("synthetic: 7 per generator") == 1
     # An arm that trains one model together brings one generator.
     assert [d.per_generator for d in Plan(each).deliveries.values() if d.arm == "federated"] == [(7,)] * 6

@@ -75,7 +75,7 @@ def test_a_scenario_is_valid_and_its_archives_become_patches(paper, tmp_path):
                 continue
             rule = plan.data(centre, task.name)["split"]
             patches = build_patches(section.data, task, rule, centre=centre, seed=0, cache=tmp_path / "cache")
-            assert patches.pixels.shape[1:] == (task.channels, task.image_size, task.image_size)
+            assert patches.pixels.shape[1:] == task.shape
             assert set(patches.labels) == {0, 1}, (centre, task.name)
 
 

@@ -110,7 +110,7 @@ def test_paper_000_can_be_expressed():
         (changed(name="../x"), r"x\.yaml: name: '\.\./x': must start with a letter"),
         (changed(task__name="../../x"), r"x\.yaml: task\.name: '\.\./\.\./x': "),
         (changed(generators__g__image="3"), r"generators\.g: .*unknown key image"),
-        (changed(task__image_size=48), r"generators\.g: .*image_size.*48"),
+        (changed(task__image_size=36), r"generators\.g: .*image_size is 36 px; dcgan makes sides of"),
         ("? [a]\n: 3\n", r"x\.yaml: line 1: a key is a list"),
         ("name: a\0b", r"x\.yaml: is not YAML"),
         ("name: x\nname: y\n", r"x\.yaml: line 2: key 'name' is repeated"),

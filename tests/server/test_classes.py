@@ -159,8 +159,9 @@ def test_a_class_that_no_centre_has_is_one_line(folder, conduct_in_process, tmp_
 def test_a_label_outside_the_classes_is_one_line_before_any_training(folder, conduct_in_process, tmp_path):
     wrong = scenario(folder, classes=("[plain, round, rare]", "[plain, round]"))
     done, record = conduct_in_process(wrong, tmp_path / "run")
-    assert not done and "centre 'B' has images or lesions of none of the classes of its task; see the line below" in said(
-        record
+    assert (
+        not done
+        and "centre 'B' has images or lesions of none of the classes of its task; see the line below" in said(record)
     )
     assert {event["kind"] for event in record.events() if event["event"] == "unit_started"} == {"survey_data"}
 

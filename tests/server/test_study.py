@@ -68,7 +68,7 @@ def test_the_partition_is_recorded_without_identifiers(finished):
     assert list(table.columns) == ["centre", "task", "split", "class", "patients", "images", "digest"]
     assert {(c, s) for c, s in zip(table["centre"], table["split"], strict=True)} >= {
         (centre, "train") for centre in "ABC"
-    } and set(table["class"]) == {"positive", "negative"}
+    } and set(table["class"]) == {"lesion", "healthy"}
     assert not {"1", "2", "3", "4"} & {*table["patients"], *table["images"]}, "small cells are suppressed"
     assert not table["digest"].duplicated().any()
 

@@ -217,7 +217,7 @@ def a_training(counts, power, weights):
     settings = DmGANSettings(updates=1, staleness_power=power, weights=weights)
     plan = DmGANPlan("arm", "task", "dm_gan", spec, 0, members, settings, fidelity=None)
     training = RemoteTraining(Units("s", "", {}, {}), plan, VirtualClock({}, seed=0, purpose=""))
-    training.weigh(Reference({}, {}, dict(zip(names, counts, strict=True)), ()))
+    training.weigh(Reference({}, {}, dict(zip(names, counts, strict=True)), dict.fromkeys(names, (1,)), ()))
     return training
 
 

@@ -163,7 +163,7 @@ class Consortium:
             Member(round_ask(TRAIN_ROUND, CELL.strategy, c, "task", settings, common | course | {"seed": 100 + ord(c)}))
             for c in self.here.datasets
         ]
-        adoption = common | {"cell": CELL, "seed": 1, "fine_tune": fine_tune, "send_classifier": True}
+        adoption = common | {"cell": CELL, "seed": 1, "fine_tune": fine_tune, "send_classifier": True, "metrics": ()}
         found_out = dict.fromkeys(("pretrained_sha256", "history", "best"), anything)
         federation = ClassifierFederation(
             arm="arm", task="task", label="arm of A", spec=SPEC, pretrained_sha256=None, seed=seed, members=members,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from basics.image_shape import ImageShape
 from models import GenerativeModel, GenerativeTrainer, PatchArrays, Phase
 from models.federated_parts import averaged_state, load_averaged, parts
 from models.generative import GenerativeTraining
@@ -177,7 +178,7 @@ class Toy(GenerativeModel):
         network = nn.Linear(1, 1)
         network.register_buffer("kernel", torch.ones(2))
         network.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        super().__init__({"generator": network}, size, 1, None)
+        super().__init__({"generator": network}, ImageShape(1, size, size), None)
         self.register_buffer("augmentation_probability", torch.zeros(()))
 
     def phases(self):

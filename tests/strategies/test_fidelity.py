@@ -124,7 +124,7 @@ def test_halves_are_by_patient_and_of_the_classes_that_the_model_makes(condition
     patches = here.datasets["A"]
     reply = sums_of(here, tmp_path, conditional)
     used = patches if conditional else patches.select(labels=(1,))
-    assert reply.ok and reply.body == {"images": len(used)}
+    assert reply.ok and reply.body == {"images": len(used), "labels": sorted(set(used.labels.tolist()))}
     first = FeatureSums.from_arrays(reply.arrays, "texture.first")
     features = FEATURE_SPACES["texture"](used.stored())
     patients = used.table["patient"].to_numpy()
@@ -151,7 +151,7 @@ def test_only_training_patches_are_summed(lab, tmp_path, monkeypatch):
     here.datasets["A"] = replace(patches, full_table=table)
     reply = sums_of(here, tmp_path)
     train = by_hand(patches.select(labels=(1,), patients=range(12)).stored())
-    assert reply.body == {"images": 12}
+    assert reply.body == {"images": 12, "labels": [1]}
     close(fidelity.sum_up([FeatureSums.from_arrays(reply.arrays, f"texture.{h}") for h in fidelity.HALVES]), train)
 
 

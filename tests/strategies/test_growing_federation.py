@@ -28,7 +28,7 @@ TRAVELS, STAYS = ("probability", "path_mean"), ("signs",)
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setitem(GENERATIVE_MODELS, "growing", GrowingGAN)
+    monkeypatch.setitem(GENERATIVE_MODELS.builtin, "growing", GrowingGAN)
 
 
 def spec(**training) -> GeneratorSpec:

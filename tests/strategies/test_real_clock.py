@@ -89,7 +89,7 @@ class ScriptedCentres(Centres):
         introduction = {"data_card": {}, "trained_on": {}, "transport_error": 0.0, "examples": 12}
         if job.kind == "feature_sums":
             images = np.random.default_rng(len(self.jobs)).integers(0, 256, (12, 1, 32, 32)).astype(np.uint8)
-            return {"images": 12}, fidelity.sums_of_halves(images, np.arange(12) < 6, job.body["spaces"])
+            return {"images": 12, "labels": [1]}, fidelity.sums_of_halves(images, np.arange(12) < 6, job.body["spaces"])
         if job.kind == "measure_generator":
             spaces = {name.split(".")[1] for name in job.arrays if name.startswith("reference.")}
             preview = {"preview.pixels": np.zeros((1, 1, 32, 32), np.uint8), "preview.labels": np.ones(1, np.int64)}

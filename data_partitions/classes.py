@@ -1,11 +1,11 @@
 """Which class of a task an image or a lesion shows.
 
-A source knows several words for what it shows: its diagnosis, whether it is malignant, the kind of a lesion, whether there is a
-lesion at all. A task names its classes by such words, and the first word that names one decides:
-
-    label: lesion       classes healthy and lesion
-    label: malignancy   classes benign and malignant
+    label: lesion       whether there is a lesion: classes healthy and lesion
+    label: malignancy   what the source says of malignancy: classes benign and malignant
     label: diagnosis    classes as the task lists them: [healthy, mass, calcification], [mel, nv, bcc], [benign, malignant]
+
+For a diagnosis a source knows several words: its own for what it shows, whether it is malignant, the kind of a lesion, whether
+there is a lesion at all. The first of them that names a class decides.
 
 The position of a class in the list is its label. Of two classes the second is the positive one.
 """
@@ -45,18 +45,27 @@ def check_classes(classes: Sequence[str]) -> None:
         raise ValueError(f"classes name {twice!r} twice (capitals make no difference); name each once")
 
 
-def words_of_lesion(lesion: Lesion) -> tuple[str, ...]:
-    """What may be said of a lesion, the most special first."""
-    return tuple(word for word in (lesion.diagnosis, _malignancy(lesion.malignant), lesion.kind, LESION) if word)
+def words_of_lesion(lesion: Lesion, label: Label) -> tuple[str, ...]:
+    """What a task of this label may call a lesion, the most special first."""
+    if label == "lesion":
+        return (LESION,)
+    malignancy = _malignancy(lesion.malignant)
+    words = (malignancy,) if label == "malignancy" else (lesion.diagnosis, malignancy, lesion.kind, LESION)
+    return tuple(word for word in words if word)
 
 
-def words_of_image(exam: Exam) -> tuple[str, ...]:
-    """What may be said of an image as a whole."""
+def words_of_image(exam: Exam, label: Label) -> tuple[str, ...]:
+    """What it may call an image as a whole. Nothing that is known to be malignant is healthy, wherever its lesion is."""
     found = LESION if exam.lesions else HEALTHY
-    healthy = HEALTHY if not exam.lesions else ""
+    if label == "lesion":
+        return (found,)
+    malignancy = _malignancy(exam.malignant)
+    if label == "malignancy":
+        return (malignancy,) if malignancy else ()
+    healthy = HEALTHY if not exam.lesions and exam.malignant is not True else ""
     kinds = {lesion.kind for lesion in exam.lesions}
     kind = kinds.pop() if len(kinds) == 1 else ""
-    return tuple(word for word in (exam.diagnosis, healthy, _malignancy(exam.malignant), kind, found) if word)
+    return tuple(word for word in (exam.diagnosis, healthy, malignancy, kind, LESION if exam.lesions else "") if word)
 
 
 def label_of(words: Sequence[str], classes: Sequence[str]) -> int | None:

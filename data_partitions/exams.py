@@ -48,6 +48,9 @@ def bounding_box(contour: np.ndarray) -> Box:
     return Box(int(low[0]), int(low[1]), max(int(high[0]), int(low[0]) + 1), max(int(high[1]), int(low[1]) + 1))
 
 
+KINDS = ("mass", "calcification", "distortion", "other")
+
+
 @dataclass(frozen=True)
 class Lesion:
     """One finding on one image. `kind`: mass, calcification, distortion or other; `contour`: (k, 2) of (y, x).

@@ -168,7 +168,7 @@ class Extraction:
                     inner = Box(
                         square.top + margin, square.left + margin, square.bottom - margin, square.right - margin
                     )
-                    keep = inner if inner.height > 0 else square
+                    keep = inner if inner.height > 0 and inner.width > 0 else square
                     crops = self._crops(exam, square, keep, split, "healthy", visit)
                     self._store(exam, image, split, self._healthy, crops, square, None, tissue.background(square))
 

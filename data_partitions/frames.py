@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_partitions.errors import DataError
 from data_partitions.exams import Box
 
 
@@ -24,14 +25,23 @@ class Frame:
         return round(side * self.height / smaller), round(side * self.width / smaller)
 
     def largest(self, shape: tuple[int, int]) -> int:
-        """Smaller side of the largest box inside an image of `shape`."""
+        """Smaller side of the largest box inside an image of `shape`.
+
+        Raises:
+            DataError: "image_size": the image is too narrow for any.
+        """
         smaller = min(self.height, self.width)
         side = min(int(shape[0] * smaller / self.height), int(shape[1] * smaller / self.width))
         while self._fits(side + 1, shape):  # rounding may go either way
             side += 1
-        while side > 1 and not self._fits(side, shape):
+        while side > 0 and not self._fits(side, shape):
             side -= 1
-        return max(side, 1)
+        if side < 1:
+            raise DataError(
+                "image_size",
+                f"an image of {shape[0]}x{shape[1]} px holds no box of the shape {self.height}x{self.width}; change task.image_size",
+            )
+        return side
 
     def _fits(self, side: int, shape: tuple[int, int]) -> bool:
         return all(own <= limit for own, limit in zip(self.sides(side), shape, strict=True))

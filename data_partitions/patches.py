@@ -93,6 +93,10 @@ class PatchTask(BaseModel):
                 )
         if classes is None:
             return data | ({"classes": CLASSES_OF[label]} if label in CLASSES_OF else {})
+        if not isinstance(classes, list | tuple) or any(
+            name is None or isinstance(name, bool | float) for name in classes
+        ):
+            raise ValueError(f"classes is {classes!r}; give a list of names, such as [benign, malignant]")
         if any(isinstance(name, list | tuple | dict) for name in classes):
             raise ValueError("classes holds a list: an image shows one class (no multi-label); give one name each")
         names = tuple(str(name) for name in classes)
@@ -134,11 +138,11 @@ class PatchTask(BaseModel):
 
     def label_of_lesion(self, lesion: Lesion) -> int | None:
         """Label of a lesion's patch; None where it shows none of the classes, or nobody knows which."""
-        return label_of(words_of_lesion(lesion), self.classes)
+        return label_of(words_of_lesion(lesion, self.label), self.classes)
 
     def label_of_image(self, exam: Exam) -> int | None:
         """Label of a whole image; likewise."""
-        return label_of(words_of_image(exam), self.classes)
+        return label_of(words_of_image(exam, self.label), self.classes)
 
     @property
     def healthy(self) -> int | None:

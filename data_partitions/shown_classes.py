@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data_partitions.errors import DataError, Problem
-from data_partitions.exams import Cohort, Exam
+from data_partitions.exams import KINDS, Cohort, Exam, Lesion
 from data_partitions.patches import PatchTask
 from data_partitions.small_counts import suppressed_count
 
@@ -21,6 +21,8 @@ def of_task(cohort: Cohort, task: PatchTask, what: str) -> Cohort:
     """
     if task.label != "diagnosis":
         return cohort
+    if task.whole_image and task.healthy is not None:
+        _refuse_unlocated(cohort, task, what)
     problems: list[Problem] = []
     kept, others, unclear = [], 0, 0
     for exam in cohort.exams:
@@ -48,6 +50,17 @@ def of_task(cohort: Cohort, task: PatchTask, what: str) -> Cohort:
     return replace(cohort, exams=kept, report=report)
 
 
+def _refuse_unlocated(cohort: Cohort, task: PatchTask, what: str) -> None:
+    """Of a source that locates no lesion nobody knows which images are healthy, and which show a benign one."""
+    named = any(task.label_of_image(exam) == task.healthy for exam in cohort.exams if exam.diagnosis)
+    if not named and not any(exam.lesions for exam in cohort.exams) and any(exam.malignant for exam in cohort.exams):
+        raise DataError(
+            "no_label",
+            f"{what}: malignant images and no located lesion, so nothing says which images are {task.classes[task.healthy or 0]}; name the "
+            "table of lesions or a column `diagnosis` in data, or set classes: [benign, malignant]",
+        )
+
+
 def _of_image(exam: Exam, task: PatchTask) -> list[Problem]:
     if task.label_of_image(exam) is not None:
         return []
@@ -57,10 +70,16 @@ def _of_image(exam: Exam, task: PatchTask) -> list[Problem]:
 
 def _of_lesions(exam: Exam, task: PatchTask) -> list[Problem]:
     return [
-        _problem(f"{exam.name}: the {lesion.kind} at {tuple(lesion.box)}", lesion.diagnosis or lesion.kind, task)
+        _problem(f"{exam.name}: the {lesion.kind} at {tuple(lesion.box)}", _word(lesion, task), task)
         for lesion in exam.lesions
         if task.lesions in ("all", lesion.kind) and task.label_of_lesion(lesion) is None
     ]
+
+
+def _word(lesion: Lesion, task: PatchTask) -> str:
+    """What a lesion is, in a word of the sort that the classes are named by; empty where that is not known."""
+    by_kind = any(name.casefold() in KINDS for name in task.classes)
+    return lesion.diagnosis or (lesion.kind if by_kind else "")
 
 
 def _problem(name: str, word: str, task: PatchTask) -> Problem:

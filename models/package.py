@@ -92,7 +92,7 @@ class GeneratorPackage:
             architecture = {k: v for k, v in card["architecture"].items() if k != "num_classes"}
             spec = GeneratorSpec.model_validate(architecture | {"training": card["training"]})
             weights = load(weight_bytes)
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (AttributeError, ValueError, KeyError, TypeError, SafetensorError) as error:
             if isinstance(error, PackageError):
                 raise
             problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error

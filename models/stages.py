@@ -63,7 +63,7 @@ class BalancedDraws:
                 self._cumulative[label] = np.cumsum(shares / shares.sum())
         self._labels = np.array(list(self._positions), dtype=np.int64)
         if len(self._labels) < 2:
-            label = next(label for label in (0, 1) if label not in self._positions)
+            label = next(label for label in range(len(self._positions) + 1) if label not in self._positions)
             raise ModelError(
                 "class_missing", f"stage {stage.name!r} has no image of class {label} to draw", label=label
             )

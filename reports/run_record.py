@@ -44,6 +44,7 @@ from reports import record_files as files
 from reports.event_log import EventLog
 from reports.record_files import RecordError, read_json, to_json, write_json
 from reports.samples import save_grid
+from reports.study import read_study
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,119}")
 
@@ -234,7 +235,11 @@ class RunRecord:
 
     def predictions(self) -> pd.DataFrame:
         """predictions.csv; without rows when it stayed at the centres."""
-        return files.PREDICTIONS.read(self.folder)
+        table = files.PREDICTIONS.read(self.folder)
+        if "class" not in table:  # of an earlier version, which knew the second of two classes only
+            classes = read_study(self.scenario_yaml).classes
+            table["class"] = [classes.get(task, ("",))[-1] for task in table["task"]]
+        return table
 
     def write_convergence(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write convergence.csv: one row per measured round, participating centre, series and metric."""

@@ -12,7 +12,7 @@ from typing import Any
 from basics.seeds import derive_seed
 from data_partitions import PatchTask
 from federation.wire.availability import Availability
-from models import ClassifierSpec, ClassifierTraining, GeneratorSpec
+from models import ClassifierSpec, ClassifierTraining, GeneratorPackage, GeneratorSpec
 from scenarios.scenario import Scenario
 from scenarios.specs import classifier_spec_of, file_digest, generator_spec_of, planned_labels, read_package
 from strategies import STRATEGIES
@@ -27,6 +27,12 @@ from strategies.view import Cell, classifier_key, generator_key
 
 # Seed of which patients are drawn into splits and subsets; the same for all arms, so that arms are compared in pairs.
 _SPLIT = "split"
+
+
+def _seen(package: GeneratorPackage) -> tuple[str, ...] | None:
+    """Classes that a package says that it has learned; None where it does not say."""
+    learned = package.card.get("learned")
+    return tuple(map(str, learned)) if isinstance(learned, list) else None
 
 
 class Plan:
@@ -231,7 +237,7 @@ class Plan:
         arms = self.scenario.arms.items()
         used = {generator for name, arm in arms for generator in STRATEGIES[arm.strategy].generators(name, arm)}
         return {
-            (name, task): Generated(package.digest, package.spec, package.weights, card=package.card)
+            (name, task): Generated(package.digest, package.spec, package.weights, card=package.card, seen=_seen(package))
             for name, package in self._packages.items() if name in used for task in self.tasks_of(name)
         }  # fmt: skip
 

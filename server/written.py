@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -100,16 +101,16 @@ def write_results(
             "real_fraction": round(fraction, 6), "repeat": cell.repeat, "receiver": cell.receiver, "tested_on": tested_on,
         }  # fmt: skip
         classes = classes_of[cell.task]
-        for metric in measured_names(classes, scenario.study.metrics or ()):
+        metrics = measured_names(classes, scenario.study.metrics or ())
+        if unsaid := [metric for metric in metrics if metric not in reply.body["metrics"]]:
+            text = f"centre {reply.centre!r} does not say what {', '.join(unsaid)} of {cell.label} is; the values are left out"
+            record.event("note", centre="", text=text)
+        for metric in metrics:
             row = {"strategy": cell.strategy, "metric": metric, "value": reply.body["metrics"].get(metric)}
             results.append(shared | row | {"n_real": body["n_real"], "n_synthetic": body["n_synthetic"]})
         # A deployed centre keeps them, unless its policy lets them go.
-        table = reply.body.get("predictions", {"patient": [], "label": [], "probability": []})
-        for case, (patient, label, probability) in enumerate(
-            zip(table["patient"], table["label"], table["probability"], strict=True)
-        ):
+        for case, (patient, label, each) in enumerate(_cases(record, reply, classes)):
             # Of two classes the second alone, of more each against all others.
-            each = probability if isinstance(probability, list) else [probability]
             for index, value in enumerate(each, start=len(classes) - len(each)):
                 row = {"case": case, "patient": patient, "class": classes[index], "label": int(label == index)}
                 predictions.append(shared | row | {"probability": value})
@@ -121,6 +122,29 @@ def write_results(
             "note", centre="", text=f"the predictions of single images stayed at {listed(kept)}; predictions.csv lacks them, "
             "and intervals over test patients cannot be given there",
         )  # fmt: skip
+
+
+def _cases(record: RunRecord, reply: Reply, classes: Sequence[str]) -> list[tuple[int, int, list[float]]]:
+    """(patient, label, probabilities) of each test image, where a centre sent them; none, and a note, of what makes no sense."""
+    found = reply.body.get("predictions")
+    if found is None:
+        return []
+    try:
+        cases = [
+            (patient, label, probability if isinstance(probability, list) else [probability])
+            for patient, label, probability in zip(found["patient"], found["label"], found["probability"], strict=True)
+        ]
+        wanted = 1 if len(classes) == 2 else len(classes)
+        for patient, label, each in cases:
+            if type(patient) is not int or label not in range(len(classes)) or len(each) != wanted:
+                raise ValueError("a case has no patient, no known label, or another number of classes")
+            if not all(isinstance(value, float | int) and 0 <= value <= 1 for value in each):
+                raise ValueError("a probability is none")
+    except (KeyError, TypeError, ValueError) as problem:
+        text = f"the predictions of centre {reply.centre!r} for {reply.unit[:12]} cannot be used ({problem}) and are left out"
+        record.event("note", centre="", text=text)
+        return []
+    return cases
 
 
 def _what_left(finished: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:

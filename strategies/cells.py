@@ -142,7 +142,7 @@ def _chosen(
     used: dict[str, PatchArrays] = {}
     for label in learning.labels_in(foreign.values()):
         total = max(int((learning.labels_of(patches) == label).sum()) for patches in foreign.values())
-        for source, count in choice.counts(total, share_of).items():
+        for source, count in choice.counts(total, _shares_of_class(share_of, foreign, label)).items():
             part = learning.of_label(foreign[source], label)
             before = used.get(source)
             rows = part.rows[:count] if before is None else np.concatenate([before.rows, part.rows[:count]])
@@ -151,6 +151,18 @@ def _chosen(
             used[source] = PatchArrays(part.pixels, rows, labels)
     by_name = ({source.removeprefix(_FROM): value for source, value in table.items()} for table in (share_of, scores))
     return used, dict(zip(("selected", "selection_scores"), by_name, strict=True))
+
+
+def _shares_of_class(share_of: Mapping[str, float], foreign: Mapping[str, PatchArrays], label: int) -> dict[str, float]:
+    """Shares of the chosen sources that have a class; where none of them has it, of all others in equal parts."""
+    having = [source for source, patches in foreign.items() if (learning.labels_of(patches) == label).any()]
+    chosen = {source: share for source, share in share_of.items() if source in having}
+    if len(chosen) == len(share_of):
+        return chosen
+    if not chosen and share_of:
+        chosen = dict.fromkeys(having, 1.0)
+    total = sum(chosen.values())
+    return {source: share / total for source, share in chosen.items()}
 
 
 def by_class(patches: PatchArrays) -> dict[int, np.ndarray]:

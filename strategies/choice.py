@@ -41,28 +41,30 @@ class Choice(Body):
 def distances(
     own: Mapping[int, np.ndarray], pools: Mapping[str, Mapping[int, np.ndarray]], space: str
 ) -> dict[str, float]:
-    """Fréchet distance of each pool to the receiver's own patches, as the mean over the classes that a pool has.
+    """Fréchet distance of each pool to the receiver's own patches, as the mean over the classes that all of them have.
 
     Args:
-        own, pools: uint8 images (n, c, h, w) by label.
+        own, pools: images (n, c, h, w) by label, as they are stored.
 
     Raises:
-        ValueError: a class with fewer than two images, or a pool without images.
+        ValueError: no class has two images in every pool and at the receiver.
     """
     features = FEATURE_SPACES[space]
-    mine = {label: FeatureSums.of(features(images[:_IMAGES])) for label, images in own.items() if len(images)}
-    found = {}
-    for source, classes in pools.items():
-        apart = [
-            frechet_distance(mine[label], FeatureSums.of(features(images[:_IMAGES])))
-            for label, images in classes.items() if len(images) and label in mine
-        ]  # fmt: skip
-        if not apart:
-            raise ValueError(
-                f"pool {source!r} has no image of a class that the receiver has; its distance is not defined"
-            )
-        found[source] = float(np.mean(apart))
-    return found
+    # A distance needs two images a side; and only distances over the same classes can be compared.
+    common = {label for label, images in own.items() if len(images) > 1}
+    for classes in pools.values():
+        common &= {label for label, images in classes.items() if len(images) > 1}
+    if not common:
+        raise ValueError(
+            f"pools {', '.join(map(repr, pools))} and the receiver have no class with two images in common; no distance is defined"
+        )
+    mine = {label: FeatureSums.of(features(own[label][:_IMAGES])) for label in sorted(common)}
+    return {
+        source: float(np.mean([
+            frechet_distance(mine[label], FeatureSums.of(features(classes[label][:_IMAGES]))) for label in mine
+        ]))
+        for source, classes in pools.items()
+    }  # fmt: skip
 
 
 def gains(sources: Mapping[str, object], auprc_with: Callable[[str | None], float]) -> dict[str, float]:

@@ -40,6 +40,10 @@ class Reference:
     labels_of: dict[str, tuple[int, ...]]
     units: tuple[str, ...]
 
+    def classes(self, spec: GeneratorSpec) -> tuple[str, ...] | None:
+        """Names of the classes that some member's patches have; None where nobody was asked."""
+        return tuple(spec.classes[label] for label in self.labels) if self.labels_of else None
+
     @property
     def labels(self) -> tuple[int, ...]:
         """Labels that some member's patches have."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
@@ -21,7 +21,7 @@ Duration = int | str
 # A number of images, or "4 per generator" of those that an arm brings to a receiver.
 Images = int | str
 # Which classes of a task are shared: the positive one of two, all of them, or some by name.
-SharedClasses = Literal["lesion", "both", "all"] | tuple[str, ...]
+SharedClasses = Literal["lesion", "both", "all"] | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -88,7 +88,7 @@ class Use(Section):
         Raises:
             ValueError: a class that the task does not have.
         """
-        chosen = self.classes or ("lesion" if len(classes) == 2 else "all")
+        chosen = self.classes if self.classes is not None else "lesion" if len(classes) == 2 else "all"
         if chosen in ("both", "all"):
             return tuple(range(len(classes)))
         if chosen == "lesion":

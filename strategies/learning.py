@@ -137,4 +137,5 @@ def oversampled(real: PatchArrays, count: int, rng: np.random.Generator) -> Patc
 
 def draw_per_class(labels: np.ndarray, counts: Mapping[int, int]) -> np.ndarray:
     """Rows of the first `counts[label]` images of each label: a prefix of a random pool is a random draw."""
-    return np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in sorted(counts.items())])
+    chosen = [np.flatnonzero(labels == label)[:count] for label, count in sorted(counts.items())]
+    return np.concatenate(chosen) if chosen else np.empty(0, np.int64)

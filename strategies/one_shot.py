@@ -35,7 +35,16 @@ from strategies.kind import Answer, Arrays, Kind, Sent
 from strategies.kind import Field as AnswerField
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
 from strategies.members import Summary
-from strategies.planned import FederationRecord, Generated, Planned, ServerHalf, Shared, Training, problems_of
+from strategies.planned import (
+    FederationRecord,
+    Generated,
+    Planned,
+    ServerHalf,
+    Shared,
+    Training,
+    problems_of,
+    seen_classes,
+)
 from strategies.strategy import Strategy
 from strategies.survey import CARD
 from strategies.view import Facts, View, generator_key
@@ -151,7 +160,8 @@ class OneGenerator(ServerHalf[Shared]):
         if not reply.ok:
             return Shared(problems=problems_of([reply]), federations=records)
         card = {key: reply.body[key] for key in ("data_card", "trained_on", "history")}
-        made = Generated(reply.unit, body.generator, weights_of(reply), (centre,), card, preview_of(reply))
+        made = Generated(reply.unit, body.generator, weights_of(reply), (centre,), card, preview_of(reply),
+                         seen_classes(card["trained_on"]))  # fmt: skip
         if not made.labels:
             return Shared(
                 problems=[f"centre {centre!r} does not say of which classes {label} learned"], federations=records

@@ -31,7 +31,8 @@ class Generated:
         weights: `GenerativeModel.shared_arrays`.
         centres: whose patients it was trained on; none known for a package.
         card: data card, what it was trained on, history: JSON by name, as the centres gave it.
-        preview: synthetic images, uint8 (n, c, h, w), and their labels (n,); none for a package.
+        preview: synthetic images (n, c, h, w), as they are stored, and their labels (n,); none for a package.
+        seen: names of the classes of which there were images; None: not told, as of a package from elsewhere.
     """
 
     unit: str
@@ -40,25 +41,23 @@ class Generated:
     centres: tuple[str, ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)
     preview: tuple[np.ndarray, np.ndarray] | None = None
+    seen: tuple[str, ...] | None = None
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Labels of the classes of which it has seen images; of a package without a word on it, all that it makes."""
-        return learned_labels(self.spec, self.card.get("trained_on"))
+        """Labels of the classes that it makes and has seen images of."""
+        labels = self.spec.labels
+        return labels if self.seen is None else tuple(i for i in labels if self.spec.classes[i] in self.seen)
 
 
-def learned_labels(spec: GeneratorSpec, trained_on: Any) -> tuple[int, ...]:
-    """Labels of the classes that a generator makes and that some centre had images of.
+def seen_classes(*trained_on: Any) -> tuple[str, ...]:
+    """Names of the classes of which some centre had images.
 
     Args:
-        trained_on: what a centre says (`strategies.centre_side.trained_on`), or by centre what each does; None: not known.
+        trained_on: what each centre says of itself (`strategies.centre_side.trained_on`).
     """
-    if not isinstance(trained_on, Mapping):
-        return spec.labels
-    told = [trained_on] if "classes" in trained_on else [one for one in trained_on.values() if isinstance(one, Mapping)]
-    lists = [one.get("classes") for one in told]
-    seen = {name for names in lists if isinstance(names, list | tuple) for name in names if isinstance(name, str)}
-    return tuple(label for label in spec.labels if spec.classes[label] in seen)
+    lists = [one.get("classes") for one in trained_on if isinstance(one, Mapping)]
+    return tuple(name for names in lists if isinstance(names, list | tuple) for name in names if isinstance(name, str))
 
 
 @dataclass(frozen=True)

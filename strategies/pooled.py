@@ -184,7 +184,18 @@ class PooledHere(ServerHalf[Shared]):
             Pool(unit=reply.unit, source=one.send.centre, counts=reply.body["counts"])
             for one, reply in zip(self.moves, replies, strict=True)
         ]  # fmt: skip
-        return Shared(pools={(self.arm, self.receiver, self.task): pools})
+        notes = [
+            f"arm {self.arm!r}: centre {pool.source!r} has no image of the classes that are shared"
+            for pool in pools if not pool.counts
+        ]  # fmt: skip
+        pools = [pool for pool in pools if pool.counts]
+        if not pools:
+            return Shared(
+                problems=[
+                    f"arm {self.arm!r} at {self.receiver!r}: no centre has an image of the classes that it shares"
+                ]
+            )
+        return Shared(pools={(self.arm, self.receiver, self.task): pools}, notes=notes)
 
 
 # -- strategy ----------------------------------------------------------------------------------------------------------

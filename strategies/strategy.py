@@ -61,11 +61,9 @@ class Strategy(ABC):
             except ValueError as problem:
                 yield f"arms.{name}.classes: {problem} (task {task.name!r})"
                 continue
-            if use.use == "only" and len(shared) < 2 and self.shares_images:
-                yield (
-                    f"arms.{name}.use: only, but {task.classes[shared[0]]} alone is shared, and a classifier learns from two classes; "
-                    "set classes: all"
-                )
+            if use.use == "only" and len(shared) < len(task.classes) and self.shares_images:
+                lacking = ", ".join(name for label, name in enumerate(task.classes) if label not in shared)
+                yield f"arms.{name}.use: only, but {lacking} is not shared, and the classifier would never see it; set classes: all"
         for centre in getattr(arm, "centres", None) or ():
             if centre not in facts.centres:
                 yield f"arms.{name}.centres: no centre {centre!r}; centres: {listed(facts.centres)}"

@@ -6,7 +6,8 @@ import time
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as PydanticField
 
 from data_partitions import DataError, PatchDataset, PatchTask
 from data_partitions.small_counts import suppressed_count
@@ -67,11 +68,23 @@ class Survey(OwnData):
     compute: Compute
 
 
+class PartitionRow(BaseModel):
+    """Patients and images of one class in one split; counts as they may be shown."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    split: Literal["train", "val", "test"]
+    of_class: str = PydanticField(alias="class")
+    patients: int | str
+    images: int | str
+    digest: str
+
+
 class TaskAnswer(BaseModel):
     """What a survey finds of one task, as far as the server computes with it."""
 
     digest: str
-    partition: list[dict[str, Any]]
+    partition: list[PartitionRow]
     notes: list[str]
 
 

@@ -39,7 +39,10 @@ TEXTS = {
     "use shares instead",
     "no_lesions": "has no lesion of the kind that task.lesions asks for; name the table of lesions in data.lesions, or change the task",
     "no_images": "has no images; check data.path and its filters",
-    "no_label": "has images without a known label; name the label's column in data.columns and the words for positive in data.positive",
+    "no_label": "has images without a known label; name the label's column in data.columns, and for malignancy the words for positive "
+    "in data.positive",
+    "mixed_storage": "has images of 8 and of 16 bits for one classifier; give all tasks and packages of {label} the same storage",
+    "other_classes": "has training images of other classes than it told before {label}; its data changed: run the study anew",
     "outside_classes": "has images or lesions of none of the classes of its task; see the line below, and add their class to "
     "task.classes, or set task.others: leave_out",
     "missing_file": "lacks a file or folder that its data section names; see the line below, and correct data.path or the table",
@@ -71,8 +74,8 @@ TEXTS = {
     "no_workspace": "cannot write to its workspace; free space there, or correct its permissions",
     "too_few_examples": "has {have} training examples in task {task!r} but {need} are needed; lower study.minimum_positives, or give "
     "the centre more patients",
-    "one_class": "has training examples of {have} class in task {task!r}, and two are needed to tell classes apart; give it more "
-    "patients, or leave it out",
+    "one_class": "has training examples of fewer than two classes in task {task!r} ({have}), and two are needed to tell classes apart; "
+    "give it more patients, or leave it out",
     "no_validation": "has {have} validation examples in task {task!r}, of fewer than two classes; two classes "
     "are needed to choose a classifier; give the centre more patients or a larger split.val",
     "batch_too_large": "has {have} training patches for {label} but batch_size is {batch_size}; "

@@ -17,6 +17,8 @@ from reports.study import Study
 from reports.timeline import Event
 
 MANY = 20
+# Names of two classes in records of earlier versions, in the order of the table.
+_EARLIER = ("positive", "negative")
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 _TEMPLATE = """
@@ -66,7 +68,9 @@ def _amounts(task: str, own: dict[str, Card], study: Study) -> dict[str, Any]:
     }
 
     def count(centre: str, split: str, name: str) -> str:
-        return _words((own[centre].get("boxes") or {}).get(split, {}).get(name))
+        boxes = (own[centre].get("boxes") or {}).get(split, {})
+        earlier = _EARLIER[classes.index(name)] if len(classes) == 2 else name
+        return _words(boxes.get(name, boxes.get(earlier)))
 
     if len(classes) <= 2:
         header = ["Centre", "Roles", "Patients", *(f"{_SPLITS[s]}, {n}" for s in _SPLITS for n in classes)]
@@ -120,6 +124,8 @@ def partition_tables(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
         centres = [c for c in study.centres if c in set(own["centre"])]
         own = own[own["centre"].isin(centres)]
         classes = study.classes.get(task, ())[::-1]
+        if len(classes) == 2:
+            own = own.replace({"class": dict(zip(_EARLIER, classes, strict=True))})
         if len(centres) <= MANY:
             tables.append(_each_centre(task, own, centres, classes))
         else:

@@ -85,9 +85,7 @@ def work(here: CentreSide, body: Discriminate, arrays: Arrays, state: Arrays) ->
     if spec.conditional and tuple(labels_in(own)) != body.labels:
         # The server makes its images of the classes that it was told of.
         raise ModelError(
-            "class_missing",
-            f"this centre has labels {labels_in(own)}, not {list(body.labels)}",
-            label=len(labels_in(own)),
+            "other_classes", f"this centre has labels {labels_in(own)}, not {list(body.labels)} as it told"
         )
     ours = {n: a for n, a in arrays.items() if n.startswith(DISCRIMINATOR)}
     received = decode({n: a for n, a in arrays.items() if n not in ours}, body.transport) | ours

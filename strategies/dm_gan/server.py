@@ -175,8 +175,9 @@ class RemoteTraining(ServerHalf[Shared]):
             "history": {},
         }
         made = Generated(
-            done.identity, plan.spec, self._generator.model.shared_arrays(), tuple(done.facts), card, preview
-        )
+            done.identity, plan.spec, self._generator.model.shared_arrays(), tuple(done.facts), card, preview,
+            reference.classes(plan.spec),
+        )  # fmt: skip
         return Shared(generators={(plan.arm, plan.task): made}, federations=[self._record()])
 
     def _key(self, reference: Reference) -> str:

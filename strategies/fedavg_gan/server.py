@@ -187,6 +187,7 @@ class FederatedTraining(ServerHalf[Shared]):
             trained_at,
             card,
             preview[0] if preview else None,
+            reference.classes(spec),
         )
         return Shared(generators={(f.arm, f.task): made}, federations=[record])
 

@@ -88,7 +88,7 @@ def jobs(scenario, plan):
         if ask.kind.name in known or (ask.strategy, ask.centre) != (strategy, centre):
             continue
         if ask.kind.name == "learn_classifier":
-            found = found | {"pools": delivery.pools(["ab12"])}
+            found = found | {"pools": [pool.model_copy(update={"unit": "ab12"}) for pool in delivery.pools()]}
         known[ask.kind.name] = Job(
             "study", "unit", centre, ask.kind.name, ask.filled(**found), code=code_digest(),
             scenario=scenario_digest(resolved_yaml(scenario)), strategy=strategy,

@@ -56,7 +56,7 @@ def test_the_archives_test_patients_are_the_test_split(tmp_path):
         cache=tmp_path / "cache",
     )
     assert (free.table.groupby("patient")["split"].first() == "test").sum() == 4
-    assert not any(free.data_card()["boxes"][split]["lesion"] == 0 for split in ("train", "test"))
+    assert not any(free.data_card()["boxes"][split]["malignant"] == 0 for split in ("train", "test"))
 
 
 def test_a_patient_of_both_sets_is_a_test_patient(tmp_path):

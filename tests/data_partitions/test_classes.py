@@ -13,8 +13,10 @@ from data_partitions.archives.folder import FolderSource
 from data_partitions.archives.isic import IsicSource
 from data_partitions.archives.medmnist import MedmnistSource
 from data_partitions.dealing.partition import PartitionRule, partition
-from data_partitions.exams import Box, Exam, Lesion
+from data_partitions.exams import Box, Cohort, Exam, Lesion
+from data_partitions.frames import Frame
 from data_partitions.phantom.phantom import PhantomSource
+from data_partitions.shown_classes import of_task
 
 MASS = Lesion(Box(0, 0, 4, 4), "mass", True, diagnosis="IDC")
 
@@ -209,3 +211,49 @@ def test_patients_are_dealt_out_by_diagnosis_where_asked(folder):
         for centre in "ab"
     }
     assert counts == {"a": [4, 3, 2], "b": [8, 6, 4]}
+
+
+def test_a_short_form_asks_for_its_own_word_only():
+    """`breastmnist` calls label 0 malignant; a scenario that says otherwise is believed."""
+    contrary = image(malignant=False, diagnosis="malignant")
+    assert PatchTask(label="malignancy", whole_image=True).label_of_image(contrary) == 0
+    assert PatchTask(whole_image=True).label_of_image(image(diagnosis="lesion")) == 0
+    assert PatchTask(label="malignancy").label_of_lesion(replace(MASS, malignant=False, diagnosis="malignant")) == 0
+
+
+def test_what_is_malignant_is_never_healthy():
+    task = PatchTask(classes=["healthy", "malignant"], label="diagnosis", whole_image=True)
+    assert [task.label_of_image(image(malignant=m)) for m in (True, False, None)] == [1, 0, 0]
+    three = PatchTask(classes=["healthy", "benign", "malignant"], whole_image=True)
+    assert [three.label_of_image(image(malignant=m, lesions=ls)) for m, ls in ((True, ()), (False, (MASS,)), (False, ()))] == [2, 1, 0]
+
+
+def test_where_no_lesion_is_located_nobody_knows_who_is_healthy(folder, tmp_path):
+    table = folder / "metadata.csv"
+    table.write_text(table.read_text().replace("label\n", "malignant\n").replace(",nv\n", ",0\n").replace(",mel\n", ",1\n").replace(",bcc\n", ",1\n"))
+    task = PatchTask(classes=["healthy", "benign", "malignant"], whole_image=True, image_size=16, channels=3)
+    with pytest.raises(DataError, match="malignant images and no located lesion, so nothing says which images are healthy; name the table"):
+        built(FolderSource(path=folder, background="none"), task, tmp_path)
+
+
+def test_a_lesion_of_unknown_malignancy_has_no_label_where_classes_are_of_malignancy(tmp_path):
+    unknown = Exam("p", "e", (80, 80), lambda: None, lesions=(Lesion(Box(30, 30, 40, 40), "mass"),))
+    by_malignancy = PatchTask(classes=["healthy", "benign", "malignant"], others="leave_out")
+    with pytest.raises(DataError) as refused:
+        of_task(Cohort([unknown]), by_malignancy, "A")
+    assert refused.value.code == "no_label"
+    by_kind = PatchTask(classes=["healthy", "calcification"], others="leave_out", label="diagnosis")
+    assert of_task(Cohort([unknown]), by_kind, "A").report == {
+        "other_lesions": 1, "notes": ["<5 lesions of none of the task's classes, left out"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("classes", [5, {"a": 1}, [None, "a"], [True, False], [0.5, 1.5]])
+def test_classes_that_are_no_names(classes):
+    with pytest.raises(ValueError, match="give a list of names"):
+        PatchTask(classes=classes)
+
+
+def test_an_image_too_narrow_for_the_tasks_shape():
+    with pytest.raises(DataError, match="an image of 10x10 px holds no box of the shape 16x1280; change task.image_size"):
+        Frame(16, 1280).largest((10, 10))

@@ -25,8 +25,8 @@ def built(storage, tmp_path, **keys):
 def test_the_phantom_in_16_bits_is_the_phantom(tmp_path, keys):
     plain, deep = built("uint8", tmp_path, **keys), built("uint16", tmp_path, **keys)
     assert plain.pixels.dtype == np.uint8 and deep.pixels.dtype == np.uint16 and plain.pixels.shape == deep.pixels.shape
-    # Rounded at the other places of resizing: never more than two of 256 levels.
-    assert np.abs(deep.pixels / 257 - plain.pixels).max() <= 2
+    # Rounded at the other places of resizing: never more than three of 256 levels.
+    assert np.abs(deep.pixels / 257 - plain.pixels).max() <= 3
     assert len(np.unique(deep.pixels)) > 2000
     np.testing.assert_array_equal(deep.labels, plain.labels)
     assert (

@@ -230,7 +230,7 @@ def test_images_for_each_generator_are_as_many_as_the_same_number_for_all(tmp_pa
     assert {d.receiver: d.counts for d in Plan(number).deliveries.values() if d.arm == "some"}["A"] == ({1: 7},) * 6
     assert resolved_yaml(each).count("synthetic: 7 per generator") == 1
     # An arm that trains one model together brings one generator.
-    assert [d.per_generator for d in Plan(each).deliveries.values() if d.arm == "federated"] == [(7,)] * 6
+    assert [d.counts for d in Plan(each).deliveries.values() if d.arm == "federated"] == [({1: 7},)] * 6
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "4 per centre", "0 per generator", "1.5", "per generator"])

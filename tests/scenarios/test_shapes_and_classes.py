@@ -83,7 +83,7 @@ def test_a_chosen_generator_makes_as_many_as_all_together(tmp_path):
         ({"arms__one__classes": "lesion"}, r"arms\.one\.classes: lesion, but the task has 3 classes .*; set classes: all, or list some"),
         ({"arms__one__classes": ["masses"]}, r"arms\.one\.classes: no class 'masses'; the task's classes are healthy, mass, calcification"),
         ({"arms__each__classes": ["calcification"]}, r"arms\.each\.classes: no generator makes 'calcification' \(mass makes mass; two "),
-        ({"arms__one__use": "only", "arms__one__classes": ["mass"]}, r"arms\.one\.use: only, but mass alone is shared"),
+        ({"arms__one__use": "only", "arms__one__classes": ["mass"]}, r"arms\.one\.use: only, but healthy, calcification is not shared"),
         ({"study__classes": "lesion"}, r"classes: lesion, but the task has 3 classes"),
         ({"arms__none__oversample": 10}, r"arms\.none\.oversample: draws own positives again, and task 'lesion' has 3 classes"),
     ],

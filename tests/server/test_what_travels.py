@@ -78,7 +78,7 @@ def test_an_exception_that_names_a_patient_stays_at_the_centre(tiny, conduct_in_
     def fail(here, body, arrays):
         raise RuntimeError(f"cannot read image of {SECRET}007")
 
-    monkeypatch.setitem(KINDS, "train_generator", replace(KINDS["train_generator"], work=fail))
+    monkeypatch.setitem(KINDS._now(), "train_generator", replace(KINDS["train_generator"], work=fail))
     messages = []
     done, record = conduct_in_process(tiny(), tmp_path / "run", on_message=lambda m: messages.append(repr(m.__dict__)))
     assert not done

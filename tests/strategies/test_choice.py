@@ -117,14 +117,17 @@ def test_distance_in_a_space_of_two_numbers_is_the_closed_form(grey):
         {
             "same": own,
             "shifted": {1: images_with(b + 3, a + 4)},
-            "mean of classes": {0: images_with(a + 2, b), 1: images_with(b + 3, a + 4)},
             "wider": {1: images_with(3 * (b - 40), np.full(50, int(a[0])))},
         },
         "corners",
     )
     assert apart["same"] == pytest.approx(0, abs=1e-9)
     assert apart["shifted"] == pytest.approx(25)
-    assert apart["mean of classes"] == pytest.approx((4 + 25) / 2)
+    both = {0: images_with(a + 2, b), 1: images_with(b + 3, a + 4)}
+    assert distances(own, {"mean of classes": both}, "corners")["mean of classes"] == pytest.approx((4 + 25) / 2)
+    # Beside a pool of one class, only that class can be compared; and one image of a class tells nothing of its spread.
+    beside = distances(own | {2: images_with([9], [9])}, {"both": both, "one": {1: both[1], 2: both[0]}}, "corners")
+    assert beside["both"] == beside["one"] == pytest.approx(25)
     # One coordinate thrice as wide, the other without spread: by the formula, with a root of the matrices.
     real, other = np.stack([b, a], 1).astype(float), np.stack([3 * (b - 40), np.full(50, int(a[0]))], 1).astype(float)
     c, d = np.cov(real.T), np.cov(other.T)
@@ -136,7 +139,7 @@ def test_distance_in_a_space_of_two_numbers_is_the_closed_form(grey):
 
 def test_a_pool_without_a_class_that_the_receiver_has_is_refused_by_name(grey):
     images = images_with([1, 2, 3], [4, 5, 7])
-    with pytest.raises(ValueError, match="pool 'x' has no image of a class that the receiver has"):
+    with pytest.raises(ValueError, match="pools 'x' and the receiver have no class with two images in common"):
         distances({0: images, 1: images[:0]}, {"x": {0: images[:0], 1: images}}, "corners")
 
 
@@ -186,7 +189,8 @@ class Cell:
     def pool(self, unit, negatives, positives, mean):
         pixels = np.clip(self.rng.normal(mean, 30, (negatives + positives, 1, 32, 32)), 0, 255).astype(np.uint8)
         self.node.write_pool(unit, pixels, np.repeat([0, 1], [negatives, positives]))
-        return {"unit": unit, "source": f"gan_{unit}", "negatives": negatives, "positives": positives}
+        counts = {label: count for label, count in (("0", negatives), ("1", positives)) if count}
+        return {"unit": unit, "source": f"gan_{unit}", "counts": counts}
 
     def learn(self, pools, choose):
         name = {"arm": "x", "strategy": "one_shot", "task": "task", "classifier": "c", "real_fraction": 1.0}

@@ -1,4 +1,7 @@
-"""Boxes of one shape: where a patch of height x width may lie on an image. Their size is given by the smaller side."""
+"""Boxes of one shape: where a patch of height x width may lie on an image. Their size is given by the smaller side.
+
+The functions say "square", as the papers do; of a task whose images are rectangles it is a box of their shape.
+"""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class Study(Use):
     minimum_positives: int = Field(
         20,
         ge=1,
-        description="fewest positive training patches of a receiver or provider; of more than two classes the fewest of all",
+        description="fewest positive training patches of a receiver or provider; of more than two classes, of all classes together",
     )
     training: ClassifierTraining = ClassifierTraining()
 

@@ -42,7 +42,7 @@ class CentreSide(Protocol):
         """A callback (done, total) that shows the state of the job to people at this machine."""
 
     def read_pool(self, unit: str) -> tuple[np.ndarray, np.ndarray]:
-        """Foreign images that an earlier job kept: uint8 (n, c, h, w), memory-mapped, and int64 labels (n,).
+        """Foreign images that an earlier job kept: stored images (n, c, h, w), memory-mapped, and int64 labels (n,).
 
         Raises:
             MissingInput: this centre does not hold them.
@@ -75,7 +75,7 @@ class SurveySide(CentreSide, Protocol):
         """The precision in which a model is fast here."""
 
     def keep_pictures(self, name: str, images: np.ndarray) -> None:
-        """A contact sheet of real patches, which stays here: uint8 (n, c, h, w)."""
+        """A contact sheet of real patches, which stays here: stored images (n, c, h, w)."""
 
 
 def as_arrays(patches: PatchDataset) -> PatchArrays:

@@ -2,7 +2,7 @@
 
 Each provider trains a generative model on its own patches, alone; the trained generator goes to the receivers
 once, and its images take the place of the provider's patients. Differences from the paper: besides its recipe
-(an unconditional GAN of lesions), both classes can be shared by a label-conditional model, because adding
+(an unconditional GAN of lesions), all classes can be shared by a label-conditional model, because adding
 only foreign lesions to home healthy patches lets a classifier recognise the centre instead of the lesion.
 """
 

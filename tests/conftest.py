@@ -159,8 +159,10 @@ def real_images():
 def _patches_of(cache):
     """All patches that the centres made, as sets of bytes."""
     found = set()
-    for file in cache.rglob("pixels.npy"):  # of 8 bits: what is looked for is bytes
-        found |= {patch.tobytes() for patch in np.load(file)}
+    for file in cache.rglob("pixels.npy"):
+        pixels = np.load(file)
+        if pixels.dtype == np.uint8:  # what is looked for is bytes
+            found |= {patch.tobytes() for patch in pixels}
     return found
 
 

@@ -1,7 +1,7 @@
-"""Image files to uint8 arrays, and a look at every file of a folder: whether it decodes, and whether it is a copy.
+"""Image files to arrays, and a look at every file of a folder: whether it decodes, and whether it is a copy.
 
 8-bit images are used as they are. A DICOM file says how it is displayed (`dicom`). Other deep integers and floats (.npy,
-TIFF) say nothing about their range, so their own smallest and largest value become 0 and 255.
+TIFF) say nothing about their range, so their own smallest and largest value become black and white.
 """
 
 from __future__ import annotations

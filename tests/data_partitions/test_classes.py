@@ -225,14 +225,25 @@ def test_what_is_malignant_is_never_healthy():
     task = PatchTask(classes=["healthy", "malignant"], label="diagnosis", whole_image=True)
     assert [task.label_of_image(image(malignant=m)) for m in (True, False, None)] == [1, 0, 0]
     three = PatchTask(classes=["healthy", "benign", "malignant"], whole_image=True)
-    assert [three.label_of_image(image(malignant=m, lesions=ls)) for m, ls in ((True, ()), (False, (MASS,)), (False, ()))] == [2, 1, 0]
+    assert [
+        three.label_of_image(image(malignant=m, lesions=ls)) for m, ls in ((True, ()), (False, (MASS,)), (False, ()))
+    ] == [2, 1, 0]
 
 
 def test_where_no_lesion_is_located_nobody_knows_who_is_healthy(folder, tmp_path):
     table = folder / "metadata.csv"
-    table.write_text(table.read_text().replace("label\n", "malignant\n").replace(",nv\n", ",0\n").replace(",mel\n", ",1\n").replace(",bcc\n", ",1\n"))
+    table.write_text(
+        table.read_text()
+        .replace("label\n", "malignant\n")
+        .replace(",nv\n", ",0\n")
+        .replace(",mel\n", ",1\n")
+        .replace(",bcc\n", ",1\n")
+    )
     task = PatchTask(classes=["healthy", "benign", "malignant"], whole_image=True, image_size=16, channels=3)
-    with pytest.raises(DataError, match="malignant images and no located lesion, so nothing says which images are healthy; name the table"):
+    with pytest.raises(
+        DataError,
+        match="malignant images and no located lesion, so nothing says which images are healthy; name the table",
+    ):
         built(FolderSource(path=folder, background="none"), task, tmp_path)
 
 
@@ -255,5 +266,7 @@ def test_classes_that_are_no_names(classes):
 
 
 def test_an_image_too_narrow_for_the_tasks_shape():
-    with pytest.raises(DataError, match="an image of 10x10 px holds no box of the shape 16x1280; change task.image_size"):
+    with pytest.raises(
+        DataError, match="an image of 10x10 px holds no box of the shape 16x1280; change task.image_size"
+    ):
         Frame(16, 1280).largest((10, 10))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from growing_gan import GrowingGAN
+from growing_gan import GrowingGAN, GrowingModel
 
 from models import GENERATIVE_MODELS, GenerativeTrainer, GeneratorSpec
 from models.federated_parts import averaged_state, parts
@@ -177,15 +177,33 @@ def test_what_a_generator_on_the_server_cannot_have(training, sends_images, mess
     assert "\n" not in problem
 
 
-def test_a_lazy_discriminator_needs_exchange_generator(monkeypatch):
-    whole = GrowingGAN.build
+@pytest.fixture
+def with_phases(monkeypatch):
+    """Function: from here on the model has the phases that a function makes of its own ones."""
+    whole = GrowingModel.phases
+    return lambda change: monkeypatch.setattr(GrowingModel, "phases", lambda model: change(whole(model)))
 
-    def without_path(self, *shape):
-        model = whole(self, *shape)
-        model.phases = lambda: [phase for phase in type(model).phases(model) if phase.name != "path"]
-        return model
 
-    monkeypatch.setattr(GrowingGAN, "build", without_path)
+def test_a_lazy_discriminator_needs_exchange_generator(with_phases):
+    with_phases(lambda phases: [phase for phase in phases if phase.name != "path"])
     s = spec(growing=())
     assert "phase 'r1' of growing does not run in every step" in remote_problem(s, True)
     assert remote_problem(s, False) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"interval": 4}, "interval 4 and repeats 1"),
+        ({"repeats": 2}, "interval 1 and repeats 2"),
+        ({"repeats": (3, 1)}, "interval 1 and repeats 3"),
+        ({"repeats": (1, 3)}, None),  # what does not grow stays in its first stage
+    ],
+)
+def test_a_generator_on_the_server_is_stepped_once_a_step(changes, said, with_phases):
+    with_phases(lambda phases: [phases[0], replace(phases[2], **changes)])
+    problems = {remote_problem(spec(growing=()), sends_images) for sends_images in (True, False)}
+    assert problems == {
+        said and f"phase 'generator' of growing has {said}, but the server steps the generator once for each step of a "
+        "discriminator; name another model"
+    }  # fmt: skip

@@ -11,7 +11,7 @@ from models import GENERATIVE_MODELS, GenerativeTrainer, GeneratorSpec
 from models.federated_parts import averaged_state, parts
 from models.schedule import Schedule
 from strategies.dm_gan.phases import remote_problem
-from strategies.fedavg_gan.local import LocalRules, build, local_steps, once_a_step
+from strategies.fedavg_gan.local import LocalRules, build, kept_state, local_steps, once_a_step
 from strategies.layouts import averaged_layout
 from strategies.members import RoundSettings
 from strategies.one_shot import trained
@@ -46,6 +46,35 @@ def a_round(s, patches, weights, state, number, rules=None, seed=100):
         s, patches, weights, state, rules or LocalRules(), build_seed=5, seed=seed, from_step=number * LOCAL, steps=LOCAL,
         device="cpu", precision="fp32",
     )  # fmt: skip
+
+
+def test_a_centre_that_was_not_there_when_a_stage_began_begins_anew_all_the_same(lab, share, monkeypatch):
+    """In turns: A works in steps 0-3 and 8-11, B in 4-7 and 12-15; stages begin with step 3 and, anew, with 6."""
+    stages = (
+        {"steps": 3, "image_size": 8, "batch_size": 4},
+        {"steps": 3, "image_size": 16, "batch_size": 4},
+        {"steps": 10, "image_size": 32, "batch_size": 4, "reset_optimizer": True},
+    )
+    here, s, steps = lab(A=8, B=8), spec(growing=stages, steps=16), []
+
+    def watched(trainer, rules):
+        steps.append(int(trainer.state()["optimizer.generator.0.step"]))
+        return kept_state(trainer, rules)
+
+    monkeypatch.setattr("strategies.fedavg_gan.local.kept_state", watched)
+    (shared,) = share(here.centres(), here.fedavg(s, RoundSettings(4, LOCAL), turns="cyclic"))
+    assert not shared.problems
+    assert steps == [4, 2, 4, 6], "A forgets its first four; B, which was there, goes on"
+
+
+@pytest.mark.parametrize(
+    ("done", "step", "resets"),
+    [(0, 0, False), (3, 3, True), (2, 3, True), (3, 4, True), (4, 4, False), (1, 11, True), (7, 8, False)],
+)
+def test_optimizers_begin_anew_once_with_a_stage(done, step, resets):
+    """Also where a centre missed that stage as a whole."""
+    s = spec()
+    assert Schedule(s.training, s.build(0).phases()).resets_between(done, step) == resets
 
 
 def measured(here, s):

@@ -109,8 +109,7 @@ class GrowingModel(AdversarialModel):
         super().tell(moment)
         level = len(SIDES) - 1 if moment.size is None else SIDES.index(moment.size[0])
         fade = 1.0 if not moment.stage else min(1.0, 2 * (moment.stage_step + 1) / moment.stage_steps)
-        networks = [*self.networks.values(), *([] if self.average is None else [self.average])]
-        for network in networks:
+        for network in self.networks.values():
             network.grown.copy_(torch.tensor([float(level), fade]))
 
     def augmented(self, images, rng):

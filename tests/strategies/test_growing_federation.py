@@ -77,9 +77,9 @@ def test_optimizers_begin_anew_once_with_a_stage(done, step, resets):
     assert Schedule(s.training, s.build(0).phases()).resets_between(done, step) == resets
 
 
-def measured(here, s):
+def measured(here, s, rules=None):
     """A federation whose generator is measured after every round."""
-    training = here.fedavg(s, RoundSettings(ROUNDS, LOCAL))
+    training = here.fedavg(s, RoundSettings(ROUNDS, LOCAL), rules)
     training._federation = replace(training._federation, fidelity=here.fidelity(s, spaces=("texture",)))
     return training
 
@@ -137,12 +137,24 @@ def test_images_seen_follow_the_schedule_in_all_rounds(lab, share):
     assert seen == {1: 3 * 6 + 8, 2: 18 + 4 * 8 + 6, 3: 18 + 32 + 5 * 6}
 
 
-def test_a_generator_measured_in_mid_schedule_is_as_grown_as_at_the_centres(lab, share):
-    here, s = lab(A=16), spec()
+@pytest.mark.parametrize("averages", [{}, {"ema_images": None, "ema_ramp": None}], ids=["average", "none"])
+@pytest.mark.parametrize("ema", ["average", "rebuild"])
+def test_a_generator_measured_in_mid_schedule_is_as_grown_as_at_the_centres(ema, averages, lab, share):
+    here, s = lab(A=16), spec(**averages)
     centres = here.centres()
-    share(centres, measured(here, s))
-    grown = [job.arrays["weights.final.grown"].tolist() for job in centres.sent("measure_generator")]
-    assert [level for level, _ in grown] == [1.0, 2.0, 2.0]
+    share(centres, measured(here, s, LocalRules(ema=ema)))
+    measuring = [
+        {name.removeprefix("weights."): array for name, array in job.arrays.items() if name.startswith("weights.")}
+        for job in centres.sent("measure_generator")
+    ]
+    assert [found["final.grown"].tolist() for found in measuring] == [[1.0, 0.5], [2.0, pytest.approx(0.4)], [2.0, 1.0]]
+    alone = GenerativeTrainer(s.build(5), s.training, seed=100)
+    for number, found in enumerate(measuring, 1):
+        alone.advance(here.patches("A"), number * LOCAL)
+        expected = alone.model.shared_arrays()
+        assert found.keys() == expected.keys()
+        for name in found if ema == "average" else ("final.grown",):
+            assert np.array_equal(found[name], expected[name]), (number, name)
 
 
 def test_over_two_centres_state_is_averaged_kept_or_constant(lab):

@@ -9,9 +9,10 @@ from growing_gan import GrowingGAN, GrowingModel
 
 from models import GENERATIVE_MODELS, GenerativeTrainer, GeneratorSpec
 from models.federated_parts import averaged_state, parts
+from models.phases import Batch, backpropagate
 from models.schedule import Schedule
 from strategies.dm_gan.phases import remote_problem
-from strategies.fedavg_gan.local import LocalRules, build, kept_state, local_steps, once_a_step
+from strategies.fedavg_gan.local import LocalRules, build, kept_state, local_steps, most_often, proximal
 from strategies.layouts import averaged_layout
 from strategies.members import RoundSettings
 from strategies.one_shot import trained
@@ -195,12 +196,55 @@ def test_parts_follow_the_declaration():
 def test_the_proximal_term_is_added_once_for_each_network(lab):
     """A lazy phase of the same network would add it again."""
     s = spec()
-    assert once_a_step(s.build(0).phases()) == {"discriminator", "generator"}
-    assert once_a_step(list(reversed(s.build(0).phases()))) == {"discriminator", "generator"}
+    phases = s.build(0).phases()
+    for order in (phases, phases[::-1]):
+        assert most_often(Schedule(s.training, order)) == {"discriminator", "generator"}
     patches = lab(A=16).patches("A")
     weights = numpy_of(averaged_state(build(s, 5)))
     _, _, facts = a_round(s, patches, weights, {}, 0, LocalRules(proximal_mu=0.1))
     assert {name for name in facts["scalars"] if name.endswith("_drift")} == {"discriminator_drift", "generator_drift"}
+
+
+@pytest.mark.parametrize(
+    ("repeats", "interval", "expected"),
+    [
+        (1, 1, "discriminator"),  # as often: the first
+        (3, 2, "r1"),  # 3 runs in every second step
+        (2, 2, "discriminator"),
+        (3, 4, "discriminator"),
+        ((0, 1, 4), 1, "r1"),  # 24 runs in 12 steps, most of them in the last stage
+        ((4, 0, 0), 1, "discriminator"),  # 12 runs, all in the first
+    ],
+)
+def test_a_network_is_pulled_in_the_phase_that_steps_it_most_often(repeats, interval, expected):
+    s = spec()
+    main, lazy, generator, _ = s.build(0).phases()
+    phases = [replace(main, repeats=1), replace(lazy, repeats=repeats, interval=interval), generator]
+    assert most_often(Schedule(s.training, phases)) == {expected, "generator"}
+
+
+@pytest.mark.parametrize(("interval", "gain", "factor"), [(1, None, 1), (4, None, 4), (1, 2.5, 2.5), (1, 0.0, 0)])
+def test_the_gain_of_a_phase_is_not_of_its_proximal_term(interval, gain, factor):
+    """The gradient is gain * that of the phase's own loss, + mu (w - w_received)."""
+    model, mu = spec().build(0), 0.3
+    (main, *_) = model.phases()
+    judge, batch = model.networks["discriminator"], Batch(4, torch.randn(4, 1, 32, 32))
+    received = {f"networks.discriminator.{n}": torch.randn_like(p) for n, p in judge.named_parameters()}
+
+    def gradient(phase):
+        judge.zero_grad()
+        _, logs = backpropagate(phase, judge, batch, torch.Generator().manual_seed(1))
+        gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in judge.named_parameters()}
+        return gradients, logs
+
+    plain, _ = gradient(replace(main, gain=1.0))
+    pulled, logs = gradient(proximal(replace(main, interval=interval, gain=gain), model, received, mu))
+    distance = 0.0
+    for name, parameter in judge.named_parameters():
+        away = parameter.detach() - received[f"networks.discriminator.{name}"]
+        distance += float(away.square().sum())
+        torch.testing.assert_close(pulled[name], factor * plain[name] + mu * away, rtol=1e-4, atol=1e-5)
+    assert float(logs["discriminator_drift"]) == pytest.approx(distance, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ class GrowingModel(AdversarialModel):
 
     def path(self, batch, rng):
         length = self.fakes(batch, rng).square().mean()
-        self.path_mean.lerp_(length.detach(), 0.1)
+        self.path_mean.lerp_(length.detach().float(), 0.1)  # bf16 under autocast
         loss = (length - self.path_mean).square()
         return loss, {"path": loss.detach()}
 

@@ -51,9 +51,10 @@ def labels_at_hand(images: PatchArrays, classes: int) -> tuple[int, ...]:
 class BatchStream:
     """Batch number k of a training set, for any k, without a state.
 
-    By permutation: each pass through a class has its own permutation, and the classes take turns: every image is seen
-    equally often within its class, and every batch is balanced to within one image. A class without images has no turn. To
-    an unconditional model all images are one class.
+    By permutation: each pass through a class has its own permutation, and the classes take turns: every image has a place
+    equally often within its class, and every batch is balanced to within one image. So every image is seen equally often,
+    unless a lazy phase draws images of its own: the places of batches that it does not draw are skipped. A class without
+    images has no turn. To an unconditional model all images are one class.
 
     By Poisson sampling: each image enters a batch independently with probability batch size / number of images. A batch may
     be empty, and its labels are the images' own.

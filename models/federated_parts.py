@@ -2,7 +2,8 @@
 
     parameter   weights of the networks and of the averaged generator: averaged
     statistic   running mean and variance of batch norm: averaged, or kept local by choice
-    constant    other buffers of networks (blur kernels, counts of batches; all integers): never averaged
+    constant    other buffers of networks, of any type (blur kernels, counts of batches, how far a fade-in is): never averaged;
+                the same everywhere, or set by `tell` from the moment of the schedule
 
 What a model holds beside its networks (augmentation probability, path-length mean) it declares with `GenerativeModel.hold`:
 
@@ -84,3 +85,12 @@ def load_averaged(model: nn.Module, state: Mapping[str, Tensor], *, statistics: 
     for name, tensor in state.items():
         if statistics or part_of[name] != "statistic":
             own[name].copy_(tensor)
+
+
+@torch.no_grad()
+def copy_constants(source: nn.Module, target: nn.Module) -> None:
+    """Copy the constant buffers of a plain network into another copy of it, whose weights and statistics stay."""
+    ours, theirs = target.state_dict(), source.state_dict()
+    for name, part in parts(source).items():
+        if part == "constant":
+            ours[name].copy_(theirs[name])

@@ -119,6 +119,8 @@ class GenerativeTrainer:
         model.networks.train()
         self.fit = GenerativeFit()
         self.images, self.empty_batches = 0, 0
+        # The step after the last one that these optimizers did; `step` may have been set beyond it.
+        self._optimized = 0
         self._after_step = after_step
         self._parameters = {name: list(network.parameters()) for name, network in model.networks.items()}
         self._optimizers = PhaseOptimizers(self.phases, model.networks, training)  # type: ignore[arg-type]
@@ -153,7 +155,7 @@ class GenerativeTrainer:
 
     def _one_step(self, batches: BatchStream) -> dict[str, list[Tensor]]:
         stage = self.schedule.stage_at(self.step)
-        if stage.resets and self.step == stage.start:
+        if self.schedule.resets_between(self._optimized, self.step):
             self._optimizers.reset()
         self.model.tell(self.schedule.moment(self.step))
         logs: dict[str, list[Tensor]] = {}
@@ -197,6 +199,7 @@ class GenerativeTrainer:
             keep = self.schedule.average_keeps(self.step)
             move_average(self.model.average, self.model.networks["generator"], keep)
         self.step, self.images = self.step + 1, self.images + seen
+        self._optimized = self.step
 
     def state(self) -> dict[str, Tensor]:
         """Everything the next step depends on, and the ensemble so far, as copies on the CPU.
@@ -218,6 +221,7 @@ class GenerativeTrainer:
             strict: False leaves parts of the model that `state` lacks as they are.
         """
         self.step, self.images, self.empty_batches = (int(state[name]) for name in _COUNTS)
+        self._optimized = self.step
         self.model.load_state_dict(with_prefix(state, "model."), strict=strict)
         self._optimizers.load_state(with_prefix(state, "optimizer."))
         self.fit = GenerativeFit()

@@ -119,7 +119,8 @@ class GenerativeModel(nn.Module, ABC):
     def tell(self, moment: Moment) -> None:
         """Called before every training step. What it sets in a model that grows must follow from the moment alone.
 
-        A fade-in belongs into a buffer of the generator, which is then shared with its weights.
+        A fade-in belongs into a buffer of the generator in `networks`, which is then shared with its weights. The loop copies
+        it into the average.
         """
         self.moment = moment
 

@@ -24,11 +24,12 @@ import torch
 
 from basics.atomic_files import write_text
 from basics.image_shape import ImageShape
-from models.classifiers import ClassifierSpec
+from basics.plugins import Table
+from models.classifiers import CLASSIFIERS, ClassifierSpec
 from models.fit_classifier import ClassifierTraining, fit_classifier
 from models.fit_generative import GenerativeTrainer
 from models.generative import Precision
-from models.generator_spec import GeneratorSpec
+from models.generator_spec import GENERATIVE_MODELS, GeneratorSpec
 from models.patch_arrays import PatchArrays
 from models.stages import Stage
 
@@ -83,10 +84,14 @@ def probe_precision(
         return setting
     if "generator" in spec:
         generator = GeneratorSpec.model_validate(spec["generator"])
-        key = f"generator {generator.model_dump_json(exclude={'training'})} batch {generator.training.batch_size}"
+        training = generator.training
+        key = f"generator {generator.model_dump_json(exclude={'training'})} batch {training.batch_size}"
+        if training.growing:
+            key += f" growing {json.dumps(training.model_dump(mode='json')['growing'])}"
+        key += _plugin_of(GENERATIVE_MODELS, generator.model)
         return faster_precision(key, partial(_generator_step, generator, device), cache, device)
     classifier = ClassifierSpec.model_validate(spec["classifier"]).model_copy(update={"pretrained": None})
-    key = f"classifier {classifier.model_dump_json()}"
+    key = f"classifier {classifier.model_dump_json()}" + _plugin_of(CLASSIFIERS, classifier.model)
     return faster_precision(key, partial(_classifier_step, classifier, device), cache, device)
 
 
@@ -133,15 +138,23 @@ def _gain(step_fp32: Callable[[], object], step_bf16: Callable[[], object], devi
     return statistics.median(times[0]) / statistics.median(times[1])
 
 
+def _plugin_of(table: Table[Any], model: str) -> str:
+    """What a key says of the plug-in that a model comes from: another version of it is another model."""
+    plugin = table.plugin_of(model)
+    return "" if plugin is None else f" plug-in {plugin.identity}"
+
+
 def _random_images(count: int, shape: ImageShape) -> PatchArrays:
     pixels = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
     return PatchArrays(pixels, np.arange(count), np.arange(count) % 2)
 
 
 def _generator_step(spec: GeneratorSpec, device: str, precision: Precision) -> Callable[[], object]:
-    training = spec.training
+    """Steps of the last stage, whose images are the largest; batches of one size, so that times can be compared."""
+    training = spec.training.model_copy(update={"sampling": "permutation"})
     trainer = GenerativeTrainer(spec.build(0), training, seed=0, device=device, precision=precision)
-    images = _random_images(training.batch_size, spec.shape)
+    trainer.step = trainer.schedule.stages[-1].start
+    images = _random_images(training.largest_batch, spec.shape)
     return lambda: trainer.advance(images, trainer.step + 1)
 
 

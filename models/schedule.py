@@ -27,7 +27,7 @@ class ScheduledStage:
         start, steps: its steps are start .. start + steps - 1.
         size: (height, width) of its images; None: as they are.
         batch_size: images of a batch.
-        resets: whether optimizers begin anew with it.
+        resets: whether optimizers begin anew with it; see `Schedule.resets_between`.
         batches_per_step: places for batches of real images in one step.
         first_batch: number of its first batch.
         first_image: places for images in all batches before.
@@ -75,6 +75,13 @@ class Schedule:
             if step < stage.start + stage.steps:
                 return stage
         return self.stages[-1]
+
+    def resets_between(self, done: int, step: int) -> bool:
+        """Whether optimizers that did the steps before `done` begin anew with `step`.
+
+        They do where a stage that asks for it has begun meanwhile: a centre may not have worked in that stage's first step.
+        """
+        return any(stage.resets and done <= stage.start <= step for stage in self.stages)
 
     def moment(self, step: int) -> Moment:
         """Where a step stands."""

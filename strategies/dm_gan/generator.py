@@ -46,13 +46,16 @@ class RemoteGenerator:
     """A generator that is trained by gradients from elsewhere.
 
     Args:
-        steps: optimizer steps in all, the length of the learning-rate schedule.
+        steps: optimizer steps in all: the length of the learning-rate schedule, and of that in which settings of the
+            generator's optimizer find their moment.
     """
 
     def __init__(self, spec: GeneratorSpec, seed: int, steps: int, device: str = "cpu"):
         self.model = build_gan(spec, seed)
         self._discriminating, self._generating = adversarial_phases(self.model)
-        self._stepping = Phase("generator", "generator", _no_loss, gradients=self._take_over)
+        # With the model's settings of that phase. What they say of a moment is of the generator's own steps, here.
+        optimizer = self._generating.optimizer
+        self._stepping = Phase("generator", "generator", _no_loss, optimizer=optimizer, gradients=self._take_over)
         training = spec.training.model_copy(update={"steps": steps})
         self.trainer = GenerativeTrainer(self.model, training, seed=seed, device=device, phases=[self._stepping])
         self._schedule = Schedule(spec.training, self._discriminating)

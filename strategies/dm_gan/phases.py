@@ -20,7 +20,7 @@ def adversarial_phases(model: GenerativeModel) -> tuple[list[Phase], Phase]:
 def no_discriminator(model: str) -> str:
     """What to say of a model that is not a GAN."""
     gans = [name for name, settings in GENERATIVE_MODELS.builtin.items() if settings.adversarial]
-    return f"model is {model!r}, which has no discriminator; name a GAN: {', '.join(gans)}"
+    return f"model is {model!r}, which has no discriminator; name a GAN: {', '.join(gans)}, or one of a plug-in"
 
 
 def build_gan(spec: GeneratorSpec, seed: int) -> AdversarialModel:
@@ -46,11 +46,19 @@ def remote_problem(spec: GeneratorSpec, sends_images: bool) -> str | None:
         )
     with shapes_only():
         phases = build_gan(spec, 0).phases()
-    on_generator = [phase.name for phase in phases if phase.network == "generator"]
+    on_generator = [phase for phase in phases if phase.network == "generator"]
     if len(on_generator) != 1:
+        names = ", ".join(phase.name for phase in on_generator)
         return (
-            f"the generator of {spec.model} is trained by {len(on_generator)} phases ({', '.join(on_generator)}), and the server "
+            f"the generator of {spec.model} is trained by {len(on_generator)} phases ({names}), and the server "
             "can run one; name another model"
+        )
+    (generating,) = on_generator
+    if generating.interval != 1 or generating.repeats_in(0) != 1:
+        how = f"has interval {generating.interval} and repeats {generating.repeats_in(0)}"
+        return (
+            f"phase {generating.name!r} of {spec.model} {how}, but the server steps the generator once for each step "
+            "of a discriminator; name another model"
         )
     lazy = [phase.name for phase in phases if phase.interval > 1]
     if lazy and sends_images:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from federation.wire.transport import decode, encode_noting_error
 from models import GenerativeModel, GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
 from models.federated_parts import TRAVELLING, averaged_state, load_averaged, parts
+from models.schedule import Schedule
 from strategies.bodies import Body, Compute, Course, OfTask
 from strategies.cells import MEMORY
 from strategies.centre_side import CentreSide, as_arrays, introduction, joined, training_patches
@@ -111,7 +112,7 @@ def local_steps(
     phases = model.phases()
     if rules.proximal_mu:
         received = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
-        pulled = once_a_step(phases)
+        pulled = most_often(Schedule(training, phases))
         phases = [
             proximal(phase, model, received, rules.proximal_mu) if phase.name in pulled else phase for phase in phases
         ]
@@ -142,33 +143,37 @@ def kept_state(trainer: GenerativeTrainer, rules: LocalRules) -> dict[str, Tenso
     return kept
 
 
-def once_a_step(phases: Sequence[Phase]) -> set[str]:
-    """For each network, the name of the phase that steps it most often: the first, where several do.
+def most_often(schedule: Schedule) -> set[str]:
+    """For each network, the name of the phase that steps it most often in the whole schedule: the first, where several do.
 
     The proximal term belongs to a network's loss once. A lazy regulariser of the same network would add it again.
     """
-    first: dict[str, Phase] = {}
-    for phase in phases:
-        if phase.network not in first or phase.interval < first[phase.network].interval:
-            first[phase.network] = phase
-    return {phase.name for phase in first.values()}
+    first: dict[str, tuple[float, str]] = {}
+    for phase in schedule.phases:
+        often = sum(stage.steps * phase.repeats_in(stage.number) for stage in schedule.stages) / phase.interval
+        if phase.network not in first or often > first[phase.network][0]:
+            first[phase.network] = often, phase.name
+    return {name for _, name in first.values()}
 
 
 def proximal(phase: Phase, model: GenerativeModel, received: Mapping[str, Tensor], mu: float) -> Phase:
-    """The phase with mu / 2 |w - w_received|^2 added to its loss, over the network that it steps."""
+    """The phase with mu / 2 |w - w_received|^2 added to its weighted loss, over the network that it steps.
+
+    The phase's gain is of its own loss; the term keeps its strength.
+    """
     network: nn.Module = model.networks[phase.network]
     anchors = [
         (parameter, received[f"networks.{phase.network}.{name}"]) for name, parameter in network.named_parameters()
     ]
 
     def loss(batch: Any, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        plain, logs = phase.loss(batch, rng)
+        plain, logs = phase.weighted_loss(batch, rng)
         distance = sum(
             ((p - anchor.to(p.device)).square().sum() for p, anchor in anchors), torch.zeros((), device=plain.device)
         )
         return plain + 0.5 * mu * distance, logs | {f"{phase.name}_drift": distance.detach()}
 
-    return replace(phase, loss=loss, losses="its proximal term is of the weights, not of an image")
+    return replace(phase, loss=loss, gain=1.0, losses="its proximal term is of the weights, not of an image")
 
 
 def _mean(values: Sequence[float]) -> float | None:

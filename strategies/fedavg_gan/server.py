@@ -6,7 +6,7 @@ are averaged, weighted by number of patches. What the paper leaves open is a cho
     averaged      weights of both networks and of the moving average of the generator; batch norm's statistics too
     by choice     statistics kept local (`batch_norm: local`); the moving average rebuilt on the server from the averaged
                   generators (`average_ema: rebuild`); optimizer moments begun anew in every round (`optimizer: reset`)
-    never         integer buffers, constant buffers
+    never         other buffers, which are constant or follow from the schedule
     by the model  what it holds beside its networks (augmentation probability, path-length mean): averaged, local or constant
     local         optimizer moments
 
@@ -32,7 +32,7 @@ from federation.wire.clock import Clock
 from federation.wire.exchange import Exchange
 from federation.wire.units import Units, digest
 from models import GeneratorSpec
-from models.federated_parts import averaged_state, load_averaged, parts
+from models.federated_parts import averaged_state, copy_constants, load_averaged, parts
 from models.schedule import Schedule
 from strategies.aggregation import Aggregator
 from strategies.ask import Ask
@@ -205,6 +205,9 @@ class FederatedTraining(ServerHalf[Shared]):
         model = build(f.spec, f.build_seed)
         load_averaged(model, {name: torch.from_numpy(np.array(a)) for name, a in done.weights.items()})
         model.tell(schedule.moment(max(0, done.round * f.settings.local_steps - 1)))
+        if model.average is not None:
+            # What `tell` set in the generator is no part of a round's weights. Training copies it into the average.
+            copy_constants(model.networks["generator"], model.average)
         return model.shared_arrays()
 
     def _rebuild(self, schedule: Schedule) -> Correction | None:

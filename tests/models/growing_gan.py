@@ -109,8 +109,7 @@ class GrowingModel(AdversarialModel):
         super().tell(moment)
         level = len(SIDES) - 1 if moment.size is None else SIDES.index(moment.size[0])
         fade = 1.0 if not moment.stage else min(1.0, 2 * (moment.stage_step + 1) / moment.stage_steps)
-        networks = [*self.networks.values(), *([] if self.average is None else [self.average])]
-        for network in networks:
+        for network in self.networks.values():
             network.grown.copy_(torch.tensor([float(level), fade]))
 
     def augmented(self, images, rng):
@@ -136,7 +135,7 @@ class GrowingModel(AdversarialModel):
 
     def path(self, batch, rng):
         length = self.fakes(batch, rng).square().mean()
-        self.path_mean.lerp_(length.detach(), 0.1)
+        self.path_mean.lerp_(length.detach().float(), 0.1)  # bf16 under autocast
         loss = (length - self.path_mean).square()
         return loss, {"path": loss.detach()}
 

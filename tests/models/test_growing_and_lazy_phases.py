@@ -95,7 +95,7 @@ sys.path.insert(0, sys.argv[2])
 import numpy as np, torch
 torch.set_num_threads(1)
 import test_growing_and_lazy_phases as here
-here.GENERATIVE_MODELS["growing"] = here.GrowingGAN
+here.GENERATIVE_MODELS.builtin["growing"] = here.GrowingGAN
 spec = here.spec()
 trainer = here.GenerativeTrainer(spec.build(1), spec.training, seed=7)
 if os.path.exists(sys.argv[1]):

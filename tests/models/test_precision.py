@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from growing_gan import GrowingGAN, GrowingModel
 
-from models import ClassifierSpec, GeneratorSpec, faster_precision, precision, probe_precision
+from models import GENERATIVE_MODELS, ClassifierSpec, GeneratorSpec, faster_precision, precision, probe_precision
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +110,70 @@ def test_models_are_probed_by_training_steps_in_both_precisions(tmp_path, slow, 
 def test_a_setting_is_obeyed(tmp_path):
     assert probe_precision({"generator": GAN}, device="cpu", setting="bf16", cache=tmp_path) == "bf16"
     assert not list(tmp_path.iterdir())
+
+
+STAGES = [
+    {"steps": 3, "image_size": 8, "batch_size": 6},
+    {"steps": 4, "image_size": 16, "batch_size": 4, "reset_optimizer": True},
+    {"steps": 2, "image_size": 32, "batch_size": 3},
+]
+
+
+def growing(stages=STAGES, **training):
+    whole = {"steps": 9, "batch_size": 4, "growing": stages} | training
+    values = {"model": "growing", "image_size": 32, "classes": ["healthy", "lesion"], "training": whole}
+    return {"generator": GeneratorSpec.model_validate(values).model_dump(mode="json")}
+
+
+@pytest.fixture
+def grows(monkeypatch):
+    monkeypatch.setitem(GENERATIVE_MODELS.builtin, "growing", GrowingGAN)
+
+
+@pytest.mark.parametrize("sampling", ["permutation", "poisson"])
+def test_a_model_that_grows_is_probed_at_its_full_size(tmp_path, slow, grows, monkeypatch, sampling):
+    """Its largest batch is of another stage, and larger than `batch_size`."""
+    batches, whole = [], GrowingModel.on_both
+
+    def on_both(model, batch, rng):
+        batches.append(tuple(batch.real().shape))
+        return whole(model, batch, rng)
+
+    monkeypatch.setattr(GrowingModel, "on_both", on_both)
+    slow.append(torch.float32)
+    assert probe_precision(growing(sampling=sampling), device="cpu", setting="auto", cache=tmp_path) == "bf16"
+    # Two critic steps, of one step that warms up and one that is timed, in both precisions.
+    assert batches == [(3, 1, 32, 32)] * 8
+
+
+def keys(cache):
+    return {json.loads(path.read_text())["key"] for path in (cache / "precision").glob("*.json")}
+
+
+def test_another_schedule_is_measured_by_itself(tmp_path, slow, grows):
+    others = [STAGES[:2] + [STAGES[2] | {"batch_size": 5}], [STAGES[0], STAGES[2] | {"steps": 6}], []]
+    for number, stages in enumerate([STAGES, *others], 1):
+        for _ in range(2):
+            probe_precision(growing(stages), device="cpu", setting="auto", cache=tmp_path)
+        assert len(keys(tmp_path)) == number
+    assert sum(" growing [" in key for key in keys(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        ("models", "from models.dcgan import DCGAN\n\nclass Thing(DCGAN):\n    pass\n"),
+        ("classifiers", "from models.classifiers import CLASSIFIERS\n\nThing = CLASSIFIERS['cnn_small']\n"),
+    ],
+    ids=["generator", "classifier"],
+)
+def test_another_version_of_a_plugin_is_measured_by_itself(tmp_path, slow, install, site, group, text):
+    install("my-things", {group: {"thing": "my_things.things:Thing"}}, text=text)
+    spec = {"generator": GAN | {"model": "thing"}} if group == "models" else {"classifier": CNN | {"model": "thing"}}
+    for number in (1, 2):
+        for _ in range(2):
+            probe_precision(spec, device="cpu", setting="auto", cache=tmp_path)
+        assert len(keys(tmp_path)) == number
+        with (site / "my_things" / "things.py").open("a") as file:
+            file.write("# changed\n")
+    assert all(" plug-in 'my-things' 1.0 (digest " in key for key in keys(tmp_path))

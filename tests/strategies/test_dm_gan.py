@@ -13,7 +13,9 @@ from federation.wire.availability import Availability, Fate
 from federation.wire.clock import VirtualClock
 from federation.wire.units import Units
 from models import GenerativeTrainer, GeneratorSpec
+from models.dcgan import DCGANModel
 from models.federated_parts import averaged_state
+from models.phases import PhaseOptimizer
 from strategies.ask import Ask, anything
 from strategies.dm_gan.generator import Draw, RemoteGenerator, combine
 from strategies.dm_gan.local import (
@@ -71,6 +73,31 @@ def test_one_centre_and_one_batch_a_job_is_ordinary_training(model, conditional,
         weights, found = ({n: a for n, a in w.items() if "running" not in n} for w in (weights, found))
     same_arrays(found, weights)
     same_arrays(kept, discriminator)
+
+
+def test_the_generator_is_stepped_as_its_phase_says(lab, share, same_arrays, monkeypatch):
+    """A rate, betas, a norm and a name of its own, and a rate that follows the moment of the generator's schedule."""
+    whole, moments = DCGANModel.phases, []
+
+    def halving(moment):
+        moments.append((moment.step, moment.steps))
+        return 0.5**moment.step
+
+    own = PhaseOptimizer(
+        "own", learning_rate=0.05, factor=halving, betas=(0.0, 0.99), clip_norm=1.0, rates={"layers.0.": 0.5}
+    )
+
+    def phases(model):
+        return [replace(phase, optimizer=own) if phase.network == "generator" else phase for phase in whole(model)]
+
+    monkeypatch.setattr(DCGANModel, "phases", phases)
+    here = lab(A=20)
+    spec = here.spec(ema=None)
+    (shared,) = share(here.centres(), here.dm_gan(spec, DmGANSettings(updates=5, batches_per_job=1)))
+    assert not shared.problems and {(step, 5) for step in range(5)} <= set(moments), "the centre counts to 12"
+    plain = GenerativeTrainer(spec.build(5), spec.training, seed=100)
+    plain.advance(here.patches("A"), 5)
+    same_arrays(shared.generators["arm", "task"].weights, plain.model.shared_arrays())
 
 
 def jobs_with_discriminator(centres):

@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from growing_gan import GrowingGAN
+from growing_gan import GrowingGAN, GrowingModel
 
 from models import GENERATIVE_MODELS, GenerativeTrainer, GeneratorSpec
 from models.federated_parts import averaged_state, parts
+from models.phases import Batch, backpropagate
 from models.schedule import Schedule
 from strategies.dm_gan.phases import remote_problem
-from strategies.fedavg_gan.local import LocalRules, build, local_steps, once_a_step
+from strategies.fedavg_gan.local import LocalRules, build, kept_state, local_steps, most_often, proximal
 from strategies.layouts import averaged_layout
 from strategies.members import RoundSettings
 from strategies.one_shot import trained
@@ -48,9 +49,38 @@ def a_round(s, patches, weights, state, number, rules=None, seed=100):
     )  # fmt: skip
 
 
-def measured(here, s):
+def test_a_centre_that_was_not_there_when_a_stage_began_begins_anew_all_the_same(lab, share, monkeypatch):
+    """In turns: A works in steps 0-3 and 8-11, B in 4-7 and 12-15; stages begin with step 3 and, anew, with 6."""
+    stages = (
+        {"steps": 3, "image_size": 8, "batch_size": 4},
+        {"steps": 3, "image_size": 16, "batch_size": 4},
+        {"steps": 10, "image_size": 32, "batch_size": 4, "reset_optimizer": True},
+    )
+    here, s, steps = lab(A=8, B=8), spec(growing=stages, steps=16), []
+
+    def watched(trainer, rules):
+        steps.append(int(trainer.state()["optimizer.generator.0.step"]))
+        return kept_state(trainer, rules)
+
+    monkeypatch.setattr("strategies.fedavg_gan.local.kept_state", watched)
+    (shared,) = share(here.centres(), here.fedavg(s, RoundSettings(4, LOCAL), turns="cyclic"))
+    assert not shared.problems
+    assert steps == [4, 2, 4, 6], "A forgets its first four; B, which was there, goes on"
+
+
+@pytest.mark.parametrize(
+    ("done", "step", "resets"),
+    [(0, 0, False), (3, 3, True), (2, 3, True), (3, 4, True), (4, 4, False), (1, 11, True), (7, 8, False)],
+)
+def test_optimizers_begin_anew_once_with_a_stage(done, step, resets):
+    """Also where a centre missed that stage as a whole."""
+    s = spec()
+    assert Schedule(s.training, s.build(0).phases()).resets_between(done, step) == resets
+
+
+def measured(here, s, rules=None):
     """A federation whose generator is measured after every round."""
-    training = here.fedavg(s, RoundSettings(ROUNDS, LOCAL))
+    training = here.fedavg(s, RoundSettings(ROUNDS, LOCAL), rules)
     training._federation = replace(training._federation, fidelity=here.fidelity(s, spaces=("texture",)))
     return training
 
@@ -108,12 +138,24 @@ def test_images_seen_follow_the_schedule_in_all_rounds(lab, share):
     assert seen == {1: 3 * 6 + 8, 2: 18 + 4 * 8 + 6, 3: 18 + 32 + 5 * 6}
 
 
-def test_a_generator_measured_in_mid_schedule_is_as_grown_as_at_the_centres(lab, share):
-    here, s = lab(A=16), spec()
+@pytest.mark.parametrize("averages", [{}, {"ema_images": None, "ema_ramp": None}], ids=["average", "none"])
+@pytest.mark.parametrize("ema", ["average", "rebuild"])
+def test_a_generator_measured_in_mid_schedule_is_as_grown_as_at_the_centres(ema, averages, lab, share):
+    here, s = lab(A=16), spec(**averages)
     centres = here.centres()
-    share(centres, measured(here, s))
-    grown = [job.arrays["weights.final.grown"].tolist() for job in centres.sent("measure_generator")]
-    assert [level for level, _ in grown] == [1.0, 2.0, 2.0]
+    share(centres, measured(here, s, LocalRules(ema=ema)))
+    measuring = [
+        {name.removeprefix("weights."): array for name, array in job.arrays.items() if name.startswith("weights.")}
+        for job in centres.sent("measure_generator")
+    ]
+    assert [found["final.grown"].tolist() for found in measuring] == [[1.0, 0.5], [2.0, pytest.approx(0.4)], [2.0, 1.0]]
+    alone = GenerativeTrainer(s.build(5), s.training, seed=100)
+    for number, found in enumerate(measuring, 1):
+        alone.advance(here.patches("A"), number * LOCAL)
+        expected = alone.model.shared_arrays()
+        assert found.keys() == expected.keys()
+        for name in found if ema == "average" else ("final.grown",):
+            assert np.array_equal(found[name], expected[name]), (number, name)
 
 
 def test_over_two_centres_state_is_averaged_kept_or_constant(lab):
@@ -154,12 +196,55 @@ def test_parts_follow_the_declaration():
 def test_the_proximal_term_is_added_once_for_each_network(lab):
     """A lazy phase of the same network would add it again."""
     s = spec()
-    assert once_a_step(s.build(0).phases()) == {"discriminator", "generator"}
-    assert once_a_step(list(reversed(s.build(0).phases()))) == {"discriminator", "generator"}
+    phases = s.build(0).phases()
+    for order in (phases, phases[::-1]):
+        assert most_often(Schedule(s.training, order)) == {"discriminator", "generator"}
     patches = lab(A=16).patches("A")
     weights = numpy_of(averaged_state(build(s, 5)))
     _, _, facts = a_round(s, patches, weights, {}, 0, LocalRules(proximal_mu=0.1))
     assert {name for name in facts["scalars"] if name.endswith("_drift")} == {"discriminator_drift", "generator_drift"}
+
+
+@pytest.mark.parametrize(
+    ("repeats", "interval", "expected"),
+    [
+        (1, 1, "discriminator"),  # as often: the first
+        (3, 2, "r1"),  # 3 runs in every second step
+        (2, 2, "discriminator"),
+        (3, 4, "discriminator"),
+        ((0, 1, 4), 1, "r1"),  # 24 runs in 12 steps, most of them in the last stage
+        ((4, 0, 0), 1, "discriminator"),  # 12 runs, all in the first
+    ],
+)
+def test_a_network_is_pulled_in_the_phase_that_steps_it_most_often(repeats, interval, expected):
+    s = spec()
+    main, lazy, generator, _ = s.build(0).phases()
+    phases = [replace(main, repeats=1), replace(lazy, repeats=repeats, interval=interval), generator]
+    assert most_often(Schedule(s.training, phases)) == {expected, "generator"}
+
+
+@pytest.mark.parametrize(("interval", "gain", "factor"), [(1, None, 1), (4, None, 4), (1, 2.5, 2.5), (1, 0.0, 0)])
+def test_the_gain_of_a_phase_is_not_of_its_proximal_term(interval, gain, factor):
+    """The gradient is gain * that of the phase's own loss, + mu (w - w_received)."""
+    model, mu = spec().build(0), 0.3
+    (main, *_) = model.phases()
+    judge, batch = model.networks["discriminator"], Batch(4, torch.randn(4, 1, 32, 32))
+    received = {f"networks.discriminator.{n}": torch.randn_like(p) for n, p in judge.named_parameters()}
+
+    def gradient(phase):
+        judge.zero_grad()
+        _, logs = backpropagate(phase, judge, batch, torch.Generator().manual_seed(1))
+        gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in judge.named_parameters()}
+        return gradients, logs
+
+    plain, _ = gradient(replace(main, gain=1.0))
+    pulled, logs = gradient(proximal(replace(main, interval=interval, gain=gain), model, received, mu))
+    distance = 0.0
+    for name, parameter in judge.named_parameters():
+        away = parameter.detach() - received[f"networks.discriminator.{name}"]
+        distance += float(away.square().sum())
+        torch.testing.assert_close(pulled[name], factor * plain[name] + mu * away, rtol=1e-4, atol=1e-5)
+    assert float(logs["discriminator_drift"]) == pytest.approx(distance, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -177,15 +262,33 @@ def test_what_a_generator_on_the_server_cannot_have(training, sends_images, mess
     assert "\n" not in problem
 
 
-def test_a_lazy_discriminator_needs_exchange_generator(monkeypatch):
-    whole = GrowingGAN.build
+@pytest.fixture
+def with_phases(monkeypatch):
+    """Function: from here on the model has the phases that a function makes of its own ones."""
+    whole = GrowingModel.phases
+    return lambda change: monkeypatch.setattr(GrowingModel, "phases", lambda model: change(whole(model)))
 
-    def without_path(self, *shape):
-        model = whole(self, *shape)
-        model.phases = lambda: [phase for phase in type(model).phases(model) if phase.name != "path"]
-        return model
 
-    monkeypatch.setattr(GrowingGAN, "build", without_path)
+def test_a_lazy_discriminator_needs_exchange_generator(with_phases):
+    with_phases(lambda phases: [phase for phase in phases if phase.name != "path"])
     s = spec(growing=())
     assert "phase 'r1' of growing does not run in every step" in remote_problem(s, True)
     assert remote_problem(s, False) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"interval": 4}, "interval 4 and repeats 1"),
+        ({"repeats": 2}, "interval 1 and repeats 2"),
+        ({"repeats": (3, 1)}, "interval 1 and repeats 3"),
+        ({"repeats": (1, 3)}, None),  # what does not grow stays in its first stage
+    ],
+)
+def test_a_generator_on_the_server_is_stepped_once_a_step(changes, said, with_phases):
+    with_phases(lambda phases: [phases[0], replace(phases[2], **changes)])
+    problems = {remote_problem(spec(growing=()), sends_images) for sends_images in (True, False)}
+    assert problems == {
+        said and f"phase 'generator' of growing has {said}, but the server steps the generator once for each step of a "
+        "discriminator; name another model"
+    }  # fmt: skip

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,8 +45,12 @@ _LOOK_S = 1.0
 _AHEAD_S = 0.5
 _AHEAD = 32
 _AHEAD_BYTES = 64 * 2**20
+# How many of the last jobs of one sort of work say how long the next will take.
+_LAST = 16
 
 OnEvent = Callable[..., None]
+# Kind, strategy, and the numbers of steps in the body: jobs of which all are the same take about as long.
+_Work = tuple[str, str, frozenset[int]]
 
 
 @dataclass
@@ -99,7 +103,7 @@ class GridCentres(Centres):
         self._grid = grid
         self._lanes = {centre: list(nodes) for centre, nodes in lanes.items()}
         self._workers = workers
-        self._took_s: dict[str, float] = {}  # seconds of the newest job of each kind
+        self._took_s: dict[_Work, deque[float]] = {}  # seconds of the newest jobs of each sort of work
         self._per_node = per_node
         self._ttl_s = ttl_s
         self._retries = retries
@@ -171,9 +175,11 @@ class GridCentres(Centres):
         if ahead <= 0:
             return True
         # The clock of a job with a time limit starts when it is sent.
-        if ahead > _AHEAD or job.timeout_s is not None or job.kind not in self._took_s:
+        if ahead > _AHEAD or job.timeout_s is not None:
             return False
-        if ahead * self._took_s[job.kind] > self._workers * _AHEAD_S:
+        # An unknown sort of work counts as long, and of a known one the longest of the last.
+        took = self._took_s.get(_work_of(job))
+        if took is None or ahead * max(took) > self._workers * _AHEAD_S:
             return False
         return sum(_bytes_of(one) for one in (job, *(f.job for f in self._in_flight.values()))) <= _AHEAD_BYTES
 
@@ -202,7 +208,10 @@ class GridCentres(Centres):
                 self._lost(flight, message.error.code, message.error.reason or "")
             else:
                 reply = self._accept(flight, message)
-                self._took_s[reply.kind] = reply.finished - reply.started
+                # A refusal takes no time, and a job that was sent again may be answered from what its centre kept.
+                if reply.ok and not flight.attempt:
+                    took = self._took_s.setdefault(_work_of(flight.job), deque(maxlen=_LAST))
+                    took.append(reply.finished - reply.started)
                 self._ready.append(reply)
         now = time.monotonic()
         for flight in self._in_flight.values():
@@ -261,6 +270,18 @@ class GridCentres(Centres):
 def _state_of(job: Job) -> tuple[str, str] | None:
     """Which local state a job builds on: (centre, federation)."""
     return None if job.expects_state is None else (job.centre, str(job.body.get("federation", "")))
+
+
+def _work_of(job: Job) -> _Work:
+    return job.kind, job.strategy, frozenset(_steps_in(job.body))
+
+
+def _steps_in(value: Any) -> Iterator[int]:
+    for key, inner in value.items() if isinstance(value, Mapping) else ((None, one) for one in value):
+        if key == "steps" and isinstance(inner, int):
+            yield inner
+        elif isinstance(inner, Mapping | list | tuple):
+            yield from _steps_in(inner)
 
 
 def _bytes_of(job: Job) -> int:

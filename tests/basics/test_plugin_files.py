@@ -30,7 +30,8 @@ def test_a_compiled_copy_of_something_else_is_not_run(install, site):
     assert sys.modules["my_things.things"].ITEM == 7
 
 
-def test_no_compiled_copy_is_written(install, site):
+def test_no_compiled_copy_is_written(install, site, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     install("my-things", OFFER)
     assert value_of_seven() == 7 and not list(site.glob("my_things/__pycache__"))
 

@@ -44,12 +44,12 @@ def has_code(files: Iterable[str]) -> bool:
 
 def _below(folder: Path) -> Iterable[Path]:
     for place, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if name != CACHE]
         for name in folders:
             if (Path(place) / name).is_symlink():
                 raise ValueError(
                     f"has a link in the place of a folder, {Path(place) / name}; put the folder itself there"
                 )
-        folders[:] = [name for name in folders if name != CACHE]
         yield from (path for name in names if (path := Path(place) / name).is_file())
 
 

@@ -52,8 +52,8 @@ def diagnose(console: Console, deployment: str | None = None) -> int:
         offers = ", ".join(f"{GROUPS[group]} {name}" for group, name, _ in plugin.offers)
         try:
             console.print(f"plug-in {plugin.identity}: {offers}", highlight=False, markup=False, soft_wrap=True)
-        except PluginError as problem:
-            problems.append(str(problem))
+        except PluginError as fault:
+            problems.append(str(fault))
     problems += faults()
     memory = psutil.virtual_memory()
     console.print(

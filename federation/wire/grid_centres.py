@@ -276,12 +276,13 @@ def _work_of(job: Job) -> _Work:
     return job.kind, job.strategy, frozenset(_steps_in(job.body))
 
 
-def _steps_in(value: Any) -> Iterator[int]:
-    for key, inner in value.items() if isinstance(value, Mapping) else ((None, one) for one in value):
+def _steps_in(body: Mapping[str, Any], levels: int = 3) -> Iterator[int]:
+    """Of a job's own settings; deeper are those of a whole study, thousands of which would be read for every job."""
+    for key, inner in body.items():
         if key == "steps" and isinstance(inner, int):
             yield inner
-        elif isinstance(inner, Mapping | list | tuple):
-            yield from _steps_in(inner)
+        elif isinstance(inner, Mapping) and levels > 1:
+            yield from _steps_in(inner, levels - 1)
 
 
 def _bytes_of(job: Job) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from federation.wire.centres import Centres
+from federation.wire.durations import Durations
 from federation.wire.errors import EnvelopeError, StudyError
 from federation.wire.job import MESSAGE_TYPE, Job, Reply
 
@@ -45,12 +46,8 @@ _LOOK_S = 1.0
 _AHEAD_S = 0.5
 _AHEAD = 32
 _AHEAD_BYTES = 64 * 2**20
-# How many of the last jobs of one sort of work say how long the next will take.
-_LAST = 16
 
 OnEvent = Callable[..., None]
-# Kind, strategy, and the numbers of steps in the body: jobs of which all are the same take about as long.
-_Work = tuple[str, str, frozenset[int]]
 
 
 @dataclass
@@ -103,7 +100,7 @@ class GridCentres(Centres):
         self._grid = grid
         self._lanes = {centre: list(nodes) for centre, nodes in lanes.items()}
         self._workers = workers
-        self._took_s: dict[_Work, deque[float]] = {}  # seconds of the newest jobs of each sort of work
+        self._durations = Durations()
         self._per_node = per_node
         self._ttl_s = ttl_s
         self._retries = retries
@@ -175,11 +172,8 @@ class GridCentres(Centres):
         if ahead <= 0:
             return True
         # The clock of a job with a time limit starts when it is sent.
-        if ahead > _AHEAD or job.timeout_s is not None:
-            return False
-        # An unknown sort of work counts as long, and of a known one the longest of the last.
-        took = self._took_s.get(_work_of(job))
-        if took is None or ahead * max(took) > self._workers * _AHEAD_S:
+        took = self._durations.longest(job) if job.timeout_s is None else None
+        if ahead > _AHEAD or took is None or ahead * took > self._workers * _AHEAD_S:
             return False
         return sum(_bytes_of(one) for one in (job, *(f.job for f in self._in_flight.values()))) <= _AHEAD_BYTES
 
@@ -208,10 +202,8 @@ class GridCentres(Centres):
                 self._lost(flight, message.error.code, message.error.reason or "")
             else:
                 reply = self._accept(flight, message)
-                # A refusal takes no time, and a job that was sent again may be answered from what its centre kept.
-                if reply.ok and not flight.attempt:
-                    took = self._took_s.setdefault(_work_of(flight.job), deque(maxlen=_LAST))
-                    took.append(reply.finished - reply.started)
+                if reply.ok and not flight.attempt:  # sent again, it may be answered from what its centre kept
+                    self._durations.add(flight.job, reply.finished - reply.started)
                 self._ready.append(reply)
         now = time.monotonic()
         for flight in self._in_flight.values():
@@ -270,19 +262,6 @@ class GridCentres(Centres):
 def _state_of(job: Job) -> tuple[str, str] | None:
     """Which local state a job builds on: (centre, federation)."""
     return None if job.expects_state is None else (job.centre, str(job.body.get("federation", "")))
-
-
-def _work_of(job: Job) -> _Work:
-    return job.kind, job.strategy, frozenset(_steps_in(job.body))
-
-
-def _steps_in(body: Mapping[str, Any], levels: int = 3) -> Iterator[int]:
-    """Of a job's own settings; deeper are those of a whole study, thousands of which would be read for every job."""
-    for key, inner in body.items():
-        if key == "steps" and isinstance(inner, int):
-            yield inner
-        elif isinstance(inner, Mapping) and levels > 1:
-            yield from _steps_in(inner, levels - 1)
 
 
 def _bytes_of(job: Job) -> int:

@@ -341,7 +341,8 @@ class Table(Mapping[str, T], Generic[T]):
     def _load(self, plugin: Plugin, name: str) -> T:
         value = next(offer[2] for offer in plugin.offers if offer[:2] == (self.group, name))
         where = f"plug-in {plugin.name!r} {plugin.version}: entry point {_PREFIX}{self.group} {name} = {value}"
-        run_from_source(plugin.modules)
+        # Of all, for this one may import what is another's and is asked for later.
+        run_from_source(module for one in installed() for module in one.modules)
         try:
             module, _, path = value.partition(":")
             found: Any = importlib.import_module(module.strip())

@@ -16,14 +16,26 @@ def value_of_seven():
     return Table("metrics", {}, instance_of(int))["seven"]
 
 
-def test_a_compiled_copy_of_something_else_is_not_run(install, site):
-    """Python itself runs an unchecked copy without a look at the source, so the digest would speak of other code."""
-    plugin = install("my-things", OFFER)
-    things, digest = site / "my_things" / "things.py", plugin.digest()
+def compiled_of_something_else(things):
     text = things.read_text()
     things.write_text(text.replace("7", "666"))
     py_compile.compile(str(things), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     things.write_text(text)
+
+
+def test_one_that_another_imports_first_is_run_from_its_source_too(install, site):
+    install("my-things", OFFER)
+    compiled_of_something_else(site / "my_things" / "things.py")
+    install("your-things", {"metrics": {"eight": "your_things.things:ITEM"}}, text="from my_things.things import ITEM")
+    table = Table("metrics", {}, instance_of(int))
+    assert (table["eight"], table["seven"]) == (7, 7)
+
+
+def test_a_compiled_copy_of_something_else_is_not_run(install, site):
+    """Python itself runs an unchecked copy without a look at the source, so the digest would speak of other code."""
+    plugin = install("my-things", OFFER)
+    digest = plugin.digest()
+    compiled_of_something_else(site / "my_things" / "things.py")
     assert plugin.digest() == digest
     assert value_of_seven() == 7
     importlib.reload(sys.modules["my_things.things"])

@@ -10,7 +10,7 @@ from pathlib import Path
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write `content` under a temporary name beside `path` and rename it onto `path`.
 
-    durable: whether it is on the disk afterwards; not needed where a reader has another way to see that a file is whole.
+    durable: whether it is on the disk afterwards, under its name; not needed where a reader has another way to see that a file is whole.
 
     The name of the temporary file holds the process and the thread, so two writers of one file do not mix their bytes;
     it starts with a dot, so no pattern of this package takes a left-over one for a finished file.
@@ -24,8 +24,19 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
                 # A rename may reach the disk before the bytes do: after a power cut the file would exist and be empty.
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself is on the disk when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
@@ -24,6 +23,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from basics.plugin_files import CACHE, files_of_module, has_code, run_from_source
 
 T = TypeVar("T")
 
@@ -81,35 +82,66 @@ class Plugin:
         """With the digest of the files as they are now."""
         return Identity(self.name, self.version, self.digest())
 
+    @property
+    def identity_by_times(self) -> Identity:
+        """With the digest that this process read last, unless a file has another size or time of change since.
+
+        For a simulation's many jobs. An edit can hide from it, so nothing that guards a hospital may ask for it.
+        """
+        try:
+            stats = [(name, path, path.stat()) for name, path in sorted(self._files().items())]
+        except OSError as problem:
+            raise self._fault(problem) from None
+        return _read_before(self, tuple((name, path, stat.st_size, stat.st_mtime_ns) for name, path, stat in stats))
+
     def digest(self) -> str:
         """SHA-256 over entry points, and over names and bytes of the files that an import would find; 64 hex digits.
 
-        Of an editable installation these are the files of the checkout, so both kinds of installation agree.
+        Of an editable installation these are the files of the checkout.
+
+        Raises:
+            PluginError: there is no code where an entry point says, or what an import would find cannot be told or read.
         """
         digest = hashlib.sha256()
         for offer in self.offers:
             digest.update("\0".join(offer).encode() + b"\0")
-        for name, path in sorted(self._own_files().items()):
-            content = path.read_bytes()
+        for name, path in sorted(self._files().items()):
+            try:
+                content = path.read_bytes()
+            except OSError as problem:
+                raise self._fault(problem) from None
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
         return digest.hexdigest()
 
+    def _fault(self, problem: Exception) -> PluginError:
+        return PluginError(f"plug-in {self.name!r} {self.version} {problem}")
+
+    def _files(self) -> dict[str, Path]:
+        try:
+            return self._own_files()
+        except (OSError, ValueError) as problem:
+            raise self._fault(problem) from None
+
     def _own_files(self) -> dict[str, Path]:
         found = {name: self.folder / name for name in self.files if (self.folder / name).is_file()}
+        needed = {_top(value) for _, _, value in self.offers}
         for module in self.modules:
-            spec = importlib.util.find_spec(module)  # of a name without a dot: it imports nothing
-            if spec is None or spec.origin is None:
-                continue  # not there; or a folder that several distributions share, of which `files` has this one's
-            origin = Path(spec.origin)
-            if not spec.submodule_search_locations:
-                found[origin.name] = origin
-                continue
-            for path in origin.parent.rglob("*"):
-                inner = path.relative_to(origin.parent)
-                if path.is_file() and "__pycache__" not in inner.parts:
-                    found[f"{module}/{inner.as_posix()}"] = path
+            files = files_of_module(module)
+            if module in needed and not has_code(files):
+                raise ValueError(f"has entry points in {module!r}, and no code is found there; install it again")
+            found |= files
         return found
+
+
+def _top(value: str) -> str:
+    """The top-level module of an entry point."""
+    return re.split(r"[.:\s\[]", value, maxsplit=1)[0]
+
+
+@lru_cache(maxsize=64)
+def _read_before(plugin: Plugin, files: tuple[tuple[str, Path, int, int], ...]) -> Identity:
+    return plugin.identity
 
 
 def canonical(name: str) -> str:
@@ -158,9 +190,9 @@ def _read(name: str, distribution: importlib.metadata.Distribution) -> Plugin | 
     recorded = () if editable else distribution.files or ()
     files = [
         file.as_posix() for file in recorded
-        if not re.search(r"\.(dist|egg)-info$", file.parts[0]) and not {"..", "__pycache__"} & set(file.parts)
+        if not re.search(r"\.(dist|egg)-info$", file.parts[0]) and not {"..", CACHE} & set(file.parts)
     ]  # fmt: skip
-    tops = {re.split(r"[.:\s\[]", value, maxsplit=1)[0] for _, _, value in offers}
+    tops = {_top(value) for _, _, value in offers}
     tops |= {file.partition("/")[0].removesuffix(".py") for file in files if file.endswith(".py")}
     tops |= set((distribution.read_text("top_level.txt") or "").split())
     folder = Path(str(distribution.locate_file("")))
@@ -175,39 +207,60 @@ def offering(group: str, name: str) -> list[Plugin]:
 # -- what may be used --------------------------------------------------------------------------------------------------
 
 
-class _Gate:
-    """What a centre's file lists. Files are compared once, when a plug-in is first asked for."""
+class Gate:
+    """What a centre's file lists, each plug-in once. Files are read once, when a plug-in is first asked for."""
 
     def __init__(self, listed: Iterable[Identity]):
         self._listed = {identity.key: identity for identity in listed}
-        self._open: dict[str, bool] = {}
+        self._found: dict[str, Identity] = {}
+
+    def lists(self, key: str) -> bool:
+        """Whether the file names such a plug-in, in whatever version."""
+        return key in self._listed
+
+    def identity(self, plugin: Plugin) -> Identity:
+        """A plug-in as it was when this gate first looked.
+
+        Raises:
+            PluginError: its files cannot be told.
+        """
+        key = canonical(plugin.name)
+        if key not in self._found:
+            self._found[key] = plugin.identity
+        return self._found[key]
 
     def lets_through(self, plugin: Plugin) -> bool:
-        key = canonical(plugin.name)
-        if key not in self._open:
-            listed, found = self._listed.get(key), None
-            if listed is not None and listed.version == plugin.version:
-                found = plugin.digest()
-            self._open[key] = listed is not None and found == listed.digest
-        return self._open[key]
+        """Whether a plug-in is listed, with this version and these files."""
+        listed = self._listed.get(canonical(plugin.name))
+        if listed is None or listed.version != plugin.version:
+            return False
+        try:
+            return self.identity(plugin).digest == listed.digest
+        except PluginError:
+            return False
 
 
-_gate: ContextVar[_Gate | None] = ContextVar("gate")
+_gate: ContextVar[Gate | None] = ContextVar("gate")
 
 
 @contextmanager
 def only(listed: Iterable[Identity]) -> Iterator[None]:
     """Within this, no other plug-in is known, and a listed one only while its version and its files are those listed."""
-    token = _gate.set(_Gate(listed))
+    token = _gate.set(Gate(listed))
     try:
         yield
     finally:
         _gate.reset(token)
 
 
+def gate() -> Gate | None:
+    """What decides here which plug-ins may run; None: whatever is installed may."""
+    return _gate.get(Gate(()) if os.environ.get(CENTRE_FILE_VARIABLE) else None)
+
+
 def _allowed(plugin: Plugin) -> bool:
-    gate = _gate.get(_Gate(()) if os.environ.get(CENTRE_FILE_VARIABLE) else None)
-    return gate is None or gate.lets_through(plugin)
+    here = gate()
+    return here is None or here.lets_through(plugin)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -288,6 +341,8 @@ class Table(Mapping[str, T], Generic[T]):
     def _load(self, plugin: Plugin, name: str) -> T:
         value = next(offer[2] for offer in plugin.offers if offer[:2] == (self.group, name))
         where = f"plug-in {plugin.name!r} {plugin.version}: entry point {_PREFIX}{self.group} {name} = {value}"
+        # Of all, for this one may import what is another's and is asked for later.
+        run_from_source(module for one in installed() for module in one.modules)
         try:
             module, _, path = value.partition(":")
             found: Any = importlib.import_module(module.strip())

@@ -82,6 +82,17 @@ class Listed(_Section):
         return Identity(self.name, self.version, self.digest)
 
 
+def _each_once(listed: tuple[Listed, ...]) -> tuple[Listed, ...]:
+    names = [one.identity.key for one in listed]
+    twice = next((one.name for one in listed if names.count(one.identity.key) > 1), None)
+    if twice is not None:
+        raise ValueError(f"lists {twice!r} twice; keep the lines of the plug-in that is to run here")
+    return listed
+
+
+Plugins = Annotated[tuple[Listed, ...], AfterValidator(_each_once)]
+
+
 class Approval(_Section):
     """What this centre takes part in.
 
@@ -171,7 +182,7 @@ class CentreFile(_Section):
     resources: Resources = Resources()
     working_hours: WorkingHours | None = None
     preload: bool = False
-    plugins: tuple[Listed, ...] = ()
+    plugins: Plugins = ()
     approve: Approval = Approval()
     release: Release = Release()
 
@@ -226,7 +237,7 @@ def _listed(value: Any) -> list[Identity]:
     if not value:
         return []
     try:
-        found = TypeAdapter(tuple[Listed, ...]).validate_python(value)
+        found = TypeAdapter(Plugins).validate_python(value)
     except ValidationError:
         return []
     return [one.identity for one in found]

@@ -9,11 +9,14 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from basics.plugins import Identity, Plugin, canonical, installed, only
+from basics.plugins import Gate, Identity, Plugin, canonical, gate, installed, only
 from clients.centre_file import CentreFile
 from clients.node import Node, Refusal
 from federation.wire.errors import EnvelopeError
 from federation.wire.job import Job
+
+# Plug-ins that a job may name; each is compared file by file.
+_MOST = 64
 
 
 def allowed_at(node: Node) -> AbstractContextManager[None]:
@@ -30,9 +33,10 @@ def check(node: Node, job: Job) -> None:
         Refusal: with the first of them.
         EnvelopeError: the job does not say which plug-ins it means.
     """
+    here = (gate() or Gate(())) if node.deployed else None
     for wanted in named_in(job):
         try:
-            compare(node.file, wanted, deployed=node.deployed)
+            compare(here, wanted)
         except Refusal as refusal:
             raise Refusal(refusal.code, **refusal.numbers, at=node.centre) from None
 
@@ -41,37 +45,40 @@ def named_in(job: Job) -> list[Identity]:
     """The plug-ins of a job's study.
 
     Raises:
-        EnvelopeError: something else stands there.
+        EnvelopeError: something else stands there, one of them twice, or more than a study could use.
     """
+    if len(job.plugins) > _MOST:
+        raise EnvelopeError("malformed", f"the envelope names {len(job.plugins)} plug-ins; at most {_MOST}")
     for one in job.plugins:
         values = (
             [one.get(key) for key in ("name", "version", "digest")] if isinstance(one, dict) and len(one) == 3 else []
         )
         if not values or not all(isinstance(value, str) and 0 < len(value) <= 128 for value in values):
             raise EnvelopeError("malformed", f"the envelope's plugins hold {one!r}"[:200])
-    return [Identity(**one) for one in job.plugins]
+    found = [Identity(**one) for one in job.plugins]
+    if len({one.key for one in found}) < len(found):
+        raise EnvelopeError("malformed", "the envelope names a plug-in twice")
+    return found
 
 
-def compare(file: CentreFile | None, wanted: Identity, *, deployed: bool = True) -> None:
+def compare(here: Gate | None, wanted: Identity) -> None:
     """Whether a plug-in of a study may run at a centre.
 
     Args:
-        file: the centre's settings; None: it lists nothing.
-        deployed: False in a simulation, which needs no list.
+        here: what the centre's file lists; None in a simulation, which needs no list.
 
     Raises:
         Refusal: "plugin_missing", "plugin_not_listed", "plugin_altered" (not the files that are listed), or "plugin_differs"
             (not the plug-in of the study).
     """
     plugin = next((one for one in installed() if canonical(one.name) == wanted.key), None)
-    listed = next((one for one in file.allowed if one.key == wanted.key), None) if file is not None else None
-    if deployed and listed is None:
+    if here is not None and not here.lists(wanted.key):
         raise Refusal("plugin_not_listed", plugin=wanted.name, version=wanted.version)
     if plugin is None:
         raise Refusal("plugin_missing", plugin=wanted.name, version=wanted.version)
-    found = plugin.identity
-    if listed is not None and (listed.version, listed.digest) != (found.version, found.digest):
+    if here is not None and not here.lets_through(plugin):
         raise Refusal("plugin_altered", plugin=wanted.name)
+    found = plugin.identity_by_times if here is None else here.identity(plugin)
     if (found.version, found.digest) != (wanted.version, wanted.digest):
         raise Refusal("plugin_differs", plugin=wanted.name, ours=_which(wanted), theirs=_which(found))
 
@@ -83,9 +90,10 @@ def _which(plugin: Identity) -> str:
 def verdicts(file: CentreFile, wanted: Iterable[Identity]) -> list[tuple[Identity, Refusal | None]]:
     """Each plug-in of a study, and why it may not run at a centre."""
     found: list[tuple[Identity, Refusal | None]] = []
+    here = Gate(file.allowed)
     for one in wanted:
         try:
-            compare(file, one)
+            compare(here, one)
             found.append((one, None))
         except Refusal as refusal:
             found.append((one, refusal))

@@ -121,7 +121,11 @@ class GeneratorPackage:
         if not all(np.isfinite(array).all() for array in self.weights.values()):
             raise PackageError("the generator's weights hold NaN or infinity")
         try:
-            _shapes_of(self.spec.model_dump_json()).load_shared_arrays(self.weights)
+            shapes = _shapes_of(self.spec.model_dump_json())
+            try:
+                shapes.load_shared_arrays(self.weights)
+            finally:
+                shapes._members = []  # it serves the next package, too, and would keep an ensemble's arrays until then
         except ValueError as error:
             raise PackageError(f"the generator's weights do not fit: {error}") from error
 

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,12 +66,15 @@ def plugins(file: Annotated[Path, FILE]) -> None:
     """List the installed plug-ins, what this node thinks of each, and the lines that allow them in centre.yaml."""
     import yaml
 
-    from basics.plugins import installed
+    from basics.plugins import PluginError, installed
     from clients.centre_file import CentreFile
     from polycentre.centre_check import plugin_findings
 
     fine = show(plugin_findings(CentreFile.read(file)))
-    found = [plugin.identity for plugin in installed()]
+    found = []
+    for plugin in installed():
+        with suppress(PluginError):  # which the findings name
+            found.append(plugin.identity)
     if not found:
         say("no plug-in is installed")
     else:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import TypeAdapter
 
-from basics.plugins import only
+from basics.plugins import PluginError, only
 from clients.approval import Approvals
 from clients.centre_file import CentreFile
 from clients.plugins import unlisted, verdicts
@@ -79,7 +79,10 @@ def plugin_findings(file: CentreFile) -> Iterator[Finding]:
         else:
             yield problem(explain(file.centre, refusal.code, "", refusal.numbers))
     for plugin in unlisted(file):
-        yield note(f"plug-in {plugin.identity}: installed and not listed, so its code does not run here")
+        try:
+            yield note(f"plug-in {plugin.identity}: installed and not listed, so its code does not run here")
+        except PluginError as fault:
+            yield note(f"{fault}; it is not listed, so its code does not run here")
 
 
 def network_findings(file: CentreFile) -> Iterator[Finding]:

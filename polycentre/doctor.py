@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from basics.plugins import GROUPS, installed
+from basics.plugins import GROUPS, PluginError, installed
 from federation.flower.operator import DeploymentFile
 from federation.flower.superlink_health import ask, clock_problem, clock_words
 from federation.wire.code_digest import ALL, code_digest, package_folder
@@ -50,7 +50,10 @@ def diagnose(console: Console, deployment: str | None = None) -> int:
         )
     for plugin in installed():
         offers = ", ".join(f"{GROUPS[group]} {name}" for group, name, _ in plugin.offers)
-        console.print(f"plug-in {plugin.identity}: {offers}", highlight=False, markup=False, soft_wrap=True)
+        try:
+            console.print(f"plug-in {plugin.identity}: {offers}", highlight=False, markup=False, soft_wrap=True)
+        except PluginError as fault:
+            problems.append(str(fault))
     problems += faults()
     memory = psutil.virtual_memory()
     console.print(

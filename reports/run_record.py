@@ -153,7 +153,7 @@ class RunRecord:
         info: JSON; numpy values become numbers and lists, NaN stays NaN. `info["unit"]`, if given, is `unit`.
         arrays: kept in their dtype and shape. They are written first and named with their hash in the JSON file, whose
         appearance makes the unit exist: a kill between the two leaves arrays that nothing refers to.
-        durable: whether the info must be on the disk at once. Otherwise a power cut, not a kill, may lose the units of the last
+        durable: whether info and arrays must be on the disk at once. Otherwise a power cut, not a kill, may lose the units of the last
         seconds or cut them off: they count as not finished and are computed again. Waiting for the disk takes 10 ms a unit.
         """
         _checked(unit, "unit")
@@ -165,8 +165,9 @@ class RunRecord:
         stored: dict[str, Any] = {"unit": unit, **info, "arrays": None}
         if arrays is not None:
             content = save_arrays({name: np.asarray(array, order="C") for name, array in arrays.items()})
-            # After a power cut they may be missing or cut off: their hash says so, and the unit counts as not finished.
-            write_bytes(self._arrays_path(unit), content, durable=False)
+            # Unless durable, they may be missing or cut off after a power cut: their hash says so, and the unit counts as not
+            # finished.
+            write_bytes(self._arrays_path(unit), content, durable=durable)
             stored["arrays"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         write_bytes(self._info_path(unit), (to_json(stored) + "\n").encode(), durable=durable)
 

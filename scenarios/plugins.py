@@ -83,16 +83,30 @@ def faults() -> Iterator[str]:
                 yield str(problem)
 
 
-def changed(recorded: list[Mapping[str, str]], used: Mapping[Identity, Any]) -> list[str]:
+def changed(recorded: list[Mapping[str, Any]], scenario: Scenario) -> list[str]:
     """How the plug-ins of a run differ from those that are here now, a line each.
+
+    A plug-in of whose names the scenario names none any more may be gone, or another.
 
     Args:
         recorded: `plugins` of the run's environment.json.
+
+    Raises:
+        PluginError: see `uses`.
     """
-    now, lines = {one.key: one for one in used}, []
+    used, lines = uses(scenario), []
+    now = {one.key: one for one in used}
+    provider = {name: f"plug-in {one}" for one, names in used.items() for name in names}
+    wanted = {f"{GROUPS[group]} {name}" for _, group, name in named(scenario)}
     for entry in recorded:
         before = Identity(entry["name"], entry["version"], entry["digest"])
         found = now.get(before.key)
+        if found is None:
+            lines += [
+                f"the run was recorded with {name} of plug-in {before}, and here it is of {provider.get(name, 'polycentre itself')}; "
+                "install what was recorded, or start a new run"
+                for name in entry.get("uses", ()) if name in wanted
+            ]  # fmt: skip
         if found is not None and (found.version, found.digest) != (before.version, before.digest):
             lines.append(
                 f"the run was recorded with plug-in {before}, and here is {found}; install what was recorded, or start a new run"
@@ -100,7 +114,7 @@ def changed(recorded: list[Mapping[str, str]], used: Mapping[Identity, Any]) -> 
     return lines
 
 
-def missing(recorded: list[Mapping[str, str]]) -> list[str]:
+def missing(recorded: list[Mapping[str, Any]]) -> list[str]:
     """The plug-ins of a run that are not installed here, a line each."""
     here = {canonical(plugin.name) for plugin in installed()}
     gone = [Identity(entry["name"], entry["version"], entry["digest"]) for entry in recorded]

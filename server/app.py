@@ -182,7 +182,7 @@ def refuse_changed_plugins(record: RunRecord, scenario: Scenario) -> None:
     Raises:
         StudyError: with status 2; each plug-in, as recorded and as it is here.
     """
-    if lines := changed(record.environment.get("plugins", []), uses(scenario)):
+    if lines := changed(record.environment.get("plugins", []), scenario):
         raise StudyError("; ".join(lines), 2)
 
 

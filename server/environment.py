@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -56,11 +57,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe(plugins: Iterable[Identity] = ()) -> dict[str, Any]:
+def describe(plugins: Mapping[Identity, Sequence[str]] = MappingProxyType({})) -> dict[str, Any]:
     """The content of environment.json.
 
     Args:
-        plugins: those that the study uses.
+        plugins: those that the study uses, and what it uses of each.
     """
     return {
         "python": platform.python_version(),
@@ -70,5 +71,5 @@ def describe(plugins: Iterable[Identity] = ()) -> dict[str, Any]:
         "cpus": usable_cpus(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "code": {"digest": code_digest(), "folder": str(package_folder("server").parent)},
-        "plugins": [asdict(plugin) for plugin in plugins],
+        "plugins": [{**asdict(plugin), "uses": list(names)} for plugin, names in plugins.items()],
     }

@@ -91,7 +91,7 @@ TEXTS = {
     "not_in_study": "refuses {label}: its {key} differs from that of the study which the centre approved",
     "strategy_refused": "does not take part in strategy {strategy!r}, by its own policy; remove that arm, or ask the centre",
     "not_in_strategy": "refuses {label}: strategy {strategy!r} has no job {kind!r}; server and clients run different code",
-    "bad_plugin": "cannot import a plug-in of the study; the centre's own log names it and says why",
+    "bad_plugin": "cannot use a plug-in of the study; the centre's own log names it and says why",
     "plugin_missing": "lacks plug-in {plugin!r} {version}; install that version there",
     "plugin_differs": "has another plug-in {plugin!r} ({theirs}) than the study uses ({ours}); install the same version on both sides",
     "plugin_not_listed": "does not allow plug-in {plugin!r} {version}, which the study uses; its administrator can list it in centre.yaml "

@@ -25,6 +25,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from federation.wire.centres import Centres
+from federation.wire.durations import Durations
 from federation.wire.errors import EnvelopeError, StudyError
 from federation.wire.job import MESSAGE_TYPE, Job, Reply
 
@@ -99,7 +100,7 @@ class GridCentres(Centres):
         self._grid = grid
         self._lanes = {centre: list(nodes) for centre, nodes in lanes.items()}
         self._workers = workers
-        self._took_s: dict[str, float] = {}  # seconds of the newest job of each kind
+        self._durations = Durations()
         self._per_node = per_node
         self._ttl_s = ttl_s
         self._retries = retries
@@ -171,9 +172,8 @@ class GridCentres(Centres):
         if ahead <= 0:
             return True
         # The clock of a job with a time limit starts when it is sent.
-        if ahead > _AHEAD or job.timeout_s is not None or job.kind not in self._took_s:
-            return False
-        if ahead * self._took_s[job.kind] > self._workers * _AHEAD_S:
+        took = self._durations.longest(job) if job.timeout_s is None else None
+        if ahead > _AHEAD or took is None or ahead * took > self._workers * _AHEAD_S:
             return False
         return sum(_bytes_of(one) for one in (job, *(f.job for f in self._in_flight.values()))) <= _AHEAD_BYTES
 
@@ -202,7 +202,8 @@ class GridCentres(Centres):
                 self._lost(flight, message.error.code, message.error.reason or "")
             else:
                 reply = self._accept(flight, message)
-                self._took_s[reply.kind] = reply.finished - reply.started
+                if reply.ok and not flight.attempt:  # sent again, it may be answered from what its centre kept
+                    self._durations.add(flight.job, reply.finished - reply.started)
                 self._ready.append(reply)
         now = time.monotonic()
         for flight in self._in_flight.values():

@@ -1,15 +1,17 @@
 """The plug-ins of a study at a centre: each reason for a refusal has its code and its sentence, and nothing is imported for it."""
 
+import os
 import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 
-from basics.plugins import Identity
+from basics.plugins import Gate, Identity, Plugin, gate
 from clients.app import answer
 from clients.centre_file import CentreFile, CentreFileError
 from clients.node import Refusal
-from clients.plugins import compare
+from clients.plugins import check, compare
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import explain
 from federation.wire.job import IDENTIFY, Job
@@ -29,17 +31,17 @@ def listing(centre_file, tmp_path):
     return lambda *plugins: CentreFile.read(centre_file(tmp_path / "B", plugins=[asdict(one) for one in plugins]))
 
 
-def refusal(file, wanted, **options):
+def refusal(file, wanted):
     with pytest.raises(Refusal) as refused:
-        compare(file, wanted, **options)
+        compare(None if file is None else Gate(file.allowed), wanted)
     assert "my_things" not in sys.modules
     return refused.value.code, explain("B", refused.value.code, "", refused.value.numbers)
 
 
 def test_what_is_listed_installed_and_meant_may_run(right, listing):
-    compare(listing(right), right)
-    compare(listing(replace(right, name="My.Things")), right)
-    compare(None, right, deployed=False)
+    compare(Gate(listing(right).allowed), right)
+    compare(Gate(listing(replace(right, name="My.Things")).allowed), right)
+    compare(None, right)
 
 
 def test_each_reason_has_its_sentence(right, listing):
@@ -49,12 +51,11 @@ def test_each_reason_has_its_sentence(right, listing):
         "centre 'B' does not allow plug-in 'my-things' 1.0, which the study uses; its administrator can list it in centre.yaml "
         "(`polycentre centre plugins` prints the lines)",
     )
-    assert refusal(None, right)[0] == "plugin_not_listed", "a node without a file lists nothing"
     gone = Identity("gone-things", "2.0", digest)
     assert refusal(listing(gone), gone) == (
         "plugin_missing", "centre 'B' lacks plug-in 'gone-things' 2.0; install that version there",
     )  # fmt: skip
-    assert refusal(None, gone, deployed=False)[0] == "plugin_missing"
+    assert refusal(None, gone)[0] == "plugin_missing"
     altered = (
         "plugin_altered",
         "centre 'B' has plug-in 'my-things' with other files than its centre.yaml lists; its administrator can install it again, or "
@@ -68,7 +69,7 @@ def test_each_reason_has_its_sentence(right, listing):
             f"centre 'B' has another plug-in 'my-things' (version 1.0, digest {right.digest[:16]}) than the study uses (version "
             f"{other.version}, digest {other.digest[:16]}); install the same version on both sides",
         )
-        assert refusal(None, other, deployed=False)[0] == "plugin_differs"
+        assert refusal(None, other)[0] == "plugin_differs"
 
 
 @pytest.mark.parametrize("kind", [IDENTIFY, "survey_data"])
@@ -84,7 +85,9 @@ def test_a_node_refuses_whatever_is_asked(kind, right, listing, tmp_path):
 
 @pytest.mark.parametrize(
     "plugins", [[1], [{}], [{"name": "x", "version": "1", "digest": 3}], [{"name": "x", "version": "1", "digest": "d" * 129}],
-                [{"name": "x", "version": "1", "digest": "d", "more": "x"}], ["x"]],
+                [{"name": "x", "version": "1", "digest": "d", "more": "x"}], ["x"],
+                [{"name": "x.y", "version": "1", "digest": "d"}, {"name": "X-Y", "version": "1", "digest": "e"}],
+                [{"name": f"x{i}", "version": "1", "digest": "d"} for i in range(65)]],
 )  # fmt: skip
 def test_a_job_that_does_not_say_what_it_means(plugins, listing, tmp_path):
     listing()
@@ -102,6 +105,8 @@ def test_a_job_that_does_not_say_what_it_means(plugins, listing, tmp_path):
          "shows them"),
         ([{"name": "x", "version": "1.0", "digest": "a" * 64, "path": "/"}],
          "plugins.0.path: unknown key; known keys: name, version, digest"),
+        ([{"name": "x-y", "version": "1.0", "digest": "a" * 64}, {"name": "X_y", "version": "1.0", "digest": "b" * 64}],
+         "plugins: lists 'x-y' twice; keep the lines of the plug-in that is to run here"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_list(plugins, words, centre_file, tmp_path):
@@ -109,6 +114,44 @@ def test_what_is_wrong_with_a_list(plugins, words, centre_file, tmp_path):
     with pytest.raises(CentreFileError) as problem:
         CentreFile.read(path)
     assert str(problem.value) == f"{path}: {words}"
+
+
+def test_a_node_reads_the_files_of_a_plugin_once_a_job(right, listing, tmp_path, monkeypatch):
+    listing(right)
+    job = Job("s", "u", "B", IDENTIFY, {}, code=code_digest(), plugins=[asdict(right)])
+    read, digest = [], Plugin.digest
+    monkeypatch.setattr(Plugin, "digest", lambda self: read.append(self.name) or digest(self))
+    for _ in range(2):
+        read.clear()
+        assert answer(job, {"centre_file": str(tmp_path / "B" / "centre.yaml")}).code == "ok"
+        # Reading the file opens and closes a gate of its own, and asks for no plug-in of a file that names none of its offers.
+        assert read == ["my-things"]
+
+
+def test_a_node_does_not_go_by_the_times_of_files(right, listing, site, tmp_path):
+    """An edit that keeps size and time of change is seen at a node; a simulation may miss it."""
+    listing(right)
+    job = Job("s", "u", "B", IDENTIFY, {}, code=code_digest(), plugins=[asdict(right)])
+    config = {"centre_file": str(tmp_path / "B" / "centre.yaml")}
+    compare(None, right)
+    assert answer(job, config).code == "ok"
+    things = site / "my_things" / "things.py"
+    before = things.stat()
+    things.write_text(things.read_text().replace("imported", "IMPORTED"))
+    os.utime(things, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert answer(job, config).code == "plugin_altered"
+    compare(None, right)
+    os.utime(things, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert refusal(None, right)[0] == "plugin_differs"
+
+
+def test_a_deployed_node_without_a_file_lists_nothing(right):
+    node = SimpleNamespace(deployed=True, file=None, centre="B")
+    job = Job("s", "u", "B", IDENTIFY, {}, plugins=[asdict(right)])
+    assert gate() is None
+    with pytest.raises(Refusal) as refused:
+        check(node, job)
+    assert refused.value.code == "plugin_not_listed"
 
 
 def test_a_centres_own_data_may_be_of_a_plugin_that_it_lists_only(right, install, centre_file, tmp_path):

@@ -17,6 +17,7 @@ from basics.plugins import installed
 CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLE = CHECKOUT / "docs" / "example-plugin"
 NAME = "polycentre-example"
+USES = ["source stripes", "model pixel_gaussian", "strategy averages", "classifier two_layers", "metric brier"]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_its_model_classifier_source_metric_and_strategy_run(run, place, identit
     assert len(brier) == 3 and all(0 < value < 0.3 for value in brier)
     used = identity()
     assert (used.name, used.version) == (NAME, "1.0")
-    assert json.loads((run / "environment.json").read_text())["plugins"] == [asdict(used)]
+    assert json.loads((run / "environment.json").read_text())["plugins"] == [asdict(used) | {"uses": USES}]
     page = (run / "report.html").read_text()
     for words in ("Brier score (lower is better)", "averages of patches", used.digest):
         assert words in page
@@ -264,6 +265,7 @@ def at_nodes(place, run, centre_file, tmp_path_factory):
     """What the study did over two nodes, by what centre B's file lists; centre A's lists the example as it is."""
     folder = tmp_path_factory.mktemp("nodes")
     (right,) = json.loads((run / "environment.json").read_text())["plugins"]
+    del right["uses"]
     lists = {
         "listed": [right],
         "not listed": [],
@@ -307,8 +309,7 @@ def test_an_edited_plugin_makes_other_units(at_nodes):
 
 
 def test_a_hospitals_page_names_it_with_its_verdict(at_nodes):
-    uses = "source stripes, model pixel_gaussian, strategy averages, classifier two_layers, metric brier"
-    row = f"| {NAME} | 1.0 | `{at_nodes['right']['digest']}` | {uses} |"
+    row = f"| {NAME} | 1.0 | `{at_nodes['right']['digest']}` | {', '.join(USES)} |"
     page = at_nodes["pages"]["listed"]
     assert f"{row} allowed |" in page and "**Yes**" in page
     page = at_nodes["pages"]["not listed"]

@@ -1,5 +1,7 @@
 """Lanes, order, faults and timeouts, over the in-process grid with invented jobs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flwr.app import Error, Message
@@ -188,6 +190,60 @@ def test_long_jobs_are_sent_when_a_worker_is_free():
 def test_short_jobs_are_sent_ahead_for_as_long_as_the_pauses_of_flower_and_no_longer():
     assert peak_of(("short", 0.001)).peak == 3 + 32, "there is a limit to the number"
     assert peak_of(("some", 0.25)).peak == 3 + 6, "half a second of work for each of three workers"
+
+
+def learns_from(first, then, **options):
+    """The most messages under way once `first`, a (job, code, seconds), is answered and ten jobs like `then` follow."""
+    job, code, seconds = first
+    app = ClientApp()
+
+    @app.query()
+    def handle(message, context):
+        asked = Job.from_record(message.content)
+        took = seconds if asked.unit == job.unit else 0.001
+        reply = Reply(asked.study, asked.unit, asked.centre, asked.kind, code, started=1e9, finished=1e9 + took)
+        return Message(reply.to_record(), reply_to=message)
+
+    grid = Counting(app, 60, {}, **options)
+    centres = centres_on(grid, workers=1)
+    centres.gather([job])
+    for i in range(10):
+        centres.send(replace(then, unit=f"v{i}"))
+    return grid.peak
+
+
+def test_only_work_of_the_same_sort_that_was_done_tells_how_long_the_next_takes():
+    job = replace(a_job("u", generator={"training": {"steps": 20}}), strategy="one_shot")
+    assert learns_from((job, "ok", 0.001), job) == 10
+    assert learns_from((job, "diverged", 0.0), job) == 1, "a refusal takes no time"
+    for other in (
+        replace(job, kind="test"), replace(job, strategy="md_gan"), replace(job, body={"generator": {"training": {"steps": 2000}}}),
+    ):  # fmt: skip
+        assert learns_from((job, "ok", 0.001), other) == 1
+    lost = []
+
+    def once(message):
+        lost.append(1)
+        return Message(Error(code=5, reason=""), reply_to=message) if len(lost) == 1 else None
+
+    assert learns_from((job, "ok", 0.0), job, fault=once) == 1, "sent again, it may be answered from what was kept"
+
+
+def test_one_quick_job_among_long_ones_does_not_open_the_window():
+    app, took = ClientApp(), iter([30.0, 0.001])
+
+    @app.query()
+    def handle(message, context):
+        job = Job.from_record(message.content)
+        reply = Reply(job.study, job.unit, job.centre, job.kind, started=1e9, finished=1e9 + next(took))
+        return Message(reply.to_record(), reply_to=message)
+
+    grid = Counting(app, 60, {})
+    centres = centres_on(grid, workers=1)
+    centres.gather([a_job("u"), a_job("v")])
+    for i in range(10):
+        centres.send(a_job(f"w{i}"))
+    assert grid.peak == 1
 
 
 def test_a_job_with_a_time_limit_is_not_sent_ahead():

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models import GeneratorPackage, GeneratorSpec, PackageError
+from models.package import _shapes_of
 
 SPEC = GeneratorSpec.model_validate(
     {
@@ -103,6 +104,18 @@ def test_what_cannot_be_written(tmp_path, package):
     with pytest.raises(PackageError, match="not JSON"):
         GeneratorPackage(SPEC, package.weights, {"fid": float("nan")}).write(tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_checks_shapes_keeps_no_weights(tmp_path, package):
+    """An ensemble's arrays, which would be the largest thing in the process."""
+    members = {
+        f"{m}.{key.partition('.')[2]}": array for m in ("step1", "step2") for key, array in package.weights.items()
+    }
+    GeneratorPackage(SPEC, members).write(tmp_path / "ensemble")
+    kept = _shapes_of(SPEC.model_dump_json())
+    assert not kept._members and all(tensor.is_meta for tensor in kept.state_dict().values())
+    read = GeneratorPackage.read(tmp_path / "ensemble")
+    assert set(read.weights) == set(members) and not kept._members
 
 
 def test_writing_again_replaces(folder, package):

@@ -184,12 +184,17 @@ def test_a_unit_cut_off_by_a_power_cut_is_not_finished(record, left):
 
 
 def test_what_stands_for_other_units_is_on_the_disk_at_once(record, monkeypatch):
+    """Its arrays, too: without them the unit counts as not finished, and what it stands for is gone."""
     synced = []
-    monkeypatch.setattr("basics.atomic_files.os.fsync", synced.append)
-    record.write_unit("a", {})
+    monkeypatch.setattr(
+        "basics.atomic_files.os.fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}"))
+    )
+    record.write_unit("a", {}, {"x": np.zeros(4)})
     assert not synced
-    record.write_unit("b", {}, durable=True)
-    assert len(synced) == 1
+    record.write_unit("b", {}, {"x": np.zeros(4)}, durable=True)
+    units = str((record.folder / "units").resolve())
+    files = [place.removeprefix(units).partition(f".{os.getpid()}")[0] for place in synced]
+    assert files == ["/.b.safetensors", "", "/.b.json", ""], "each file, and then the folder with its name"
 
 
 def test_foreign_or_reserved_entries_are_refused(record):

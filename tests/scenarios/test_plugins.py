@@ -1,15 +1,22 @@
 """Which plug-ins a scenario uses, names that clash, and what `polycentre doctor` says of those that are installed."""
 
 import io
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from basics.plugins import Identity
+from federation.wire.errors import StudyError
+from metrics import METRICS
 from polycentre.doctor import diagnose
 from scenarios.plugins import changed, faults, missing, named, uses
 from scenarios.reader import ScenarioError
+from server.app import refuse_changed_plugins
+from server.environment import describe
 
+METRIC = "from metrics import Metric\nMETRIC = Metric('seven', 'Seven', lambda labels, probability: 7.0)\n"
 BEFORE = {"name": "my-things", "version": "1.0", "digest": "a" * 64}
 
 
@@ -61,16 +68,38 @@ def test_metrics_that_a_study_cannot_name(metrics, words, tiny):
     assert words in line
 
 
-def test_how_a_run_differs_from_what_is_here():
+def test_how_a_run_differs_from_what_is_here(tiny, install):
+    scenario, uses_seven = tiny(), {"uses": ["metric seven"]}
+    assert changed([BEFORE | uses_seven], scenario) == [], "the study no longer uses it"
+    here = install("my-things", {"metrics": {"seven": "my_things.things:METRIC"}}, text=METRIC).identity
+    scenario = tiny("study.metrics=[seven]")
     recorded = f"the run was recorded with plug-in 'my-things' 1.0 (digest {'a' * 16})"
-    assert changed([BEFORE], {Identity("My_Things", "1.0", "a" * 64): []}) == []
-    assert changed([BEFORE], {}) == [], "the study no longer uses it"
-    assert changed([], {Identity("my-things", "1.1", "a" * 64): []}) == [], "it uses it from now on"
-    for version, digest in (("1.1", "a" * 64), ("1.0", "b" * 64)):
-        assert changed([BEFORE], {Identity("my-things", version, digest): []}) == [
-            f"{recorded}, and here is 'my-things' {version} (digest {digest[:16]}); install what was recorded, or start a new run"
-        ]
-    assert missing([BEFORE]) == [f"{recorded}, which is not installed here; install that version, or start a new run"]
+    same = asdict(here) | uses_seven
+    assert changed([same | {"name": "My_Things"}], scenario) == []
+    assert changed([], scenario) == [], "it uses it from now on"
+    assert changed([BEFORE | uses_seven], scenario) == [
+        f"{recorded}, and here is {here}; install what was recorded, or start a new run"
+    ]
+    (line,) = changed([same | {"version": "0.9"}], scenario)
+    assert "plug-in 'my-things' 0.9 (digest " in line and f"and here is {here};" in line
+    assert missing([BEFORE | {"name": "gone"}]) == [
+        f"{recorded.replace('my-things', 'gone')}, which is not installed here; install that version, or start a new run"
+    ]
+
+
+def test_a_name_of_a_run_that_is_of_another_distribution_now(tiny, install, monkeypatch):
+    """Nothing is missing then: whoever offers the name now would go on with a run of somebody else's code."""
+    other = install("your-things", {"metrics": {"seven": "your_things.things:METRIC"}}, text=METRIC).identity
+    scenario = tiny("study.metrics=[seven]")
+    recorded = BEFORE | {"uses": ["metric seven", "metric eight"]}
+    start = f"the run was recorded with metric seven of plug-in 'my-things' 1.0 (digest {'a' * 16}), and here it is of "
+    end = "; install what was recorded, or start a new run"
+    assert changed([recorded], scenario) == [f"{start}plug-in {other}{end}"]
+    record = SimpleNamespace(environment=describe({Identity(**BEFORE): ["metric seven"]}))
+    with pytest.raises(StudyError, match="and here it is of plug-in 'your-things' 1.0"):
+        refuse_changed_plugins(record, scenario)
+    monkeypatch.setitem(METRICS.builtin, "seven", METRICS["seven"])
+    assert changed([recorded], scenario) == [f"{start}polycentre itself{end}"]
 
 
 def test_what_the_doctor_says(install, tmp_path, monkeypatch):

@@ -46,15 +46,17 @@ class Resident:
         self._folder, self._work, self._current = folder, work, current
         self._waiting: dict[int, socket.socket] = {}  # who asked, by process id
         os.chdir(folder)  # the socket's full path may be too long for a socket
+        made = f"{SOCKET}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET)
+            os.unlink(made)
         self._listener = socket.socket(socket.AF_UNIX)
         before = os.umask(0o177)
         try:
-            self._listener.bind(SOCKET)
+            self._listener.bind(made)
         finally:
             os.umask(before)
         self._listener.listen(16)
+        os.replace(made, SOCKET)  # only now, so that whoever finds it is not turned away
 
     def serve(self) -> None:
         """Fork for every request, until a signal ends this process."""

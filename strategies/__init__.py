@@ -72,12 +72,12 @@ class _Kinds(Mapping[str, Kind]):
     """Kinds of the project's own strategies, and of those plug-ins' that have been asked for."""
 
     def __init__(self) -> None:
-        self._of, self._kinds = 0, kinds_of(_BUILTIN.values())
+        self._of, self._kinds = tuple[Strategy, ...](), kinds_of(_BUILTIN.values())
 
     def _now(self) -> dict[str, Kind]:
-        if self._of != len(STRATEGIES.loaded):
-            self._kinds = kinds_of([*_BUILTIN.values(), *STRATEGIES.loaded.values()])
-            self._of = len(STRATEGIES.loaded)
+        loaded = tuple(STRATEGIES.loaded.values())
+        if self._of != loaded:
+            self._kinds, self._of = kinds_of([*_BUILTIN.values(), *loaded]), loaded
         return self._kinds
 
     def __getitem__(self, name: str) -> Kind:

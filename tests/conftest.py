@@ -10,6 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# How long an example takes is measured in bench/, and no test fails for it.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -312,13 +317,16 @@ def site(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def install(site):
+def install(site, monkeypatch):
     """Function: an installed distribution that is one package; its entry points as {group: {name: value}}.
 
     The package has the module `things`, with the given text.
     """
     from basics.plugins import installed
+    from scenarios.plugins import TABLES
 
+    for table in TABLES.values():  # what this test loads is not there in the next one
+        monkeypatch.setattr(table, "loaded", {})
     packages = []
 
     def make(name, points, version="1.0", text=PLUGIN, record=True, files=()):

@@ -79,7 +79,7 @@ def filled(folder, lines=5):
     return ledger
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_edited_byte_is_found(data):
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +93,7 @@ def test_any_edited_byte_is_found(data):
         assert ledger.verify().problems
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_lines_removed_or_moved_are_found(data):
     with tempfile.TemporaryDirectory() as folder:

@@ -12,14 +12,14 @@ MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=14))
 
 
 @given(MASKS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_morphology_is_that_of_scipy(mask):
     assert (body._opened(mask) == ndimage.binary_opening(mask, iterations=2)).all()
     assert (body._filled(mask) == ndimage.binary_fill_holes(mask)).all()
 
 
 @given(st.integers(8, 12), st.integers(0, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_largest_bright_area_without_its_holes_and_thin_bridges(radius, seed):
     y, x = np.mgrid[0:60, 0:60]
     disc = np.hypot(y - 25, x - 20) <= radius
@@ -32,7 +32,7 @@ def test_the_largest_bright_area_without_its_holes_and_thin_bridges(radius, seed
 
 
 @given(arrays(np.uint8, (6, 6)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_threshold_is_one_that_parts_the_greys_best(grey):
     values = np.sqrt(grey.ravel().astype(float))
     chosen = body._otsu(np.bincount(grey.ravel(), minlength=256))

@@ -52,7 +52,7 @@ def merged(given_boxes: list[Box]) -> list[tuple[Box, int]]:
 
 
 @given(st.lists(boxes(), min_size=1, max_size=5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_areas_are_the_groups_of_outlines_that_touch(drawn):
     areas = painted_areas([outline(box) for box in drawn], SHAPE)
     assert sorted((area.box, area.pixels) for area in areas) == merged(drawn)
@@ -60,7 +60,7 @@ def test_areas_are_the_groups_of_outlines_that_touch(drawn):
 
 
 @given(st.lists(st.tuples(st.floats(-30, 150), st.floats(-30, 150)), min_size=1, max_size=8))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_an_area_never_leaves_its_image(points):
     contour = np.array(points)
     for area in painted_areas([contour], SHAPE):
@@ -106,7 +106,7 @@ def test_boxes_of_a_mask(regions, expected):
 
 
 @given(st.lists(boxes(), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_boxes_of_a_mask_cover_it_and_lie_tight_around_it(drawn):
     mask = filled(*drawn, shape=SHAPE)
     found = mask_boxes(mask)

@@ -44,7 +44,7 @@ def check(groups, sizes, home):
         assert abs(got - size) <= largest + 1e-3, (centre, got, size, largest)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(archives(), st.integers(0, 5), st.randoms())
 def test_sizes_are_within_one_patient_and_order_is_irrelevant(archive, seed, shuffle):
     groups, sizes = archive
@@ -56,7 +56,7 @@ def test_sizes_are_within_one_patient_and_order_is_irrelevant(archive, seed, shu
     assert deal(shuffled, targets, seed) == home
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(archives(), st.sampled_from([0.05, 0.5, 5.0]), st.integers(0, 3))
 def test_a_skewed_deal_keeps_the_sizes_and_asks_no_class_for_more_than_it_holds(archive, alpha, seed):
     groups, sizes = archive
@@ -69,7 +69,7 @@ def test_a_skewed_deal_keeps_the_sizes_and_asks_no_class_for_more_than_it_holds(
     check(groups, sizes, deal(groups, targets, seed))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(archives())
 def test_consecutive_parts_are_in_order_and_within_one_patient(archive):
     groups, sizes = archive

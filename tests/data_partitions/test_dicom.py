@@ -52,7 +52,7 @@ def test_monochrome1_is_turned_over(tmp_path):
     st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]), st.floats(20, 9000), st.floats(-500, 5000),
     st.floats(0.1, 4), st.floats(-1000, 1000),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_are_those_of_pydicom(function, width, centre, slope, intercept):
     dataset = Dataset()
     dataset.PhotometricInterpretation, dataset.PixelRepresentation, dataset.BitsStored = "MONOCHROME2", 0, 12

@@ -61,7 +61,7 @@ def test_counts_are_of_boxes_and_name_empty_cells():
 
 
 @given(st.floats(0.05, 1), st.floats(0.05, 1), st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_fractions_are_by_patient_stratified_and_nested(first, second, seed):
     data = DATA
     small, large = sorted((first, second))
@@ -75,7 +75,7 @@ def test_fractions_are_by_patient_stratified_and_nested(first, second, seed):
 
 
 @given(st.integers(2, 96), st.integers(2, 96), st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_numbers_of_boxes_are_exact_in_ratio_and_nested(first, second, seed):
     data = DATA
     small, large = sorted((first, second))

@@ -34,7 +34,7 @@ def part():
 
 
 @given(st.sampled_from(SCANNERS), st.integers(0, 444), st.integers(0, 284), st.integers(16, 100), st.integers(16, 100))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_window_alone_equals_its_part_of_a_larger_one(part, scanner, top, left, height, width):
     box = Box(top, left, top + height, left + width).clipped((PART.bottom, PART.right))
     alone = exams(scanner, lesion_fraction=1)[1].open().window(box)[..., 0]

@@ -120,7 +120,7 @@ def test_segmentation_removes_the_label_and_leaves_the_breast():
     np.testing.assert_array_equal(pixels[kept], original[kept])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(40, 220), st.integers(40, 220), st.sampled_from("LR"), st.integers(32, 200), st.integers(32, 200))
 def test_fitting_keeps_aspect_hanging_and_the_lesion_under_its_box(height, width, laterality, to_height, to_width):
     lesion = Box(height // 4, width // 8, height // 2, width // 3)
@@ -188,7 +188,7 @@ def test_a_larger_limit_adds_more_contrast():
 
 
 @given(st.integers(0, 5))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_contrast_and_mirroring_may_change_places_where_tiles_fit(seed):
     grey = np.random.default_rng(seed).integers(0, 256, (64, 96)).astype(np.uint8)
     np.testing.assert_allclose(clahe(grey[:, ::-1], 3.0, (4, 4)), clahe(grey, 3.0, (4, 4))[:, ::-1].astype(int), atol=1)

@@ -19,7 +19,7 @@ strata = st.dictionaries(
 
 
 @given(strata, st.integers(0, 2**32), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_patient_is_in_one_split_whatever_the_order(patients, seed, random):
     splits = split_patients(patients, SplitRule(), seed)
     assert splits.keys() == patients.keys()
@@ -30,7 +30,7 @@ def test_every_patient_is_in_one_split_whatever_the_order(patients, seed, random
 
 
 @given(strata, st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_each_class_is_within_one_patient_of_its_share(patients, seed):
     splits = split_patients(patients, SplitRule(), seed)
     for label in "01":

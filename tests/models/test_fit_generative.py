@@ -182,7 +182,7 @@ def test_lazy_phases_run_at_their_interval():
 # -- batches -----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(counts=st.tuples(st.integers(1, 30), st.integers(1, 30)), size=st.integers(2, 12), start=st.integers(0, 50))
 def test_batches_are_balanced_and_go_through_every_image(counts, size, start):
     labels = np.repeat([0, 1], counts)

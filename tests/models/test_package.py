@@ -61,7 +61,7 @@ def test_the_card_says_what_the_generator_is(folder):
 
 
 @pytest.mark.parametrize("name", ["card.json", "generator.safetensors"])
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
 def test_one_changed_byte_is_refused(folder, name, where, change):
     path = folder / name

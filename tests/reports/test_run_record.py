@@ -263,7 +263,7 @@ def test_results_are_the_same_bytes_in_any_order(record, tmp_path):
     assert list(first["repeat"]) == list(range(12))  # by number: 2 before 10
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), max_size=6, unique_by=repr),
     st.randoms(use_true_random=False),

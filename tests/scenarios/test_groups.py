@@ -119,7 +119,7 @@ def test_written_out_it_is_the_scenario_in_long_hand(tmp_path):
     assert resolved_yaml(read_tree(tree(), tmp_path)) == resolved_yaml(read_tree(long_hand, tmp_path))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 1200))
 def test_names_are_of_equal_length_and_in_alphabetical_order(count):
     written, group_of = write_out_groups({"centres": {"c": {"count": count, "roles": ["provider"]}}})

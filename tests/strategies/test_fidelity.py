@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.app import answer
@@ -51,7 +51,6 @@ def ask(centres, exchange):
 # -- sums ----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)  # the first features of a process take longer
 @given(
     cuts=st.lists(st.integers(1, 29), max_size=3, unique=True), first=st.lists(st.booleans(), min_size=30, max_size=30)
 )

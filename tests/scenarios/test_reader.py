@@ -3,7 +3,7 @@
 import textwrap
 
 import pytest
-import yaml
+from yaml_changes import with_values
 
 from scenarios.plan import Plan
 from scenarios.reader import ScenarioError, find, parse, read, resolved_yaml, shipped
@@ -28,17 +28,7 @@ def read_text(text, tmp_path, *overrides):
 
 def changed(**places):
     """GOOD with values put at dotted paths; None removes."""
-    tree = yaml.safe_load(GOOD)
-    for path, value in places.items():
-        *parents, last = path.split("__")
-        place = tree
-        for parent in parents:
-            place = place[parent]
-        if value is None:
-            place.pop(last)
-        else:
-            place[last] = value
-    return yaml.safe_dump(tree, sort_keys=False)
+    return with_values(GOOD, **places)
 
 
 @pytest.fixture(autouse=True)

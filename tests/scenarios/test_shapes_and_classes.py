@@ -1,7 +1,7 @@
 """Rectangles, depths and classes in a scenario: what is planned, and each mistake in one line before anything runs."""
 
 import pytest
-import yaml
+from yaml_changes import with_values
 
 from scenarios.plan import Plan
 from scenarios.reader import ScenarioError, parse
@@ -27,17 +27,7 @@ study: {classifiers: [cnn_small], synthetic: 10}
 
 
 def read(tmp_path, **places):
-    tree = yaml.safe_load(BASE)
-    for path, value in places.items():
-        *parents, last = path.split("__")
-        place = tree
-        for parent in parents:
-            place = place[parent]
-        if value is None:
-            place.pop(last)
-        else:
-            place[last] = value
-    return parse(yaml.safe_dump(tree, sort_keys=False), source="x.yaml", base=tmp_path, overrides=[])
+    return parse(with_values(BASE, **places), source="x.yaml", base=tmp_path, overrides=[])
 
 
 def test_generators_say_their_classes_and_share_out_what_is_wanted(tmp_path):

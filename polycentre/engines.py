@@ -47,10 +47,10 @@ def with_ray(
     """
     workers = scenario.compute.workers
     share = share_for(scenario, cluster)
-    runtime = SimulationRuntime(CHECKOUT, record.folder, cluster.address if cluster else None)
+    runtime = SimulationRuntime(CHECKOUT, record.folder, workers, cluster.address if cluster else None)
     try:
         runtime.start()
-        run_id = runtime.submit(_run_config(record, scenario, cache), nodes_for(workers), workers, share)
+        run_id = runtime.submit(_run_config(record, scenario, cache), nodes_for(workers), share)
         _follow(runtime, run_id, record, refresh)
     finally:
         with _undisturbed():

@@ -84,11 +84,19 @@ def own_bundle(checkout: Path) -> dict[str, bytes]:
     """Files of the bundle that Flower builds from a checkout."""
     from flwr.cli.build import build_fab_from_files
 
-    if not (checkout / "pyproject.toml").is_file():
-        raise BundleError(
-            f"{checkout} is not a checkout of this project, which runs only from one; install it there with pip install -e ."
-        )
     return read_bundle(build_fab_from_files(_candidates(checkout))[0])
+
+
+def copy_candidates(checkout: Path, folder: Path) -> None:
+    """Copy the files of a checkout among which Flower chooses to a folder of their own, where `flwr run` finds them at once.
+
+    Raises:
+        BundleError: it is not a checkout.
+    """
+    for name, content in _candidates(checkout).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
 
 
 def _candidates(checkout: Path) -> dict[str, bytes | Path]:
@@ -98,6 +106,10 @@ def _candidates(checkout: Path) -> dict[str, bytes | Path]:
     """
     from flwr.cli.utils import collect_files
 
+    if not (checkout / "pyproject.toml").is_file():
+        raise BundleError(
+            f"{checkout} is not a checkout of this project, which runs only from one; install it there with pip install -e ."
+        )
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
     include = project.get("tool", {}).get("flwr", {}).get("app", {}).get("fab-include", ["**"])
     tops = {pattern.strip("/").partition("/")[0] for pattern in include}

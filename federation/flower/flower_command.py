@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from federation.flower.bundle import BundleError, copy_candidates
 from federation.flower.processes import OwnProcesses, end_with_parent
 from federation.wire.errors import StudyError
 
@@ -48,10 +50,18 @@ class FlowerCommand:
         Args:
             app: folder with the app's pyproject.toml.
             federation: Flower's configuration of the federation, `key=value ...` (simulation only).
+
+        Raises:
+            StudyError: with status 2, there is no app; or the SuperLink did not take it.
         """
         config = " ".join(f"{key}={json.dumps(value)}" for key, value in run_config.items())
         arguments = ["--federation-config", federation] if federation else []
-        return str(self("run", str(app), _NAME, "--run-config", config, *arguments)["run-id"])
+        with tempfile.TemporaryDirectory(dir=self._processes.home, prefix="app-") as folder:
+            try:
+                copy_candidates(app, Path(folder))
+            except BundleError as problem:
+                raise StudyError(str(problem), 2) from None
+            return str(self("run", folder, _NAME, "--run-config", config, *arguments)["run-id"])
 
     def status(self, run_id: str) -> tuple[str, str]:
         """Flower's view of the run: ("running" | "finished:completed" | "finished:failed" | ..., details)."""

@@ -107,13 +107,24 @@ class OwnProcesses:
 
 
 def end_all(home: Path, patience_s: float = 3.0) -> None:
-    """End every process that carries the mark of a home: with SIGTERM, then with SIGKILL those that have not ended."""
-    ours = carrying(MARK, str(home))
+    """End every process that carries the mark of a home: with SIGTERM, then with SIGKILL those that have not ended.
+
+    So are those below them: Ray's processes write their titles over the environment in which the mark is looked for.
+    """
+    marked = carrying(MARK, str(home))
+    ours = list({below.pid: below for process in marked for below in [process, *_below(process)]}.values())
     for process in ours:
         _quietly(process.terminate)
     _, alive = psutil.wait_procs(ours, timeout=patience_s)
     for process in alive + carrying(MARK, str(home)):
         _quietly(process.kill)
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def carrying(variable: str, value: str) -> list[psutil.Process]:

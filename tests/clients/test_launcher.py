@@ -372,6 +372,11 @@ def test_the_own_digest_is_remembered_until_a_file_changes(checkout, tmp_path, m
     assert bundle.own_digest(checkout, memory) == bundle.own_digest(checkout)
 
 
+def test_flower_makes_the_same_bundle_of_the_copied_files(tmp_path):
+    bundle.copy_candidates(CHECKOUT, tmp_path / "app")
+    assert build_fab_from_disk(tmp_path / "app") == build_fab_from_disk(CHECKOUT)
+
+
 def test_what_differs_is_named_for_the_log():
     assert bundle.differences({"a": b"1", "b": b"2", "n": b""}, {"a": b"1", "b": b"3", "o": b""}) == "+n, -o, ~b"
     many = {f"{i:02d}": b"" for i in range(30)}

@@ -264,8 +264,14 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_bytes_and_stays(cluster, star
         return len(worked) == 2
 
     wait_for(tmp_path / "run", look, process)
-    with pytest.raises(StudyError, match="0 of the cluster's 2 CPUs are free, but Flower takes all of them"):
-        find_ray_cluster(address, [tmp_path])
+    below = psutil.Process(process.pid).children(recursive=True)
+    (server,) = (child for child in below if any("flwr-simulation" in part for part in child.cmdline()))
+    server.suspend()  # the run must not end before the cluster has been looked at
+    try:
+        with pytest.raises(StudyError, match="0 of the cluster's 2 CPUs are free, but Flower takes all of them"):
+            find_ray_cluster(address, [tmp_path])
+    finally:
+        server.resume()
     out, _ = process.communicate(timeout=400)
     assert process.returncode == 0, out
     assert sorted(worked) == raylets, "both nodes worked, and no other"

@@ -41,6 +41,7 @@ def spec_of(model: str, image_size: int, batch_size: int, width: str) -> Generat
         {
             "model": model,
             "image_size": image_size,
+            "classes": ("other", "lesion"),
             "hyper_parameters": {"width": width},
             "training": {"batch_size": batch_size, "steps": 100_000},
         }

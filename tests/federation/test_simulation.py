@@ -9,6 +9,7 @@ from federation.flower.flower_command import FlowerCommand
 from federation.flower.processes import kill
 from federation.flower.ray_cluster import WorkerShare
 from federation.flower.simulation import SimulationRuntime
+from federation.flower.superlink import SuperLink
 from federation.wire.errors import StudyError
 
 
@@ -71,9 +72,12 @@ def test_a_runtime_ends_with_all_its_processes(runtime_at):
     assert not runtime._processes.home.exists()
 
 
-def test_a_runtime_without_its_ray_is_not_alive(runtime_at):
+def test_a_runtime_without_its_ray_is_not_alive(runtime_at, monkeypatch):
+    monkeypatch.setattr(SuperLink, "start_simulation", lambda self, timeout_s: None)
+    monkeypatch.setattr(SuperLink, "alive", True)
     runtime = runtime_at()
     runtime.start()
+    assert runtime.alive
     below = psutil.Process(runtime._ray.pid).children(recursive=True)
     runtime._ray.kill()
     runtime._ray.wait(10)

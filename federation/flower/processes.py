@@ -15,11 +15,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import psutil
+
+from federation.wire.errors import StudyError
 
 MARK = "POLYCENTRE_RUNTIME"
 _PR_SET_PDEATHSIG = 1
@@ -106,13 +109,39 @@ class OwnProcesses:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
+def wait_until_up(
+    process: subprocess.Popen[bytes],
+    name: str,
+    up: Callable[[], bool],
+    log_file: Path,
+    timeout_s: float,
+    since: float | None = None,
+) -> None:
+    """Wait for a process that has just been started.
+
+    Args:
+        up: whether it can be used now.
+        since: when the time began to run, on the monotonic clock; by default now.
+
+    Raises:
+        StudyError: it ended, or was not up in time; the text names its log.
+    """
+    deadline = (time.monotonic() if since is None else since) + timeout_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StudyError(f"{name} ended with status {process.returncode}; see {log_file}")
+        if up():
+            return
+        time.sleep(0.1)
+    raise StudyError(f"{name} did not answer within {timeout_s:.0f} s; see {log_file}")
+
+
 def end_all(home: Path, patience_s: float = 3.0) -> None:
     """End every process that carries the mark of a home: with SIGTERM, then with SIGKILL those that have not ended.
 
     So are those below them: Ray's processes write their titles over the environment in which the mark is looked for.
     """
-    marked = carrying(MARK, str(home))
-    ours = list({below.pid: below for process in marked for below in [process, *_below(process)]}.values())
+    ours = {one for process in carrying(MARK, str(home)) for one in (process, *_below(process))}
     for process in ours:
         _quietly(process.terminate)
     _, alive = psutil.wait_procs(ours, timeout=patience_s)

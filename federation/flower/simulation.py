@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from federation.flower.flower_command import FlowerCommand
-from federation.flower.processes import OwnProcesses, free_ports
+from federation.flower.processes import OwnProcesses, free_ports, wait_until_up
 from federation.flower.ray_cluster import WorkerShare
 from federation.flower.superlink import SuperLink
-from federation.wire.errors import StudyError
 
 _HEAD = Path(__file__).with_name("ray_head.py")
 
@@ -61,7 +60,7 @@ class SimulationRuntime:
         Raises:
             StudyError: one of them ended, or did not answer in time; the text names the log.
         """
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
         if self._own_port is not None:
             folder = self._processes.home / "ray"
             # Flower's actors have an environment of their own, so Ray would start workers in advance for nobody.
@@ -71,15 +70,7 @@ class SimulationRuntime:
             )  # fmt: skip
         self._link.start_simulation(timeout_s)
         if self._ray is not None:
-            self._wait(self._ray, folder / "ready", deadline)
-
-    def _wait(self, ray: subprocess.Popen[bytes], ready: Path, deadline: float) -> None:
-        while not ready.exists():
-            if ray.poll() is not None:
-                raise StudyError(f"Ray ended with status {ray.returncode}; see {self.log_file}")
-            if time.monotonic() > deadline:
-                raise StudyError(f"Ray did not start in time; see {self.log_file}")
-            time.sleep(0.05)
+            wait_until_up(self._ray, "Ray", (folder / "ready").exists, self.log_file, timeout_s, began)
 
     def submit(self, run_config: Mapping[str, str | bool | int | float], nodes: int, share: WorkerShare) -> str:
         """Hand the app to the SuperLink; returns Flower's run id.

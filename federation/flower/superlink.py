@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from federation.flower.certificates import AUTHORITY, SERVER, SERVER_KEY
-from federation.flower.processes import OwnProcesses, free_ports
+from federation.flower.processes import OwnProcesses, free_ports, wait_until_up
 from federation.flower.superlink_health import ask
-from federation.wire.errors import StudyError
 
 
 class SuperLink:
@@ -92,16 +90,11 @@ class SuperLink:
 
     def _wait(self, timeout_s: float) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise StudyError(
-                    f"Flower's SuperLink ended with status {self._process.returncode}; see {self.log_file}"
-                )
-            if not ask(self.address, self._root_certificate, timeout_s=1.0).problem:
-                return
-            time.sleep(0.1)
-        raise StudyError(f"Flower's SuperLink did not answer within {timeout_s:.0f} s; see {self.log_file}")
+
+        def answers() -> bool:
+            return not ask(self.address, self._root_certificate, timeout_s=1.0).problem
+
+        wait_until_up(self._process, "Flower's SuperLink", answers, self.log_file, timeout_s)
 
 
 def superlink_command(certificates: Path, secret: Path, database: Path) -> list[str]:

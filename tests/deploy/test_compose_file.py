@@ -65,6 +65,8 @@ def test_the_image_holds_the_packages_that_the_bundle_holds():
     }
     copied |= {"LICENSE", "README.md"} & set((CHECKOUT / "Dockerfile").read_text().split())
     assert packages <= copied
+    let_in = {line[1:] for line in (CHECKOUT / ".dockerignore").read_text().split() if line.startswith("!")}
+    assert copied - {"--chown=polycentre"} <= let_in, "the build would not find these"
     # A pattern without a slash would take files of that name in every folder.
     assert {name.split("/")[0] for name in own_bundle(CHECKOUT)} == packages | {"pyproject.toml", ".info"}
 

@@ -15,14 +15,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache as remembered
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from data_partitions.errors import DataError
+from data_partitions.code import code_digest
+from data_partitions.errors import BadFile, DataError
 from data_partitions.exams import Cohort
 from data_partitions.extraction import Extraction
 from data_partitions.patch_dataset import PatchDataset, PixelWriter, open_patches, write_patches
@@ -66,20 +66,12 @@ def _key(source: DataSource, task: PatchTask, split: SplitRule, centre: str, see
         "split": split.model_dump(mode="json"),
         "centre": centre,
         "seed": seed,
-        "code": _code_digest(),
+        "code": code_digest(),
     }
     archive = getattr(source, "archive", source)  # of a part of an archive, the archive
     if (plugin := WHOLE_SOURCES.plugin_of(archive.source)) is not None:
         parts["plugin"] = plugin.digest()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
-
-
-@remembered
-def _code_digest() -> str:
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -96,13 +88,19 @@ def _make(
 ) -> None:  # fmt: skip
     cohort = of_task(source.load(centre, seed, cache, task), task, f"centre {centre}")
     if not cohort.exams:
-        raise DataError("no_images", f"centre {centre}: the source has no image; check its path and filters")
+        left = f" ({'; '.join(cohort.report['notes'])})" if cohort.report.get("notes") else ""
+        raise DataError(
+            "no_images", f"centre {centre}: the source has no usable image{left}; check its path and filters"
+        )
     extraction = Extraction(preprocessed(cohort, task.preprocess, task.storage), task, seed, on_progress)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         # On small matrices more threads of BLAS are no faster, and keep every core busy.
         with threadpool_limits(1, user_api="blas"), PixelWriter(temporary, task.shape, task.storage) as pixels:
-            table, codes = extraction.run(split, pixels)
+            try:
+                table, codes = extraction.run(split, pixels)
+            except BadFile as error:  # a file that changed since it was looked at
+                raise DataError(error.code, f"centre {centre}: {error}") from error
         if not len(table):
             known = "" if task.label == "lesion" else f", of the classes {', '.join(task.classes)}"
             raise DataError(

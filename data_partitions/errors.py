@@ -14,6 +14,14 @@ class Problem:
     text: str
 
 
+class BadFile(ValueError):
+    """A file that cannot be used. `code` is that of its `Problem`; the text follows the file's name: "does not decode (...)"."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class DataError(ValueError):
     """Data that cannot be used.
 

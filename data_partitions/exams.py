@@ -44,7 +44,8 @@ class Box(NamedTuple):
 
 def bounding_box(contour: np.ndarray) -> Box:
     """Smallest box around points (k, 2) of (y, x) in pixels."""
-    low, high = np.floor(contour.min(axis=0)).astype(int), np.ceil(contour.max(axis=0)).astype(int)
+    near = np.clip(contour, -1e9, 1e9)  # as far outside every image as what lies beyond
+    low, high = np.floor(near.min(axis=0)).astype(int), np.ceil(near.max(axis=0)).astype(int)
     return Box(int(low[0]), int(low[1]), max(int(high[0]), int(low[0]) + 1), max(int(high[1]), int(low[1]) + 1))
 
 
@@ -95,7 +96,7 @@ class Exam:
 
     `healthy_sites` are places in healthy tissue that the source proposes for healthy boxes (drawn like lesions, but
     without one); None lets the extraction draw them. `usable_as_healthy` is False where a finding exists that was
-    not located.
+    not located. `file` is the path below the source's folder, where the exam has a file of its own.
     """
 
     patient: str
@@ -115,6 +116,7 @@ class Exam:
     usable_as_healthy: bool = True
     site: str = ""
     split: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)

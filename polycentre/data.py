@@ -58,7 +58,7 @@ def look_at_data(console: Console, file: str, overrides: list[str], out: Path | 
     view = DataView(scenario.name, scenario.description.strip())
     held = _held(scenario, cache, view)
     if held:
-        view.tables += [_amounts(scenario, held), *_official(held, cache), *_notes(held), _kinds(held)]
+        view.tables += [_amounts(scenario, held), *_official(held, cache), *_account(held), *_notes(held), _kinds(held)]
         view.tables += _spanning(held)
         view.tables += _same_pictures(scenario, held, cache, view)
         view.warnings[:0] = _warnings(scenario, held)
@@ -137,6 +137,22 @@ def _notes(held: list[Held]) -> list[dict[str, Any]]:
         "caption": "Left out, moved and noted.",
         "header": ["Centre", "Note"],
         "text": [True, True],
+        "rows": rows,
+    }
+    return [table] if rows else []
+
+
+def _account(held: list[Held]) -> list[dict[str, Any]]:
+    """Per centre what was left out, changed and doubted, with a number and an example; the examples stay here."""
+    kinds = {"left out": 0, "changed": 1, "doubted": 2}
+    rows = sorted(
+        {(one.centre, *row) for one in held for row in map(tuple, one.cohort.private.get("account", []))},
+        key=lambda row: (row[0], kinds[row[1]], row[2]),
+    )
+    table = {
+        "caption": "What became of the files: left out, changed and doubted.",
+        "header": ["Centre", "Kind", "What", "Number", "For example"],
+        "text": [True, True, True, False, True],
         "rows": rows,
     }
     return [table] if rows else []

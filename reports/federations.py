@@ -31,7 +31,9 @@ def trouble_lines(federations: Iterable[Mapping[str, Any]], study: Study) -> dic
 def _sentences(federation: Mapping[str, Any], step: str) -> list[str]:
     said = []
     troubles = [*_jobs(federation), *_gone(federation.get("gone") or []), *_state_lost(federation, step)]
-    if troubles:
+    if federation.get("failed"):  # records of earlier versions have no such key
+        said.append(f"{', '.join([*troubles, 'it has no result'])}: {str(federation['failed']).rstrip('.')}.")
+    elif troubles:
         said.append(f"{', '.join(troubles)}; the result is of what remained.")
     transport = federation.get("transport")
     if transport and transport["how"] != "fp32":

@@ -152,7 +152,7 @@ VIRTUAL_TIME = CsvTable(
 FEDERATIONS = Entries(
     "federations.json",
     ("arm", "task", "strategy", "rounds_or_updates", "jobs", "used", "lost", "late", "stale", "gone", "state_lost", "transport",
-     "notes"),
+     "notes", "failed"),
     key=("arm", "task"),
 )  # fmt: skip
 EXPECTED = Entries(

@@ -264,7 +264,7 @@ class RunRecord:
         """Write federations.json, one entry per arm and task; its keys are in `record_files.FEDERATIONS`.
 
         gone: [{"centre", "from_s"}]; state_lost: [{"centre", "number"}]; transport: {"how", "relative_error"}, or None
-        when arrays travelled as they are; notes: [text].
+        when arrays travelled as they are; notes: [text]; failed: why nothing came of it, or "".
         """
         write_json(self.folder / "federations.json", files.FEDERATIONS.checked(federations))
 

@@ -37,6 +37,7 @@ app = ServerApp()
 log = logging.getLogger("flwr")
 # A deployed job takes seconds from message to message anyway, and the SuperLink answers each poll over HTTP.
 _DEPLOYED_POLL_S = 0.25
+TOLD = 3  # failures in the last line of a run
 
 
 @app.main()
@@ -136,10 +137,12 @@ def conduct(grid: Grid, record: RunRecord, cache: Path, node_wait_s: float | Non
             refuse_pooling(scenario)
             centres = deployed_centres(grid, scenario, record, node_wait_s)
             place = {}  # every node knows its own
-        if Study(scenario, centres, record, place, deployed=node_wait_s is not None).run():
-            status, exit_status = "completed", 0
+        failed = Study(scenario, centres, record, place, deployed=node_wait_s is not None).run()
+        if failed:
+            more = f"; and {len(failed) - TOLD} more, in events.jsonl" if len(failed) > TOLD else ""
+            text = f"{'; '.join(failed[:TOLD])}{more}; what does not depend on this is finished"
         else:
-            text = "some units failed; what does not depend on them is finished"
+            status, exit_status = "completed", 0
     except StudyError as problem:
         text, exit_status = str(problem), problem.exit_status
     except Exception as problem:

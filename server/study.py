@@ -33,7 +33,7 @@ from strategies import KINDS, STRATEGIES
 from strategies.cells import CLASSIFIER
 from strategies.delivery import deliver
 from strategies.kind import Phase
-from strategies.planned import Learned, Planned, Shared
+from strategies.planned import Learned, Planned, Shared, problems_of
 from strategies.view import Cell
 
 T = TypeVar("T")
@@ -50,8 +50,8 @@ class Study:
         self._record = record
         self._place = dict(place)
 
-    def run(self) -> bool:
-        """All phases; True when every unit finished.
+    def run(self) -> list[str]:
+        """All phases; what failed, each in a sentence: empty when every unit finished.
 
         Raises:
             StudyError: nothing sensible can follow (bad input found by the survey, a poisoned runtime).
@@ -62,7 +62,7 @@ class Study:
         self._record.write_expected([asdict(row) for row in expected])
         shared = self._share(plan, units, expected)
         learned = self._learn(plan, units, shared, expected)
-        tested, all_tested = self._test(plan, units, learned)
+        tested, untested = self._test(plan, units, learned)
         write_results(self._record, self._scenario, learned, tested)
         write_privacy(self._record, shared)
         write_federations(self._record, shared)
@@ -74,7 +74,10 @@ class Study:
                 "note", centre="", text=f"{wanted - len(learned)} of {wanted} cells could not be computed"
             )
         # A job that failed and that its federation could do without is noted; the run has not failed.
-        return not shared.problems and all_tested and len(learned) == wanted
+        failed = list(dict.fromkeys([*shared.problems, *untested]))
+        return failed or (
+            [f"{wanted - len(learned)} of {wanted} cells could not be computed"] if len(learned) < wanted else []
+        )
 
     # -- phases --------------------------------------------------------------------------------------------------
 
@@ -182,8 +185,8 @@ class Study:
 
     def _test(
         self, plan: Plan, units: Units, learned: dict[str, tuple[Cell, Reply]]
-    ) -> tuple[list[tuple[Cell, str, Reply, Reply]], bool]:
-        """The tests that were done, and whether these are all."""
+    ) -> tuple[list[tuple[Cell, str, Reply, Reply]], list[str]]:
+        """The tests that were done, and what became of the others."""
         jobs: dict[str, tuple[Cell, str, Reply, Job]] = {}
         for unit, (cell, reply) in learned.items():
             for ask in plan.tests(cell):
@@ -197,7 +200,7 @@ class Study:
                 jobs[job.unit] = (cell, ask.centre, reply, job)
         with self._phase("test", len(jobs)):
             replies = self._centres.gather([job for *_, job in jobs.values()])
-        return [(*jobs[reply.unit][:3], reply) for reply in replies if reply.ok], all(reply.ok for reply in replies)
+        return [(*jobs[reply.unit][:3], reply) for reply in replies if reply.ok], problems_of(replies)
 
     # -- what is written -----------------------------------------------------------------------------------------
 

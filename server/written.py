@@ -50,7 +50,10 @@ def write_federations(record: RunRecord, shared: Shared) -> None:
     merged: dict[tuple[str, str], FederationRecord] = {}
     for one, _ in places:
         key = (one.arm, one.task)
-        merged[key] = one if key not in merged else replace(merged[key], summary=merged[key].summary + one.summary)
+        # Of several cells one with a result is a result.
+        merged[key] = one if key not in merged else replace(
+            merged[key], summary=merged[key].summary + one.summary, failed=merged[key].failed and one.failed
+        )  # fmt: skip
     places = [(one, {"arm": arm, "task": task}) for (arm, task), one in merged.items()]
     record.write_virtual_time(
         [
@@ -199,5 +202,5 @@ def _entry(record: FederationRecord) -> dict[str, Any]:
         "state_lost": [{"centre": centre, "number": number} for centre, number in summary.state_lost],
         "transport": {"how": record.transport, "relative_error": summary.transport_error}
         if record.transport != "fp32" else None,
-        "notes": notes,
+        "notes": notes, "failed": record.failed,
     }  # fmt: skip

@@ -70,6 +70,7 @@ class FederationRecord:
         convergence: rows of convergence.csv without arm and task.
         rounds: rounds, or generator updates.
         transport: how weights travelled.
+        failed: why nothing came of it; "" where it has a result.
     """
 
     arm: str
@@ -81,6 +82,7 @@ class FederationRecord:
     rows: list[JobTime] = field(default_factory=list)
     convergence: list[dict[str, Any]] = field(default_factory=list)
     transport: str = "fp32"
+    failed: str = ""
 
 
 @dataclass

@@ -141,7 +141,7 @@ def _check(patches: PatchDataset, task: str, needs: Needs) -> None:
     if len(patches.classes) == 2:
         positives, negatives = int(boxes.get(1, 0)), int(boxes.get(0, 0))
         if needs.positives and positives == 0:
-            raise DataError("no_lesions", f"no positive training example for task {task}", task=task)
+            raise DataError("no_positives", f"no positive training example for task {task}", task=task)
         _at_least(positives, needs.positives, "too_few_positives", task)
         _at_least(negatives, needs.negatives, "too_few_negatives", task)
     elif needs.positives:

@@ -1,40 +1,50 @@
 """What all readers of files on disk have in common: their settings, and one account of everything that was wrong.
 
 A reader goes through its whole archive and notes each fault (file or row, value, remedy) before it refuses anything.
-The cohort's report counts what was left out. If that is more than `max_bad_fraction`, one error lists every fault.
+The cohort's report counts what was left out. If that is more than `max_bad_fraction`, one error lists every fault. What is no
+fault and yet not as it lies in the files is counted by the names in `facts`: left out, changed or doubted.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
 from data_partitions.archives.copies import groups_of_copies
 from data_partitions.archives.exclusions import listed, without
-from data_partitions.errors import DataError, Problem, allowed
-from data_partitions.exams import Box, Cohort, Exam
+from data_partitions.errors import BadFile, DataError, Problem, allowed
+from data_partitions.exams import Box, Cohort, Exam, Image
 from data_partitions.patches import PatchTask
-from data_partitions.reading.image_files import FileLook, files_digest, inspect, open_image
+from data_partitions.reading.dicom import RAW
+from data_partitions.reading.facts import FACTS
+from data_partitions.reading.folders import count_litter, folders_in
+from data_partitions.reading.image_files import FileLook, bytes_digest, files_digest, inspect, open_image
+from data_partitions.reading.limits import Limits
 from data_partitions.reading.tables import read_records
 from data_partitions.small_counts import suppressed_count
 from data_partitions.source import DataSource
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class FileSource(DataSource):
     """Images in files; the field names are the keys of the scenario."""
 
     path: Path
-    encoding: str = Field("utf-8", description="of the text tables")
+    encoding: str | None = Field(None, description="of the text tables; found out when left out")
     max_bad_fraction: float = Field(
         0.0, ge=0, le=1, description="share of rows and files that may be left out as unusable"
     )
     exclude: Path | None = Field(None, description="csv of images to leave out, with a column `image`, maybe `reason`")
+    limits: Limits = Field(Limits(), description="how much of one file is read: megapixels, megabytes, frames")
+    blank_images: Literal["skip", "keep"] = Field("skip", description="what is done with images of one grey value")
 
     def files_digest(self) -> str:
         """Changes when a file is added, removed or written again."""
@@ -43,8 +53,10 @@ class FileSource(DataSource):
 
     def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
         self._require_path()
-        account = Account(self.path, self.encoding, cache)
-        return without(self._cohort(account, seed, task), self.exclude, self.encoding)
+        account = Account(self.path, self.encoding, cache, self.limits, keep_blank=self.blank_images == "keep")
+        if self.path.is_dir():
+            account.count("system_files", count_litter(self.path))
+        return without(self._cohort(account, seed, task), self.exclude, self.encoding, self.limits)
 
     def _require_path(self) -> None:
         if not self.path.is_dir():
@@ -73,12 +85,16 @@ class Account:
     things: number of rows and files that could have been used, faulty ones included. fatal: faults without which nothing
     can be read; they are refused whatever the fraction. unread: images with a finding that could not be read; no healthy
     box is drawn from them. for_test: patients that the archive itself keeps for testing. digests: of the pixels of each
-    image. cut: number of findings cut at the border of their image.
+    image; that of a blank one is its own, because two blank images are not pictures of one person. facts: the names of the
+    things that a fact of `facts` is true of. looked: what a look at each exam's file showed. several: names
+    of `one_each` that several files have.
     """
 
     path: Path
-    encoding: str = "utf-8"
+    encoding: str | None = None
     cache: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    keep_blank: bool = False
     things: int = 0
     problems: list[Problem] = field(default_factory=list)
     fatal: list[Problem] = field(default_factory=list)
@@ -87,7 +103,9 @@ class Account:
     report: dict[str, Any] = field(default_factory=lambda: {"notes": []})
     private: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
-    cut: int = 0
+    facts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    looked: dict[str, FileLook] = field(default_factory=dict)
+    several: set[Hashable] = field(default_factory=set)
 
     def fault(self, code: str, text: str) -> None:
         self.problems.append(Problem(code, text))
@@ -106,20 +124,71 @@ class Account:
             self.report[name] = count
             self.report["notes"].append(f"{suppressed_count(count)} {text}")
 
-    def records(self, path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-        """Rows of one table. A table that cannot be read is a fatal fault and gives no rows."""
+    def fact(self, name: str, *things: str) -> None:
+        """Take down that a fact of `facts` is true of things: files, rows or images."""
+        self.facts[name] += things
+
+    def count(self, name: str, number: int, thing: str = "") -> None:
+        """The same of so many things of which at most one has a name."""
+        self.facts[name] += [thing] * number
+
+    def leave_out(self, name: str, where: str) -> None:
+        """A row that is not used and no fault, by a fact of `facts`."""
+        self.fact(name, where)
+        self.things -= 1
+
+    def records(
+        self, path: Path, required: Sequence[str], *, findings: bool = False, counted: bool = True
+    ) -> list[tuple[int, dict[str, str]]]:
+        """Rows of one table. A table that cannot be read is a fatal fault and gives no rows.
+
+        findings: the table is one of lesions. A row of it that cannot be read is fatal, too: which image it is about is not
+        known, and that image would pass as healthy. counted: whether the rows are things of their own.
+        """
         try:
-            rows = read_records(path, required, self.encoding)
+            rows, table = read_records(path, required, self.encoding, self.limits)
         except DataError as error:
             self.fatal += error.problems
             return []
-        self.things += len(rows)
+        if findings:
+            self.fatal += table.problems
+        else:
+            self.problems += table.problems
+        for name, number in table.facts.items():
+            self.count(name, number, path.name)
+        if counted:
+            self.things += len(rows) + len(table.problems)
         return rows
+
+    def one_each(self, files: Iterable[Path], key: Callable[[Path], Key]) -> dict[Key, Path]:
+        """Files by key, where one file is meant for each.
+
+        Of several with the same bytes the first is taken and the others are counted. Others are a fault, such as an original
+        beside its smaller copy: which one is meant is not known, so that none is taken.
+        """
+        found: dict[Key, list[Path]] = defaultdict(list)
+        for file in files:
+            found[key(file)].append(file)
+        chosen: dict[Key, Path] = {}
+        for name, same in found.items():
+            if len(same) == 1 or len({bytes_digest(file) for file in same}) == 1:
+                chosen[name] = same[0]
+                self.fact("identical_files", *map(self.below, same[1:]))
+                continue
+            self.several.add(name)
+            self.things += 1
+            shown = " and ".join(map(self.below, same[:3])) + (f" and {len(same) - 3} more" if len(same) > 3 else "")
+            self.fault("duplicate_image", f"{shown} have one name and are not the same; keep one of them")
+        return chosen
+
+    def below(self, file: Path) -> str:
+        """The file's path below the archive."""
+        return file.relative_to(self.path).as_posix() if file.is_relative_to(self.path) else str(file)
 
     def folder(self, *names: str) -> Path:
         """The first folder of these names in the archive or one level below, as archives unpack into their own folder."""
         for name in names:
-            for folder in (self.path / name, *sorted(self.path.glob(f"*/{name}"))):
+            for folder in (self.path / name, *(inner / name for inner in folders_in(self.path))):
                 if folder.is_dir():
                     return folder
         self.fatal.append(
@@ -130,31 +199,60 @@ class Account:
         return self.path / names[0]
 
     def looks(self, files: Mapping[str, Path], rows: Mapping[str, str] | None = None) -> dict[str, FileLook]:
-        """What one look at each image (name: file) showed; those that do not decode are faults and left out.
+        """What one look at each image (name: file) showed.
 
+        Those that do not decode are faults and left out; so are, and counted, those of one grey value and magnification views.
         rows: image -> the row that names it, to be mentioned with its fault.
         """
         if self.fatal:
             return {}
-        found = dict(zip(files, inspect(list(files.values()), self.cache), strict=True))
+        found = dict(zip(files, inspect(list(files.values()), self.cache, self.limits), strict=True))
         usable = {}
         for name, look in found.items():
             if look.code:
                 row = f"{rows[name]}: " if rows else ""
-                self.fault(look.code, f"{row}{files[name].relative_to(self.path)} {look.text}")
-            else:
-                usable[name] = look
-                self.digests[name] = look.digest
+                self.fault(look.code, f"{row}{self.below(files[name])} {look.text}")
+                continue
+            if look.magnified or (look.blank and not self.keep_blank):
+                self.fact("magnified_images" if look.magnified else "blank_images", name)
+                continue
+            usable[name] = look
+            self.digests[name] = f"blank {name}" if look.blank else look.digest
+            for fact in look.facts:
+                self.fact(fact, name)
         return usable
+
+    def without_raw(self, exams: list[Exam]) -> list[Exam]:
+        """The exams without the raw image of an exposure that is there for presentation, too.
+
+        Images of one patient, study, side and view are taken for one exposure. A raw image that has no other beside it is used,
+        and counted.
+        """
+        exposures = {exam.name: self._exposure(exam) for exam in exams}
+        raw = {exam.name for exam in exams if self._look(exam).intent == RAW}
+        shown = {exposures[exam.name] for exam in exams if self._look(exam).intent and exam.name not in raw}
+        double = {name for name in raw if exposures[name] in shown}
+        self.fact("raw_images", *sorted(double))
+        self.fact("raw_alone", *sorted(raw - double))
+        return [exam for exam in exams if exam.name not in double]
+
+    def _look(self, exam: Exam) -> FileLook:
+        return self.looked.get(exam.name, FileLook(0, 0, ""))
+
+    def _exposure(self, exam: Exam) -> tuple[str, ...]:
+        look = self._look(exam)
+        return exam.patient, look.study, (exam.laterality or look.laterality).upper(), (exam.view or look.view).upper()
 
     def exam(
         self, look: FileLook, file: Path, *, spacing_mm: float | None = None, scanner: str = "",
         dark_background: bool = True, **known: Any,
     ) -> Exam:  # fmt: skip
         """An exam of one image file, decoded when it is opened; its header supplies what is not given."""
+        self.looked[known["name"]] = look
         return Exam(
             shape=look.shape,
-            open=partial(open_image, file, dark_background=dark_background),
+            open=partial(_opened, file, self.limits, dark_background=dark_background),
+            file=self.below(file),
             spacing_mm=spacing_mm or look.spacing_mm,
             scanner=scanner or look.scanner,
             **known,
@@ -169,7 +267,8 @@ class Account:
                 "contour_outside", f"{where}: {tuple(box)} lies outside its image of {shape}; correct one of them"
             )
             return None
-        self.cut += box != part
+        if box != part:
+            self.fact("outlines_cut", where)
         return part
 
     def without_copies(self, exams: list[Exam]) -> list[Exam]:
@@ -197,11 +296,11 @@ class Account:
 
         task: see `DataSource.load`; None where the reader has already checked what its task needs.
         """
-        self.note("outlines_cut", self.cut, "findings reach beyond their image, cut at its border")
         if self.fatal:  # the other faults follow from these
             raise DataError.of(self.fatal, f"{self.path}")
         exams = [
-            replace(exam, usable_as_healthy=exam.usable_as_healthy and exam.name not in self.unread) for exam in exams
+            replace(exam, usable_as_healthy=exam.usable_as_healthy and exam.name not in self.unread)
+            for exam in self.without_raw(exams)
         ]
         if task is not None:
             exams = self._for_task(exams, task)
@@ -212,6 +311,9 @@ class Account:
                 f"{suppressed_count(count)} left out: {code}" for code, count in sorted(skipped.items())
             ]
             self.private["problems"] = [problem.text for problem in self.problems]
+        for name, things in self.facts.items():
+            self.note(name, len(things), FACTS[name].text)
+        self.private["account"] = self._rows()
         groups, copies = groups_of_copies((exam.patient, exam.name, self.digests[exam.name]) for exam in exams)
         if copies:
             self.note("duplicate_images", len(copies), "sets of identical images, each kept on one side of every split")
@@ -223,6 +325,20 @@ class Account:
             {patient: group for patient, group in groups.items() if group != patient},
             frozenset(self.for_test),
         )
+
+    def _rows(self) -> list[tuple[str, str, int, str]]:
+        """What was left out, changed and doubted: (kind, what, how often, an example), by kind."""
+        faults: dict[str, list[str]] = defaultdict(list)
+        for problem in self.problems:
+            faults[problem.code].append(problem.text)
+        rows: list[tuple[str, str, int, str]] = [
+            ("left out", f"fault: {code.replace('_', ' ')}", len(texts), texts[0])
+            for code, texts in sorted(faults.items())
+        ]
+        return rows + [
+            (fact.kind, fact.text, len(self.facts[name]), next(filter(None, self.facts[name]), ""))
+            for name, fact in FACTS.items() if self.facts.get(name)
+        ]  # fmt: skip
 
     def _for_task(self, exams: list[Exam], task: PatchTask) -> list[Exam]:
         """Exams that the task can use; an image, or a lesion of the task's kind, without a label is a fault."""
@@ -241,3 +357,11 @@ class Account:
                     if lesion.malignant is None and task.lesions in ("all", lesion.kind):
                         self.fault("no_label", f"{exam.name}: the {lesion.kind} at {tuple(lesion.box)} has no label")
         return exams
+
+
+def _opened(file: Path, limits: Limits, *, dark_background: bool) -> Image:
+    """The image of a file that could be read when it was looked at. Raises BadFile with the file's name."""
+    try:
+        return open_image(file, limits, dark_background=dark_background)
+    except BadFile as error:
+        raise BadFile(error.code, f"{file} {error}") from error

@@ -23,8 +23,9 @@ from data_partitions.archives.archive import Account, ArchiveSource
 from data_partitions.errors import Problem
 from data_partitions.exams import Exam, Lesion
 from data_partitions.reading.contours import pixel_box
+from data_partitions.reading.folders import files_below, with_endings
 from data_partitions.reading.image_files import FileLook
-from data_partitions.reading.label_words import LabelWords, UnknownWord
+from data_partitions.reading.label_words import LabelWords, UnknownWord, is_digits
 
 SETS = ("d01", "d02", "dn01", "f01", "f02", "f03")
 NORMAL = ("dn01",)
@@ -90,10 +91,10 @@ class BcdrSource(ArchiveSource):
             if "outlines" in files:
                 _read_outlines(account, name, files["outlines"], rows, outlines, known_images="img" in files)
         for folder in sorted({path.parent for files in tables.values() for path in files.values()}):
-            for file in sorted(folder.rglob("*.tif")):
-                if file.relative_to(self.path).as_posix() not in rows and not account.fatal:
+            for file in with_endings(files_below(folder), (".tif", ".tiff")):
+                if account.below(file) not in rows and not account.fatal:
                     account.things += 1
-                    account.fault("file_without_row", f"{file.relative_to(self.path)}: no table has a row for it")
+                    account.fault("file_without_row", f"{account.below(file)}: no table has a row for it")
         present = {}
         for name, row in rows.items():
             if row is None:
@@ -112,10 +113,13 @@ class BcdrSource(ArchiveSource):
     def _tables(self, account: Account) -> dict[str, dict[str, Path]]:
         """set -> "img" and "outlines" -> file."""
         found: dict[str, dict[str, Path]] = defaultdict(dict)
-        for file in sorted(self.path.rglob("*.csv")):
+        tables: list[Path] = []
+        for file in files_below(self.path, "*.csv"):
             match = TABLE.fullmatch(file.name)
             if match and match["set"].lower() in (self.sets or SETS):
-                found[match["set"].lower()][match["what"].lower()] = file
+                tables.append(file)
+        for (name, what), file in account.one_each(tables, _table_of).items():
+            found[name][what] = file
         for name in self.sets or (() if found else ("SET",)):
             if name not in found:
                 account.fatal.append(
@@ -139,6 +143,12 @@ class BcdrSource(ArchiveSource):
             usable_as_healthy=row.set in NORMAL, spacing_mm=self.spacing_mm if film else DIGITAL_SPACING_MM,
             scanner="film" if film else "digital",
         )  # fmt: skip
+
+
+def _table_of(file: Path) -> tuple[str, str]:
+    """Set and kind of a table by its name."""
+    _, name, what = file.stem.lower().split("_")
+    return name, what
 
 
 def _of_image(lesions: list[Lesion], name: str) -> bool | None:
@@ -165,18 +175,16 @@ def _read_outlines(
     outlines: dict[str, list[tuple[str, str, bool | None, np.ndarray]]], *, known_images: bool,
 ) -> None:  # fmt: skip
     seen: dict[str, str] = {}
-    for where, cells in _records(account, path, OUTLINE_COLUMNS):
+    for where, cells in _records(account, path, OUTLINE_COLUMNS, findings=True):
         code, number = cells["image_view"], cells.get("segmentation_id", "")
         key = _key(account, path, cells)
         if number and number in seen:
             account.fault("duplicate_lesion", f"{where}: segmentation {number} is in {seen[number]} already")
             continue
         seen[number] = where
-        if code not in ("1", "2", "3", "4"):
+        if code not in ("1", "2", "3", "4"):  # RCC, LCC, RO, LO
             account.unread.add(key)
-            account.fault(
-                "unknown_label", f"{where}: image_view {code!r} is unknown; known: 1 (RCC), 2 (LCC), 3 (RO), 4 (LO)"
-            )
+            account.leave_out("other_views", where)
             continue
         if known_images and key not in rows:
             account.fault(
@@ -206,9 +214,11 @@ def _key(account: Account, path: Path, cells: dict[str, str]) -> str:
     return (path.parent / cells["image_filename"]).relative_to(account.path).as_posix()
 
 
-def _records(account: Account, path: Path, required: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+def _records(
+    account: Account, path: Path, required: tuple[str, ...], *, findings: bool = False
+) -> Iterator[tuple[str, dict[str, str]]]:
     """(where, cells) of each row that names an image and a patient."""
-    for number, cells in account.records(path, required):
+    for number, cells in account.records(path, required, findings=findings):
         where = f"{path.name} row {number}"
         if cells["patient_id"] and cells["image_filename"]:
             yield where, cells
@@ -224,8 +234,11 @@ def _row(
     ending = file.stem.rsplit("_", 1)[-1].upper()
     named = NAMES.get(ending) or NAMES.get(cells.get("image_type_name", "").upper())
     view = named or coded
-    if view is None or (coded is not None and view != coded):
-        account.fault("bad_value", f"{where}: the view of {file.name} is not that of its code, or neither is known")
+    if view is None:
+        account.leave_out("other_views", where)
+        return None
+    if coded is not None and view != coded:
+        account.fault("bad_value", f"{where}: the view of {file.name} is not that of its code; correct one")
         return None
     # Digital and film sets number their patients separately; within each kind a number is one person.
     patient = f"{'film' if name.startswith('f') else 'digital'} {cells['patient_id']}"
@@ -259,4 +272,4 @@ def _density(cells: dict[str, str]) -> str:
 
 def _age(cells: dict[str, str]) -> float | None:
     age = cells.get("age", "")
-    return float(age) if age.isdigit() and int(age) > 0 else None
+    return float(age) if is_digits(age) and int(age) > 0 else None

@@ -17,10 +17,12 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from data_partitions.archives.archive import Account, ArchiveSource
-from data_partitions.archives.cbis_ddsm_files import MaskLook, Places, look_at_mask, mask_file
+from data_partitions.archives.cbis_ddsm_files import Places, mask_file
 from data_partitions.errors import Problem
 from data_partitions.exams import Box, Exam, Lesion
-from data_partitions.reading.image_files import FileLook, looks
+from data_partitions.reading.folders import folders_in
+from data_partitions.reading.image_files import FileLook
+from data_partitions.reading.masks import MaskRule, mask_looks
 from data_partitions.small_counts import suppressed_count
 
 TABLES = {
@@ -30,6 +32,7 @@ TABLES = {
 }
 FOLDERS = {("mass", "train"): "Mass-Training_", ("mass", "test"): "Mass-Test_",
            ("calcification", "train"): "Calc-Training_", ("calcification", "test"): "Calc-Test_"}  # fmt: skip
+VIEWS = ("CC", "MLO")
 PATHOLOGY = {"MALIGNANT": True, "BENIGN": False, "BENIGN_WITHOUT_CALLBACK": False}
 IMAGE, MASK, CROP = "image_file_path", "roi_mask_file_path", "cropped_image_file_path"
 COLUMNS = (
@@ -64,6 +67,12 @@ class CbisDdsmSource(ArchiveSource):
     abnormalities: Literal["all", "mass", "calcification"] = Field("all", description="whose tables are read")
     official_split: bool = Field(True, description="the archive's test patients, and they alone, are the test split")
     spacing_mm: float | None = Field(None, gt=0, description="of a pixel, which the files do not give")
+    mask_threshold: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="masks are soft: what is above this share of their largest possible value is the lesion",
+    )
 
     @property
     def official(self) -> dict[str, int]:
@@ -113,7 +122,9 @@ class CbisDdsmSource(ArchiveSource):
         for (kind, split), name in TABLES.items():
             if self.abnormalities not in ("all", kind):
                 continue
-            file = next((f for f in (self.path / name, *sorted(self.path.glob(f"*/{name}"))) if f.is_file()), None)
+            file = next(
+                (f for f in (self.path / name, *(inner / name for inner in folders_in(self.path))) if f.is_file()), None
+            )
             if file is None:
                 account.fatal.append(
                     Problem("missing_file", f"{self.path} has no {name}; add it, or set `abnormalities`")
@@ -123,6 +134,9 @@ class CbisDdsmSource(ArchiveSource):
                 named.add(cells[IMAGE].split("/")[0])
                 row = _row(account, kind, split, f"{name} row {number}", cells)
                 if row is None:
+                    continue
+                if row.view not in VIEWS:
+                    account.leave_out("other_views", row.where)
                     continue
                 key = row.image, cells["abnormality_id"]
                 if key in seen:
@@ -156,14 +170,26 @@ class CbisDdsmSource(ArchiveSource):
                 if file is not None:
                     masks[row.where] = file
         found = dict(
-            zip(masks, looks(list(masks.values()), account.cache, "masks", look_at_mask, MaskLook), strict=True)
+            zip(
+                masks,
+                mask_looks(list(masks.values()), account.cache, MaskRule(threshold=self.mask_threshold), self.limits),
+                strict=True,
+            )
         )
         boxes: dict[str, list[Box]] = {}
         for where, look in found.items():
+            # An area of a single pixel is not a lesion by the rule of Szafranowska et al.
+            boxes_here = [area.box for area in look.found if area.pixels > 1]
             if look.code:
-                account.fault(look.code, f"{where}: {masks[where].relative_to(self.path)} {look.text}")
+                account.fault(look.code, f"{where}: {account.below(masks[where])} {look.text}")
+            elif not boxes_here:
+                account.fault(
+                    "empty_mask", f"{where}: {account.below(masks[where])} is empty; copy it again or drop its row"
+                )
             else:
-                boxes[where] = [Box(*box) for box in look.boxes]
+                boxes[where] = boxes_here
+                for fact in look.facts:
+                    account.fact(fact, where)
         account.unread.update(row.image for row in rows if row.image in images and row.where not in boxes)
         return boxes
 
@@ -223,7 +249,7 @@ def _row(account: Account, kind: str, split: str, where: str, cells: dict[str, s
         account.fault("bad_value", f"{where}: patient_id, image file path or ROI mask file path is empty; fill it in")
     elif pathology not in PATHOLOGY:
         account.fault("unknown_label", f"{where}: pathology {pathology!r} is unknown; known: {', '.join(PATHOLOGY)}")
-    elif side not in ("LEFT", "RIGHT") or view not in ("CC", "MLO"):
+    elif side not in ("LEFT", "RIGHT") or not view:
         account.fault("unknown_label", f"{where}: {side!r} {view!r} is not a side (LEFT, RIGHT) and a view (CC, MLO)")
     else:
         density = cells["breast_density"] if cells["breast_density"] in ("1", "2", "3", "4") else ""

@@ -8,34 +8,32 @@ some rows mask and crop are swapped. The mask is the file that has the size of t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
-
-from PIL import Image
 
 from data_partitions.archives.archive import Account
-from data_partitions.reading.contours import mask_boxes
-from data_partitions.reading.dicom import EXTENSIONS, BadDicom, read_header
-from data_partitions.reading.image_files import BadImage, read_image
-
-PICTURES = (*EXTENSIONS, ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+from data_partitions.errors import BadFile
+from data_partitions.reading.folders import files_below, folders_in
+from data_partitions.reading.image_files import is_image, shape_of
+from data_partitions.reading.limits import Limits
 
 
 class Places:
     """The files behind a cell of the table: below the folder that it starts with, or in the folder of its series."""
 
     def __init__(self, path: Path) -> None:
-        self.roots = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())]
+        self.roots = [path, *folders_in(path)]
 
     def files(self, cell: str) -> list[Path]:
         parts = cell.strip().split("/")
         for root in self.roots:
             for name in (parts[0], parts[2] if len(parts) > 3 else ""):
                 if name and (root / name).is_dir():
-                    return sorted(file for file in (root / name).rglob("*") if file.suffix.lower() in PICTURES)
+                    return [file for file in files_below(root / name) if is_image(file)]
         return []
 
     def named(self, prefix: str) -> list[str]:
-        return sorted({folder.name for root in self.roots for folder in root.glob(f"{prefix}*") if folder.is_dir()})
+        return sorted(
+            {folder.name for root in self.roots for folder in folders_in(root) if folder.name.startswith(prefix)}
+        )
 
 
 def mask_file(
@@ -43,7 +41,7 @@ def mask_file(
 ) -> Path | None:
     """The file of the image's own `shape` among those of an abnormality. cells: of its mask and of its crop."""
     candidates = list(dict.fromkeys(file for cell in cells for file in places.files(cell)))
-    sizes = {file: _size(file) for file in candidates}
+    sizes = {file: _size(file, account.limits) for file in candidates}
     fitting = [file for file, size in sizes.items() if size == shape]
     if len(fitting) == 1:
         return fitting[0]
@@ -57,30 +55,9 @@ def mask_file(
     return None
 
 
-def _size(file: Path) -> tuple[int, int] | None:
+def _size(file: Path, limits: Limits) -> tuple[int, int] | None:
     """(height, width) from a file's header."""
     try:
-        if file.suffix.lower() in EXTENSIONS:
-            return read_header(file).shape
-        with Image.open(file) as picture:
-            return picture.height, picture.width
-    except (BadDicom, OSError):
+        return shape_of(file, limits)
+    except BadFile:
         return None
-
-
-class MaskLook(NamedTuple):
-    """What one look at a mask showed: its boxes, or what is wrong."""
-
-    boxes: list[list[int]]
-    code: str = ""
-    text: str = ""
-
-
-def look_at_mask(file: Path) -> MaskLook:
-    try:
-        mask = read_image(file)[..., 0] > 127
-    except BadImage as error:
-        return MaskLook([], error.code, str(error))
-    # An area of a single pixel is not a lesion by the rule of Szafranowska et al.
-    boxes = [list(box) for box in mask_boxes(mask) if mask[box.top : box.bottom, box.left : box.right].sum() > 1]
-    return MaskLook(boxes) if boxes else MaskLook([], "empty_mask", "is empty; copy it again or drop its row")

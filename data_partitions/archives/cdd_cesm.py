@@ -19,7 +19,10 @@ from data_partitions.archives.archive import Account, ArchiveSource
 from data_partitions.errors import Problem
 from data_partitions.exams import Exam, Lesion
 from data_partitions.reading.contours import pixel_box
-from data_partitions.reading.image_files import FileLook
+from data_partitions.reading.folders import files_in
+from data_partitions.reading.image_files import FileLook, is_image
+from data_partitions.reading.label_words import is_digits
+from data_partitions.reading.opening import brief
 
 FOLDERS = {"low_energy": "Low energy images of CDD-CESM", "subtracted": "Subtracted images of CDD-CESM"}
 MARKS = {"low_energy": "_DM_", "subtracted": "_CM_"}  # in the images' names
@@ -119,20 +122,13 @@ class CddCesmSource(ArchiveSource):
         return rows, named
 
     def _files(self, account: Account, folder: Path, rows: dict[str, Row], named: set[str]) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for file in sorted(file for file in folder.glob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png")):
-            name = _name(file.stem)
-            if MARKS[self.images] not in f"{name}_":
-                continue
-            if name not in named:
-                account.things += 1
-                account.fault("file_without_row", f"{file.name}: no row of the table names it")
-            elif name in found:
-                account.things += 1
-                account.fault("duplicate_image", f"{file.name}: {found[name].name} is the same image; keep one of them")
-            elif name in rows:
-                found[name] = file
-        for name in sorted(set(rows) - set(found)):
+        own = [file for file in files_in(folder) if MARKS[self.images] in f"{_name(file.stem)}_" and is_image(file)]
+        chosen = account.one_each(own, lambda file: _name(file.stem))
+        for name in sorted((set(chosen) | account.several) - named, key=str):
+            account.things += 1
+            account.fault("file_without_row", f"{name}: no row of the table names an image of this name")
+        found = {name: file for name, file in chosen.items() if name in rows}
+        for name in sorted(set(rows) - set(found) - account.several):
             account.fault(
                 "row_without_file", f"{rows[name].where}: no file {name}.jpg in {folder.name}; add it or drop the row"
             )
@@ -146,10 +142,12 @@ def _row(account: Account, where: str, name: str, cells: dict[str, str]) -> Row 
         account.fault("bad_value", f"{where}: Patient_ID or Image_name is empty; fill it in or drop the row")
     elif pathology not in PATHOLOGY:
         account.fault("unknown_label", f"{where}: pathology {pathology!r} is unknown; known: {', '.join(PATHOLOGY)}")
-    elif side not in ("L", "R") or view not in ("CC", "MLO"):
+    elif side not in ("L", "R") or not view:
         account.fault(
             "unknown_label", f"{where}: {cells['side']!r} {cells['view']!r} is not a side (L, R) and a view (CC, MLO)"
         )
+    elif view not in ("CC", "MLO"):
+        account.leave_out("other_views", where)
     else:
         age, density = cells.get("age", ""), cells.get("breast_density_(acr)", "").upper()
         words = [word.strip().lower() for word in re.split(r"[$,;&+]", cells.get("findings", "")) if word.strip()]
@@ -158,7 +156,7 @@ def _row(account: Account, where: str, name: str, cells: dict[str, str]) -> Row 
         )
         return Row(
             where, cells["patient_id"], side, view, density if density in ("A", "B", "C", "D") else "",
-            float(age) if age.isdigit() else None, cells.get("birads", ""), pathology, kinds,
+            float(age) if is_digits(age) else None, cells.get("birads", ""), pathology, kinds,
         )  # fmt: skip
     return None
 
@@ -171,16 +169,18 @@ def _name(text: str) -> str:
 def _outlines(account: Account, path: Path, mark: str, known: set[str]) -> dict[str, list[tuple[str, np.ndarray]]]:
     """(where, points (k, 2) of (y, x)) of each outline, by image."""
     found: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for number, cells in account.records(path, OUTLINE_COLUMNS):
+    for number, cells in account.records(path, OUTLINE_COLUMNS, findings=True):
         name, where = _name(cells["filename"]), f"{path.name} row {number}"
         if mark not in f"{name}_":
             continue
         try:
             shape = json.loads(cells["region_shape_attributes"] or "{}")
             points = _points(shape) if shape else None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever a shape of another form raises
             account.unread.add(name)
-            account.fault("bad_annotation", f"{where}: region_shape_attributes is not an outline ({error}); correct it")
+            account.fault(
+                "bad_annotation", f"{where}: region_shape_attributes is not an outline ({brief(error)}); correct it"
+            )
             continue
         if points is None:  # an image without any region
             continue

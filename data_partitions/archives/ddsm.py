@@ -14,16 +14,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.errors import BadFile
 from data_partitions.exams import Exam, Lesion
 from data_partitions.reading.contours import pixel_box
-from data_partitions.reading.image_files import FileLook
+from data_partitions.reading.folders import files_below, files_in
+from data_partitions.reading.image_files import FileLook, is_image
+from data_partitions.reading.label_words import is_digits
+from data_partitions.reading.opening import guarded, read_bytes
 
 VIEWS = {"LEFT_CC": ("L", "CC"), "LEFT_MLO": ("L", "MLO"), "RIGHT_CC": ("R", "CC"), "RIGHT_MLO": ("R", "MLO")}
 # x and y of the steps 0 .. 7: up, then clockwise.
 STEPS = np.array([(0, -1), (1, -1), (1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1)])
 KINDS = {"MASS": "mass", "CALCIFICATION": "calcification", "OTHER": "other"}
 PATHOLOGY = {"MALIGNANT": True, "BENIGN": False, "BENIGN_WITHOUT_CALLBACK": False, "UNPROVEN": None}
-PICTURES = (".png", ".tif", ".tiff", ".pgm", ".jpg", ".jpeg", ".dcm")
 
 
 class Abnormality(NamedTuple):
@@ -68,7 +71,7 @@ class DdsmSource(ArchiveSource):
         return {"images": 4 * 2620, "patients": 2620}
 
     def _exams(self, account: Account) -> list[Exam]:
-        cases = [case for file in sorted(self.path.rglob("*.ics")) if (case := _case(account, file)) is not None]
+        cases = [case for file in files_below(self.path, "*.ics") if (case := _case(account, file)) is not None]
         if not cases:
             account.fault(
                 "missing_file",
@@ -84,6 +87,10 @@ class DdsmSource(ArchiveSource):
                 file = _file(account, picture)
                 if file is not None:
                     pictures[name], files[name] = (case, picture), file
+        stems = {picture.stem for case in cases for picture in case.pictures}
+        account.fact("files_without_row", *(
+            account.below(file) for file in files_below(self.path) if file.with_suffix("") not in stems and is_image(file)
+        ))  # fmt: skip
         exams = []
         for name, look in account.looks(files).items():
             case, picture = pictures[name]
@@ -99,12 +106,10 @@ class DdsmSource(ArchiveSource):
     def _unlisted(self, account: Account, cases: list[Case]) -> None:
         """Overlays that no .ics file announces; no image of such a case is taken as normal."""
         known = {picture.stem for case in cases for picture in case.pictures if picture.overlay}
-        for file in sorted(self.path.rglob("*.OVERLAY")):
+        for file in files_below(self.path, "*.OVERLAY"):
             if file.with_suffix("") not in known and not account.fatal:
                 account.things += 1
-                account.fault(
-                    "lesion_without_row", f"{file.relative_to(self.path)}: no .ics file announces this overlay"
-                )
+                account.fault("lesion_without_row", f"{account.below(file)}: no .ics file announces this overlay")
                 beside = (p.stem for case in cases for p in case.pictures if p.stem.parent == file.parent)
                 account.unread.update(stem.relative_to(self.path).as_posix() for stem in beside)
 
@@ -135,20 +140,22 @@ def chain(x: int, y: int, code: str) -> np.ndarray:
 
 
 def _case(account: Account, file: Path) -> Case | None:
-    try:
-        lines = [line.split() for line in file.read_text(encoding="latin-1").splitlines() if line.strip()]
-    except OSError as error:
-        account.fault("bad_table", f"{file.name}: cannot be read ({error})")
+    text = _text(account, file)
+    if text is None:
+        account.things += 1
         return None
+    lines = [line.split() for line in text.splitlines() if line.strip()]
     values = {words[0]: " ".join(words[1:]) for words in lines}
     name = values.get("filename", "") or file.stem
     pictures = []
     for words in lines:
         if words[0] not in VIEWS:
+            if "PIXELS_PER_LINE" in words:
+                account.fact("other_views", f"{file.name} {words[0]}")
             continue
         account.things += 1
         where = f"{file.name} {words[0]}"
-        numbers = {key: int(value) for key, value in zip(words, words[1:], strict=False) if value.isdigit()}
+        numbers = {key: int(value) for key, value in zip(words, words[1:], strict=False) if is_digits(value)}
         shape = numbers.get("LINES", 0), numbers.get("PIXELS_PER_LINE", 0)
         if 0 in shape:
             account.fault(
@@ -168,23 +175,28 @@ def _case(account: Account, file: Path) -> Case | None:
         return None
     age, density = values.get("PATIENT_AGE", ""), values.get("DENSITY", "")
     return Case(
-        name, float(age) if age.isdigit() else None, density if density in ("1", "2", "3", "4") else "",
+        name, float(age) if is_digits(age) else None, density if density in ("1", "2", "3", "4") else "",
         values.get("DIGITIZER", ""), tuple(pictures),
     )  # fmt: skip
 
 
+def _text(account: Account, file: Path) -> str | None:
+    """The text of a file; None, and a fault, where it cannot be read."""
+    try:
+        with guarded("bad_table", "cannot be read", "copy it again"):
+            return read_bytes(file, account.limits).decode("latin-1")
+    except BadFile as error:
+        account.fault(error.code, f"{file.name} {error}")
+        return None
+
+
 def _file(account: Account, picture: Picture) -> Path | None:
-    """The converted image: A_1004_1.LEFT_CC.png, or with any other ending in PICTURES."""
-    found = sorted(
-        file for file in picture.stem.parent.glob(f"{picture.stem.name}.*") if file.suffix.lower() in PICTURES
-    )
-    if len(found) == 1:
-        return found[0]
-    if found:
-        account.fault(
-            "duplicate_image", f"{picture.where}: {' and '.join(file.name for file in found)}; keep one of them"
-        )
-    elif (packed := picture.stem.with_name(picture.stem.name + ".LJPEG")).exists():
+    """The converted image: A_1004_1.LEFT_CC.png, or with the ending of any other format of images."""
+    beside = [file for file in files_in(picture.stem.parent) if file.name.startswith(f"{picture.stem.name}.")]
+    found = account.one_each((file for file in beside if is_image(file)), lambda _: picture.stem)
+    if found or picture.stem in account.several:
+        return found.get(picture.stem)
+    if (packed := picture.stem.with_name(picture.stem.name + ".LJPEG")).exists():
         account.fault(
             "not_converted",
             f"{picture.where}: {packed.name} cannot be read; convert it to {picture.stem.name}.png at full size",
@@ -201,7 +213,11 @@ def _overlay(account: Account, name: str, picture: Picture) -> list[Abnormality]
         account.unread.add(name)
         account.fault("row_without_file", f"{picture.where}: overlay {file.name} is announced but missing; add it")
         return []
-    head, *entries = re.split(r"^\s*ABNORMALITY\b", file.read_text(encoding="latin-1"), flags=re.MULTILINE)
+    text = _text(account, file)
+    if text is None:
+        account.unread.add(name)
+        return []
+    head, *entries = re.split(r"^\s*ABNORMALITY\b", text, flags=re.MULTILINE)
     total = re.search(r"TOTAL_ABNORMALITIES\s+(\d+)", head)
     if total is None or int(total[1]) != len(entries):
         account.unread.add(name)

@@ -1,8 +1,9 @@
 """A list of images that a study leaves out: clips, implants, pacemakers, or whatever a person saw on them.
 
-The list is a csv with a column `image` (or `image_id`, `file`) and perhaps `reason`, one row per image. An image is
-named as its source names it, by its file, or by its file without the ending. Excluded images are counted by reason.
-Names that match no image are counted too: a misspelt name would leave its image in.
+The list is a csv with a column `image` (or `image_id`, `file`) and perhaps `reason`, one row per image. In every source an
+image goes by its name there, by its path below the source's folder, and by the file's name with or without its ending.
+Excluded images are counted by reason. Names that match no image are counted too: a misspelt name would leave its image in. A
+row that cannot be read is refused for the same reason.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from data_partitions.errors import DataError
-from data_partitions.exams import Cohort
+from data_partitions.exams import Cohort, Exam
+from data_partitions.reading.folders import files_below, plain_path
+from data_partitions.reading.limits import Limits
 from data_partitions.reading.tables import read_records
 from data_partitions.small_counts import suppressed_count
 
 NAMES = ("image", "image_id", "image_name", "file", "filename")
 
 
-def read_exclusions(path: Path, encoding: str = "utf-8") -> dict[str, str]:
+def read_exclusions(path: Path, encoding: str | None, limits: Limits) -> dict[str, str]:
     """Name -> reason ("" where none is given). Raises DataError."""
-    rows = read_records(path, (), encoding)
+    rows, table = read_records(path, (), encoding, limits)
+    if table.problems:
+        raise DataError.of(table.problems, f"{path}")
     column = next((name for name in NAMES if rows and name in rows[0][1]), None)
     if rows and column is None:
         raise DataError(
@@ -29,7 +34,7 @@ def read_exclusions(path: Path, encoding: str = "utf-8") -> dict[str, str]:
             f"{path}: no column for image; it has {', '.join(rows[0][1])}; name it `image`",
             field="exclude",
         )
-    return {cells[str(column)]: cells.get("reason", "") for _, cells in rows if cells[str(column)]}
+    return {plain_path(cells[str(column)]): cells.get("reason", "") for _, cells in rows if cells[str(column)]}
 
 
 def listed(path: Path, exclude: Path | None) -> list[Path]:
@@ -39,24 +44,31 @@ def listed(path: Path, exclude: Path | None) -> list[Path]:
     """
     if exclude is not None and not exclude.is_file():
         raise DataError("missing_file", f"{exclude} does not exist; correct `exclude`", field="exclude")
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [path] if path.is_file() else files_below(path)
     return files if exclude is None else [*files, exclude]
 
 
-def without(cohort: Cohort, path: Path | None, encoding: str = "utf-8") -> Cohort:
+def names_of(exam: Exam) -> list[str]:
+    """Every name by which a list may call an image."""
+    paths = [PurePosixPath(name) for name in (exam.name, exam.file) if name]
+    return list(dict.fromkeys(name for path in paths for name in (str(path), path.name, path.stem)))
+
+
+def without(cohort: Cohort, path: Path | None, encoding: str | None, limits: Limits) -> Cohort:
     """The cohort without the images of an exclusion list (None: as it is), and the counts in its report."""
     if path is None:
         return cohort
-    reason_of = read_exclusions(path, encoding)
-    kept, reasons, found = [], Counter[str](), set()
+    reason_of = read_exclusions(path, encoding, limits)
+    kept, examples, reasons, found = [], dict[str, str](), Counter[str](), set()
     for exam in cohort.exams:
-        names = (exam.name, PurePosixPath(exam.name).name, PurePosixPath(exam.name).stem)
-        hit = next((name for name in names if name in reason_of), None)
-        if hit is None:
+        hits = [name for name in names_of(exam) if name in reason_of]
+        if not hits:
             kept.append(exam)
         else:
-            found.add(hit)
-            reasons[reason_of[hit] or "no reason given"] += 1
+            found.update(hits)
+            reason = reason_of[hits[0]] or "no reason given"
+            reasons[reason] += 1
+            examples.setdefault(reason, exam.name)
     notes = list(cohort.report.get("notes", []))
     notes += [f"{suppressed_count(n)} images excluded: {reason}" for reason, n in sorted(reasons.items())]
     unknown = len(reason_of) - len(found)
@@ -64,7 +76,10 @@ def without(cohort: Cohort, path: Path | None, encoding: str = "utf-8") -> Cohor
         notes.append(f"{suppressed_count(unknown)} names of the exclusion list match no image here")
     patients = {exam.patient for exam in kept}
     report = cohort.report | {"notes": notes, "excluded": dict(reasons), "excluded_unknown": unknown}
-    private = cohort.private | {"excluded_unknown": sorted(set(reason_of) - found)}
+    strangers = sorted(set(reason_of) - found)
+    rows = [("left out", f"excluded: {reason}", count, examples[reason]) for reason, count in sorted(reasons.items())]
+    rows += [("doubted", "names of the exclusion list match no image", unknown, strangers[0])] if unknown else []
+    private = cohort.private | {"excluded_unknown": strangers, "account": [*cohort.private.get("account", []), *rows]}
     groups = {patient: group for patient, group in cohort.groups.items() if patient in patients}
     return replace(
         cohort, exams=kept, report=report, private=private, groups=groups, for_test=cohort.for_test & patients

@@ -15,12 +15,21 @@ from pydantic import BeforeValidator, Field, model_validator
 from data_partitions.archives.archive import Account, FileSource
 from data_partitions.archives.folder_share import FolderShare
 from data_partitions.errors import DataError
-from data_partitions.exams import Cohort, Exam
+from data_partitions.exams import Cohort, Exam, Lesion
 from data_partitions.patches import PatchTask
-from data_partitions.reading.folder_tables import LesionTable, Metadata, read_lesions, read_metadata
-from data_partitions.reading.image_files import FileLook
+from data_partitions.reading.folder_tables import (
+    KINDS,
+    LesionTable,
+    Metadata,
+    lesion_of_word,
+    read_lesions,
+    read_metadata,
+)  # fmt: skip
+from data_partitions.reading.folders import files_below
+from data_partitions.reading.image_files import FileLook, is_image
 from data_partitions.reading.label_words import NEGATIVE, POSITIVE, LabelWords, plain
 from data_partitions.reading.mask_folder import read_masks
+from data_partitions.reading.masks import IGNORED, Found, MaskRule
 
 
 def _part(value: object) -> object:
@@ -41,6 +50,15 @@ class FolderSource(FileSource):
     lesions: str | None = Field(None, description="table of lesions in the folder")
     masks: str | None = Field(
         None, description="folder of masks in the folder, named for their images; instead of `lesions`"
+    )
+    mask_classes: dict[int, str] = Field(
+        default_factory=dict, description="class numbers of the masks: a kind of lesion, a label, a diagnosis, or none"
+    )
+    mask_threshold: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="masks are soft: what is above this share of their largest possible value is the lesion",
     )
     centre: str | None = Field(None, description="take the rows with this value in the column `centre`")
     part: Annotated[tuple[int, int] | None, BeforeValidator(_part)] = Field(None, description="k/n: share k of n")
@@ -107,9 +125,13 @@ class FolderSource(FileSource):
         metadata = self._metadata()
         account.things = len(metadata.rows) + len(metadata.problems)
         account.problems += metadata.problems
+        for fact, count in metadata.facts.items():
+            account.count(fact, count, self.metadata)
         rows, looks = self._usable_rows(metadata, account)
         table = self._lesions(metadata, rows, looks, account)
         account.problems += table.problems
+        for fact, where in table.facts:
+            account.fact(fact, where)
         account.unread |= table.unread.union(table.without_place)
         labels = {row["image"]: self._malignant(row, table, metadata.labelled) for row in rows}
         if task is not None and task.label == "malignancy":
@@ -135,7 +157,7 @@ class FolderSource(FileSource):
     def _metadata(self) -> Metadata:
         """The table of images. Where it cannot be read, the faults of the table of lesions are reported with its own."""
         try:
-            return read_metadata(self.path / self.metadata, self.columns, self._label_words, self.encoding)
+            return read_metadata(self.path / self.metadata, self.columns, self._label_words, self.encoding, self.limits)
         except DataError as error:
             if self.lesions is None:
                 raise
@@ -157,8 +179,15 @@ class FolderSource(FileSource):
                 account.fault(
                     "row_without_file", f"{names[image]}: file {image} does not exist; add it or drop the row"
                 )
+        account.fact("files_without_row", *self._unlisted(set(files.values())))
         looks = account.looks(files, names)
         return [row for row in metadata.rows if row["image"] in looks], looks
+
+    def _unlisted(self, listed: set[Path]) -> list[str]:
+        """Image files, masks aside, that no row names."""
+        masks = None if self.masks is None else self.path / self.masks
+        files = [file for file in files_below(self.path) if file not in listed and masks not in file.parents]
+        return [file.relative_to(self.path).as_posix() for file in files if is_image(file)]
 
     def _lesions(
         self, metadata: Metadata, rows: list[dict], looks: dict[str, FileLook], account: Account
@@ -166,14 +195,34 @@ class FolderSource(FileSource):
         known = {row["image"] for row in metadata.rows}
         if self.masks is not None:
             labels = {row["image"]: row["malignant"] for row in rows}
-            return read_masks(self.path / self.masks, looks, known, labels, account.cache)
+            rule = MaskRule(
+                {
+                    number: IGNORED if self._kind(word) == IGNORED else word
+                    for number, word in self.mask_classes.items()
+                },
+                self.mask_threshold,
+            )
+            return read_masks(
+                self.path / self.masks, looks, known, labels, account.cache, rule, self.limits, self._marked
+            )
         if self.lesions is not None:
             return self._lesion_table({image: look.shape for image, look in looks.items()}, known)
         return LesionTable()
 
+    def _kind(self, word: str) -> str:
+        return {**KINDS, **self.kinds}.get(word, word)
+
+    def _marked(self, area: Found, label: bool | None) -> Lesion:
+        """The lesion of a mask's area, on an image with this label."""
+        if not area.name:
+            return Lesion(area.box, "other", label)
+        return lesion_of_word(area.box, area.name, label, self.kinds, self._label_words)
+
     def _lesion_table(self, shapes: dict[str, tuple[int, int]], known: set[str]) -> LesionTable:
         file = self.path / str(self.lesions)
-        return read_lesions(file, self.columns, self.kinds, self._label_words, self.encoding, shapes, known)
+        return read_lesions(
+            file, self.columns, self.kinds, self._label_words, self.encoding, self.limits, shapes, known
+        )
 
     def _malignant(self, row: dict, table: LesionTable, labelled: bool) -> bool | None:
         """Of an image: what its row says, or else what its lesions say; None where neither is known.

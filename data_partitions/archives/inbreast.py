@@ -21,7 +21,9 @@ from pydantic import Field
 from data_partitions.archives.archive import Account, ArchiveSource
 from data_partitions.exams import Exam, Lesion
 from data_partitions.reading.contours import painted_areas, pixel_box
-from data_partitions.reading.image_files import FileLook
+from data_partitions.reading.folders import files_in
+from data_partitions.reading.image_files import FileLook, is_dicom
+from data_partitions.reading.opening import brief, read_bytes
 
 KINDS = {
     "mass": "mass", "spiculated region": "mass", "espiculated region": "mass",
@@ -61,7 +63,7 @@ class InbreastSource(ArchiveSource):
         for name in sorted(set(files) - named):
             account.things += 1
             account.fault("file_without_row", f"{files[name].name}: no row of the table has the file name {name}")
-        for name in sorted(set(rows) - set(files)):
+        for name in sorted(set(rows) - set(files) - account.several):
             account.fault(
                 "row_without_file", f"{rows[name]['where']}: no file AllDICOMs/{name}_*.dcm; add it or drop the row"
             )
@@ -134,11 +136,13 @@ def _rows(account: Account, path: Path) -> tuple[dict[str, dict[str, str]], set[
             account.fault(
                 "unknown_label", f"{where}: Bi-Rads {cells['bi_rads']!r} is unknown; known: {', '.join(BIRADS)}"
             )
-        elif row["laterality"] not in ("L", "R") or not row["view"]:
+        elif row["laterality"] not in ("L", "R") or not cells["view"]:
             account.fault(
                 "unknown_label",
                 f"{where}: {cells['laterality']!r} {cells['view']!r} is not a side (L, R) and a view (CC, MLO)",
             )
+        elif not row["view"]:
+            account.leave_out("other_views", where)
         elif row["acr"] not in ("", "1", "2", "3", "4"):
             account.fault("unknown_label", f"{where}: ACR {cells['acr']!r} is unknown; known: 1, 2, 3, 4")
         else:
@@ -150,36 +154,37 @@ def _rows(account: Account, path: Path) -> tuple[dict[str, dict[str, str]], set[
 
 def _dicoms(account: Account, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """Image file and patient by file name, from names such as 20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm."""
-    files: dict[str, Path] = {}
-    patients: dict[str, str] = {}
-    for file in sorted(folder.glob("*.dcm")):
-        name, *rest = file.stem.split("_")
-        if len(rest) < 2:
+    named: list[Path] = []
+    for file in files_in(folder):
+        if file.suffix.lower() != ".dcm" and not is_dicom(file):
+            continue
+        if file.stem.count("_") < 2:
             account.things += 1
             account.fault(
                 "bad_value", f"{file.name}: its name holds no patient's code (NUMBER_PATIENT_MG_...); rename it"
             )
-        elif name in files:
-            account.things += 1
-            account.fault("duplicate_image", f"{file.name}: {files[name].name} has the same number; keep one of them")
         else:
-            files[name], patients[name] = file, rest[0]
-    return files, patients
+            named.append(file)
+    files = account.one_each(named, lambda file: file.stem.split("_")[0])
+    return files, {name: file.stem.split("_")[1] for name, file in files.items()}
 
 
 def _outlines(account: Account, folder: Path, known: set[str]) -> dict[str, list[tuple[str, np.ndarray]]]:
     """(kind, points (k, 2) of (y, x)) of each outline, by file name. Normal images have no file."""
     found: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for file in sorted(folder.glob("*.xml")):
+    for file in files_in(folder, "*.xml"):
         account.things += 1
         if file.stem not in known:
             account.fault("lesion_without_row", f"{file.name}: no row of the table has the file name {file.stem}")
             continue
         try:
-            regions = [dict(region) for region in plistlib.loads(file.read_bytes())["Images"][0]["ROIs"]]
+            content = plistlib.loads(read_bytes(file, account.limits), fmt=plistlib.FMT_XML)
+            regions = [dict(region) for region in content["Images"][0]["ROIs"]]
         except Exception as error:  # of expat, of plistlib, or of indexing a list of another shape
             account.unread.add(file.stem)
-            account.fault("bad_annotation", f"{file.name} is not an OsiriX list of outlines ({error}); copy it again")
+            account.fault(
+                "bad_annotation", f"{file.name} is not an OsiriX list of outlines ({brief(error)}); copy it again"
+            )
             continue
         for number, region in enumerate(regions, start=1):
             where = f"{file.name} outline {number}"

@@ -23,10 +23,11 @@ from data_partitions.archives.archive import Account, ArchiveSource
 from data_partitions.dealing.partition import PartitionRule, partition
 from data_partitions.exams import Cohort, Exam
 from data_partitions.patches import PatchTask
+from data_partitions.reading.folders import files_below
+from data_partitions.reading.image_files import is_image
 from data_partitions.reading.label_words import LabelWords, UnknownWord
 from data_partitions.small_counts import suppressed_count
 
-ENDINGS = (".jpg", ".jpeg", ".png")
 TABLES = {
     "ham10000": (
         "HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab", "HAM10000_metadata_with_source.csv",
@@ -97,7 +98,7 @@ class IsicSource(ArchiveSource):
         return replace(cohort, exams=exams, report=cohort.report | {"notes": notes}, private=private, groups=groups)
 
     def _exams(self, account: Account) -> list[Exam]:
-        files = {file.stem: file for file in sorted(self.path.rglob("*")) if file.suffix.lower() in ENDINGS}
+        files = account.one_each((file for file in files_below(self.path) if is_image(file)), lambda file: file.stem)
         sites = self._sites(account)
         rows: dict[str, dict[str, Any]] = {}
         for row in self._rows(account):
@@ -106,6 +107,8 @@ class IsicSource(ArchiveSource):
                     "duplicate_image",
                     f"{row['where']}: image {row['name']} is in an earlier row already; keep one of them",
                 )
+            elif row["name"] in account.several:
+                continue  # a fault already
             elif row["name"] not in files:
                 account.fault("row_without_file", f"{row['where']}: no file {row['name']}.jpg; add it or drop the row")
             else:
@@ -113,7 +116,7 @@ class IsicSource(ArchiveSource):
         looks = account.looks({name: files[name] for name in sorted(rows)})
         account.note("images_without_lesion_id", sum(rows[name]["alone"] for name in looks), "images name no lesion; "
                      "each counts as a patient")  # fmt: skip
-        account.note("files_without_row", len(set(files) - set(rows)), "image files without a usable row, not used")
+        account.fact("files_without_row", *(account.below(files[name]) for name in sorted(set(files) - set(rows))))
         self._listed_copies(account)
         return [
             account.exam(
@@ -175,17 +178,13 @@ class IsicSource(ArchiveSource):
         file = self.path / TRUTH_2019
         if not file.is_file():
             return {}
-        before = account.things
-        rows = account.records(file, ("image",))
-        account.things = before  # the images were counted in the other table
+        rows = account.records(file, ("image",), counted=False)  # the images were counted in the other table
         return {cells["image"]: cells for _, cells in rows}
 
     def _sites(self, account: Account) -> dict[str, str]:
         if self.sites is None:
             return {}
-        before = account.things
-        rows = account.records(self.path / self.sites, ())
-        account.things = before
+        rows = account.records(self.path / self.sites, (), counted=False)
         columns = rows[0][1] if rows else {}
         image, site = (next((name for name in names if name in columns), None) for names in (IMAGES, SITES))
         if rows and (image is None or site is None):
@@ -200,12 +199,10 @@ class IsicSource(ArchiveSource):
         file = self.path / COPIES_2020
         if self.release != "2020" or not file.is_file():
             return
-        before = account.things
-        for _, cells in account.records(file, ("image_name_1", "image_name_2")):
+        for _, cells in account.records(file, ("image_name_1", "image_name_2"), counted=False):
             first, second = cells["image_name_1"], cells["image_name_2"]
             if first in account.digests and second in account.digests:
                 account.merge(first, second)
-        account.things = before
 
 
 def _age(text: str) -> float | None:

@@ -15,10 +15,13 @@ import numpy as np
 from pydantic import Field
 
 from data_partitions.archives.archive import Account, ArchiveSource
-from data_partitions.errors import DataError
+from data_partitions.errors import BadFile, DataError
 from data_partitions.exams import Box, Cohort, Exam
 from data_partitions.patches import PatchTask
 from data_partitions.reading.body import body_mask
+from data_partitions.reading.image_files import is_blank
+from data_partitions.reading.limits import Limits
+from data_partitions.reading.opening import brief, check_unpacked
 from data_partitions.small_counts import suppressed_count
 from data_partitions.split import SPLITS
 
@@ -29,6 +32,7 @@ NAMES = {
     "breastmnist": ("malignant", "normal or benign"), "pneumoniamnist": ("normal", "pneumonia"),
     "dermamnist": ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"),
 }  # fmt: skip
+FETCH_AGAIN = "download it again"
 OFFICIAL = {
     "breastmnist": {"images": 780, "malignant": 210, "split train": 546, "split val": 78, "split test": 156},
     "pneumoniamnist": {"images": 5856, "split train": 4708, "split val": 524, "split test": 624},
@@ -80,15 +84,22 @@ class MedmnistSource(ArchiveSource):
     def _exams(self, account: Account) -> list[Exam]:
         """All images, each a patient of its own. Their names are exclusion lists' too: train_00012."""
         positive, names = self._positive, self.names or NAMES.get(self._set, ())
-        arrays = _arrays(self.path, self.path.stat().st_mtime_ns)
+        arrays = _arrays(self.path, self.path.stat().st_mtime_ns, self.limits)
         exams: list[Exam] = []
         for split in SPLITS:
             images, labels = _part(self.path, arrays, split)
             account.things += len(images)
             for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
                 name = f"{split}_{number:05d}"
-                if label < 0:
-                    account.fault("unknown_label", f"{self.path.name} {name}: label {label} is not a class")
+                if not (0 <= label < 2**31 and label == int(label)):  # before any conversion: 0.7 is not 0
+                    account.fault(
+                        "unknown_label",
+                        f"{self.path.name} {name}: label {label} is not a class; classes are whole numbers from 0",
+                    )
+                    continue
+                label = int(label)
+                if is_blank(pixels) and not account.keep_blank:
+                    account.fact("blank_images", name)
                     continue
                 if names and label >= len(names):
                     account.fault(
@@ -96,11 +107,15 @@ class MedmnistSource(ArchiveSource):
                         f"{self.path.name} {name}: label {label} has no name; `names` has {len(names)}: {', '.join(names)}",
                     )
                     continue
-                account.digests[name] = hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
+                account.digests[name] = (
+                    f"blank {name}"
+                    if is_blank(pixels)
+                    else hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
+                )
                 exams.append(Exam(
-                    patient=name, name=name, shape=pixels.shape[:2], malignant=None if positive is None else int(label) in positive,
+                    patient=name, name=name, shape=pixels.shape[:2], malignant=None if positive is None else label in positive,
                     diagnosis=names[label] if names else str(label),
-                    open=partial(ArrayImage, self.path, split, number, dark_background=self.background == "dark"),
+                    open=partial(ArrayImage, self.path, self.limits, split, number, dark_background=self.background == "dark"),
                     split=split if self.official_split else "",
                 ))  # fmt: skip
         return exams
@@ -109,8 +124,8 @@ class MedmnistSource(ArchiveSource):
 class ArrayImage:
     """One image of the file."""
 
-    def __init__(self, path: Path, split: str, number: int, *, dark_background: bool) -> None:
-        pixels = _arrays(path, path.stat().st_mtime_ns)[f"{split}_images"][number]
+    def __init__(self, path: Path, limits: Limits, split: str, number: int, *, dark_background: bool) -> None:
+        pixels = _arrays(path, path.stat().st_mtime_ns, limits)[f"{split}_images"][number]
         self.pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         self.dark_background = dark_background
 
@@ -123,14 +138,17 @@ class ArrayImage:
 
 
 @lru_cache(maxsize=2)
-def _arrays(path: Path, changed: int) -> dict[str, np.ndarray]:
+def _arrays(path: Path, changed: int, limits: Limits) -> dict[str, np.ndarray]:
     """All arrays of a file as it was at `changed`."""
     try:
+        check_unpacked(path, limits, FETCH_AGAIN)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except BadFile as error:
+        raise DataError(error.code, f"{path} {error}", field="path") from error
+    except Exception as error:  # of zipfile, zlib, numpy's header, memory, ...
         raise DataError(
-            "bad_table", f"{path} is not an .npz file of arrays ({error}); download it again", field="path"
+            "bad_table", f"{path} is not an .npz file of arrays ({brief(error)}); {FETCH_AGAIN}", field="path"
         ) from error
 
 
@@ -149,8 +167,10 @@ def _part(path: Path, arrays: dict[str, np.ndarray], split: str) -> tuple[np.nda
         raise DataError(
             "bad_image", f"{path.name}: {split}_images is {images.dtype} {images.shape}; expected uint8 (n, h, w[, 3])"
         )
+    if labels.dtype.kind not in "buif":
+        raise DataError("bad_value", f"{path.name}: {split}_labels is {labels.dtype}; expected whole numbers")
     if labels.shape not in ((len(images),), (len(images), 1)):
         raise DataError(
             "bad_value", f"{path.name}: {split}_labels has shape {labels.shape} for {len(images)} images; expected (n, 1)"
         )  # fmt: skip
-    return images, labels.reshape(-1).astype(np.int64)
+    return images, labels.reshape(-1)

@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Literal
 
 from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.errors import BadFile, DataError
 from data_partitions.exams import Box, Exam, Lesion
 from data_partitions.reading.folder_tables import KINDS
+from data_partitions.reading.folders import files_below
+from data_partitions.reading.image_files import is_image
+from data_partitions.reading.label_words import is_digits
+from data_partitions.reading.opening import read_bytes
+from data_partitions.reading.tables import decoded_text
 
 SPACING_MM = 0.2
 TISSUES = ("F", "G", "D")
 SEVERITIES = {"B": False, "M": True}
 LINE = re.compile(r"mdb(\d{3})\b")
-ENDINGS = (".pgm", ".png")
 TABLE = "Info.txt"
 
 
@@ -35,17 +40,18 @@ class MiniMiasSource(ArchiveSource):
         return {"images": 322, "patients": 161}
 
     def _exams(self, account: Account) -> list[Exam]:
-        files = {file.stem: file for file in sorted(self.path.rglob("mdb*")) if file.suffix.lower() in ENDINGS}
+        own = (file for file in files_below(self.path, "mdb*") if LINE.fullmatch(file.stem) and is_image(file))
+        files = account.one_each(own, lambda file: file.stem)
         findings: dict[str, list[tuple[str, list[str]]]] = {}
         for where, words in _lines(account, self.path / TABLE):
+            if words[0] in account.several:
+                continue  # a fault already
             if words[0] not in files:
                 account.fault("row_without_file", f"{where}: no file {words[0]}.pgm; add it or drop the line")
             else:
                 findings.setdefault(words[0], []).append((where, words))
         looks = account.looks({name: files[name] for name in sorted(findings)})
-        account.note(
-            "files_without_row", len(set(files) - set(findings)), f"images without a line in {TABLE}, not used"
-        )
+        account.fact("files_without_row", *(account.below(files[name]) for name in sorted(set(files) - set(findings))))
         exams, placeless = [], 0
         for name, look in looks.items():
             lesions: list[Lesion] = []
@@ -59,12 +65,9 @@ class MiniMiasSource(ArchiveSource):
                     placeless += 1
                     account.unread.add(name)
                     continue
-                inside = box.clipped(look.shape)
-                if inside.height < 1 or inside.width < 1:
-                    account.unread.add(name)
-                    account.fault("bad_value", f"{where}: the circle lies outside its image of {look.shape}")
-                    continue
-                lesions.append(Lesion(inside, KINDS[words[2]], SEVERITIES[words[3]]))
+                inside = account.inside(name, f"{where}: the circle", box, look.shape)
+                if inside is not None:
+                    lesions.append(Lesion(inside, KINDS[words[2]], SEVERITIES[words[3]]))
             number = int(name[3:])
             exams.append(account.exam(
                 look, files[name], name=name, patient=f"mias_p{(number + 1) // 2:03d}", view="MLO",
@@ -80,14 +83,15 @@ class MiniMiasSource(ArchiveSource):
 
 def _lines(account: Account, path: Path) -> list[tuple[str, list[str]]]:
     """(file and line, words) of every line about a film that can be read."""
-    try:
-        text = path.read_text(encoding=account.encoding)
-    except OSError:
+    if not path.is_file():
         account.refuse("missing_file", f"{path} does not exist; set `path` to the folder that holds {TABLE}")
         return []
-    except (UnicodeDecodeError, LookupError) as error:
-        account.refuse("bad_encoding", f"{path} is not text in {account.encoding} ({error}); set `encoding`")
+    try:
+        text, guessed = decoded_text(read_bytes(path, account.limits), account.encoding, path)
+    except (BadFile, DataError) as error:
+        account.refuse(error.code, str(error) if isinstance(error, DataError) else f"{path} {error}")
         return []
+    account.count("encoding_guessed", guessed, path.name)
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
@@ -100,7 +104,7 @@ def _lines(account: Account, path: Path) -> list[tuple[str, list[str]]]:
             account.fault("unknown_label", f"{where}: {line.strip()!r} is not a number, a tissue (F, G, D) and a class")
         elif words[2] != "NORM" and (len(words) < 4 or words[3] not in SEVERITIES):
             account.fault("unknown_label", f"{where}: {line.strip()!r} has no severity (B, M)")
-        elif numbers and not all(word.isdigit() for word in numbers):
+        elif numbers and not all(map(is_digits, numbers)):
             account.fault("bad_value", f"{where}: {' '.join(numbers)} is not x, y and radius")
         elif len(words) not in (3, 4, 7) and not words[4].startswith("*"):
             account.fault("bad_value", f"{where}: {line.strip()!r} has {len(words)} words; expected 3, 4 or 7")

@@ -19,10 +19,13 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from data_partitions.archives.archive import Account, ArchiveSource
-from data_partitions.errors import Problem
+from data_partitions.errors import BadFile, Problem
 from data_partitions.exams import Box, Exam, Lesion
-from data_partitions.reading.dicom import BadDicom, read_header
-from data_partitions.reading.image_files import FileLook, looks
+from data_partitions.reading.dicom import read_header
+from data_partitions.reading.folders import files_below, folders_in
+from data_partitions.reading.image_files import FileLook, is_image, looks
+from data_partitions.reading.limits import Limits
+from data_partitions.reading.opening import guarded, read_bytes
 
 EVENTS = ("SURGERY", "BIOPSYWIDE", "BIOPSYFINE")
 SHOWN = "FOR PRESENTATION"
@@ -83,7 +86,7 @@ class OmiDbSource(ArchiveSource):
         data, images = account.folder("data"), account.folder("images")
         entries: dict[str, Entry] = {}
         sites: set[str] = set()
-        for folder in sorted(folder for folder in data.glob("*") if folder.is_dir()) if not account.fatal else []:
+        for folder in folders_in(data) if not account.fatal else []:
             for name, entry in self._client(account, folder, images, sites):
                 entries[name] = entry
         if self.sites and not account.fatal and (unknown := set(self.sites) - sites):
@@ -100,6 +103,12 @@ class OmiDbSource(ArchiveSource):
                     "row_without_file",
                     f"{entries[name].where}: file {name}.dcm does not exist; add it, or set `missing_images: skip`",
                 )
+        if not account.fatal:
+            known = {entry.file for entry in entries.values()}
+            spare = (
+                [file for file in files_below(images) if file not in known and is_image(file)] if not self.sites else []
+            )
+            account.fact("files_without_row", *map(account.below, spare))
         headers = self._shown(account, present)
         found = account.looks({name: present[name].file for name in headers})
         return [self._exam(account, name, present[name], headers[name], look) for name, look in found.items()]
@@ -137,20 +146,19 @@ class OmiDbSource(ArchiveSource):
     def _shown(self, account: Account, entries: dict[str, Entry]) -> dict[str, HeaderLook]:
         """Headers of the images that a reader sees, in the views CC and MLO; the others are counted."""
         files = [entry.file for entry in entries.values()] if not account.fatal else []
-        headers = dict(zip(entries, looks(files, account.cache, "dicom_headers", _look, HeaderLook), strict=False))
-        raw = other = 0
+        headers = dict(
+            zip(entries, looks(files, account.cache, "dicom_headers", _look, HeaderLook, self.limits), strict=False)
+        )
         shown: dict[str, HeaderLook] = {}
         for name, header in headers.items():
             if header.code:
                 account.fault(header.code, f"{name}.dcm {header.text}")
             elif header.intent not in ("", SHOWN):
-                raw += 1
+                account.fact("raw_images", name)
             elif header.view not in ("CC", "MLO") or header.laterality not in ("L", "R"):
-                other += 1
+                account.fact("other_views", name)
             else:
                 shown[name] = header
-        account.note("raw_images", raw, "images are raw (for processing), left out")
-        account.note("other_views", other, "images are not a CC or MLO view of one breast, left out")
         return shown
 
     def _exam(self, account: Account, name: str, entry: Entry, header: HeaderLook, look: FileLook) -> Exam:
@@ -187,9 +195,10 @@ def _json(account: Account, folder: Path, kind: str) -> dict[str, Any] | None:
         return None
     account.things += 1
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        account.fault("bad_annotation", f"{file.name} is not JSON ({error}); copy it again")
+        with guarded("bad_annotation", "is not JSON", "copy it again"):
+            content = json.loads(read_bytes(file, account.limits))
+    except BadFile as error:
+        account.fault(error.code, f"{file.name} {error}")
         return None
     if not isinstance(content, dict):
         account.fault("bad_annotation", f"{file.name} holds no object; copy it again")
@@ -217,8 +226,8 @@ def _opinion(account: Account, where: str, mark: dict[str, Any], episode: dict[s
     numbers = [number.strip() for number in str(mark.get("LinkedNBSSLesionNumber") or "").split(",") if number.strip()]
     opinions = []
     for event in EVENTS:
-        lesions = (episode.get(event) or {}).get(side) or {}
-        opinions += [str((lesions.get(number) or {}).get("Opinion") or "") for number in numbers]
+        lesions = _object(_object(episode.get(event)).get(side))
+        opinions += [str(_object(lesions.get(number)).get("Opinion") or "") for number in numbers]
     given = [opinion for opinion in opinions if opinion]
     unknown = [opinion for opinion in given if opinion not in (*MALIGNANT, *BENIGN, *OPEN)]
     if unknown:
@@ -227,6 +236,11 @@ def _opinion(account: Account, where: str, mark: dict[str, Any], episode: dict[s
     if any(opinion in MALIGNANT for opinion in given):
         return True
     return False if given and all(opinion in BENIGN for opinion in given) else None
+
+
+def _object(content: object) -> dict[str, Any]:
+    """A JSON object; what is none has no entries."""
+    return content if isinstance(content, dict) else {}
 
 
 def _box(mark: dict[str, Any]) -> Box | None:
@@ -238,9 +252,9 @@ def _box(mark: dict[str, Any]) -> Box | None:
     return box if box.height > 0 and box.width > 0 else None
 
 
-def _look(file: Path) -> HeaderLook:
+def _look(file: Path, limits: Limits) -> HeaderLook:
     try:
-        header = read_header(file)
-    except BadDicom as error:
+        header = read_header(file, limits)
+    except BadFile as error:
         return HeaderLook(code=error.code, text=str(error))
     return HeaderLook(header.intent, header.laterality.upper(), header.view.upper(), header.age_years)

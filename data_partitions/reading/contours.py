@@ -4,6 +4,10 @@ The rule is that of Szafranowska et al. (2022): all outlines of one kind are pai
 area (8 neighbours) is a lesion. Departures: a hole in an area is not a lesion of its own (the published code also took
 inner contours), and an outline of two points is the line between them, not two dots.
 
+A mask's areas are joined first where they nearly touch (a closing), by a distance that follows the size of the image: dots
+and gaps of some 30 pixels at the rim of a lesion on scanned film belong to it, while on a picture of 200 pixels 30 pixels are
+another lesion.
+
 Pillow paints and scipy labels. scikit-image's polygons treat points on the border in their own way, so boxes could move.
 """
 
@@ -18,9 +22,11 @@ from scipy import ndimage
 
 from data_partitions.exams import Box
 
+FAR = 1e9  # pixels; points beyond it are as far outside every image as points at it
 NEIGHBOURS = np.ones((3, 3), dtype=bool)
-CLOSED_AT = 4  # a mask is closed at a quarter of its size ...
-CLOSING = 9  # ... with a square of this side: dots and gaps of some 30 pixels at the rim join the lesion
+CLOSED_PER_SIDE = 48  # a mask is closed by a square of the 48th part of its longer side ...
+CLOSED_AT_MOST = 36  # ... in pixels: the masks of CBIS-DDSM, of 3,000 to 7,000 pixels, and all from 1,728 on
+SHRUNK = 4  # the closing works on squares of this side where it is at least four of them, else on pixels
 
 
 class Area(NamedTuple):
@@ -33,7 +39,8 @@ class Area(NamedTuple):
 
 def pixel_box(contour: np.ndarray) -> Box:
     """Box of the pixels that hold the points (k, 2) of (y, x); a pixel reaches from its whole number to the next."""
-    low, high = np.floor(contour.min(axis=0)).astype(int), np.floor(contour.max(axis=0)).astype(int)
+    near = np.clip(contour, -FAR, FAR)
+    low, high = np.floor(near.min(axis=0)).astype(int), np.floor(near.max(axis=0)).astype(int)
     return Box(int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1)
 
 
@@ -51,7 +58,7 @@ def painted_areas(contours: Sequence[np.ndarray], shape: tuple[int, int]) -> lis
     canvas = Image.new("1", (right - left, bottom - top))
     draw = ImageDraw.Draw(canvas)
     for number in inside:
-        points = [(int(x) - left, int(y) - top) for y, x in np.floor(contours[number])]
+        points = [(int(x) - left, int(y) - top) for y, x in np.floor(np.clip(contours[number], -FAR, FAR))]
         if len(points) == 1:
             draw.point(points, fill=1)
         elif len(points) == 2:
@@ -75,45 +82,52 @@ def painted_areas(contours: Sequence[np.ndarray], shape: tuple[int, int]) -> lis
     ]
 
 
-def mask_boxes(mask: np.ndarray) -> list[Box]:
-    """Boxes of the connected areas of a mask, bool (height, width), largest area first, after a closing.
+def closing_side(shape: tuple[int, int]) -> int:
+    """Side in pixels of the square that closes a mask of `shape`: gaps narrower than it are closed; 1 closes none."""
+    return max(1, min(CLOSED_AT_MOST, max(shape) // CLOSED_PER_SIDE))
 
-    The closing joins dots and gaps at the rim, which masks of CBIS-DDSM have, to their lesion. It works at a quarter of
-    the size, so an edge may move by up to 4 pixels; a box never leaves the mask.
+
+def mask_areas(mask: np.ndarray) -> list[Area]:
+    """The connected areas of a mask, bool (height, width), largest first, after a closing by `closing_side`.
+
+    The closing joins dots and gaps at the rim, which masks of CBIS-DDSM have, to their lesion. On large masks it works on
+    squares of `SHRUNK` pixels, so that which areas are joined may depend on where they lie by that much; the boxes are those of
+    the mask's own pixels.
     """
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     if not len(rows):
         return []
+    room = closing_side(mask.shape)
+    unit = SHRUNK if room >= SHRUNK**2 else 1
+    square = room // unit
     # Only the part with something in it, and room for the closing around it.
-    room = CLOSED_AT * CLOSING
-    top, left = (
-        max(0, int(rows[0]) - room) // CLOSED_AT * CLOSED_AT,
-        max(0, int(columns[0]) - room) // CLOSED_AT * CLOSED_AT,
-    )
+    top, left = max(0, int(rows[0]) - room) // unit * unit, max(0, int(columns[0]) - room) // unit * unit
     part = mask[top : int(rows[-1]) + 1 + room, left : int(columns[-1]) + 1 + room]
-    height, width = -(-part.shape[0] // CLOSED_AT), -(-part.shape[1] // CLOSED_AT)
-    padded = np.zeros((height * CLOSED_AT, width * CLOSED_AT), dtype=bool)
+    height, width = -(-part.shape[0] // unit), -(-part.shape[1] // unit)
+    padded = np.zeros((height * unit, width * unit), dtype=bool)
     padded[: part.shape[0], : part.shape[1]] = part
-    # Any of 4 x 4 pixels, so that a lesion of one pixel is not lost between the samples.
-    small = padded.reshape(height, CLOSED_AT, width, CLOSED_AT).any(axis=(1, 3))
-    closed = ndimage.binary_closing(np.pad(small, CLOSING), np.ones((CLOSING, CLOSING)))[
-        CLOSING:-CLOSING, CLOSING:-CLOSING
-    ]
-    labels, count = ndimage.label(closed, NEIGHBOURS)
+    # Any of its pixels, so that a lesion of one pixel is not lost between the squares.
+    small = padded.reshape(height, unit, width, unit).any(axis=(1, 3))
+    if square > 1:
+        inner = (slice(square, -square), slice(square, -square))
+        small = ndimage.binary_closing(np.pad(small, square), np.ones((square, square)))[inner]
+    labels, count = ndimage.label(small, NEIGHBOURS)
     # The boxes are those of the mask's own pixels in each area.
-    fine = labels.repeat(CLOSED_AT, axis=0).repeat(CLOSED_AT, axis=1)[: part.shape[0], : part.shape[1]] * part
+    fine = labels.repeat(unit, axis=0).repeat(unit, axis=1)[: part.shape[0], : part.shape[1]] * part
     sizes = np.bincount(fine.ravel(), minlength=count + 1)
     found = [
-        (int(sizes[label]), Box(place[0].start + top, place[1].start + left, place[0].stop + top, place[1].stop + left))
+        Area(
+            Box(place[0].start + top, place[1].start + left, place[0].stop + top, place[1].stop + left), int(sizes[label]), ()
+        )
         for label, place in enumerate(ndimage.find_objects(fine), start=1)
         if place is not None
-    ]
-    return [box for _, box in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
+    ]  # fmt: skip
+    return sorted(found, key=lambda area: (-area.pixels, area.box))
 
 
 def _label_at(labels: np.ndarray, contour: np.ndarray, top: int, left: int) -> int:
     """The area of an outline: that of the first of its points that lies on the canvas."""
-    rows, columns = np.floor(contour).astype(int).T
+    rows, columns = np.floor(np.clip(contour, -FAR, FAR)).astype(int).T
     rows, columns = rows - top, columns - left
     on = (rows >= 0) & (columns >= 0) & (rows < labels.shape[0]) & (columns < labels.shape[1])
     return int(labels[rows[on][0], columns[on][0]]) if on.any() else 0

@@ -13,34 +13,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_modality_lut, apply_voi, get_decoder
+from pydicom.pixels import apply_modality_lut, apply_voi, get_decoder, pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scipy.special import expit
 
-EXTENSIONS = (".dcm", ".dicom")
+from data_partitions.errors import BadFile
+from data_partitions.reading.limits import DEFAULT, Limits
+from data_partitions.reading.opening import brief, check_bytes, check_frames, check_pixels, guarded
+
 EXTRA = "dicom-codecs"
 GREY = ("MONOCHROME1", "MONOCHROME2")
-
-
-class BadDicom(ValueError):
-    """A file whose pixels cannot be used: `code` is bad_image, bad_photometric or missing_decoder."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
+RAW = "FOR PROCESSING"
+# Codes of a view modifier for magnification: SNOMED CT, and the older SNOMED RT.
+MAGNIFICATION = frozenset(("399163009", "R-102D6"))
+LATERALITY = ("ImageLaterality", "FrameLaterality", "Laterality")
+MAGNIFIED = 1.3  # contact views have a factor of 1.0 to 1.1, magnification views 1.5 to 2
+# Groups of an enhanced object and the tags that they hold in place of the data set.
+FRAME_GROUPS = {
+    "PixelMeasuresSequence": ("PixelSpacing",),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    "FrameAnatomySequence": ("FrameLaterality",),
+}
 
 
 @dataclass(frozen=True)
 class DicomHeader:
     """What a header says; "" or None where a tag is missing.
 
-    spacing_mm: of a pixel, from PixelSpacing or else ImagerPixelSpacing (on the detector: the breast is some 5 to 10 %
-    smaller); None where both are missing, zero or not square. scanner: manufacturer and model. intent: "FOR PRESENTATION"
-    (what a reader sees) or "FOR PROCESSING" (raw). age_years: of the patient.
+    spacing_mm: of a pixel in the patient; None where it is missing, zero or not square. Without a magnification factor it is
+    that on the detector, where the breast is some 5 to 10 % larger. scanner: manufacturer and model. intent: "FOR
+    PRESENTATION" (what a reader sees) or "FOR PROCESSING" (raw). age_years: of the patient. study: its UID. magnified: a
+    magnification view.
+    facts: what was changed or is doubtful, by the names in `facts`.
     """
 
     shape: tuple[int, int]
@@ -51,6 +60,22 @@ class DicomHeader:
     view: str
     intent: str
     age_years: float | None
+    study: str = ""
+    magnified: bool = False
+    facts: tuple[str, ...] = ()
+
+
+class Bits(NamedTuple):
+    """Where the stored bits lie in a word: `stored` of them, the highest of which is number `high`, from 0."""
+
+    allocated: int
+    stored: int
+    high: int
+
+    @property
+    def below(self) -> int:
+        """Unused bits below the stored ones."""
+        return self.high + 1 - self.stored
 
 
 @dataclass(frozen=True)
@@ -70,32 +95,33 @@ class DicomPixels:
         return np.rint(self.shown * np.float32(np.iinfo(dtype).max)).astype(dtype)
 
 
-def read_header(path: Path) -> DicomHeader:
-    """The header alone: no pixel is read. Raises BadDicom."""
-    return _header(parsed(path, stop_before_pixels=True))
+def read_header(path: Path, limits: Limits = DEFAULT) -> DicomHeader:
+    """The header alone: no pixel is read. Raises BadFile."""
+    check_bytes(path, limits)
+    with guarded():
+        return _header(parsed(path, stop_before_pixels=True))
 
 
-def greyscale_header(dataset: pydicom.Dataset) -> DicomHeader:
-    """The header of a single grey image whose decoder is installed. Raises BadDicom."""
+def greyscale_header(dataset: pydicom.Dataset, limits: Limits = DEFAULT) -> DicomHeader:
+    """The header of a single grey image whose decoder is installed. Raises BadFile."""
     header = _header(dataset)
     if header.photometric not in GREY:
-        raise BadDicom(
+        raise BadFile(
             "bad_photometric",
             f"has the photometric interpretation {header.photometric!r}; expected {' or '.join(GREY)}: export the grey "
             "image instead of a screenshot",
         )
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise BadDicom("bad_image", f"has {frames} frames; expected one projection: export the images one by one")
+    check_pixels(*header.shape, limits)
+    check_frames(int(dataset.get("NumberOfFrames") or 1), limits)
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise BadDicom(
+        raise BadFile(
             "bad_image", f"is compressed as {syntax.name}, which is not for images; export it again"
         ) from None
     if not decoder.is_available:
-        raise BadDicom(
+        raise BadFile(
             "missing_decoder",
             f"is compressed as {syntax.name}; install its decoder: pip install 'polycentre[{EXTRA}]'",
         )
@@ -108,24 +134,30 @@ def shown_pixels(
     """Stored values, transformed and as they are shown.
 
     extremes: smallest and largest value of the image after the modality transform, used where the file has no window; None:
-    those of `stored`.
+    those of `stored` without padding.
     """
     header = _header(dataset)
-    values = rescaled(stored, dataset)
+    values, padded = rescaled(stored, dataset), padding(dataset)
+    outside = np.zeros(stored.shape, dtype=bool) if padded is None else is_padding(stored, padded)
+    if extremes is None and not is_windowed(dataset):
+        inside = values[~outside] if padded is not None else values
+        extremes = (float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
     shown = _shown(values, dataset, extremes)
-    return DicomPixels(header, values, 1 - shown if header.photometric == "MONOCHROME1" else shown)
+    shown = 1 - shown if header.photometric == "MONOCHROME1" else shown
+    return DicomPixels(header, values, np.where(outside, np.float32(0), shown) if padded is not None else shown)
 
 
 def parsed(path: Path | BinaryIO, *, stop_before_pixels: bool) -> pydicom.Dataset:
-    """The data set of a file. With `stop_before_pixels` an open file is left at its pixels. Raises BadDicom."""
+    """The data set of a file. With `stop_before_pixels` an open file is left at its pixels. Raises BadFile."""
     try:
         # force: old files are DICOM without the preamble; the checks below reject everything else.
         dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
         rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+        _fill_from_first_frame(dataset)
     except Exception as error:  # pydicom raises what the bytes make it raise: struct.error, KeyError, EOFError, ...
-        raise BadDicom("bad_image", f"is not a DICOM file that can be read ({error}); copy it again") from error
-    if not rows or not columns:
-        raise BadDicom("bad_image", "is not a DICOM image (no Rows and Columns); copy it again or drop its row")
+        raise BadFile("bad_image", f"is not a DICOM file that can be read ({brief(error)}); copy it again") from error
+    if rows <= 0 or columns <= 0:
+        raise BadFile("bad_image", "is not a DICOM image (no Rows and Columns); copy it again or drop its row")
     if not dataset.get("PhotometricInterpretation") and int(dataset.get("SamplesPerPixel") or 1) == 1:
         dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.SamplesPerPixel = dataset.get("SamplesPerPixel") or 1
@@ -138,19 +170,90 @@ def parsed(path: Path | BinaryIO, *, stop_before_pixels: bool) -> pydicom.Datase
     return dataset
 
 
+def _fill_from_first_frame(dataset: pydicom.Dataset) -> None:
+    """Tags that an enhanced object keeps per frame, or shared by all frames, into the data set that has none of them."""
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for groups in list(dataset.get(name) or ())[:1]:
+            for group, tags in FRAME_GROUPS.items():
+                for item in list(groups.get(group) or ())[:1]:
+                    for tag in tags:
+                        if tag in item and tag not in dataset:
+                            setattr(dataset, tag, item[tag].value)
+
+
+def bits(dataset: pydicom.Dataset) -> Bits:
+    """Where the stored bits lie. Raises BadFile where they cannot lie there."""
+    allocated = int(dataset.get("BitsAllocated") or 0)
+    stored = int(dataset.get("BitsStored") or allocated)
+    high = dataset.get("HighBit")
+    found = Bits(allocated, stored, stored - 1 if high in (None, "") else int(high))
+    if not 0 < stored <= allocated or found.below < 0 or found.high >= allocated:
+        raise BadFile(
+            "bad_image",
+            f"announces {stored} of {allocated} bits with HighBit {found.high}, which is impossible; export it again",
+        )
+    return found
+
+
+def without_unused_bits(words: np.ndarray, where: Bits, out: np.ndarray | None = None) -> np.ndarray:
+    """The stored values in words of any size: unused bits above and below are dropped, and a sign is carried upwards.
+
+    out: as for a ufunc; `words` itself where they may be changed.
+    """
+    width = 8 * words.dtype.itemsize
+    up, down = width - 1 - where.high, width - where.stored
+    if not up and not down:
+        return words
+    raised = np.left_shift(words, up, out=out)
+    return np.right_shift(raised, down, out=raised)
+
+
 def stored_values(dataset: pydicom.Dataset) -> np.ndarray:
-    """Pixel values as stored, (height, width). Raises BadDicom."""
-    try:
-        return np.asarray(dataset.pixel_array)
-    except Exception as error:  # each decoder has errors of its own kind
-        raise BadDicom("bad_image", f"does not decode ({error}); copy the file again or drop its row") from error
+    """Pixel values of the first frame as stored, (height, width). Raises BadFile."""
+    where = bits(dataset)
+    if where.below:
+        raise BadFile(
+            "bad_image",
+            f"has HighBit {where.high} with {where.stored} bits stored in compressed pixels, which decoders read in different "
+            "ways; export it uncompressed",
+        )
+    with guarded():  # each decoder has errors of its own kind
+        found = np.asarray(pixel_array(dataset, index=0))
+        if found.shape != (int(dataset.Rows), int(dataset.Columns)):
+            raise ValueError(
+                f"the pixels are {found.shape}, and Rows and Columns say {dataset.Rows} x {dataset.Columns}"
+            )
+        return found
+
+
+def padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
+    """First and last stored value that are padding; None where the file names none that can occur in it."""
+    value, limit = (_whole(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if value is None:
+        return None
+    where, signed = bits(dataset), bool(dataset.PixelRepresentation)
+    least = -(2 ** (where.stored - 1)) if signed else 0
+    ends = []
+    for end in (value, value if limit is None else limit):
+        if signed and end >= 2 ** (where.allocated - 1):  # written as an unsigned word
+            end -= 2**where.allocated
+        if not least <= end < least + 2**where.stored:
+            return None
+        ends.append(end)
+    return min(ends), max(ends)
+
+
+def is_padding(stored: np.ndarray, padded: tuple[int, int]) -> np.ndarray:
+    """bool: which stored values are padding."""
+    return (stored >= padded[0]) & (stored <= padded[1])
 
 
 def rescaled(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     """The modality transform: values as stored where the file asks for none, else float32."""
-    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
     if dataset.get("ModalityLUTSequence"):
-        return apply_modality_lut(stored, dataset).astype(np.float32)
+        with guarded("bad_image", "has a modality LUT that cannot be used", "export it again"):
+            return apply_modality_lut(stored, dataset).astype(np.float32)
+    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
     if slope is not None and intercept is not None and (slope, intercept) != (1.0, 0.0):
         return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return stored if stored.dtype in (np.uint8, np.uint16) else stored.astype(np.float32)
@@ -173,11 +276,10 @@ def _window(dataset: pydicom.Dataset) -> tuple[str, float, float] | None:
 def _shown(values: np.ndarray, dataset: pydicom.Dataset, extremes: tuple[float, float] | None = None) -> np.ndarray:
     """float32 in [0, 1]: the table or the window of the file applied, or its own range."""
     if dataset.get("VOILUTSequence"):
-        table = dataset.VOILUTSequence[0]
-        top = 2 ** int(table.LUTDescriptor[2]) - 1
-        # A table is looked up by whole numbers.
-        looked_up = apply_voi(np.rint(values).astype(np.int32), dataset)
-        return np.clip(looked_up.astype(np.float32) / np.float32(top), 0, 1)
+        with guarded("bad_image", "has a VOI LUT that cannot be used", "export it again"):
+            # A table is looked up by whole numbers.
+            looked_up = apply_voi(np.rint(values).astype(np.int32), dataset)
+            return np.clip(looked_up.astype(np.float32) / np.float32(2 ** _voi_bits(dataset)[0] - 1), 0, 1)
     window, grey = _window(dataset), values.astype(np.float32)
     if window is not None:
         function, centre, width = window
@@ -190,35 +292,83 @@ def _shown(values: np.ndarray, dataset: pydicom.Dataset, extremes: tuple[float, 
     return np.clip((grey - np.float32(low)) / np.float32(high - low if high > low else 1), 0, 1)
 
 
+def _voi_bits(dataset: pydicom.Dataset) -> tuple[int, int]:
+    """Bits that the entries of the VOI LUT need, and bits that it announces."""
+    table = dataset.VOILUTSequence[0]
+    entries, announced = np.asarray(table.LUTData), int(table.LUTDescriptor[2])
+    if entries.dtype.kind not in "iu":  # bytes that were not converted
+        entries = np.frombuffer(bytes(table.LUTData), dtype="<u2" if announced > 8 else "u1")
+    return max(1, int(entries.max(initial=1)).bit_length()), announced
+
+
 def _header(dataset: pydicom.Dataset) -> DicomHeader:
+    spacing, facts = _spacing(dataset)
+    if _text(dataset, "BurnedInAnnotation").upper() == "YES":
+        facts.append("burnt_in")
+    if dataset.get("VOILUTSequence"):
+        needed, announced = _voi_bits(dataset)
+        facts += ["lut_bits"] if needed != announced else []
+    elif _window(dataset) is None:
+        facts.append("no_window")
+    if _whole(dataset, "PixelPaddingValue") is not None and padding(dataset) is None:
+        facts.append("padding_impossible")
+    if bits(dataset).below:
+        facts.append("shifted_bits")
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        facts.append("further_pages")
     return DicomHeader(
         shape=(int(dataset.Rows), int(dataset.Columns)),
         photometric=str(dataset.get("PhotometricInterpretation") or ""),
-        spacing_mm=_spacing(dataset),
+        spacing_mm=spacing,
         scanner=" ".join(text for text in (_text(dataset, "Manufacturer"), _text(dataset, "ManufacturerModelName")) if text),
-        laterality=_text(dataset, "ImageLaterality") or _text(dataset, "Laterality"),
+        laterality=next((side for tag in LATERALITY if (side := _text(dataset, tag))), ""),
         view=_text(dataset, "ViewPosition"),
         intent=_text(dataset, "PresentationIntentType"),
         age_years=_age(_text(dataset, "PatientAge")),
+        study=_text(dataset, "StudyInstanceUID"),
+        magnified=_is_magnified(dataset),
+        facts=tuple(facts),
     )  # fmt: skip
 
 
-def _spacing(dataset: pydicom.Dataset) -> float | None:
-    for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        try:
-            down, across = (float(value) for value in dataset.get(name) or ())
-        except (TypeError, ValueError):  # missing, one number, or no numbers
-            continue
-        if down > 0 and abs(down - across) <= 0.01 * down:
-            return down
-    return None
+def _spacing(dataset: pydicom.Dataset) -> tuple[float | None, list[str]]:
+    """Size of a pixel in mm, and facts about it (PS3.3, 10.7.1.3)."""
+    given, imager = (_square_side(dataset, name) for name in ("PixelSpacing", "ImagerPixelSpacing"))
+    calibrated = _text(dataset, "PixelSpacingCalibrationType").upper() in ("GEOMETRY", "FIDUCIAL")
+    differs = given is not None and imager is not None and abs(given - imager) > 0.001 * imager
+    if given is not None and (calibrated or differs):  # in the patient, whether the file says so or not
+        return given, [] if calibrated else ["spacing_uncalibrated"]
+    detector, factor = given or imager, _number(dataset, "EstimatedRadiographicMagnificationFactor")
+    if detector is None or factor is None or not 1 < factor <= 10:
+        return detector, []
+    return detector / factor, ["spacing_magnified"]
+
+
+def _square_side(dataset: pydicom.Dataset, name: str) -> float | None:
+    try:
+        down, across = (float(value) for value in dataset.get(name) or ())
+    except (TypeError, ValueError):  # missing, one number, or no numbers
+        return None
+    return down if np.isfinite(down) and down > 0 and abs(down - across) <= 0.01 * down else None
+
+
+def _is_magnified(dataset: pydicom.Dataset) -> bool:
+    modifiers = [
+        modifier
+        for view in (dataset, *(dataset.get("ViewCodeSequence") or ()))
+        for modifier in view.get("ViewModifierCodeSequence") or ()
+    ]
+    factor = _number(dataset, "EstimatedRadiographicMagnificationFactor")
+    return any(str(modifier.get("CodeValue")) in MAGNIFICATION for modifier in modifiers) or (
+        factor is not None and factor >= MAGNIFIED
+    )
 
 
 def _age(text: str) -> float | None:
     """Years of an age such as 059Y, 018M or 010W."""
     number, unit = text[:-1], text[-1:]
     per_year = {"Y": 1, "M": 12, "W": 52, "D": 365}
-    return int(number) / per_year[unit] if number.isdigit() and unit in per_year else None
+    return int(number) / per_year[unit] if number.isascii() and number.isdigit() and unit in per_year else None
 
 
 def _number(dataset: pydicom.Dataset, name: str) -> float | None:
@@ -229,6 +379,15 @@ def _number(dataset: pydicom.Dataset, name: str) -> float | None:
     except (TypeError, ValueError, IndexError):
         return None
     return number if np.isfinite(number) else None
+
+
+def _whole(dataset: pydicom.Dataset, name: str) -> int | None:
+    """A whole number; None without one. A word that was not converted is read as little endian."""
+    value: Any = dataset.get(name)
+    if isinstance(value, bytes):
+        return int.from_bytes(value[:2], "little") if len(value) >= 2 else None
+    number = _number(dataset, name)
+    return int(number) if number is not None and number.is_integer() else None
 
 
 def _text(dataset: pydicom.Dataset, name: str) -> str:

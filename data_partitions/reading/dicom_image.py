@@ -23,10 +23,13 @@ import numpy as np
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from data_partitions.errors import BadFile
 from data_partitions.exams import Box
 from data_partitions.reading import dicom
 from data_partitions.reading.body import body_mask
-from data_partitions.reading.dicom import BadDicom
+from data_partitions.reading.dicom import Bits
+from data_partitions.reading.limits import DEFAULT, Limits
+from data_partitions.reading.opening import check_bytes, guarded
 
 BAND = 32  # rows at a time: their values stay in a core's cache
 SAMPLED = 16  # rows that tell images apart at first
@@ -43,33 +46,57 @@ class Rows(Protocol):
         """Rows top .. bottom - 1 of each (top, bottom), each (bottom - top, width) and valid until the next is asked for."""
         ...
 
+    def whole(self) -> np.ndarray: ...
+
+    def has_unused_bits(self, spans: Iterable[tuple[int, int]]) -> bool:
+        """Whether bits are set in these rows that hold no values."""
+        ...
+
 
 class DicomImage:
-    """One image as it is shown, 1 channel of 8 or 16 bits. Raises BadDicom."""
+    """One image as it is shown, 1 channel of 8 or 16 bits. Raises BadFile."""
 
-    def __init__(self, path: Path, *, dark_background: bool = True) -> None:
+    def __init__(self, path: Path, limits: Limits = DEFAULT, *, dark_background: bool = True) -> None:
         self.dark_background = dark_background
-        try:
+        check_bytes(path, limits)
+        with guarded():
             with path.open("rb") as file:
                 dataset = dicom.parsed(file, stop_before_pixels=True)
-                self.header = dicom.greyscale_header(dataset)
+                self.header = dicom.greyscale_header(dataset, limits)
                 rows: Rows | None = _rows_on_disk(path, file, dataset)
-        except OSError as error:
-            raise BadDicom("bad_image", f"cannot be read ({error}); copy it again") from error
-        if rows is None:
-            dataset = dicom.parsed(path, stop_before_pixels=False)
-            stored = dicom.stored_values(dataset)
-            stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-            rows = _DecodedRows(stored)
-        self.rows: Rows = rows
-        self.shape = rows.shape
-        self._dataset, self._shown_whole = dataset, None
-        if rows.dtype.kind in "iu" and rows.dtype.itemsize <= 2:
-            self.levels = self._levels(np.dtype(np.uint8))
-        else:  # too many values for a table: the whole displayed image takes the place of the stored one
-            self._shown_whole = dicom.shown_pixels(stored, dataset)
-            self.rows = _DecodedRows(self._shown_whole.levels(np.dtype(np.uint8)))
-            self.levels = np.arange(256, dtype=np.uint8)
+            if rows is None:
+                dataset = dicom.parsed(path, stop_before_pixels=False)
+                rows = _DecodedRows.of(dicom.stored_values(dataset), dicom.bits(dataset))
+            self.rows: Rows = rows
+            self.shape = rows.shape
+            self._dataset, self._shown_whole = dataset, None
+            if rows.dtype.kind in "iu" and rows.dtype.itemsize <= 2:
+                self.levels = self._levels(np.dtype(np.uint8))
+            else:  # too many values for a table: the whole displayed image takes the place of the stored one
+                self._shown_whole = dicom.shown_pixels(rows.whole(), dataset)
+                self.rows = _DecodedRows(self._shown_whole.levels(np.dtype(np.uint8)))
+                self.levels = np.arange(256, dtype=np.uint8)
+
+    def facts(self) -> tuple[str, ...]:
+        """What was changed or is doubtful, by the names in `facts`; unused bits are looked for in some rows alone."""
+        found = ["unused_bits"] if self.rows.has_unused_bits(self._sampled()) else []
+        padded = dicom.padding(self._dataset)
+        if padded is not None and self._shown_whole is None:
+            sampled = (dicom.is_padding(values, padded).any() for values in self.rows.spans(self._sampled()))
+            found += ["padding"] if any(sampled) else []
+        return (*self.header.facts, *found)
+
+    def is_blank(self) -> bool:
+        """Whether one grey value is all that is shown."""
+        seen: set[int] = set()
+        for spans in (self._sampled(), _bands(0, self.shape[0])):
+            for values in self.rows.spans(spans):
+                shown = np.empty(values.shape, dtype=self.levels.dtype)
+                self._shown(values, shown, self.levels)
+                seen |= {int(shown.min()), int(shown.max())}
+                if len(seen) > 1:
+                    return False
+        return True
 
     def window(self, box: Box) -> np.ndarray:
         """uint8 (height, width, 1) of the part inside `box`."""
@@ -97,6 +124,10 @@ class DicomImage:
         """uint8 (height, width, 1)."""
         return self.window(Box(0, 0, *self.shape))
 
+    def stored(self) -> np.ndarray:
+        """(height, width) of the values as they are stored; of files of more than 16 bits as they are shown."""
+        return self.rows.whole()
+
     def tissue(self, step: int) -> np.ndarray:
         """bool (ceil(height / step), ceil(width / step)): which of every `step`-th pixels show the body."""
         height, width = self.shape
@@ -118,8 +149,10 @@ class DicomImage:
 
     def sample_digest(self) -> str:
         """Of some SAMPLED rows: differs only where images differ."""
-        spans = [(row, row + 1) for row in range(0, self.shape[0], max(1, self.shape[0] // SAMPLED))]
-        return self._digest([np.concatenate([values.copy() for values in self.rows.spans(spans)])])
+        return self._digest([np.concatenate([values.copy() for values in self.rows.spans(self._sampled())])])
+
+    def _sampled(self) -> list[tuple[int, int]]:
+        return [(row, row + 1) for row in range(0, self.shape[0], max(1, self.shape[0] // SAMPLED))]
 
     def digest(self) -> str:
         """Of shape and all stored values: equal for equal images only."""
@@ -146,30 +179,49 @@ class DicomImage:
             used = np.zeros(len(values), dtype=bool) if dataset.get("ModalityLUTSequence") else None
             low, high = self._extremes(used)
             # A table may turn the order of values over, so that every one of them has to be asked.
-            asked = values[used] if used is not None else np.array([low, high], dtype=values.dtype)
+            asked = values[used] if used is not None and used.any() else np.array([low, high], dtype=values.dtype)
             rescaled = dicom.rescaled(asked[None], dataset)
             extremes = float(rescaled.min()), float(rescaled.max())
         return dicom.shown_pixels(values[None], dataset, extremes).levels(depth)[0]
 
     def _extremes(self, used: np.ndarray | None) -> tuple[int, int]:
-        """Smallest and largest stored value; marks those that occur in `used`, by unsigned number."""
+        """Smallest and largest stored value without padding; marks those that occur in `used`, by unsigned number."""
         low, high = [], []
+        padded = dicom.padding(self._dataset)
         for values in self.rows.spans(_bands(0, self.shape[0])):
-            low.append(int(values.min()))
-            high.append(int(values.max()))
+            inside = values if padded is None else values[~dicom.is_padding(values, padded)]
+            if inside.size:
+                low.append(int(inside.min()))
+                high.append(int(inside.max()))
             if used is not None:
-                used[values.view(_unsigned(values.dtype))] = True
-        return min(low), max(high)
+                used[inside.view(_unsigned(inside.dtype))] = True
+        return (min(low), max(high)) if low else (0, 0)
 
 
 class _DecodedRows:
-    """An image in memory."""
+    """An image in memory. unused: whether bits were set that hold no values, and have been dropped."""
 
-    def __init__(self, stored: np.ndarray) -> None:
+    def __init__(self, stored: np.ndarray, unused: bool = False) -> None:
         self.stored, self.shape, self.dtype = stored, (stored.shape[0], stored.shape[1]), stored.dtype
+        self.unused = unused
+
+    @classmethod
+    def of(cls, decoded: np.ndarray, bits: Bits) -> _DecodedRows:
+        """What a decoder made, without unused bits."""
+        decoded = decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
+        if decoded.dtype.kind not in "iu":
+            return cls(decoded)
+        stored = dicom.without_unused_bits(decoded, bits._replace(high=bits.stored - 1))
+        return cls(stored, unused=not np.array_equal(stored, decoded))
 
     def spans(self, spans: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
         return (self.stored[top:bottom] for top, bottom in spans)
+
+    def whole(self) -> np.ndarray:
+        return self.stored
+
+    def has_unused_bits(self, spans: Iterable[tuple[int, int]]) -> bool:
+        return self.unused
 
 
 class _RowsOnDisk:
@@ -178,10 +230,23 @@ class _RowsOnDisk:
     The file is read, not mapped: if it is truncated meanwhile, that is an error instead of the end of the process.
     """
 
-    def __init__(self, path: Path, start: int, shape: tuple[int, int], dtype: np.dtype, unused_bits: int) -> None:
-        self.path, self.start, self.shape, self.dtype, self.unused_bits = path, start, shape, dtype, unused_bits
+    def __init__(self, path: Path, start: int, shape: tuple[int, int], dtype: np.dtype, bits: Bits) -> None:
+        self.path, self.start, self.shape, self.dtype, self.bits = path, start, shape, dtype, bits
 
     def spans(self, spans: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
+        return (dicom.without_unused_bits(words, self.bits, out=words) for words in self._words(spans))
+
+    def whole(self) -> np.ndarray:
+        return next(self.spans([(0, self.shape[0])]))
+
+    def has_unused_bits(self, spans: Iterable[tuple[int, int]]) -> bool:
+        own = self.bits._replace(high=self.bits.allocated - 1, stored=self.bits.allocated - self.bits.below)
+        return any(
+            not np.array_equal(dicom.without_unused_bits(words, self.bits), dicom.without_unused_bits(words, own))
+            for words in self._words(spans)
+        )
+
+    def _words(self, spans: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
         width, buffer = self.shape[1], np.empty(0, dtype=self.dtype)
         with self.path.open("rb", buffering=0) as file:
             number = file.fileno()
@@ -190,20 +255,17 @@ class _RowsOnDisk:
                     buffer = np.empty((bottom - top) * width, dtype=self.dtype)
                 values = buffer[: (bottom - top) * width].reshape(bottom - top, width)
                 if os.preadv(number, [values.data], self.start + top * width * self.dtype.itemsize) != values.nbytes:
-                    raise BadDicom("bad_image", f"{self.path} ends before its row {bottom}; copy the file again")
-                if self.unused_bits:  # may hold anything; a signed value's sign is in the highest bit that is used
-                    np.left_shift(values, self.unused_bits, out=values)
-                    np.right_shift(values, self.unused_bits, out=values)
+                    raise BadFile("bad_image", f"{self.path} ends before its row {bottom}; copy the file again")
                 yield values
 
 
 def _rows_on_disk(path: Path, file: BinaryIO, dataset: pydicom.Dataset) -> _RowsOnDisk | None:
     """The rows of an uncompressed image, `file` standing before its pixels; None where they have to be decoded."""
     syntax = dataset.file_meta.TransferSyntaxUID
-    allocated, stored = (int(dataset.get(name) or 0) for name in ("BitsAllocated", "BitsStored"))
-    if syntax not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) or allocated not in (8, 16):
+    bits = dicom.bits(dataset)
+    if syntax not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) or bits.allocated not in (8, 16):
         return None
-    if not 0 < stored <= allocated or int(dataset.SamplesPerPixel) != 1:
+    if int(dataset.SamplesPerPixel) != 1:
         return None
     head = file.read(12)
     explicit = syntax == ExplicitVRLittleEndian
@@ -212,11 +274,11 @@ def _rows_on_disk(path: Path, file: BinaryIO, dataset: pydicom.Dataset) -> _Rows
     length = int.from_bytes(head[8:12] if explicit else head[4:8], "little")
     start = file.tell() - (0 if explicit else 4)
     shape = int(dataset.Rows), int(dataset.Columns)
-    size = shape[0] * shape[1] * allocated // 8
+    size = shape[0] * shape[1] * bits.allocated // 8
     if length == 0xFFFFFFFF or length < size or start + size > path.stat().st_size:
         return None  # the decoder says what is wrong
-    dtype = np.dtype(f"{'i' if int(dataset.PixelRepresentation) else 'u'}{allocated // 8}").newbyteorder("<")
-    return _RowsOnDisk(path, start, shape, dtype, allocated - stored)
+    dtype = np.dtype(f"{'i' if int(dataset.PixelRepresentation) else 'u'}{bits.allocated // 8}").newbyteorder("<")
+    return _RowsOnDisk(path, start, shape, dtype, bits)
 
 
 def _bands(top: int, bottom: int, rows: int = BAND) -> list[tuple[int, int]]:

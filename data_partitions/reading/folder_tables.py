@@ -7,17 +7,18 @@ separated by spaces), all in pixels from the top left corner.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Lesion, bounding_box
-from data_partitions.reading.label_words import LabelWords, UnknownWord
-from data_partitions.reading.tables import read_csv
+from data_partitions.reading.folders import plain_path
+from data_partitions.reading.label_words import NEGATIVE, LabelWords, UnknownWord
+from data_partitions.reading.limits import Limits
+from data_partitions.reading.tables import Table, read_table
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "laterality": ("laterality_per_Info",),  # mini-MIAS
@@ -43,12 +44,14 @@ SHAPES = {"circle": ("x", "y", "radius"), "box": ("x0", "y0", "x1", "y1"), "cont
 class Metadata:
     """Rows by our names (text "" where unknown; age, spacing_mm, malignant: None), and what was wrong with others.
 
-    labelled: whether the table has a column for the label; if so, an empty cell means that the label is not known.
+    labelled: whether the table has a column for the label; if so, an empty cell means that the label is not known. facts: how
+    often something was changed or guessed in the table.
     """
 
     rows: list[dict]
     problems: list[Problem]
     labelled: bool
+    facts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class LesionTable:
     """Lesions by image; images with a lesion that has no coordinates; images whose lesion could not be read; faults.
 
     labels: of all lesions of an image, with or without coordinates. unlabelled: kind and row of each lesion without a
-    known label.
+    known label. facts: what was changed, by the names in `facts`, and where.
     """
 
     lesions: dict[str, list[Lesion]] = field(default_factory=dict)
@@ -65,32 +68,35 @@ class LesionTable:
     without_place: list[str] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read_metadata(path: Path, columns: Mapping[str, str], words: LabelWords, encoding: str) -> Metadata:
+def read_metadata(
+    path: Path, columns: Mapping[str, str], words: LabelWords, encoding: str | None, limits: Limits
+) -> Metadata:
     """The table of images. Raises DataError where no row can be read."""
-    table, find = _read(path, columns, encoding, required=("image", "patient_id"))
+    table, find = _read(path, columns, encoding, limits, required=("image", "patient_id"))
     # `malignant` is the plainer column where a table has both, unless the scenario says which one is the label.
     label = find("label") if "label" in columns else find("malignant") or find("label")
     known = {name: find(name) for name in ("view", "laterality", "density", "scanner", "centre", "diagnosis")}
     if "label" not in columns and label == known["diagnosis"]:
-        label = None  # a column that `columns` names as the diagnosis holds no words for malignant
+        label = ""  # a column that `columns` names as the diagnosis holds no words for malignant
     age, spacing = find("age"), find("spacing_mm")
     image, patient = find("image"), find("patient_id")
     rows: list[dict] = []
-    problems: list[Problem] = []
+    problems = list(table.problems)
     seen: dict[str, int] = {}
-    for number, record in enumerate(table.to_dict("records"), start=2):  # row 1 is the header
+    for number, record in table.records():
         where = f"{path.name} row {number}"
         try:
             row = {
                 "row": number,
-                "image": _given(record, image, where),
+                "image": plain_path(_given(record, image, where)),
                 "patient_id": _given(record, patient, where),
                 "malignant": _label(record, label, words, where),
                 "age": _number(record, age, where, low=0, high=130),
                 "spacing_mm": _number(record, spacing, where, low=1e-4, high=100),
-                **{name: str(record[column]).strip() if column else "" for name, column in known.items()},
+                **{name: record[column] if column else "" for name, column in known.items()},
             }
         except _BadValue as error:
             problems.append(Problem("bad_value", str(error)))
@@ -104,15 +110,20 @@ def read_metadata(path: Path, columns: Mapping[str, str], words: LabelWords, enc
             continue
         seen[name] = number
         rows.append(row)
-    return Metadata(rows, problems, label is not None)
+    return Metadata(rows, problems, bool(label), table.facts)
 
 
 def read_lesions(
-    path: Path, columns: Mapping[str, str], kinds: Mapping[str, str], words: LabelWords, encoding: str,
+    path: Path, columns: Mapping[str, str], kinds: Mapping[str, str], words: LabelWords, encoding: str | None, limits: Limits,
     shapes: Mapping[str, tuple[int, int]], known: set[str],
 ) -> LesionTable:  # fmt: skip
-    """The table of lesions. shapes: image -> (height, width) of usable images; known: every image of the metadata."""
-    table, find = _read(path, columns, encoding, required=("image",))
+    """The table of lesions. shapes: image -> (height, width) of usable images; known: every image of the metadata.
+
+    Raises DataError where a row cannot be read at all: which image it is about is not known, and that image would pass as healthy.
+    """
+    table, find = _read(path, columns, encoding, limits, required=("image",))
+    if table.problems:
+        raise DataError.of(table.problems, f"{path}")
     given = [shape for shape, names in SHAPES.items() if all(find(name) for name in names)]
     if not given:
         forms = ", or ".join("(" + ", ".join(names) + ")" for names in SHAPES.values())
@@ -125,11 +136,11 @@ def read_lesions(
     image, kind, label, birads = find("image"), find("kind"), find("lesion_label"), find("birads")
     diagnosis = find("lesion_diagnosis")
     translate = {**KINDS, **kinds}
-    result = LesionTable()
-    for number, record in enumerate(table.to_dict("records"), start=2):
+    result = LesionTable(facts=[(fact, path.name) for fact, count in table.facts.items() for _ in range(count)])
+    for number, record in table.records():
         where = f"{path.name} row {number}"
-        name = str(record[image]).strip()
-        code = str(record[kind]).strip() if kind else "other"
+        name = plain_path(record[image])
+        code = record[kind] if kind else "other"
         before = len(result.problems)
         if translate.get(code) not in OURS:
             result.problems.append(Problem(
@@ -145,13 +156,16 @@ def read_lesions(
                 if box is None:
                     result.without_place.append(name)
                     continue
+                inside = _inside(box, shapes[name], where)
+                if inside != box:
+                    result.facts.append(("outlines_cut", where))
                 lesion = Lesion(
-                    _inside(box, shapes[name], where),
+                    inside,
                     translate[code],
                     malignant,
-                    str(record[birads]).strip() if birads else "",
+                    record[birads] if birads else "",
                     contour,
-                    str(record[diagnosis]).strip() if diagnosis else "",
+                    record[diagnosis] if diagnosis else "",
                 )
                 result.lesions.setdefault(name, []).append(lesion)
                 if malignant is None:
@@ -167,13 +181,28 @@ class _BadValue(ValueError):
     """A cell that cannot be used."""
 
 
-def _read(path: Path, columns: Mapping[str, str], encoding: str, required: tuple[str, ...]):
-    """The table as text, and a function: our name -> its column, or None."""
+def lesion_of_word(box: Box, word: str, label: bool | None, kinds: Mapping[str, str], words: LabelWords) -> Lesion:
+    """A lesion of which a mask says only the class, in one word: a kind, a label, or a diagnosis.
+
+    label: of its image, for a word that is no label itself.
+    """
+    kind = {**KINDS, **kinds}.get(word, "other")
+    try:
+        own = LabelWords(words.positive, words.negative or NEGATIVE).read(word)
+    except UnknownWord:
+        own = None
+    return Lesion(box, kind if kind in OURS else "other", label if own is None else own, diagnosis=word)
+
+
+def _read(
+    path: Path, columns: Mapping[str, str], encoding: str | None, limits: Limits, required: tuple[str, ...]
+) -> tuple[Table, Callable[[str], str]]:
+    """The table as text, and a function: our name -> its column, or ""."""
     if not path.is_file():
         raise DataError(
             "missing_file", f"{path} does not exist; correct `path`, `metadata` or `lesions`", field=path.name
         )
-    table = read_csv(path, encoding)
+    table = read_table(path, encoding, limits)
     for ours, theirs in columns.items():
         # One mapping serves both tables, so a column has to be in one of them only; required ones are checked below.
         if ours in required and theirs not in table.columns:
@@ -181,11 +210,14 @@ def _read(path: Path, columns: Mapping[str, str], encoding: str, required: tuple
                 "bad_columns", f"{path}: column {theirs!r} for {ours} is missing; it has {_listed(table)}", field=ours
             )
 
-    def find(name: str) -> str | None:
+    def find(name: str) -> str:
         names = (columns[name],) if columns.get(name) in table.columns else (name, *ALIASES.get(name, ()))
-        return next((column for column in names if column in table.columns), None)
+        found = next((column for column in names if column in table.columns), "")
+        if found and table.columns.count(found) > 1:
+            raise DataError("bad_columns", f"{path}: two columns are called {found!r}; rename one", field=name)
+        return found
 
-    missing = [name for name in required if find(name) is None]
+    missing = [name for name in required if not find(name)]
     if missing:
         raise DataError(
             "bad_columns", f"{path}: no column for {', '.join(missing)}; it has {_listed(table)}; map it, as in "
@@ -194,20 +226,20 @@ def _read(path: Path, columns: Mapping[str, str], encoding: str, required: tuple
     return table, find
 
 
-def _listed(table: pd.DataFrame) -> str:
-    return ", ".join(str(column) for column in table.columns)
+def _listed(table: Table) -> str:
+    return ", ".join(table.columns)
 
 
-def _given(record: dict, column: str | None, where: str) -> str:
-    value = str(record[column]).strip()
+def _given(record: dict, column: str, where: str) -> str:
+    value = record[column]
     if not value:
         raise _BadValue(f"{where}: {column} is empty; fill it in or drop the row")
     return value
 
 
-def _number(record: dict, column: str | None, where: str, low: float, high: float) -> float | None:
+def _number(record: dict, column: str, where: str, low: float, high: float) -> float | None:
     """None where the table does not say: nothing, or what spreadsheets write for it."""
-    text = str(record[column]).strip() if column else ""
+    text = record[column] if column else ""
     if text.lower() in ("", "nan", "na", "n/a", "none", "unknown"):
         return None
     try:
@@ -219,10 +251,10 @@ def _number(record: dict, column: str | None, where: str, low: float, high: floa
     return value
 
 
-def _label(record: dict, column: str | None, words: LabelWords, where: str) -> bool | None:
+def _label(record: dict, column: str, words: LabelWords, where: str) -> bool | None:
     """Malignant or not; None where the table does not say."""
     try:
-        return words.read(str(record[column])) if column else None
+        return words.read(record[column]) if column else None
     except UnknownWord:
         raise _BadValue(
             f"{where}: {column} {record[column]!r} is neither malignant ({', '.join(words.positive)}) nor benign "
@@ -231,11 +263,11 @@ def _label(record: dict, column: str | None, words: LabelWords, where: str) -> b
 
 
 def _place(
-    record: dict, places: Mapping[str, str | None], given: list[str], where: str
+    record: dict, places: Mapping[str, str], given: list[str], where: str
 ) -> tuple[Box | None, np.ndarray | None]:
     """Box and contour of one lesion; (None, None) when all its cells are empty."""
     for shape in given:
-        texts = [str(record[places[name]]).strip() for name in SHAPES[shape]]
+        texts = [record[places[name]] for name in SHAPES[shape]]
         if not any(texts):
             continue
         try:

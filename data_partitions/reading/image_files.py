@@ -1,7 +1,8 @@
-"""Image files to arrays, and a look at every file of a folder: whether it decodes, and whether it is a copy.
+"""Image files to arrays, and a look at every file of a folder: what it is, whether it decodes, whether it is a copy.
 
-8-bit images are used as they are. A DICOM file says how it is displayed (`dicom`). Other deep integers and floats (.npy,
-TIFF) say nothing about their range, so their own smallest and largest value become black and white.
+What a file is, its content says and not its name. 8-bit images are used as they are. A DICOM file says how it is displayed
+(`dicom`). Other deep integers and floats (.npy, TIFF) say nothing about their range, so their own smallest and largest value
+become black and white. An image is turned as its EXIF orientation says, as every viewer does; what is transparent is black.
 """
 
 from __future__ import annotations
@@ -9,79 +10,178 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
+from PIL import ImageOps
 
 from basics.atomic_files import write_text
+from data_partitions.code import code_digest
+from data_partitions.errors import BadFile
 from data_partitions.exams import Box, Image
 from data_partitions.reading.body import body_mask
-from data_partitions.reading.dicom import EXTENSIONS, BadDicom
+from data_partitions.reading.dicom import read_header
 from data_partitions.reading.dicom_image import DicomImage
+from data_partitions.reading.limits import DEFAULT, Limits
+from data_partitions.reading.opening import check_bytes, check_frames, check_pixels, guarded
 
 Look = TypeVar("Look", bound=tuple)
-ARRAYS = (".npy",)
+Kind = Literal["dicom", "array", "picture"]
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".gif", ".webp", ".jp2", ".npy")
+DICOM = (".dcm", ".dicom", ".ima")
+# Pillow's own list runs other programs for some formats.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "PPM", "GIF", "WEBP", "JPEG2000")
+# The first bytes of pictures and arrays, and of DICOM without the preamble: groups 2 and 8, little endian.
+SIGNATURES = (
+    b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"GIF8",
+    b"RIFF", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+ARRAY = b"\x93NUMPY"
+GROUPS = (b"\x02\x00", b"\x08\x00")
+ORIENTATION = 0x0112
+PillowImage.MAX_IMAGE_PIXELS = None  # the bound is `limits`, checked before any pixel is decoded
 
 
-class BadImage(ValueError):
-    """An image file that cannot be used: `code` is bad_image, nan_pixels, bad_photometric or missing_decoder."""
+def kind_of(path: Path) -> Kind:
+    """What a file is, by its first bytes; where they are of no known format, by the ending of its name. Raises BadFile."""
+    with guarded("bad_image", "cannot be read"), path.open("rb") as file:
+        head = file.read(132)
+    if head[128:] == b"DICM":
+        return "dicom"
+    if head.startswith(ARRAY):
+        return "array"
+    if head.startswith(SIGNATURES):
+        return "picture"
+    if path.suffix.lower() in DICOM or (not path.suffix and head[:2] in GROUPS and head[3:4] == b"\0"):
+        return "dicom"
+    return "array" if path.suffix.lower() == ".npy" else "picture"
 
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its name's ending, or, where that says nothing, DICOM by its content."""
+    return path.suffix.lower() in (*PICTURES, *DICOM) or is_dicom(path)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """uint8 (height, width, channels), channels 1 or 3. Raises BadImage."""
-    if path.suffix.lower() in EXTENSIONS:
-        return _dicom(path).whole()
-    pixels = _decoded(path)
-    return pixels if pixels.dtype == np.uint8 else _stretched(pixels, np.dtype(np.uint8))
-
-
-def _decoded(path: Path) -> np.ndarray:
-    """(height, width, channels) of whatever depth. Raises BadImage."""
+def is_dicom(path: Path) -> bool:
     try:
-        if path.suffix.lower() in ARRAYS:
-            pixels = np.load(path, allow_pickle=False)
-        else:
-            with PillowImage.open(path) as picture:
-                if picture.mode in ("P", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"):
-                    pixels = np.asarray(picture.convert("RGB"))
-                elif picture.mode in ("1", "LA"):
-                    pixels = np.asarray(picture.convert("L"))
-                else:
-                    pixels = np.asarray(picture)
-    except (OSError, UnidentifiedImageError, ValueError, EOFError, SyntaxError) as error:
-        raise BadImage("bad_image", f"does not decode ({error}); copy the file again or drop its row") from error
+        return kind_of(path) == "dicom"
+    except BadFile:
+        return False
+
+
+def shape_of(path: Path, limits: Limits) -> tuple[int, int]:
+    """(height, width) as the image is shown, from the header of its file alone. Raises BadFile."""
+    kind = kind_of(path)
+    if kind == "dicom":
+        return read_header(path, limits).shape
+    if kind == "array":
+        return _array(path, limits).shape[:2]
+    with opened(path, limits) as picture:
+        with guarded():
+            turned = picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+        return (picture.width, picture.height) if turned else (picture.height, picture.width)
+
+
+def read_image(path: Path, limits: Limits = DEFAULT) -> np.ndarray:
+    """uint8 (height, width, channels), channels 1 or 3. Raises BadFile."""
+    if kind_of(path) == "dicom":
+        return DicomImage(path, limits).whole()
+    return _shown(decoded(path, limits).pixels, np.dtype(np.uint8))
+
+
+class Decoded(NamedTuple):
+    """pixels: (height, width, channels) of whatever depth. facts: what was changed, by the names in `facts`."""
+
+    pixels: np.ndarray
+    facts: tuple[str, ...]
+
+
+def decoded(path: Path, limits: Limits) -> Decoded:
+    """An image that is not DICOM. Raises BadFile."""
+    if kind_of(path) == "array":
+        pixels, facts = np.array(_array(path, limits)), []
+    else:
+        with opened(path, limits) as picture, guarded():
+            facts = ["further_pages"] if getattr(picture, "n_frames", 1) > 1 else []
+            turned, how = upright(picture)
+            pixels, transparent = opaque(turned)
+            facts += how + transparent
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-        raise BadImage("bad_image", f"has shape {pixels.shape}; expected (height, width) or (height, width, 3)")
-    return pixels
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape or pixels.dtype.kind not in "buif":
+        raise BadFile(
+            "bad_image",
+            f"is {pixels.dtype} of shape {pixels.shape}; expected numbers of shape (height, width) or (height, width, 3)",
+        )
+    return Decoded(pixels.astype(np.uint8) * np.uint8(255) if pixels.dtype == bool else pixels, tuple(facts))
 
 
-def open_image(path: Path, *, dark_background: bool) -> Image:
-    """The image of a file. Raises BadImage.
+def _array(path: Path, limits: Limits) -> np.ndarray:
+    """The array of an .npy file, not yet read."""
+    check_bytes(path, limits)
+    with guarded():
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim >= 2:
+        check_pixels(array.shape[0], array.shape[1], limits)
+    return array
+
+
+@contextmanager
+def opened(path: Path, limits: Limits) -> Iterator[PillowImage.Image]:
+    """A picture of which only the header is decoded. Raises BadFile."""
+    check_bytes(path, limits)
+    with guarded():
+        picture = PillowImage.open(path, formats=FORMATS)
+    with picture:
+        check_pixels(picture.height, picture.width, limits)
+        with guarded():
+            frames = getattr(picture, "n_frames", 1)
+        if picture.format != "MPO":  # a photograph with previews of itself
+            check_frames(frames, limits)
+        yield picture
+
+
+def upright(picture: PillowImage.Image) -> tuple[PillowImage.Image, list[str]]:
+    """The picture as viewers show it, and whether it had to be turned."""
+    turned = picture.getexif().get(ORIENTATION, 1) in range(2, 9)
+    return ImageOps.exif_transpose(picture), ["turned"] if turned else []
+
+
+def opaque(picture: PillowImage.Image) -> tuple[np.ndarray, list[str]]:
+    """Pixels in grey or RGB on black, and whether any were transparent."""
+    facts = []
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        grey = picture.mode in ("LA", "La", "L", "1", "I", "I;16")
+        layers = picture.convert("RGBA")
+        if np.asarray(layers.getchannel("A")).min() < 255:
+            facts.append("transparent")
+            layers = PillowImage.alpha_composite(PillowImage.new("RGBA", layers.size, (0, 0, 0, 255)), layers)
+            picture = layers.convert("L" if grey else "RGB")
+    if picture.mode in ("P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"):
+        picture = picture.convert("RGB")
+    elif picture.mode in ("1", "LA", "La"):
+        picture = picture.convert("L")
+    return np.asarray(picture), facts
+
+
+def open_image(path: Path, limits: Limits = DEFAULT, *, dark_background: bool) -> Image:
+    """The image of a file. Raises BadFile.
 
     dark_background: whether what lies outside the body, on a dark ground, is background; else all of it is tissue.
     """
-    if path.suffix.lower() in EXTENSIONS:
-        return _dicom(path, dark_background=dark_background)
-    return DecodedImage(path, dark_background=dark_background)
+    if kind_of(path) == "dicom":
+        return DicomImage(path, limits, dark_background=dark_background)
+    return DecodedImage(path, limits, dark_background=dark_background)
 
 
-def _dicom(path: Path, *, dark_background: bool = True) -> DicomImage:
-    try:
-        return DicomImage(path, dark_background=dark_background)
-    except BadDicom as error:
-        raise BadImage(error.code, str(error)) from error
+def _shown(pixels: np.ndarray, depth: np.dtype) -> np.ndarray:
+    return pixels if pixels.dtype == depth == np.uint8 else _stretched(pixels, depth)
 
 
 def _stretched(pixels: np.ndarray, depth: np.dtype) -> np.ndarray:
@@ -89,7 +189,7 @@ def _stretched(pixels: np.ndarray, depth: np.dtype) -> np.ndarray:
     values = pixels.astype(np.float64)
     broken = int(np.size(values) - np.isfinite(values).sum())
     if broken:
-        raise BadImage("nan_pixels", f"has {broken} pixels that are not finite; repair the image or drop its row")
+        raise BadFile("nan_pixels", f"has {broken} pixels that are not finite; repair the image or drop its row")
     low, high = float(values.min()), float(values.max())
     return np.rint((values - low) * (np.iinfo(depth).max / (high - low) if high > low else 0)).astype(depth)
 
@@ -97,8 +197,9 @@ def _stretched(pixels: np.ndarray, depth: np.dtype) -> np.ndarray:
 class FileLook(NamedTuple):
     """What a look at an image file showed.
 
-    digest: of the decoded pixels, or of the stored values of DICOM. code, text: what is wrong, or "". spacing_mm, scanner:
-    from the header (DICOM only).
+    digest: of the decoded pixels, or of the stored values of DICOM. code, text: what is wrong, or "". spacing_mm, scanner,
+    laterality, view, intent, study, magnified: from the header (DICOM only). blank: of one grey value. facts: what was changed or is
+    doubtful, by the names in `facts`.
     """
 
     height: int
@@ -108,6 +209,13 @@ class FileLook(NamedTuple):
     text: str = ""
     spacing_mm: float | None = None
     scanner: str = ""
+    laterality: str = ""
+    view: str = ""
+    intent: str = ""
+    study: str = ""
+    magnified: bool = False
+    blank: bool = False
+    facts: Sequence[str] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -121,41 +229,47 @@ class WholeDigest(NamedTuple):
     code: str = ""
 
 
-def inspect(files: list[Path], cache: Path | None) -> list[FileLook]:
+def inspect(files: list[Path], cache: Path | None, limits: Limits = DEFAULT) -> list[FileLook]:
     """A look at each file. Equal digests mean equal images among these files.
 
     The first digest of a DICOM file covers some rows only. Where two files agree in it, both are read whole.
     """
-    found = looks(files, cache, "image_files", _look, FileLook)
+    found = looks(files, cache, "image_files", _look, FileLook, limits)
     times = Counter(look.digest for look in found)
     alike = [
         place
         for place, look in enumerate(found)
-        if not look.code and times[look.digest] > 1 and files[place].suffix.lower() in EXTENSIONS
+        if not look.code and not look.blank and times[look.digest] > 1 and kind_of(files[place]) == "dicom"
     ]
-    whole = looks([files[place] for place in alike], cache, "whole_images", _whole, WholeDigest) if alike else []
+    whole = (
+        looks([files[place] for place in alike], cache, "whole_images", _whole, WholeDigest, limits) if alike else []
+    )
     for place, full in zip(alike, whole, strict=True):
         found[place] = found[place]._replace(digest=full.digest)
     return found
 
 
-def _whole(file: Path) -> WholeDigest:
-    return WholeDigest(_dicom(file).digest())
+def _whole(file: Path, limits: Limits) -> WholeDigest:
+    return WholeDigest(DicomImage(file, limits).digest())
 
 
 def looks(
-    files: Sequence[Path], cache: Path | None, name: str, look: Callable[[Path], Look], made: Callable[..., Look]
-) -> list[Look]:
-    """`look(file)` of each file; each is a named tuple of class `made` that JSON can hold.
+    files: Sequence[Path], cache: Path | None, name: str, look: Callable[..., Look], made: Callable[..., Look],
+    limits: Limits = DEFAULT, settings: str = "",
+) -> list[Look]:  # fmt: skip
+    """`look(file, limits=limits)` of each file; each is a named tuple of class `made` that JSON can hold.
 
     Decoding a whole archive takes a while, so the answer is kept under `cache` / `name` until the name, size or time of a
-    file changes.
+    file changes, or a limit, the other `settings` of the look, or this package's code.
     """
-    kept = None if cache is None else cache / name / f"{files_digest(files)}.json"
+    kept = None
+    if cache is not None:
+        key = f"{files_digest(files)} {limits.model_dump_json()} {settings} {code_digest()}"
+        kept = cache / name / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
     if kept is not None and kept.exists():
         return [made(*values) for values in json.loads(kept.read_text(encoding="utf-8"))]
     with ThreadPoolExecutor(max_workers=2) as pool:  # decoders release the interpreter's lock
-        found = list(pool.map(look, files))
+        found = list(pool.map(partial(look, limits=limits), files))
     # A decoder may be installed later, which changes the answer and not the files.
     if kept is not None and not any(getattr(one, "code", "") == "missing_decoder" for one in found):
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -163,18 +277,37 @@ def looks(
     return found
 
 
-def _look(file: Path) -> FileLook:
+def _look(file: Path, limits: Limits) -> FileLook:
     try:
-        if file.suffix.lower() in EXTENSIONS:
-            image = _dicom(file)
-            header = image.header
-            height, width = image.shape
-            return FileLook(height, width, image.sample_digest(), "", "", header.spacing_mm, header.scanner)
-        pixels = read_image(file)
-    except BadImage as error:
+        if kind_of(file) == "dicom":
+            with guarded():
+                return _dicom_look(DicomImage(file, limits))
+        found = decoded(file, limits)
+        with guarded():
+            pixels = _shown(found.pixels, np.dtype(np.uint8))
+    except BadFile as error:
         return FileLook(0, 0, "", error.code, str(error))
     digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
-    return FileLook(pixels.shape[0], pixels.shape[1], digest)
+    return FileLook(pixels.shape[0], pixels.shape[1], digest, blank=is_blank(pixels), facts=found.facts)
+
+
+def _dicom_look(image: DicomImage) -> FileLook:
+    header, (height, width) = image.header, image.shape
+    return FileLook(
+        height, width, image.sample_digest(), "", "", header.spacing_mm, header.scanner, header.laterality.upper(), header.view.upper(),
+        header.intent, header.study, header.magnified, image.is_blank(), image.facts(),
+    )  # fmt: skip
+
+
+def is_blank(pixels: np.ndarray) -> bool:
+    """Whether (height, width[, channels]) shows one grey value or colour alone."""
+    return bool((pixels == pixels[0, 0]).all())
+
+
+def bytes_digest(path: Path) -> str:
+    """Of all bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_digest(files: Sequence[Path]) -> str:
@@ -189,13 +322,10 @@ def files_digest(files: Sequence[Path]) -> str:
 class DecodedImage:
     """A decoded file; see `open_image`."""
 
-    def __init__(self, path: Path, *, dark_background: bool) -> None:
-        self.decoded = _decoded(path)
-        self.pixels = self._of_depth(np.dtype(np.uint8))
+    def __init__(self, path: Path, limits: Limits, *, dark_background: bool) -> None:
+        self.decoded = decoded(path, limits).pixels
+        self.pixels = _shown(self.decoded, np.dtype(np.uint8))
         self.dark_background = dark_background
-
-    def _of_depth(self, depth: np.dtype) -> np.ndarray:
-        return self.decoded if self.decoded.dtype == depth == np.uint8 else _stretched(self.decoded, depth)
 
     def window(self, box: Box) -> np.ndarray:
         return self.pixels[box.top : box.bottom, box.left : box.right]
@@ -208,7 +338,7 @@ class DecodedImage:
 
     @cached_property
     def _deep(self) -> np.ndarray:
-        return self._of_depth(np.dtype(np.uint16))
+        return _shown(self.decoded, np.dtype(np.uint16))
 
     def tissue(self, step: int) -> np.ndarray:
         height, width = self.pixels.shape[:2]

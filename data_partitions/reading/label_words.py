@@ -41,6 +41,11 @@ class LabelWords:
         return False
 
 
+def is_digits(text: str) -> bool:
+    """Whether a text is a whole number in the digits 0 to 9; `str.isdigit` is true of "²", too, which `int` does not read."""
+    return text.isascii() and text.isdigit()
+
+
 def plain(text: str) -> str:
     """Without spaces around it, in lower case, and a whole number without its decimals."""
     word = text.strip().lower()
@@ -48,4 +53,4 @@ def plain(text: str) -> str:
         number = float(word)
     except ValueError:
         return word
-    return str(int(number)) if number.is_integer() else word
+    return str(int(number)) if number.is_integer() else word  # infinity and NaN are none

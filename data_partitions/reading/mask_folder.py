@@ -1,32 +1,24 @@
-"""A folder of masks beside a folder of images: a mask has its image's name, and each connected area in it is a lesion."""
+"""A folder of masks beside a folder of images: a mask has its image's name, and each of its areas is a lesion."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from data_partitions.errors import Problem
-from data_partitions.exams import Box, Lesion
-from data_partitions.reading.contours import mask_boxes
+from data_partitions.exams import Lesion
 from data_partitions.reading.folder_tables import LesionTable
-from data_partitions.reading.image_files import BadImage, FileLook, looks, read_image
-
-
-class MaskLook(NamedTuple):
-    """What one look at a mask showed: its size and boxes, or what is wrong."""
-
-    height: int
-    width: int
-    boxes: list[list[int]]
-    code: str = ""
-    text: str = ""
+from data_partitions.reading.folders import files_in
+from data_partitions.reading.image_files import FileLook
+from data_partitions.reading.limits import Limits
+from data_partitions.reading.masks import Found, MaskRule, mask_looks
 
 
 def read_masks(
-    folder: Path, images: Mapping[str, FileLook], known: set[str], labels: Mapping[str, bool | None], cache: Path | None
+    folder: Path, images: Mapping[str, FileLook], known: set[str], labels: Mapping[str, bool | None], cache: Path | None,
+    rule: MaskRule, limits: Limits, lesion_of: Callable[[Found, bool | None], Lesion],
 ) -> LesionTable:  # fmt: skip
-    """Lesions of the images that have a mask, of kind "other" and with the label of their image.
+    """Lesions of the images that have a mask; `lesion_of(area, label of its image)` says what an area is.
 
     images: usable ones, by their path in the folder; a mask has the file name of its image, with any ending. known: every
     image of the metadata. An empty mask means no lesion; for a malignant image it is a fault.
@@ -35,7 +27,7 @@ def read_masks(
     by_stem: dict[str, list[str]] = {}
     for name in sorted(known):
         by_stem.setdefault(Path(name).stem, []).append(name)
-    files = sorted(file for file in folder.glob("*") if file.is_file() and not file.name.startswith("."))
+    files = files_in(folder)
     if not files:
         result.problems.append(Problem("missing_file", f"{folder} holds no mask; correct `masks`"))
     masks: dict[str, Path] = {}
@@ -53,32 +45,20 @@ def read_masks(
             )
         elif names[0] in images:
             masks[names[0]] = file
-    found = looks(list(masks.values()), cache, "mask_folder", _look, MaskLook)
+    found = mask_looks(list(masks.values()), cache, rule, limits)
     for (name, file), look in zip(masks.items(), found, strict=True):
         where, shape = f"{folder.name}/{file.name}", images[name].shape
         if look.code:
             problem = Problem(look.code, f"{where} {look.text}")
-        elif (look.height, look.width) != shape:
-            problem = Problem(
-                "mask_size", f"{where}: is {(look.height, look.width)}, its image {shape}; make them equal"
-            )
-        elif not look.boxes and labels.get(name):
+        elif look.shape != shape:
+            problem = Problem("mask_size", f"{where}: is {look.shape}, its image {shape}; make them equal")
+        elif not look.areas and labels.get(name):
             problem = Problem("empty_mask", f"{where}: is empty, but its image is malignant; correct one of them")
         else:
-            result.lesions[name] = [Lesion(Box(*box), "other", labels.get(name)) for box in look.boxes]
-            if labels.get(name) is None:
-                result.unlabelled.extend([("other", where)] * len(look.boxes))
+            result.facts.extend((fact, where) for fact in look.facts)
+            lesions = result.lesions[name] = [lesion_of(area, labels.get(name)) for area in look.found]
+            result.unlabelled.extend((lesion.kind, where) for lesion in lesions if lesion.malignant is None)
             continue
         result.problems.append(problem)
         result.unread.add(name)
     return result
-
-
-def _look(file: Path) -> MaskLook:
-    try:
-        mask = read_image(file).max(axis=2)
-    except BadImage as error:
-        return MaskLook(0, 0, [], error.code, str(error))
-    # Masks hold 0 and 255, or 0 and 1; JPEG leaves grey specks in the first kind.
-    mask = mask > (127 if mask.max() > 1 else 0)
-    return MaskLook(mask.shape[0], mask.shape[1], [list(box) for box in mask_boxes(mask)])

@@ -11,12 +11,13 @@ from typing import Any
 # Codes of input that the user can correct before any training: the run ends with status 2.
 INPUT_CODES = frozenset(
     {
-        "bad_annotation", "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_photometric", "bad_table", "bad_value",
-        "bad_weights", "batch_too_large", "class_missing", "contour_outside", "duplicate_image", "duplicate_lesion", "empty_mask",
-        "file_without_row", "image_size", "lesion_without_row", "mask_size", "missing_decoder", "missing_file", "missing_reader",
-        "mixed_storage", "nan_pixels", "no_images", "no_label", "no_lesions", "no_validation", "not_converted", "one_class",
-        "outside_classes", "partition_too_large", "row_without_file", "too_few_examples", "too_few_images", "too_few_negatives",
-        "too_few_positives", "too_few_to_measure", "unknown_centre", "unknown_label",
+        "bad_annotation", "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_photometric", "bad_row", "bad_table",
+        "bad_value", "bad_weights", "batch_too_large", "class_missing", "contour_outside", "duplicate_image", "duplicate_lesion",
+        "empty_mask", "file_too_large", "file_without_row", "image_size", "image_too_large", "lesion_without_row", "mask_size",
+        "missing_decoder", "missing_file", "missing_reader", "mixed_storage", "nan_pixels", "no_images", "no_label", "no_lesions",
+        "no_positives", "no_validation", "not_converted", "one_class", "outside_classes", "partition_too_large",
+        "row_without_file", "several_frames", "too_few_examples", "too_few_images", "too_few_negatives", "too_few_positives",
+        "too_few_to_measure", "unknown_centre", "unknown_label",
     }
 )  # fmt: skip
 # Codes with which a centre refuses a job: it decided to, and nothing went wrong.
@@ -38,6 +39,8 @@ TEXTS = {
     "partition_too_large": "gets a part of an archive with {have} images, but the partition asks for {need}; lower its numbers, or "
     "use shares instead",
     "no_lesions": "has no lesion of the kind that task.lesions asks for; name the table of lesions in data.lesions, or change the task",
+    "no_positives": "has no positive training example in task {task!r}; check which labels or lesions count as positive, or give the "
+    "centre other data or another part",
     "no_images": "has no images; check data.path and its filters",
     "no_label": "has images without a known label; name the label's column in data.columns, and for malignancy the words for positive "
     "in data.positive",
@@ -51,6 +54,10 @@ TEXTS = {
     "nan_pixels": "has images with NaN pixels; see the line below, and export them again or remove their rows",
     "bad_columns": "has a table that lacks columns; see the line below, and name them in data.columns",
     "bad_table": "has a table that cannot be read; see the line below",
+    "bad_row": "has rows in its tables that cannot be read; see the line below, and correct the rows",
+    "image_too_large": "has images of more pixels than data.limits allows; see the line below, and remove their rows or raise it",
+    "file_too_large": "has files of more bytes than data.limits allows; see the line below, and remove them or raise it",
+    "several_frames": "has image files of several frames or pages; see the line below, and export them one by one",
     "bad_value": "has impossible values in its table; see the line below, and correct the rows",
     "bad_encoding": "has a table in another encoding; name it in data.encoding",
     "duplicate_image": "lists an image twice in its table; see the line below, and keep one row",

@@ -122,7 +122,7 @@ class RemoteTraining(ServerHalf[Shared]):
         try:
             return (yield from self._share(centres))
         except FederationFailed as problem:
-            return Shared(problems=[str(problem)], federations=[self._record()])
+            return Shared(problems=[str(problem)], federations=[replace(self._record(), failed=str(problem))])
 
     def _record(self) -> FederationRecord:
         plan, done = self._plan, self._done

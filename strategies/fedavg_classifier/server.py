@@ -12,7 +12,7 @@ No moving average of weights is kept within a round: the average over centres ta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -73,7 +73,7 @@ class ClassifierTrainedTogether(ServerHalf[Learned]):
         try:
             return (yield from self._train(centres))
         except FederationFailed as problem:
-            record = self._record(self._rounds.done) if self._rounds is not None else None
+            record = None if self._rounds is None else replace(self._record(self._rounds.done), failed=str(problem))
             return Learned(None, record, (str(problem),))
 
     def _record(self, done: Outcome) -> FederationRecord:
@@ -129,7 +129,8 @@ class ClassifierTrainedTogether(ServerHalf[Learned]):
         (reply,) = yield from gather([job])
         record = self._record(done)
         if not reply.ok:
-            return Learned(None, record, tuple(problems_of([reply])))
+            problems = problems_of([reply])
+            return Learned(None, replace(record, failed=problems[0]), tuple(problems))
         return Learned(reply, record)
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -95,9 +95,8 @@ class FederatedTraining(ServerHalf[Shared]):
         try:
             return (yield from self._share(centres))
         except FederationFailed as problem:
-            return Shared(
-                problems=[str(problem)], federations=[self._record(self._rounds.done)] if self._rounds else []
-            )
+            failed = [replace(self._record(self._rounds.done), failed=str(problem))] if self._rounds else []
+            return Shared(problems=[str(problem)], federations=failed)
 
     def _record(self, done: Outcome) -> FederationRecord:
         f = self._federation

@@ -34,7 +34,7 @@ def write_dicom(path: Path, pixels: np.ndarray, drop: tuple[str, ...] = (), **ta
 
 
 def read_dicom(path: Path) -> DicomPixels:
-    """One image at full depth and as it is shown. Raises BadDicom."""
+    """One image at full depth and as it is shown. Raises BadFile."""
     dataset = parsed(path, stop_before_pixels=False)
     greyscale_header(dataset)
     return shown_pixels(stored_values(dataset), dataset)

@@ -161,7 +161,7 @@ def test_a_centre_without_lesions_is_refused_with_numbers_only(tmp_path):
     ],
 )
 def test_a_folder_without_lesions_is_told_what_to_do(tmp_path, lesions, told):
-    Image.fromarray(np.full((40, 40), 90, np.uint8)).save(tmp_path / "a.png")
+    Image.linear_gradient("L").resize((40, 40)).save(tmp_path / "a.png")
     (tmp_path / "metadata.csv").write_text("image,patient_id\na.png,p\n")
     (tmp_path / "lesions.csv").write_text("image,kind,x,y,radius\na.png,CALC,20,20,5\n")
     source = FolderSource(path=tmp_path, lesions=lesions)

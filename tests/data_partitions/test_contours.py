@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_partitions.exams import Box
-from data_partitions.reading.contours import mask_boxes, painted_areas, pixel_box
+from data_partitions.reading.contours import mask_areas, painted_areas, pixel_box
 
 SHAPE = (120, 90)
 
@@ -82,6 +82,10 @@ def test_points_lines_and_outlines_that_leave_the_image(points, box):
 
 def test_an_outline_outside_is_in_no_area():
     assert painted_areas([np.array([(200.0, 5.0), (210.0, 5.0), (205.0, 9.0)])], SHAPE) == []
+
+
+def mask_boxes(mask: np.ndarray) -> list[Box]:
+    return [area.box for area in mask_areas(mask)]
 
 
 def filled(*regions: Box, shape=(400, 300)) -> np.ndarray:

@@ -97,8 +97,9 @@ def broken(folder):
     next(case["1005"].glob("*LEFT_CC.OVERLAY")).unlink()
     (case["1006"] / "A_1006_1.LEFT_CC.OVERLAY").write_text(ddsm_overlay(ddsm_abnormality(ddsm_square(60, 90, 5))))
     (case["1006"] / "A_1006_1.LEFT_MLO.png").rename(case["1006"] / "A_1006_1.LEFT_MLO.LJPEG")
-    Image.new("L", (50, 60)).save(case["1006"] / "A_1006_1.RIGHT_CC.png")
-    Image.new("L", (50, 60)).save(case["1006"] / "A_1006_1.RIGHT_MLO.tif")
+    small = Image.linear_gradient("L").resize((50, 60))
+    small.save(case["1006"] / "A_1006_1.RIGHT_CC.png")
+    small.save(case["1006"] / "A_1006_1.RIGHT_MLO.tif")
     ics = case["1007"] / "B-1007-1.ics"
     ics.write_text(ics.read_text().replace("LEFT_CC LINES 240", "LEFT_CC LINES ?"))
     picture = case["1007"] / "B_1007_1.LEFT_MLO.png"

@@ -15,15 +15,16 @@ from pydicom.sequence import Sequence
 
 from data_partitions import DataError
 from data_partitions.archives.folder import FolderSource
+from data_partitions.errors import BadFile
 from data_partitions.reading import dicom
-from data_partitions.reading.dicom import BadDicom, read_header
+from data_partitions.reading.dicom import read_header
 from data_partitions.reading.image_files import looks, read_image
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
 
-def refused(path) -> BadDicom:
-    with pytest.raises(BadDicom) as error:
+def refused(path) -> BadFile:
+    with pytest.raises(BadFile) as error:
         read_dicom(path)
     return error.value
 
@@ -199,7 +200,7 @@ def test_what_was_seen_is_remembered_until_a_file_changes(tmp_path):
     Image.fromarray(RAMP.astype(np.uint8)).save(file)
     seen = []
 
-    def look(path):
+    def look(path, limits):
         seen.append(path)
         return (len(seen),)
 

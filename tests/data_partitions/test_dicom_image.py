@@ -10,10 +10,10 @@ from PIL import Image
 from pydicom.uid import RLELossless
 from test_dicom import table
 
+from data_partitions.errors import BadFile
 from data_partitions.exams import Box
 from data_partitions.reading import dicom
 from data_partitions.reading.body import body_mask
-from data_partitions.reading.dicom import BadDicom
 from data_partitions.reading.dicom_image import SAMPLED, DicomImage
 from data_partitions.reading.image_files import inspect
 
@@ -137,7 +137,7 @@ def test_a_file_that_grows_shorter_meanwhile_is_an_error(tmp_path):
     image = DicomImage(path)
     path.write_bytes(path.read_bytes()[:-20])
     assert image.window(Box(0, 0, 30, 30)).any()
-    with pytest.raises(BadDicom, match="ends before its row 275; copy the file again"):
+    with pytest.raises(BadFile, match="ends before its row 275; copy the file again"):
         image.whole()
 
 

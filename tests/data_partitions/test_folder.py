@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
 from data_partitions.archives.folder import FolderSource
+from data_partitions.errors import BadFile
 from data_partitions.reading.body import body_mask
-from data_partitions.reading.image_files import BadImage, read_image
+from data_partitions.reading.image_files import read_image
 
 WHOLE = PatchTask(label="malignancy", whole_image=True, image_size=16)
 
@@ -79,12 +80,14 @@ def test_rows_in_another_order_give_the_same_patches(tmp_path):
 def test_a_column_of_any_name_and_encoding(tmp_path):
     table = archive(tmp_path).rename(columns={"image": "Datei", "label": "Übel"})
     table.to_csv(tmp_path / "metadata.csv", index=False, encoding="latin-1")
-    error = refused(tmp_path, columns={"image": "Datei", "label": "Übel"})
+    columns = {"image": "Datei", "label": "Übel"}
+    error = refused(tmp_path, columns=columns, encoding="utf-8")
     assert error.code == "bad_encoding" and "latin-1" in str(error)
-    exams = (
-        FolderSource(path=tmp_path, columns={"image": "Datei", "label": "Übel"}, encoding="latin-1").load("A", 0).exams
+    told, found = (
+        FolderSource(path=tmp_path, columns=columns, encoding=name).load("A", 0) for name in ("latin-1", None)
     )
-    assert len(exams) == 24 and sum(bool(e.malignant) for e in exams) == 12
+    assert len(told.exams) == 24 and sum(bool(e.malignant) for e in told.exams) == 12
+    assert [e.name for e in found.exams] == [e.name for e in told.exams] and found.report["encoding_guessed"] == 1
 
 
 def test_a_changed_file_is_another_data_set(tmp_path):
@@ -249,7 +252,7 @@ def test_faults_of_both_tables_are_told_at_once(tmp_path):
     archive(tmp_path, 2)
     (tmp_path / "metadata.csv").write_text("image,label\nimages/000.png,1\n")
     (tmp_path / "lesions.csv").write_bytes("image,kind,x,y,radius\nimages/001.png,Tumör,1,1,1\n".encode("latin-1"))
-    error = refused(tmp_path, lesions="lesions.csv")
+    error = refused(tmp_path, lesions="lesions.csv", encoding="utf-8")
     assert [problem.code for problem in error.problems] == ["bad_columns", "bad_encoding"]
     assert "patient_id" in str(error) and "set `encoding`" in str(error)
 
@@ -290,7 +293,7 @@ def test_deep_images_are_scaled_to_their_own_range(tmp_path):
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(BadImage, match="does not decode"):
+    with pytest.raises(BadFile, match="does not decode"):
         read_image(tmp_path / "a.npy")
 
 

@@ -168,10 +168,7 @@ def test_every_fault_is_named_with_file_row_and_reason(tmp_path):
     [
         (lambda f: (f / "HAM10000_metadata.csv").unlink(), "missing_file"),
         (lambda f: (f / "HAM10000_metadata.csv").write_text("image_id,dx\nISIC_0000000,mel\n"), "bad_columns"),
-        (
-            lambda f: (f / "HAM10000_metadata.csv").write_bytes("lesion_id,image_id,dx\nÜ,b,c\n".encode("latin-1")),
-            "bad_encoding",
-        ),
+        (lambda f: (f / "HAM10000_metadata.csv").write_bytes(b"lesion_id,image_id,dx\n\x81,b,c\n"), "bad_encoding"),
     ],
 )
 def test_tables_that_cannot_be_read(tmp_path, write, code):
@@ -185,6 +182,8 @@ def test_table_in_another_encoding(tmp_path):
     rows[0]["localization"] = "Rücken"
     table(tmp_path / "HAM10000_metadata.csv", rows, "latin-1")
     assert len(load(tmp_path, "ham10000", encoding="latin-1").exams) == 8
+    assert load(tmp_path, "ham10000").report["encoding_guessed"] == 1
+    assert refused(tmp_path, encoding="utf-8").code == "bad_encoding"
 
 
 def test_patches_of_a_release(tmp_path):

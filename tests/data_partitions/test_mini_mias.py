@@ -64,14 +64,14 @@ def test_every_fault_is_named(tmp_path):
     bad += "mdb002 F CIRC B 500 900 3\nmdb002 F CIRC B 1 2\n"
     error = refused(archive(tmp_path, bad))
     assert sorted(p.code for p in error.problems) == [
-        "bad_value", "bad_value", "bad_value", "row_without_file", "unknown_label", "unknown_label", "unknown_label"
+        "bad_value", "bad_value", "contour_outside", "row_without_file", "unknown_label", "unknown_label", "unknown_label"
     ]  # fmt: skip
     texts = " ".join(p.text for p in error.problems)
     for told in ("line 12: no file mdb007.pgm", "line 13: 'mdb006 X NORM'", "one 2 3 is not x, y and radius",
-                 "line 17: the circle lies outside its image of (200, 160)", "has 6 words"):  # fmt: skip
+                 "line 17: the circle: (-703, 497, -697, 503) lies outside its image of (200, 160)", "has 6 words"):  # fmt: skip
         assert told in texts, told
     left = MiniMiasSource(path=tmp_path, max_bad_fraction=0.6).load("A", 0)
-    assert left.report["skipped"] == {"row_without_file": 1, "unknown_label": 3, "bad_value": 3}
+    assert left.report["skipped"] == {"row_without_file": 1, "unknown_label": 3, "bad_value": 2, "contour_outside": 1}
     assert "mdb002" not in {e.name for e in left.exams if e.usable_as_healthy}
 
 

@@ -24,7 +24,10 @@ def test_spellings_of_one_column(name):
 )  # fmt: skip
 def test_text_tables(tmp_path, data):
     (tmp_path / "a.csv").write_bytes(data)
-    assert read_records(tmp_path / "a.csv", ["patient_id", "breast_density"]) == ROWS
+    # Numbers are those of lines: a cell that ends with a line break takes two.
+    lines = 2 if b'P1\n"' not in data else 3
+    expected = [(2, ROWS[0][1]), (2 + lines, ROWS[1][1])]
+    assert read_records(tmp_path / "a.csv", ["patient_id", "breast_density"])[0] == expected
 
 
 def test_a_newer_spreadsheet(tmp_path):
@@ -33,7 +36,7 @@ def test_a_newer_spreadsheet(tmp_path):
     for row in (["Patient_ID", "Breast density"], ["P1", 3.0], [None, None], [" P2", None]):
         book.active.append(row)
     book.save(tmp_path / "a.xlsx")
-    assert read_records(tmp_path / "a.xlsx", ["patient_id"]) == ROWS
+    assert read_records(tmp_path / "a.xlsx", ["patient_id"])[0] == ROWS
 
 
 @pytest.mark.parametrize(("name", "data"), [("a.xlsx", b"PK no"), ("a.csv", b""), ("a.csv", b'a,b\n"x,y\nc,d,e,f\n')])

@@ -6,7 +6,7 @@ from pathlib import Path
 from federation.wire.errors import INPUT_CODES, TEXTS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RAISERS = {"fault", "refuse", "Problem", "DataError", "BadImage", "BadDicom"}
+RAISERS = {"guarded", "fault", "refuse", "Problem", "DataError", "BadFile"}
 
 
 def codes_of(file):

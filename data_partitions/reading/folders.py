@@ -1,0 +1,71 @@
+"""The files of an archive, without what operating systems leave beside them: one rule for all sources.
+
+Passed over, in any folder below the one that is asked about: names that start with a dot (`._a.dcm` of macOS,
+`.DS_Store`, `.git`), `__MACOSX`, `Thumbs.db`, `desktop.ini` and the like. Links to folders are not followed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+
+LITTER = frozenset({
+    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin", "system volume information",
+    "lost+found",
+})  # fmt: skip
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is no part of any archive."""
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def files_below(folder: Path, pattern: str = "*") -> list[Path]:
+    """Files at any depth whose names fit `pattern`, in any case of its letters, in the order of their paths."""
+    return sorted(
+        Path(root, name)
+        for root, _, names in _walk(folder)
+        for name in names
+        if not is_litter(name) and _fits(name, pattern)
+    )
+
+
+def files_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """The same in the folder itself alone; none where it does not exist."""
+    return [file for file in _listed(folder) if file.is_file() and _fits(file.name, pattern)]
+
+
+def folders_in(folder: Path) -> list[Path]:
+    return [place for place in _listed(folder) if place.is_dir()]
+
+
+def plain_path(name: str) -> str:
+    """A path below a folder as a table writes it, in our way: "./a\\b.png" is "a/b.png"."""
+    return name.replace("\\", "/").removeprefix("./")
+
+
+def with_endings(files: Iterable[Path], endings: Iterable[str]) -> list[Path]:
+    """Those with one of these endings (".png"), in any case of their letters."""
+    wanted = frozenset(endings)
+    return [file for file in files if file.suffix.lower() in wanted]
+
+
+def count_litter(folder: Path) -> int:
+    """How many files and folders are passed over."""
+    return sum(is_litter(name) for _, folders, names in os.walk(folder) for name in (*folders, *names))
+
+
+def _walk(folder: Path):
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_litter(name)]
+        yield root, folders, names
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(place for place in folder.iterdir() if not is_litter(place.name)) if folder.is_dir() else []
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatch(name.lower(), pattern.lower())

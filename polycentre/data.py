@@ -132,7 +132,11 @@ def _official(held: list[Held], cache: Path) -> list[dict[str, Any]]:
 
 
 def _notes(held: list[Held]) -> list[dict[str, Any]]:
-    rows = list(dict.fromkeys((one.centre, note) for one in held for note in one.patches.report.get("notes", [])))
+    # What the table of files tells with its number and an example is not told twice.
+    told = {row[1] for one in held for row in one.cohort.private.get("account", [])}
+    rows = list(dict.fromkeys(
+        (one.centre, note) for one in held for note in one.patches.report.get("notes", []) if note.partition(" ")[2] not in told
+    ))  # fmt: skip
     table = {
         "caption": "Left out, moved and noted.",
         "header": ["Centre", "Note"],

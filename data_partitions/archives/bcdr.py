@@ -19,13 +19,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import Problem
 from data_partitions.exams import Exam, Lesion
 from data_partitions.reading.contours import pixel_box
 from data_partitions.reading.folders import files_below, with_endings
-from data_partitions.reading.image_files import FileLook
 from data_partitions.reading.label_words import LabelWords, UnknownWord, is_digits
+from data_partitions.reading.looks import FileLook
 
 SETS = ("d01", "d02", "dn01", "f01", "f02", "f03")
 NORMAL = ("dn01",)

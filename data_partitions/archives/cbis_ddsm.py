@@ -16,12 +16,13 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import ArchiveSource
 from data_partitions.archives.cbis_ddsm_files import Places, mask_file
 from data_partitions.errors import Problem
 from data_partitions.exams import Box, Exam, Lesion
 from data_partitions.reading.folders import folders_in
-from data_partitions.reading.image_files import FileLook
+from data_partitions.reading.looks import FileLook
 from data_partitions.reading.masks import MaskRule, mask_looks
 from data_partitions.small_counts import suppressed_count
 

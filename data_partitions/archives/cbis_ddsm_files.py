@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_partitions.archives.archive import Account
+from data_partitions.archives.account import Account
 from data_partitions.errors import BadFile
 from data_partitions.reading.folders import files_below, folders_in
 from data_partitions.reading.image_files import is_image, shape_of

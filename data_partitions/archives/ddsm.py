@@ -13,13 +13,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import BadFile
 from data_partitions.exams import Exam, Lesion
 from data_partitions.reading.contours import pixel_box
 from data_partitions.reading.folders import files_below, files_in
-from data_partitions.reading.image_files import FileLook, is_image
+from data_partitions.reading.image_files import is_image
 from data_partitions.reading.label_words import is_digits
+from data_partitions.reading.looks import FileLook
 from data_partitions.reading.opening import guarded, read_bytes
 
 VIEWS = {"LEFT_CC": ("L", "CC"), "LEFT_MLO": ("L", "MLO"), "RIGHT_CC": ("R", "CC"), "RIGHT_MLO": ("R", "MLO")}

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from data_partitions.archives.archive import Account, FileSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import FileSource
 from data_partitions.archives.folder_share import FolderShare
 from data_partitions.errors import DataError
 from data_partitions.exams import Cohort, Exam, Lesion
@@ -21,14 +22,14 @@ from data_partitions.reading.folder_tables import (
     KINDS,
     LesionTable,
     Metadata,
-    lesion_of_word,
     read_lesions,
     read_metadata,
 )  # fmt: skip
 from data_partitions.reading.folders import files_below
-from data_partitions.reading.image_files import FileLook, is_image
+from data_partitions.reading.image_files import is_image
 from data_partitions.reading.label_words import NEGATIVE, POSITIVE, LabelWords, plain
-from data_partitions.reading.mask_folder import read_masks
+from data_partitions.reading.looks import FileLook
+from data_partitions.reading.mask_folder import lesion_of_word, read_masks
 from data_partitions.reading.masks import IGNORED, Found, MaskRule
 
 
@@ -126,7 +127,7 @@ class FolderSource(FileSource):
         account.things = len(metadata.rows) + len(metadata.problems)
         account.problems += metadata.problems
         for fact, count in metadata.facts.items():
-            account.count(fact, count, self.metadata)
+            account.fact(fact, self.metadata, times=count)
         rows, looks = self._usable_rows(metadata, account)
         table = self._lesions(metadata, rows, looks, account)
         account.problems += table.problems

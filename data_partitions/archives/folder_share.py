@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from basics.seeds import rank
-from data_partitions.archives.archive import Account
+from data_partitions.archives.account import Account
 from data_partitions.errors import DataError
 from data_partitions.exams import Cohort, Exam
 

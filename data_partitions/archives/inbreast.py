@@ -18,11 +18,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import ArchiveSource
 from data_partitions.exams import Exam, Lesion
 from data_partitions.reading.contours import painted_areas, pixel_box
 from data_partitions.reading.folders import files_in
-from data_partitions.reading.image_files import FileLook, is_dicom
+from data_partitions.reading.image_files import is_dicom
+from data_partitions.reading.looks import FileLook
 from data_partitions.reading.opening import brief, read_bytes
 
 KINDS = {

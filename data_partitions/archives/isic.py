@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import ArchiveSource
 from data_partitions.dealing.partition import PartitionRule, partition
 from data_partitions.exams import Cohort, Exam
 from data_partitions.patches import PatchTask

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import BadFile, DataError
 from data_partitions.exams import Box, Cohort, Exam
 from data_partitions.patches import PatchTask

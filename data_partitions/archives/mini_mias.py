@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import BadFile, DataError
 from data_partitions.exams import Box, Exam, Lesion
 from data_partitions.reading.folder_tables import KINDS
@@ -91,7 +92,7 @@ def _lines(account: Account, path: Path) -> list[tuple[str, list[str]]]:
     except (BadFile, DataError) as error:
         account.refuse(error.code, str(error) if isinstance(error, DataError) else f"{path} {error}")
         return []
-    account.count("encoding_guessed", guessed, path.name)
+    account.fact("encoding_guessed", path.name, times=guessed)
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()

@@ -18,13 +18,15 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import BadFile, Problem
 from data_partitions.exams import Box, Exam, Lesion
 from data_partitions.reading.dicom import read_header
 from data_partitions.reading.folders import files_below, folders_in
-from data_partitions.reading.image_files import FileLook, is_image, looks
+from data_partitions.reading.image_files import is_image
 from data_partitions.reading.limits import Limits
+from data_partitions.reading.looks import FileLook, looks
 from data_partitions.reading.opening import guarded, read_bytes
 
 EVENTS = ("SURGERY", "BIOPSYWIDE", "BIOPSYFINE")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
@@ -22,16 +22,17 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scipy.special import expit
 
 from data_partitions.errors import BadFile
+from data_partitions.reading.dicom_bits import is_padding, padding, stored_bits
+from data_partitions.reading.dicom_size import is_magnified
+from data_partitions.reading.dicom_size import spacing as pixel_spacing
+from data_partitions.reading.dicom_tags import number, text, whole
 from data_partitions.reading.limits import DEFAULT, Limits
 from data_partitions.reading.opening import brief, check_bytes, check_frames, check_pixels, guarded
 
 EXTRA = "dicom-codecs"
 GREY = ("MONOCHROME1", "MONOCHROME2")
 RAW = "FOR PROCESSING"
-# Codes of a view modifier for magnification: SNOMED CT, and the older SNOMED RT.
-MAGNIFICATION = frozenset(("399163009", "R-102D6"))
 LATERALITY = ("ImageLaterality", "FrameLaterality", "Laterality")
-MAGNIFIED = 1.3  # contact views have a factor of 1.0 to 1.1, magnification views 1.5 to 2
 # Groups of an enhanced object and the tags that they hold in place of the data set.
 FRAME_GROUPS = {
     "PixelMeasuresSequence": ("PixelSpacing",),
@@ -63,19 +64,6 @@ class DicomHeader:
     study: str = ""
     magnified: bool = False
     facts: tuple[str, ...] = ()
-
-
-class Bits(NamedTuple):
-    """Where the stored bits lie in a word: `stored` of them, the highest of which is number `high`, from 0."""
-
-    allocated: int
-    stored: int
-    high: int
-
-    @property
-    def below(self) -> int:
-        """Unused bits below the stored ones."""
-        return self.high + 1 - self.stored
 
 
 @dataclass(frozen=True)
@@ -181,36 +169,9 @@ def _fill_from_first_frame(dataset: pydicom.Dataset) -> None:
                             setattr(dataset, tag, item[tag].value)
 
 
-def bits(dataset: pydicom.Dataset) -> Bits:
-    """Where the stored bits lie. Raises BadFile where they cannot lie there."""
-    allocated = int(dataset.get("BitsAllocated") or 0)
-    stored = int(dataset.get("BitsStored") or allocated)
-    high = dataset.get("HighBit")
-    found = Bits(allocated, stored, stored - 1 if high in (None, "") else int(high))
-    if not 0 < stored <= allocated or found.below < 0 or found.high >= allocated:
-        raise BadFile(
-            "bad_image",
-            f"announces {stored} of {allocated} bits with HighBit {found.high}, which is impossible; export it again",
-        )
-    return found
-
-
-def without_unused_bits(words: np.ndarray, where: Bits, out: np.ndarray | None = None) -> np.ndarray:
-    """The stored values in words of any size: unused bits above and below are dropped, and a sign is carried upwards.
-
-    out: as for a ufunc; `words` itself where they may be changed.
-    """
-    width = 8 * words.dtype.itemsize
-    up, down = width - 1 - where.high, width - where.stored
-    if not up and not down:
-        return words
-    raised = np.left_shift(words, up, out=out)
-    return np.right_shift(raised, down, out=raised)
-
-
 def stored_values(dataset: pydicom.Dataset) -> np.ndarray:
     """Pixel values of the first frame as stored, (height, width). Raises BadFile."""
-    where = bits(dataset)
+    where = stored_bits(dataset)
     if where.below:
         raise BadFile(
             "bad_image",
@@ -226,34 +187,12 @@ def stored_values(dataset: pydicom.Dataset) -> np.ndarray:
         return found
 
 
-def padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
-    """First and last stored value that are padding; None where the file names none that can occur in it."""
-    value, limit = (_whole(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    if value is None:
-        return None
-    where, signed = bits(dataset), bool(dataset.PixelRepresentation)
-    least = -(2 ** (where.stored - 1)) if signed else 0
-    ends = []
-    for end in (value, value if limit is None else limit):
-        if signed and end >= 2 ** (where.allocated - 1):  # written as an unsigned word
-            end -= 2**where.allocated
-        if not least <= end < least + 2**where.stored:
-            return None
-        ends.append(end)
-    return min(ends), max(ends)
-
-
-def is_padding(stored: np.ndarray, padded: tuple[int, int]) -> np.ndarray:
-    """bool: which stored values are padding."""
-    return (stored >= padded[0]) & (stored <= padded[1])
-
-
 def rescaled(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     """The modality transform: values as stored where the file asks for none, else float32."""
     if dataset.get("ModalityLUTSequence"):
         with guarded("bad_image", "has a modality LUT that cannot be used", "export it again"):
             return apply_modality_lut(stored, dataset).astype(np.float32)
-    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
+    slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
     if slope is not None and intercept is not None and (slope, intercept) != (1.0, 0.0):
         return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return stored if stored.dtype in (np.uint8, np.uint16) else stored.astype(np.float32)
@@ -266,7 +205,7 @@ def is_windowed(dataset: pydicom.Dataset) -> bool:
 
 def _window(dataset: pydicom.Dataset) -> tuple[str, float, float] | None:
     """Function, centre and width; None where the file has no usable window."""
-    centre, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
+    centre, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
     if centre is None or width is None or width <= (1 if function == "LINEAR" else 0):
         return None
@@ -302,17 +241,17 @@ def _voi_bits(dataset: pydicom.Dataset) -> tuple[int, int]:
 
 
 def _header(dataset: pydicom.Dataset) -> DicomHeader:
-    spacing, facts = _spacing(dataset)
-    if _text(dataset, "BurnedInAnnotation").upper() == "YES":
+    spacing, facts = pixel_spacing(dataset)
+    if text(dataset, "BurnedInAnnotation").upper() == "YES":
         facts.append("burnt_in")
     if dataset.get("VOILUTSequence"):
         needed, announced = _voi_bits(dataset)
         facts += ["lut_bits"] if needed != announced else []
     elif _window(dataset) is None:
         facts.append("no_window")
-    if _whole(dataset, "PixelPaddingValue") is not None and padding(dataset) is None:
+    if whole(dataset, "PixelPaddingValue") is not None and padding(dataset) is None:
         facts.append("padding_impossible")
-    if bits(dataset).below:
+    if stored_bits(dataset).below:
         facts.append("shifted_bits")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         facts.append("further_pages")
@@ -320,48 +259,15 @@ def _header(dataset: pydicom.Dataset) -> DicomHeader:
         shape=(int(dataset.Rows), int(dataset.Columns)),
         photometric=str(dataset.get("PhotometricInterpretation") or ""),
         spacing_mm=spacing,
-        scanner=" ".join(text for text in (_text(dataset, "Manufacturer"), _text(dataset, "ManufacturerModelName")) if text),
-        laterality=next((side for tag in LATERALITY if (side := _text(dataset, tag))), ""),
-        view=_text(dataset, "ViewPosition"),
-        intent=_text(dataset, "PresentationIntentType"),
-        age_years=_age(_text(dataset, "PatientAge")),
-        study=_text(dataset, "StudyInstanceUID"),
-        magnified=_is_magnified(dataset),
+        scanner=" ".join(text for text in (text(dataset, "Manufacturer"), text(dataset, "ManufacturerModelName")) if text),
+        laterality=next((side for tag in LATERALITY if (side := text(dataset, tag))), ""),
+        view=text(dataset, "ViewPosition"),
+        intent=text(dataset, "PresentationIntentType"),
+        age_years=_age(text(dataset, "PatientAge")),
+        study=text(dataset, "StudyInstanceUID"),
+        magnified=is_magnified(dataset),
         facts=tuple(facts),
     )  # fmt: skip
-
-
-def _spacing(dataset: pydicom.Dataset) -> tuple[float | None, list[str]]:
-    """Size of a pixel in mm, and facts about it (PS3.3, 10.7.1.3)."""
-    given, imager = (_square_side(dataset, name) for name in ("PixelSpacing", "ImagerPixelSpacing"))
-    calibrated = _text(dataset, "PixelSpacingCalibrationType").upper() in ("GEOMETRY", "FIDUCIAL")
-    differs = given is not None and imager is not None and abs(given - imager) > 0.001 * imager
-    if given is not None and (calibrated or differs):  # in the patient, whether the file says so or not
-        return given, [] if calibrated else ["spacing_uncalibrated"]
-    detector, factor = given or imager, _number(dataset, "EstimatedRadiographicMagnificationFactor")
-    if detector is None or factor is None or not 1 < factor <= 10:
-        return detector, []
-    return detector / factor, ["spacing_magnified"]
-
-
-def _square_side(dataset: pydicom.Dataset, name: str) -> float | None:
-    try:
-        down, across = (float(value) for value in dataset.get(name) or ())
-    except (TypeError, ValueError):  # missing, one number, or no numbers
-        return None
-    return down if np.isfinite(down) and down > 0 and abs(down - across) <= 0.01 * down else None
-
-
-def _is_magnified(dataset: pydicom.Dataset) -> bool:
-    modifiers = [
-        modifier
-        for view in (dataset, *(dataset.get("ViewCodeSequence") or ()))
-        for modifier in view.get("ViewModifierCodeSequence") or ()
-    ]
-    factor = _number(dataset, "EstimatedRadiographicMagnificationFactor")
-    return any(str(modifier.get("CodeValue")) in MAGNIFICATION for modifier in modifiers) or (
-        factor is not None and factor >= MAGNIFIED
-    )
 
 
 def _age(text: str) -> float | None:
@@ -369,26 +275,3 @@ def _age(text: str) -> float | None:
     number, unit = text[:-1], text[-1:]
     per_year = {"Y": 1, "M": 12, "W": 52, "D": 365}
     return int(number) / per_year[unit] if number.isascii() and number.isdigit() and unit in per_year else None
-
-
-def _number(dataset: pydicom.Dataset, name: str) -> float | None:
-    """The first value of a tag that may hold several; None without one."""
-    value: Any = dataset.get(name)
-    try:
-        number = float(value[0] if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else value)
-    except (TypeError, ValueError, IndexError):
-        return None
-    return number if np.isfinite(number) else None
-
-
-def _whole(dataset: pydicom.Dataset, name: str) -> int | None:
-    """A whole number; None without one. A word that was not converted is read as little endian."""
-    value: Any = dataset.get(name)
-    if isinstance(value, bytes):
-        return int.from_bytes(value[:2], "little") if len(value) >= 2 else None
-    number = _number(dataset, name)
-    return int(number) if number is not None and number.is_integer() else None
-
-
-def _text(dataset: pydicom.Dataset, name: str) -> str:
-    return str(dataset.get(name) or "").strip()

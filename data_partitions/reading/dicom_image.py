@@ -27,7 +27,7 @@ from data_partitions.errors import BadFile
 from data_partitions.exams import Box
 from data_partitions.reading import dicom
 from data_partitions.reading.body import body_mask
-from data_partitions.reading.dicom import Bits
+from data_partitions.reading.dicom_bits import Bits, is_padding, padding, stored_bits, without_unused_bits
 from data_partitions.reading.limits import DEFAULT, Limits
 from data_partitions.reading.opening import check_bytes, guarded
 
@@ -66,7 +66,7 @@ class DicomImage:
                 rows: Rows | None = _rows_on_disk(path, file, dataset)
             if rows is None:
                 dataset = dicom.parsed(path, stop_before_pixels=False)
-                rows = _DecodedRows.of(dicom.stored_values(dataset), dicom.bits(dataset))
+                rows = _DecodedRows.of(dicom.stored_values(dataset), stored_bits(dataset))
             self.rows: Rows = rows
             self.shape = rows.shape
             self._dataset, self._shown_whole = dataset, None
@@ -80,9 +80,9 @@ class DicomImage:
     def facts(self) -> tuple[str, ...]:
         """What was changed or is doubtful, by the names in `facts`; unused bits are looked for in some rows alone."""
         found = ["unused_bits"] if self.rows.has_unused_bits(self._sampled()) else []
-        padded = dicom.padding(self._dataset)
+        padded = padding(self._dataset)
         if padded is not None and self._shown_whole is None:
-            sampled = (dicom.is_padding(values, padded).any() for values in self.rows.spans(self._sampled()))
+            sampled = (is_padding(values, padded).any() for values in self.rows.spans(self._sampled()))
             found += ["padding"] if any(sampled) else []
         return (*self.header.facts, *found)
 
@@ -187,9 +187,9 @@ class DicomImage:
     def _extremes(self, used: np.ndarray | None) -> tuple[int, int]:
         """Smallest and largest stored value without padding; marks those that occur in `used`, by unsigned number."""
         low, high = [], []
-        padded = dicom.padding(self._dataset)
+        padded = padding(self._dataset)
         for values in self.rows.spans(_bands(0, self.shape[0])):
-            inside = values if padded is None else values[~dicom.is_padding(values, padded)]
+            inside = values if padded is None else values[~is_padding(values, padded)]
             if inside.size:
                 low.append(int(inside.min()))
                 high.append(int(inside.max()))
@@ -211,7 +211,7 @@ class _DecodedRows:
         decoded = decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
         if decoded.dtype.kind not in "iu":
             return cls(decoded)
-        stored = dicom.without_unused_bits(decoded, bits._replace(high=bits.stored - 1))
+        stored = without_unused_bits(decoded, bits._replace(high=bits.stored - 1))
         return cls(stored, unused=not np.array_equal(stored, decoded))
 
     def spans(self, spans: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
@@ -234,7 +234,7 @@ class _RowsOnDisk:
         self.path, self.start, self.shape, self.dtype, self.bits = path, start, shape, dtype, bits
 
     def spans(self, spans: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
-        return (dicom.without_unused_bits(words, self.bits, out=words) for words in self._words(spans))
+        return (without_unused_bits(words, self.bits, out=words) for words in self._words(spans))
 
     def whole(self) -> np.ndarray:
         return next(self.spans([(0, self.shape[0])]))
@@ -242,7 +242,7 @@ class _RowsOnDisk:
     def has_unused_bits(self, spans: Iterable[tuple[int, int]]) -> bool:
         own = self.bits._replace(high=self.bits.allocated - 1, stored=self.bits.allocated - self.bits.below)
         return any(
-            not np.array_equal(dicom.without_unused_bits(words, self.bits), dicom.without_unused_bits(words, own))
+            not np.array_equal(without_unused_bits(words, self.bits), without_unused_bits(words, own))
             for words in self._words(spans)
         )
 
@@ -262,7 +262,7 @@ class _RowsOnDisk:
 def _rows_on_disk(path: Path, file: BinaryIO, dataset: pydicom.Dataset) -> _RowsOnDisk | None:
     """The rows of an uncompressed image, `file` standing before its pixels; None where they have to be decoded."""
     syntax = dataset.file_meta.TransferSyntaxUID
-    bits = dicom.bits(dataset)
+    bits = stored_bits(dataset)
     if syntax not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) or bits.allocated not in (8, 16):
         return None
     if int(dataset.SamplesPerPixel) != 1:

@@ -16,7 +16,7 @@ import numpy as np
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Lesion, bounding_box
 from data_partitions.reading.folders import plain_path
-from data_partitions.reading.label_words import NEGATIVE, LabelWords, UnknownWord
+from data_partitions.reading.label_words import LabelWords, UnknownWord
 from data_partitions.reading.limits import Limits
 from data_partitions.reading.tables import Table, read_table
 
@@ -179,19 +179,6 @@ def read_lesions(
 
 class _BadValue(ValueError):
     """A cell that cannot be used."""
-
-
-def lesion_of_word(box: Box, word: str, label: bool | None, kinds: Mapping[str, str], words: LabelWords) -> Lesion:
-    """A lesion of which a mask says only the class, in one word: a kind, a label, or a diagnosis.
-
-    label: of its image, for a word that is no label itself.
-    """
-    kind = {**KINDS, **kinds}.get(word, "other")
-    try:
-        own = LabelWords(words.positive, words.negative or NEGATIVE).read(word)
-    except UnknownWord:
-        own = None
-    return Lesion(box, kind if kind in OURS else "other", label if own is None else own, diagnosis=word)
 
 
 def _read(

@@ -52,15 +52,20 @@ def with_endings(files: Iterable[Path], endings: Iterable[str]) -> list[Path]:
     return [file for file in files if file.suffix.lower() in wanted]
 
 
-def count_litter(folder: Path) -> int:
-    """How many files and folders are passed over."""
-    return sum(is_litter(name) for _, folders, names in os.walk(folder) for name in (*folders, *names))
+def litter_below(folder: Path) -> list[str]:
+    """Paths below the folder of what is passed over; of a folder that is, its own alone."""
+    return sorted(
+        Path(root, name).relative_to(folder).as_posix()
+        for root, folders, names in _walk(folder)
+        for name in (*folders, *names)
+        if is_litter(name)
+    )
 
 
 def _walk(folder: Path):
     for root, folders, names in os.walk(folder):
+        yield root, list(folders), names
         folders[:] = [name for name in folders if not is_litter(name)]
-        yield root, folders, names
 
 
 def _listed(folder: Path) -> list[Path]:

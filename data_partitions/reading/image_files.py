@@ -1,4 +1,4 @@
-"""Image files to arrays, and a look at every file of a folder: what it is, whether it decodes, whether it is a copy.
+"""Image files to arrays.
 
 What a file is, its content says and not its name. 8-bit images are used as they are. A DICOM file says how it is displayed
 (`dicom`). Other deep integers and floats (.npy, TIFF) say nothing about their range, so their own smallest and largest value
@@ -7,22 +7,16 @@ become black and white. An image is turned as its EXIF orientation says, as ever
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from basics.atomic_files import write_text
-from data_partitions.code import code_digest
 from data_partitions.errors import BadFile
 from data_partitions.exams import Box, Image
 from data_partitions.reading.body import body_mask
@@ -31,7 +25,6 @@ from data_partitions.reading.dicom_image import DicomImage
 from data_partitions.reading.limits import DEFAULT, Limits
 from data_partitions.reading.opening import check_bytes, check_frames, check_pixels, guarded
 
-Look = TypeVar("Look", bound=tuple)
 Kind = Literal["dicom", "array", "picture"]
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".pgm", ".ppm", ".gif", ".webp", ".jp2", ".npy")
 DICOM = (".dcm", ".dicom", ".ima")
@@ -92,7 +85,7 @@ def read_image(path: Path, limits: Limits = DEFAULT) -> np.ndarray:
     """uint8 (height, width, channels), channels 1 or 3. Raises BadFile."""
     if kind_of(path) == "dicom":
         return DicomImage(path, limits).whole()
-    return _shown(decoded(path, limits).pixels, np.dtype(np.uint8))
+    return as_shown(decoded(path, limits).pixels, np.dtype(np.uint8))
 
 
 class Decoded(NamedTuple):
@@ -180,7 +173,8 @@ def open_image(path: Path, limits: Limits = DEFAULT, *, dark_background: bool) -
     return DecodedImage(path, limits, dark_background=dark_background)
 
 
-def _shown(pixels: np.ndarray, depth: np.dtype) -> np.ndarray:
+def as_shown(pixels: np.ndarray, depth: np.dtype) -> np.ndarray:
+    """Pixels of 8 bits as they are, and others over their own range. Raises BadFile."""
     return pixels if pixels.dtype == depth == np.uint8 else _stretched(pixels, depth)
 
 
@@ -194,129 +188,9 @@ def _stretched(pixels: np.ndarray, depth: np.dtype) -> np.ndarray:
     return np.rint((values - low) * (np.iinfo(depth).max / (high - low) if high > low else 0)).astype(depth)
 
 
-class FileLook(NamedTuple):
-    """What a look at an image file showed.
-
-    digest: of the decoded pixels, or of the stored values of DICOM. code, text: what is wrong, or "". spacing_mm, scanner,
-    laterality, view, intent, study, magnified: from the header (DICOM only). blank: of one grey value. facts: what was changed or is
-    doubtful, by the names in `facts`.
-    """
-
-    height: int
-    width: int
-    digest: str
-    code: str = ""
-    text: str = ""
-    spacing_mm: float | None = None
-    scanner: str = ""
-    laterality: str = ""
-    view: str = ""
-    intent: str = ""
-    study: str = ""
-    magnified: bool = False
-    blank: bool = False
-    facts: Sequence[str] = ()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.height, self.width
-
-
-class WholeDigest(NamedTuple):
-    """Digest of all of an image."""
-
-    digest: str
-    code: str = ""
-
-
-def inspect(files: list[Path], cache: Path | None, limits: Limits = DEFAULT) -> list[FileLook]:
-    """A look at each file. Equal digests mean equal images among these files.
-
-    The first digest of a DICOM file covers some rows only. Where two files agree in it, both are read whole.
-    """
-    found = looks(files, cache, "image_files", _look, FileLook, limits)
-    times = Counter(look.digest for look in found)
-    alike = [
-        place
-        for place, look in enumerate(found)
-        if not look.code and not look.blank and times[look.digest] > 1 and kind_of(files[place]) == "dicom"
-    ]
-    whole = (
-        looks([files[place] for place in alike], cache, "whole_images", _whole, WholeDigest, limits) if alike else []
-    )
-    for place, full in zip(alike, whole, strict=True):
-        found[place] = found[place]._replace(digest=full.digest)
-    return found
-
-
-def _whole(file: Path, limits: Limits) -> WholeDigest:
-    return WholeDigest(DicomImage(file, limits).digest())
-
-
-def looks(
-    files: Sequence[Path], cache: Path | None, name: str, look: Callable[..., Look], made: Callable[..., Look],
-    limits: Limits = DEFAULT, settings: str = "",
-) -> list[Look]:  # fmt: skip
-    """`look(file, limits=limits)` of each file; each is a named tuple of class `made` that JSON can hold.
-
-    Decoding a whole archive takes a while, so the answer is kept under `cache` / `name` until the name, size or time of a
-    file changes, or a limit, the other `settings` of the look, or this package's code.
-    """
-    kept = None
-    if cache is not None:
-        key = f"{files_digest(files)} {limits.model_dump_json()} {settings} {code_digest()}"
-        kept = cache / name / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-    if kept is not None and kept.exists():
-        return [made(*values) for values in json.loads(kept.read_text(encoding="utf-8"))]
-    with ThreadPoolExecutor(max_workers=2) as pool:  # decoders release the interpreter's lock
-        found = list(pool.map(partial(look, limits=limits), files))
-    # A decoder may be installed later, which changes the answer and not the files.
-    if kept is not None and not any(getattr(one, "code", "") == "missing_decoder" for one in found):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_text(kept, json.dumps(found))
-    return found
-
-
-def _look(file: Path, limits: Limits) -> FileLook:
-    try:
-        if kind_of(file) == "dicom":
-            with guarded():
-                return _dicom_look(DicomImage(file, limits))
-        found = decoded(file, limits)
-        with guarded():
-            pixels = _shown(found.pixels, np.dtype(np.uint8))
-    except BadFile as error:
-        return FileLook(0, 0, "", error.code, str(error))
-    digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).hexdigest()
-    return FileLook(pixels.shape[0], pixels.shape[1], digest, blank=is_blank(pixels), facts=found.facts)
-
-
-def _dicom_look(image: DicomImage) -> FileLook:
-    header, (height, width) = image.header, image.shape
-    return FileLook(
-        height, width, image.sample_digest(), "", "", header.spacing_mm, header.scanner, header.laterality.upper(), header.view.upper(),
-        header.intent, header.study, header.magnified, image.is_blank(), image.facts(),
-    )  # fmt: skip
-
-
 def is_blank(pixels: np.ndarray) -> bool:
     """Whether (height, width[, channels]) shows one grey value or colour alone."""
     return bool((pixels == pixels[0, 0]).all())
-
-
-def bytes_digest(path: Path) -> str:
-    """Of all bytes of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def files_digest(files: Sequence[Path]) -> str:
-    """SHA-256 over path, size and time of last change of these files in this order, 24 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for file in files:
-        state = file.stat()
-        digest.update(f"{file}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:24]
 
 
 class DecodedImage:
@@ -324,7 +198,7 @@ class DecodedImage:
 
     def __init__(self, path: Path, limits: Limits, *, dark_background: bool) -> None:
         self.decoded = decoded(path, limits).pixels
-        self.pixels = _shown(self.decoded, np.dtype(np.uint8))
+        self.pixels = as_shown(self.decoded, np.dtype(np.uint8))
         self.dark_background = dark_background
 
     def window(self, box: Box) -> np.ndarray:
@@ -338,7 +212,7 @@ class DecodedImage:
 
     @cached_property
     def _deep(self) -> np.ndarray:
-        return _shown(self.decoded, np.dtype(np.uint16))
+        return as_shown(self.decoded, np.dtype(np.uint16))
 
     def tissue(self, step: int) -> np.ndarray:
         height, width = self.pixels.shape[:2]

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from data_partitions.errors import Problem
-from data_partitions.exams import Lesion
-from data_partitions.reading.folder_tables import LesionTable
+from data_partitions.exams import Box, Lesion
+from data_partitions.reading.folder_tables import KINDS, OURS, LesionTable
 from data_partitions.reading.folders import files_in
-from data_partitions.reading.image_files import FileLook
+from data_partitions.reading.label_words import NEGATIVE, LabelWords, UnknownWord
 from data_partitions.reading.limits import Limits
+from data_partitions.reading.looks import FileLook
 from data_partitions.reading.masks import Found, MaskRule, mask_looks
 
 
@@ -62,3 +63,16 @@ def read_masks(
         result.problems.append(problem)
         result.unread.add(name)
     return result
+
+
+def lesion_of_word(box: Box, word: str, label: bool | None, kinds: Mapping[str, str], words: LabelWords) -> Lesion:
+    """A lesion of which a mask says only the class, in one word: a kind, a label, or a diagnosis.
+
+    label: of its image, for a word that is no label itself.
+    """
+    kind = {**KINDS, **kinds}.get(word, "other")
+    try:
+        own = LabelWords(words.positive, words.negative or NEGATIVE).read(word)
+    except UnknownWord:
+        own = None
+    return Lesion(box, kind if kind in OURS else "other", label if own is None else own, diagnosis=word)

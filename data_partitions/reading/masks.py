@@ -27,8 +27,9 @@ from data_partitions.errors import BadFile
 from data_partitions.exams import Box
 from data_partitions.reading.contours import mask_areas
 from data_partitions.reading.dicom_image import DicomImage
-from data_partitions.reading.image_files import decoded, kind_of, looks, opaque, opened, upright
+from data_partitions.reading.image_files import decoded, kind_of, opaque, opened, upright
 from data_partitions.reading.limits import Limits
+from data_partitions.reading.looks import looks
 from data_partitions.reading.opening import guarded
 
 NOISE = 32  # grey values that JPEG may leave beside 0 and 255

@@ -22,12 +22,13 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from data_partitions.archives import cdd_cesm, ddsm, inbreast, medmnist, mini_mias, omi_db
-from data_partitions.archives.archive import Account
+from data_partitions.archives.account import Account
 from data_partitions.archives.exclusions import read_exclusions
 from data_partitions.errors import BadFile, DataError
 from data_partitions.exams import Box
-from data_partitions.reading.image_files import inspect, open_image, shape_of
+from data_partitions.reading.image_files import open_image, shape_of
 from data_partitions.reading.limits import Limits
+from data_partitions.reading.looks import inspect
 from data_partitions.reading.masks import MaskRule, mask_looks
 from data_partitions.reading.tables import read_records
 

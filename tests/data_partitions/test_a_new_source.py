@@ -17,7 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from data_partitions.archives.archive import Account, ArchiveSource
+from data_partitions.archives.account import Account
+from data_partitions.archives.archive import ArchiveSource
 from data_partitions.exams import Box, Exam, Lesion
 
 

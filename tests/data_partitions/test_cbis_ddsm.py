@@ -9,7 +9,7 @@ from archives import cbis_row, write_cbis_ddsm, write_cbis_picture, write_csv
 from dicom_files import write_dicom
 
 from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
-from data_partitions.archives.archive import Account
+from data_partitions.archives.account import Account
 from data_partitions.archives.cbis_ddsm import CbisDdsmSource, tally
 
 MALIGNANCY = PatchTask(label="malignancy", image_size=16, margin_px=4, crops=1)

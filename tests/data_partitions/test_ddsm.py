@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
-from data_partitions.archives.archive import Account
+from data_partitions.archives.account import Account
 from data_partitions.archives.ddsm import DdsmSource, _case, chain
 
 

@@ -18,7 +18,8 @@ from data_partitions.archives.folder import FolderSource
 from data_partitions.errors import BadFile
 from data_partitions.reading import dicom
 from data_partitions.reading.dicom import read_header
-from data_partitions.reading.image_files import looks, read_image
+from data_partitions.reading.image_files import read_image
+from data_partitions.reading.looks import looks
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 

@@ -15,7 +15,7 @@ from data_partitions.exams import Box
 from data_partitions.reading import dicom
 from data_partitions.reading.body import body_mask
 from data_partitions.reading.dicom_image import SAMPLED, DicomImage
-from data_partitions.reading.image_files import inspect
+from data_partitions.reading.looks import inspect
 
 RNG = np.random.default_rng(0)
 SHAPE = (275, 52)  # neither side is a multiple of a band or of a step

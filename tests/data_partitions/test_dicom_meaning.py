@@ -15,10 +15,11 @@ from data_partitions import Box, DataError
 from data_partitions.archives.folder import FolderSource
 from data_partitions.errors import BadFile
 from data_partitions.reading import dicom
-from data_partitions.reading.dicom import Bits, read_header, without_unused_bits
+from data_partitions.reading.dicom import read_header
+from data_partitions.reading.dicom_bits import Bits, without_unused_bits
 from data_partitions.reading.dicom_image import DicomImage
-from data_partitions.reading.image_files import inspect
 from data_partitions.reading.limits import Limits
+from data_partitions.reading.looks import inspect
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 SHOWN = np.rint(RAMP / 4095 * 255).astype(np.uint8)

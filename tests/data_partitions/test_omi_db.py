@@ -8,7 +8,7 @@ import pytest
 from archives import OMI_ROOT, omi_mark, write_omi_db
 
 from data_partitions import Box, DataError, PatchTask, SplitRule, build_patches
-from data_partitions.archives.archive import Account
+from data_partitions.archives.account import Account
 from data_partitions.archives.omi_db import OmiDbSource, _opinion
 
 SICK = f"optm2/{OMI_ROOT}1001.1/{OMI_ROOT}1001.12"  # the right CC of the second client

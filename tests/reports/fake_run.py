@@ -284,7 +284,7 @@ def _federate(clock: _Clock, rng: np.random.Generator) -> None:
     record.write_federations([
         federation_entry("async", rounds_or_updates=counts["used"], jobs=len(jobs), **counts),
         {"arm": "average", "task": "lesion", "strategy": "fedavg_gan", "rounds_or_updates": 20, "jobs": 60, "used": 60,
-         "lost": 0, "late": 0, "stale": 0, "gone": [], "state_lost": [], "transport": None, "notes": []},
+         "lost": 0, "late": 0, "stale": 0, "gone": [], "state_lost": [], "transport": None, "notes": [], "failed": ""},
     ])  # fmt: skip
     record.write_expected([
         {"centre": centre, "kind": kind, "messages": n, "bytes_down": down and down * n, "bytes_up": up and up * n,
@@ -303,7 +303,7 @@ def federation_entry(arm: str, **changes: Any) -> dict[str, Any]:
     """An entry of federations.json in which much went wrong."""
     entry = {"arm": arm, "task": "lesion", "strategy": "dm_gan", "rounds_or_updates": 5, "jobs": 8, "used": 5, "lost": 1,
              "late": 1, "stale": 1, "gone": [{"centre": "C", "from_s": 310.0}], "state_lost": [{"centre": "B", "number": 7}],
-             "transport": {"how": "fp16", "relative_error": 1.2e-4}, "notes": []}  # fmt: skip
+             "transport": {"how": "fp16", "relative_error": 1.2e-4}, "notes": [], "failed": ""}  # fmt: skip
     return entry | changes
 
 

@@ -30,7 +30,7 @@ arms:
 
 def federation(**changes):
     entry = {"arm": "async", "task": "lesion", "strategy": "dm_gan", "rounds_or_updates": 28, "jobs": 40, "used": 40,
-             "lost": 0, "late": 0, "stale": 0, "gone": [], "state_lost": [], "transport": None, "notes": []}  # fmt: skip
+             "lost": 0, "late": 0, "stale": 0, "gone": [], "state_lost": [], "transport": None, "notes": [], "failed": ""}  # fmt: skip
     return entry | changes
 
 
@@ -60,6 +60,8 @@ def test_a_line_with_everything():
             "async: 2 of 40 jobs were lost, 1 was too late, 3 were too stale to be used; the result is of what remained.",
         ),
         ({"transport": {"how": "int8", "relative_error": None}}, "async: Arrays travelled as int8."),
+        ({"lost": 2, "failed": "round 2 found no quorum; lower quorum."},
+         "async: 2 of 40 jobs were lost, it has no result: round 2 found no quorum; lower quorum."),
         ({"notes": ["one centre\n had no lesions", "Two.", ""]}, "async: one centre had no lesions. Two."),
         ({"arm": "average", "state_lost": [{"centre": "B", "number": 3}]},
          "average: B came back with an empty state at round 3; the result is of what remained."),

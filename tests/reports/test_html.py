@@ -302,7 +302,7 @@ def test_names_of_federations_are_text_and_not_markup(tmp_path):
     record.write_federations([{
         "arm": evil, "task": evil, "strategy": evil, "rounds_or_updates": 1, "jobs": 1, "used": 0, "lost": 1, "late": 0,
         "stale": 0, "gone": [{"centre": evil, "from_s": 0.5}], "state_lost": [{"centre": evil, "number": 0}],
-        "transport": {"how": evil, "relative_error": 0.1}, "notes": [evil],
+        "transport": {"how": evil, "relative_error": 0.1}, "notes": [evil], "failed": evil,
     }])  # fmt: skip
     record.write_expected([{"centre": evil, "kind": evil, "messages": 9, "bytes_down": 1, "bytes_up": 1, "steps": 1}])
     cell = {"arm": evil, "receiver": evil, "task": evil}

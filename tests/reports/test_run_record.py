@@ -331,7 +331,7 @@ def timed(**changes):
 def federation(**changes):
     entry = {"arm": "async", "task": "lesion", "strategy": "dm_gan", "rounds_or_updates": 28, "jobs": 40, "used": 28,
              "lost": 12, "late": 0, "stale": 0, "gone": [{"centre": "C", "from_s": 310.0}], "state_lost": [],
-             "transport": {"how": "fp16", "relative_error": np.float64(1.2e-4)}, "notes": ["ü"]}  # fmt: skip
+             "transport": {"how": "fp16", "relative_error": np.float64(1.2e-4)}, "notes": ["ü"], "failed": ""}  # fmt: skip
     return entry | changes
 
 

@@ -107,7 +107,7 @@ def test_bins_cover_what_seconds_cover(found, width):
 FEDERATION = {
     "arm": "async", "task": "lesion", "strategy": "dm_gan", "rounds_or_updates": 2, "jobs": 7, "used": 2, "lost": 1,
     "late": 1, "stale": 1, "gone": [{"centre": "B", "from_s": 60.0}], "state_lost": [{"centre": "A", "number": 0}],
-    "transport": None, "notes": [],
+    "transport": None, "notes": [], "failed": "",
 }  # fmt: skip
 
 

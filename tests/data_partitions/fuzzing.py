@@ -1,13 +1,9 @@
-"""Readers and seeds for inputs that are nearly right: what a mutation of a good file may do to a reader.
-
-`python fuzzing.py READER [libFuzzer options]` runs the coverage-guided fuzzer (atheris) over one of them.
-"""
+"""Readers and seeds for inputs that are nearly right: what a mutation of a good file may do to a reader."""
 
 import io
 import json
 import plistlib
 import struct
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -274,22 +270,3 @@ def survives(reader: Reader, data: bytes, path: Path) -> None:
         reader.read(path)
     except (DataError, BadFile) as error:
         assert str(error) and "\n" not in str(error)
-
-
-def main() -> None:
-    import atheris
-
-    reader = READERS[sys.argv.pop(1)]
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "corpus"
-        corpus.mkdir()
-        for number, seed in enumerate(reader.seeds()):
-            (corpus / str(number)).write_bytes(seed)
-        path = Path(folder) / f"a{reader.ending}"
-        atheris.instrument_all()
-        atheris.Setup([*sys.argv, str(corpus)], lambda data: survives(reader, data, path))
-        atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

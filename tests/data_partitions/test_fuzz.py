@@ -58,7 +58,7 @@ def test_a_coverage_guided_fuzzer_finds_nothing(tmp_path, name):
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here}"}
     done = subprocess.run(
-        [sys.executable, str(here / "fuzzing.py"), name, f"-runs={MANY}", "-max_len=20000", "-rss_limit_mb=3000", "-timeout=30"],
+        [sys.executable, str(here / "fuzz_with_coverage.py"), name, f"-runs={MANY}", "-max_len=20000", "-rss_limit_mb=3000", "-timeout=30"],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=3000,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

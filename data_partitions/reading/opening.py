@@ -43,7 +43,7 @@ def check_bytes(path: Path, limits: Limits) -> None:
     if size > limits.megabytes * 1e6:
         raise BadFile(
             "file_too_large",
-            f"has {size / 1e6:,.0f} MB, and at most {limits.megabytes:,g} are read; drop it, or raise `limits: {{megabytes: ...}}`",
+            f"has {size / 1e6:,.1f} MB, and at most {limits.megabytes:,g} are read; drop it, or raise `limits: {{megabytes: ...}}`",
         )
 
 
@@ -85,5 +85,5 @@ def check_unpacked(path: Path, limits: Limits, remedy: str) -> None:
     if size > limits.megabytes * 1e6:
         raise BadFile(
             "file_too_large",
-            f"unpacks to {size / 1e6:,.0f} MB, and at most {limits.megabytes:,g} are read; raise `limits: {{megabytes: ...}}`",
+            f"unpacks to {size / 1e6:,.1f} MB, and at most {limits.megabytes:,g} are read; raise `limits: {{megabytes: ...}}`",
         )

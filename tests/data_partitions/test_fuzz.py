@@ -52,7 +52,9 @@ def test_many_mutations_are_faults_or_files(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("atheris") is None, reason="the fuzzer is not installed: pip install 'polycentre[fuzz]'")
+@pytest.mark.skipif(
+    find_spec("atheris") is None, reason="the fuzzer is not installed: it is part of the development install on Linux"
+)
 @pytest.mark.parametrize("name", READERS)
 def test_a_coverage_guided_fuzzer_finds_nothing(tmp_path, name):
     here = Path(__file__).parent

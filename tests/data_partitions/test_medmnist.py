@@ -76,6 +76,10 @@ def test_copies_across_official_splits_are_kept_on_one_side_and_noted(tmp_path):
         ({"val_labels": np.zeros(3)}, "bad_value", r"shape \(3,\) for 8 images"),
         ({"val_images": np.zeros((8, 28, 28))}, "bad_image", "expected uint8"),
         ({"val_labels": np.full(8, -1)}, "unknown_label", "label -1 is not a class"),
+        ({"val_labels": np.full(8, 0.7)}, "unknown_label", "label 0.7 is not a class"),
+        ({"val_labels": np.full(8, np.nan)}, "unknown_label", "label nan is not a class"),
+        ({"val_labels": np.full(8, 2**40)}, "unknown_label", "is not a class"),
+        ({"val_labels": np.array(["a"] * 8)}, "bad_value", "expected whole numbers"),
     ],
 )
 def test_files_that_are_not_what_they_should_be(tmp_path, changed, code, told):
@@ -90,6 +94,46 @@ def test_what_is_no_file_of_arrays(tmp_path):
     (tmp_path / "breastmnist.npz").write_text("no")
     with pytest.raises(DataError, match="not an .npz file"):
         MedmnistSource(path=tmp_path / "breastmnist.npz").load("A", 0)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_a_download_that_ended_early_or_has_a_wrong_byte(tmp_path, how):
+    data = bytearray(archive(tmp_path).read_bytes())
+    if how == "cut":
+        del data[len(data) // 2 :]
+    else:
+        data[len(data) // 2] ^= 255
+    (tmp_path / "breastmnist.npz").write_bytes(data)
+    with pytest.raises(DataError, match="breastmnist.npz .*download it again") as error:
+        MedmnistSource(path=tmp_path / "breastmnist.npz").load("A", 0)
+    assert error.value.code == "bad_table" and "\n" not in str(error.value)
+
+
+def test_a_whole_number_may_be_written_as_a_fraction(tmp_path):
+    plain = MedmnistSource(path=archive(tmp_path)).load("A", 0)
+    floats = MedmnistSource(path=archive(tmp_path, val_labels=np.array([0.0, 1, 1, 1] * 2))).load("A", 0)
+    assert [e.malignant for e in floats.exams] == [e.malignant for e in plain.exams]
+
+
+def test_blank_images_are_left_out_and_are_no_copies_of_each_other(tmp_path):
+    images = dict(np.load(archive(tmp_path)))["train_images"]
+    test = np.zeros((12, 28, 28), np.uint8)
+    test[:7] = np.arange(784).reshape(28, 28) % 251 + np.arange(7, dtype=np.int64)[:, None, None]
+    images[-5:] = 0
+    path = archive(tmp_path, train_images=images, test_images=test)
+    cohort = MedmnistSource(path=path).load("A", 0)
+    assert len(cohort.exams) == 40 - 10 and cohort.report["blank_images"] == 10 and cohort.groups == {}
+    kept = MedmnistSource(path=path, blank_images="keep").load("A", 0)
+    assert len(kept.exams) == 40 and kept.groups == {}
+
+
+def test_an_archive_that_unpacks_beyond_the_bound_is_refused(tmp_path):
+    path = tmp_path / "breastmnist.npz"
+    np.savez_compressed(path, train_images=np.zeros((1000, 28, 28), np.uint8))
+    assert path.stat().st_size < 1e4
+    with pytest.raises(DataError, match="unpacks to 0.8 MB, and at most 0.5 are read") as error:
+        MedmnistSource(path=path, limits={"megabytes": 0.5}).load("A", 0)
+    assert error.value.code == "file_too_large"
 
 
 def test_breastmnist_as_it_is(real_images, tmp_path):

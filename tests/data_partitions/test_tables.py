@@ -1,9 +1,17 @@
 """Tables of archives: every spelling, separator and kind of file gives the same cells."""
 
-import pytest
+import csv
+import io
 
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data_partitions.archives.account import Account
+from data_partitions.archives.exclusions import read_exclusions
 from data_partitions.errors import DataError
-from data_partitions.reading.tables import canonical, read_records
+from data_partitions.reading.limits import DEFAULT
+from data_partitions.reading.tables import MARKS, canonical, read_records, read_table
 
 ROWS = [(2, {"patient_id": "P1", "breast_density": "3"}), (4, {"patient_id": "P2", "breast_density": ""})]
 
@@ -37,6 +45,54 @@ def test_a_newer_spreadsheet(tmp_path):
         book.active.append(row)
     book.save(tmp_path / "a.xlsx")
     assert read_records(tmp_path / "a.xlsx", ["patient_id"])[0] == ROWS
+
+
+def table(path, text, encoding="utf-8"):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+    return read_table(path)
+
+
+def test_rows_with_another_number_of_cells_are_faults_of_their_line(tmp_path):
+    found = table(tmp_path / "a.csv", "a,b,c\n1,2,3\n1,2\n\n1,2,3,4\n4,5,6\n")
+    assert found.rows == [(2, ("1", "2", "3")), (6, ("4", "5", "6"))]
+    assert [problem.text.split(";")[0] for problem in found.problems] == [
+        "a.csv row 3 has 2 cells and the header 3", "a.csv row 5 has 4 cells and the header 3",
+    ]  # fmt: skip
+
+
+@given(
+    rows=st.lists(st.lists(st.text("abc ,;\"'0é", max_size=6), min_size=2, max_size=4), min_size=1, max_size=6),
+    mark=st.sampled_from(MARKS), encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"]),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+)  # fmt: skip
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_a_writer_wrote_is_read(tmp_path, rows, mark, encoding, end):
+    """Whatever the separator, the encoding and the ends of lines: the cells of the standard library's writer, without spaces."""
+    width = len(rows[0])
+    rows = [(row + ["x"] * width)[:width] for row in rows]
+    out = io.StringIO()
+    csv.writer(out, delimiter=mark, lineterminator=end).writerows([[f"c{i}" for i in range(width)], *rows])
+    found = table(tmp_path / "a.csv", out.getvalue(), encoding)
+    expected = [tuple(cell.strip() for cell in row) for row in rows]
+    assert [cells for _, cells in found.rows] == [row for row in expected if any(row)] and not found.problems
+
+
+def test_a_row_that_cannot_be_read_in_a_table_of_lesions_or_exclusions_refuses_it(tmp_path):
+    account = Account(tmp_path)
+    (tmp_path / "a.csv").write_text("image,x\na.png,1\nb.png\n")
+    assert len(account.records(tmp_path / "a.csv", ("image",), findings=True)) == 1
+    assert [problem.code for problem in account.fatal] == ["bad_row"] and not account.problems
+    with pytest.raises(DataError, match="row 3 has 1 cells"):
+        read_exclusions(tmp_path / "a.csv", None, DEFAULT)
+
+
+def test_two_columns_of_one_name_are_refused_where_they_differ(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("image,breast density,breast_density\na,1,1\n")
+    assert read_records(path, ["image"])[0] == [(2, {"image": "a", "breast_density": "1"})]
+    path.write_text("image,breast density,breast_density\na,1,2\n")
+    with pytest.raises(DataError, match="two columns are called 'breast_density' and differ in row 2"):
+        read_records(path, ["image"])
 
 
 @pytest.mark.parametrize(("name", "data"), [("a.xlsx", b"PK no"), ("a.csv", b""), ("a.csv", b'a,b\n"x,y\nc,d,e,f\n')])

@@ -257,7 +257,13 @@ def test_a_federation_that_cannot_go_on_takes_only_its_own_arm(federated, conduc
     assert set(record.results()["arm"]) == {"real", "ring", "remote"}
     (note,) = [e["text"] for e in news(record) if e["event"] == "note" and "average" in e.get("text", "")]
     assert "round 2 had 0 good answers and the quorum is 2; no answer from B, C" in note
-    assert record.events()[-1]["exit_status"] == 1
+    last = record.events()[-1]
+    # The last line says which arm, why, and what to change; and no table claims a result for it.
+    assert last["exit_status"] == 1 and "average" in last["text"] and "the quorum is 2" in last["text"]
+    assert "bring them back and resume, or lower quorum" in last["text"]
+    assert "the quorum is 2" in entries(record)["average"]["failed"] and not entries(record)["remote"]["failed"]
+    report = (record.folder / "report.html").read_text() if (record.folder / "report.html").exists() else ""
+    assert "average: it has no result" in report or not report
     # When the centres are repaired, a resumed run goes on from the last good round.
     centre = Centre()
     done, record = conduct_in_process(federated(), tmp_path / "run", resume=True, fault=centre)

@@ -220,7 +220,7 @@ def _overlay(account: Account, name: str, picture: Picture) -> list[Abnormality]
         account.unread.add(name)
         return []
     head, *entries = re.split(r"^\s*ABNORMALITY\b", text, flags=re.MULTILINE)
-    total = re.search(r"TOTAL_ABNORMALITIES\s+(\d+)", head)
+    total = re.search(r"TOTAL_ABNORMALITIES\s+(\d{1,9})\b", head)
     if total is None or int(total[1]) != len(entries):
         account.unread.add(name)
         announced = total[1] if total else "none"
@@ -233,7 +233,7 @@ def _overlay(account: Account, name: str, picture: Picture) -> list[Abnormality]
         kinds = re.findall(r"LESION_TYPE\s+(\S+)", text)
         pathology = re.search(r"PATHOLOGY\s+(\S+)", text)
         assessment = re.search(r"ASSESSMENT\s+(\d)", text)
-        boundary = re.search(r"BOUNDARY\s+(\d+)\s+(\d+)\s+([0-7\s]*)#", text)
+        boundary = re.search(r"BOUNDARY\s+(\d{1,9})\s+(\d{1,9})\s+([0-7\s]*)#", text)
         if unknown := [kind for kind in kinds if kind not in KINDS]:
             problem = "unknown_label", f"{where}: lesion type {unknown[0]!r} is unknown; known: {', '.join(KINDS)}"
         elif pathology is None or pathology[1] not in PATHOLOGY:

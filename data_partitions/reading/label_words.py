@@ -42,8 +42,11 @@ class LabelWords:
 
 
 def is_digits(text: str) -> bool:
-    """Whether a text is a whole number in the digits 0 to 9; `str.isdigit` is true of "²", too, which `int` does not read."""
-    return text.isascii() and text.isdigit()
+    """Whether a text is a whole number in the digits 0 to 9, of at most 18 of them.
+
+    `str.isdigit` is true of "²", too, and of thousands of digits, and `int` reads neither.
+    """
+    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def plain(text: str) -> str:

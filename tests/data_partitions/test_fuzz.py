@@ -25,7 +25,13 @@ def fuzz(name, examples, folder):
     seeds = reader.seeds()
 
     @given(st.sampled_from(range(len(seeds))), MOVES)
-    @settings(max_examples=examples, deadline=SLOWEST_MS, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=examples,
+        deadline=SLOWEST_MS,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        derandomize=examples == FEW,
+    )
     def run(number, moves):
         survives(reader, mutated(seeds[number], moves), folder / f"a{reader.ending}")
 

@@ -42,9 +42,12 @@ class Box(NamedTuple):
         return Box(top, left, max(top, min(self.bottom, height)), max(left, min(self.right, width)))
 
 
+FAR = 1e9  # pixels; points beyond it are as far outside every image as points at it
+
+
 def bounding_box(contour: np.ndarray) -> Box:
     """Smallest box around points (k, 2) of (y, x) in pixels."""
-    near = np.clip(contour, -1e9, 1e9)  # as far outside every image as what lies beyond
+    near = np.clip(contour, -FAR, FAR)
     low, high = np.floor(near.min(axis=0)).astype(int), np.ceil(near.max(axis=0)).astype(int)
     return Box(int(low[0]), int(low[1]), max(int(high[0]), int(low[0]) + 1), max(int(high[1]), int(low[1]) + 1))
 

@@ -137,10 +137,8 @@ class Account:
             for folder in (self.path / name, *(inner / name for inner in folders_in(self.path))):
                 if folder.is_dir():
                     return folder
-        self.fatal.append(
-            Problem(
-                "missing_file", f"{self.path} has no folder {' or '.join(names)}; set `path` to the unpacked archive"
-            )
+        self.refuse(
+            "missing_file", f"{self.path} has no folder {' or '.join(names)}; set `path` to the unpacked archive"
         )
         return self.path / names[0]
 

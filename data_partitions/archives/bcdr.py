@@ -24,7 +24,7 @@ from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import Problem
 from data_partitions.exams import Exam, Lesion
 from data_partitions.reading.contours import pixel_box
-from data_partitions.reading.folders import files_below, with_endings
+from data_partitions.reading.folders import files_below
 from data_partitions.reading.label_words import LabelWords, UnknownWord, is_digits
 from data_partitions.reading.looks import FileLook
 
@@ -92,7 +92,7 @@ class BcdrSource(ArchiveSource):
             if "outlines" in files:
                 _read_outlines(account, name, files["outlines"], rows, outlines, known_images="img" in files)
         for folder in sorted({path.parent for files in tables.values() for path in files.values()}):
-            for file in with_endings(files_below(folder), (".tif", ".tiff")):
+            for file in (*files_below(folder, "*.tif"), *files_below(folder, "*.tiff")):
                 if account.below(file) not in rows and not account.fatal:
                     account.things += 1
                     account.fault("file_without_row", f"{account.below(file)}: no table has a row for it")

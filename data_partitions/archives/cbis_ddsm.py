@@ -3,7 +3,7 @@
 Four tables (mass or calc, train or test) name the image, the mask and a crop of each abnormality. `cbis_ddsm_files`
 finds these files.
 
-Each connected area of a mask is a lesion (`contours.mask_boxes`), and equal boxes on one image are one lesion. So 1,318
+Each connected area of a mask is a lesion (`contours.mask_areas`), and equal boxes on one image are one lesion. So 1,318
 and 378 rows of masses become the 1,296 and 402 lesions of Szafranowska et al.; `tally` counts each step.
 """
 

@@ -20,9 +20,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from data_partitions.exams import Box
+from data_partitions.exams import FAR, Box
 
-FAR = 1e9  # pixels; points beyond it are as far outside every image as points at it
 NEIGHBOURS = np.ones((3, 3), dtype=bool)
 CLOSED_PER_SIDE = 48  # a mask is closed by a square of the 48th part of its longer side ...
 CLOSED_AT_MOST = 36  # ... in pixels: the masks of CBIS-DDSM, of 3,000 to 7,000 pixels, and all from 1,728 on

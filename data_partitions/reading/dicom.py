@@ -26,6 +26,7 @@ from data_partitions.reading.dicom_bits import is_padding, padding, stored_bits
 from data_partitions.reading.dicom_size import is_magnified
 from data_partitions.reading.dicom_size import spacing as pixel_spacing
 from data_partitions.reading.dicom_tags import number, text, whole
+from data_partitions.reading.label_words import is_digits
 from data_partitions.reading.limits import DEFAULT, Limits
 from data_partitions.reading.opening import brief, check_bytes, check_frames, check_pixels, guarded
 
@@ -49,8 +50,7 @@ class DicomHeader:
     spacing_mm: of a pixel in the patient; None where it is missing, zero or not square. Without a magnification factor it is
     that on the detector, where the breast is some 5 to 10 % larger. scanner: manufacturer and model. intent: "FOR
     PRESENTATION" (what a reader sees) or "FOR PROCESSING" (raw). age_years: of the patient. study: its UID. magnified: a
-    magnification view.
-    facts: what was changed or is doubtful, by the names in `facts`.
+    magnification view. facts: what was changed or is doubtful, by the names in `facts`.
     """
 
     shape: tuple[int, int]
@@ -259,7 +259,7 @@ def _header(dataset: pydicom.Dataset) -> DicomHeader:
         shape=(int(dataset.Rows), int(dataset.Columns)),
         photometric=str(dataset.get("PhotometricInterpretation") or ""),
         spacing_mm=spacing,
-        scanner=" ".join(text for text in (text(dataset, "Manufacturer"), text(dataset, "ManufacturerModelName")) if text),
+        scanner=" ".join(filter(None, (text(dataset, tag) for tag in ("Manufacturer", "ManufacturerModelName")))),
         laterality=next((side for tag in LATERALITY if (side := text(dataset, tag))), ""),
         view=text(dataset, "ViewPosition"),
         intent=text(dataset, "PresentationIntentType"),
@@ -274,4 +274,4 @@ def _age(text: str) -> float | None:
     """Years of an age such as 059Y, 018M or 010W."""
     number, unit = text[:-1], text[-1:]
     per_year = {"Y": 1, "M": 12, "W": 52, "D": 365}
-    return int(number) / per_year[unit] if number.isascii() and number.isdigit() and unit in per_year else None
+    return int(number) / per_year[unit] if is_digits(number) and unit in per_year else None

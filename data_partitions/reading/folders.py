@@ -7,7 +7,6 @@ Passed over, in any folder below the one that is asked about: names that start w
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -44,12 +43,6 @@ def folders_in(folder: Path) -> list[Path]:
 def plain_path(name: str) -> str:
     """A path below a folder as a table writes it, in our way: "./a\\b.png" is "a/b.png"."""
     return name.replace("\\", "/").removeprefix("./")
-
-
-def with_endings(files: Iterable[Path], endings: Iterable[str]) -> list[Path]:
-    """Those with one of these endings (".png"), in any case of their letters."""
-    wanted = frozenset(endings)
-    return [file for file in files if file.suffix.lower() in wanted]
 
 
 def litter_below(folder: Path) -> list[str]:

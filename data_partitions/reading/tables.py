@@ -21,7 +21,7 @@ from typing import Any
 
 from data_partitions.errors import BadFile, DataError, Problem
 from data_partitions.reading.limits import DEFAULT, Limits
-from data_partitions.reading.opening import brief, check_unpacked, read_bytes
+from data_partitions.reading.opening import brief, check_bytes, check_unpacked, read_bytes
 
 EXTRA = "spreadsheets"
 SHEETS = (".xls", ".xlsx")
@@ -101,9 +101,8 @@ def decoded_text(data: bytes, encoding: str | None, path: Path) -> tuple[str, bo
     """Text of a file, and whether its encoding was guessed. Raises DataError."""
     marked = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), None)
     unmarked = _utf_16(data) if marked is None and encoding is None else None
-    for name in (marked or unmarked, encoding) if marked or unmarked or encoding else ("utf-8", FALLBACK):
-        if name is None:
-            continue
+    named = [name for name in (marked or unmarked, encoding) if name]
+    for name in named or ["utf-8", FALLBACK]:
         try:
             return data.decode(name), name == FALLBACK and encoding is None
         except (UnicodeDecodeError, LookupError) as error:
@@ -219,7 +218,7 @@ def _from_sheet(path: Path, limits: Limits) -> Table:
     """The first sheet."""
     try:
         if path.suffix.lower() == ".xls":
-            read_bytes(path, limits)
+            check_bytes(path, limits)
             rows = _old_sheet(path)
         else:
             check_unpacked(path, limits, "copy it again")

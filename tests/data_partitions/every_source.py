@@ -19,7 +19,7 @@ from data_partitions.sources import WHOLE_SOURCES
 
 @dataclass(frozen=True)
 class Archive:
-    """How a source's archive is written and read. tables: its csv files, by a pattern. masks: folders of no images."""
+    """How a source's archive is written and read. tables: its tables, by a pattern."""
 
     source: str
     write: Callable[[Path], Any]
@@ -34,11 +34,6 @@ class Archive:
         return sorted(folder / exam.file for exam in self.load(folder).exams)
 
 
-def write_small_isic(folder: Path) -> None:
-    """Pictures of noise at full size, because smaller ones are equal once they are scaled."""
-    write_isic(folder, 16)
-
-
 ARCHIVES = {
     "folder": Archive("folder", lambda folder: write_folder(folder, 12)),
     "inbreast": Archive("inbreast", lambda folder: write_inbreast(folder, 4)),
@@ -47,7 +42,7 @@ ARCHIVES = {
     "ddsm": Archive("ddsm", lambda folder: write_ddsm(folder, 2, 2), tables="*.ics"),
     "omi_db": Archive("omi_db", lambda folder: write_omi_db(folder, 4), tables="*.json"),
     "cdd_cesm": Archive("cdd_cesm", lambda folder: write_cdd_cesm(folder, 3)),
-    "isic": Archive("isic", write_small_isic, (("release", "ham10000"),)),
+    "isic": Archive("isic", lambda folder: write_isic(folder, 16), (("release", "ham10000"),)),
     "mini_mias": Archive("mini_mias", write_mini_mias, tables="Info.txt"),
 }
 CSV = [name for name, archive in ARCHIVES.items() if archive.tables == "*.csv"]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from basics.plugin_files import CACHE, files_of_module, has_code, run_from_source
+from basics.words import one_line
 
 T = TypeVar("T")
 
@@ -349,9 +350,8 @@ class Table(Mapping[str, T], Generic[T]):
             for part in path.split("[")[0].strip().split(".") if path else ():
                 found = getattr(found, part)
         except (Exception, SystemExit) as problem:  # whatever a foreign module raises while it is imported
-            text = " ".join(str(problem).split())
             raise PluginError(
-                f"{where} cannot be imported ({type(problem).__name__}: {text}); correct or uninstall it"
+                f"{where} cannot be imported ({type(problem).__name__}: {one_line(problem)}); correct or uninstall it"
             ) from problem
         try:
             return self._checked(name, found)

@@ -19,6 +19,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from basics.plugins import Identity, PluginError, only
+from basics.words import one_line
 from clients.working_hours import WorkingHours
 from federation.wire.names import is_plain_name
 
@@ -198,7 +199,7 @@ class CentreFile(_Section):
         except (OSError, UnicodeDecodeError) as problem:
             raise CentreFileError(f"{path}: cannot be read ({problem}); name the centre's own file") from None
         except yaml.YAMLError as problem:
-            raise CentreFileError(f"{path}: is not YAML ({' '.join(str(problem).split())}); correct it there") from None
+            raise CentreFileError(f"{path}: is not YAML ({one_line(problem)}); correct it there") from None
         if not isinstance(tree, dict):
             raise CentreFileError(
                 f"{path}: has no settings; write at least centre, superlink, root_certificate, key, workspace"

@@ -1,9 +1,14 @@
-"""What is wrong with a centre's data: a code and numbers, which may leave the centre, and a text, which may not."""
+"""What is wrong with a centre's data: a code and numbers, which may leave the centre, and a text, which may not.
+
+Texts hold what a file says of itself, so they are put on one line of printable characters here.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+
+from basics.words import one_line
 
 
 @dataclass(frozen=True)
@@ -13,12 +18,15 @@ class Problem:
     code: str
     text: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", one_line(self.text))
+
 
 class BadFile(ValueError):
     """A file that cannot be used. `code` is that of its `Problem`; the text follows the file's name: "does not decode (...)"."""
 
     def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
+        super().__init__(one_line(text))
         self.code = code
 
 
@@ -32,7 +40,7 @@ class DataError(ValueError):
     def __init__(
         self, code: str, text: str, *, problems: tuple[Problem, ...] = (), **numbers: int | float | str
     ) -> None:
-        super().__init__(text)
+        super().__init__(one_line(text))
         self.code = code
         self.numbers = numbers
         self.problems = problems or (Problem(code, text),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from basics.words import one_line
 from reports.study import Study
 
 # Centres named one by one; of more, their number and the first.
@@ -40,7 +41,7 @@ def _sentences(federation: Mapping[str, Any], step: str) -> list[str]:
         error = transport.get("relative_error")
         rounding = "" if error is None else f", with a relative error of {_scientific(error)}"
         said.append(f"Arrays travelled as {transport['how']}{rounding}.")
-    notes = (" ".join(str(note).split()) for note in federation.get("notes") or [])
+    notes = (one_line(note) for note in federation.get("notes") or [])
     return said + [note if note.endswith((".", "!", "?")) else f"{note}." for note in notes if note]
 
 

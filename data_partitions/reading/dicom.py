@@ -21,11 +21,12 @@ from pydicom.pixels import apply_modality_lut, apply_voi, get_decoder, pixel_arr
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scipy.special import expit
 
+from basics.words import one_line
 from data_partitions.errors import BadFile
 from data_partitions.reading.dicom_bits import is_padding, padding, stored_bits
 from data_partitions.reading.dicom_size import is_magnified
 from data_partitions.reading.dicom_size import spacing as pixel_spacing
-from data_partitions.reading.dicom_tags import number, text, whole
+from data_partitions.reading.dicom_tags import LONGEST, number, text, whole
 from data_partitions.reading.label_words import is_digits
 from data_partitions.reading.limits import DEFAULT, Limits
 from data_partitions.reading.opening import brief, check_bytes, check_frames, check_pixels, guarded
@@ -106,7 +107,7 @@ def greyscale_header(dataset: pydicom.Dataset, limits: Limits = DEFAULT) -> Dico
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise BadFile(
-            "bad_image", f"is compressed as {syntax.name}, which is not for images; export it again"
+            "bad_image", f"is compressed as {one_line(syntax.name, LONGEST)}, which is not for images; export it again"
         ) from None
     if not decoder.is_available:
         raise BadFile(
@@ -257,7 +258,7 @@ def _header(dataset: pydicom.Dataset) -> DicomHeader:
         facts.append("further_pages")
     return DicomHeader(
         shape=(int(dataset.Rows), int(dataset.Columns)),
-        photometric=str(dataset.get("PhotometricInterpretation") or ""),
+        photometric=text(dataset, "PhotometricInterpretation"),
         spacing_mm=spacing,
         scanner=" ".join(filter(None, (text(dataset, tag) for tag in ("Manufacturer", "ManufacturerModelName")))),
         laterality=next((side for tag in LATERALITY if (side := text(dataset, tag))), ""),

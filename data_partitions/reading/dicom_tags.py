@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 import pydicom
 
+from basics.words import one_line
+
+LONGEST = 64
+
 
 def number(dataset: pydicom.Dataset, name: str) -> float | None:
     """The first value of a tag that may hold several; None without one."""
@@ -28,4 +32,5 @@ def whole(dataset: pydicom.Dataset, name: str) -> int | None:
 
 
 def text(dataset: pydicom.Dataset, name: str) -> str:
-    return str(dataset.get(name) or "").strip()
+    """At most 64 characters, which is the longest that DICOM allows a name or a UID."""
+    return one_line(dataset.get(name) or "", LONGEST)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from basics.words import one_line
 from data_partitions.errors import BadFile
 from data_partitions.reading.limits import Limits
 
@@ -31,9 +32,7 @@ def guarded(code: str = "bad_image", what: str = "does not decode", remedy: str 
 
 def brief(error: BaseException) -> str:
     """What an error says, on one line of printable characters."""
-    words = " ".join(str(error).split())
-    shown = "".join(letter if letter.isprintable() else "?" for letter in words)
-    return f"{shown[:LENGTH]}..." if len(shown) > LENGTH else shown or type(error).__name__
+    return one_line(error, LENGTH) or type(error).__name__
 
 
 def check_bytes(path: Path, limits: Limits) -> None:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import yaml
 
+from basics.words import one_line
 from federation.flower.flower_command import FlowerCommand
 from federation.flower.launchers import launcher_script, write_launchers
 from federation.flower.processes import OwnProcesses
@@ -61,7 +62,7 @@ class DeploymentFile:
         try:
             tree = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as problem:
-            raise StudyError(f"{file}: cannot be read ({' '.join(str(problem).split())})", 2) from None
+            raise StudyError(f"{file}: cannot be read ({one_line(problem)})", 2) from None
         if not isinstance(tree, dict) or set(tree) != set(_KEYS) or not all(isinstance(v, str) for v in tree.values()):
             found = ", ".join(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__
             raise StudyError(f"{file}: has {found}; write exactly {', '.join(_KEYS)}, each as text", 2)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from basics.words import one_line
 from federation.wire.code_digest import ALL, code_digest
 from federation.wire.errors import StudyError
 
@@ -186,7 +187,7 @@ def _probe(address: str, tokens: dict[str, str], answer_s: float) -> dict[str, A
     for line in reversed(done.stdout.splitlines()):
         if line.startswith("{"):
             return json.loads(line)
-    said = " ".join((done.stderr or done.stdout).split())[-200:]
+    said = one_line(done.stderr or done.stdout)[-200:]
     return {"error": f"no Ray cluster answers there{f' ({said})' if said else ''}"}
 
 

@@ -165,7 +165,7 @@ def shapes() -> list[bytes]:
 def read_any_image(path: Path) -> None:
     (look,) = inspect([path], None, LIMITS)
     if look.code:
-        assert look.text and "\n" not in look.text
+        assert 0 < len(look.text) < 600 and "\n" not in look.text
         return
     assert look.height * look.width <= LIMITS.megapixels * 1e6
     image, box = open_image(path, LIMITS, dark_background=True), Box(0, 0, *look.shape)

@@ -292,3 +292,39 @@ def test_the_size_on_the_detector_is_that_of_gdcm(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP, ImagerPixelSpacing=[0.1, 0.1])
     across, down, _ = itk.ReadImage(str(path), imageIO="GDCMImageIO").GetSpacing()
     assert across == down == pytest.approx(read_header(path).spacing_mm)
+
+
+SIGNED = RAMP.astype(np.int16) - 2048
+TWELVE = {"BitsStored": 12, "HighBit": 11}
+SQUARED = np.rint(np.linspace(0, 1, 4096) ** 2 * 65535)
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    ("pixels", "tags"),
+    [
+        (RAMP, TWELVE | {"WindowCenter": 2000, "WindowWidth": 1000}),
+        (RAMP, TWELVE | {"WindowCenter": 2000.5, "WindowWidth": 2}),
+        (RAMP, TWELVE | {"WindowCenter": [900, 2000], "WindowWidth": [300, 1000]}),
+        (RAMP, TWELVE | {"WindowCenter": 2000, "WindowWidth": 1000, "VOILUTFunction": "LINEAR_EXACT"}),
+        (RAMP, TWELVE | {"WindowCenter": 2000, "WindowWidth": 1000, "VOILUTFunction": "SIGMOID"}),
+        (SIGNED, {"WindowCenter": 0, "WindowWidth": 1000, "RescaleSlope": 1, "RescaleIntercept": 0}),
+        (
+            SIGNED,
+            {"WindowCenter": -500, "WindowWidth": 3000, "RescaleSlope": 2.5, "RescaleIntercept": -24, "VOILUTFunction": "LINEAR_EXACT"},
+        ),
+        (RAMP, TWELVE | {"VOILUTSequence": (0, SQUARED)}),
+        (RAMP, TWELVE | {"VOILUTSequence": (1000, SQUARED[1::2])}),
+        (RAMP, TWELVE | {"ModalityLUTSequence": (0, SQUARED), "WindowCenter": 30000, "WindowWidth": 20000}),
+    ],
+)  # fmt: skip
+def test_what_is_shown_is_what_highdicom_shows(tmp_path, kind, pixels, tags):
+    """It takes the 1 off a window's width after the slope, so there the window is LINEAR_EXACT; it knows no padding."""
+    highdicom = pytest.importorskip("highdicom")
+    tags = {
+        name: table(*value, name[:-11].lower()) if name.endswith("LUTSequence") else value
+        for name, value in tags.items()
+    }
+    path = write_dicom(tmp_path / "a.dcm", pixels, PhotometricInterpretation=kind, **tags)
+    theirs = highdicom.imread(path).get_frame(1, apply_voi_transform=True, voi_output_range=(0, 255), dtype=np.float64)
+    assert np.abs(shown(path) - theirs).max() <= 0.51

@@ -3,6 +3,7 @@
 import pickle
 
 from data_partitions import DataError, Problem
+from data_partitions.errors import BadFile
 
 
 def test_one_line_with_count_and_the_first_few():
@@ -20,3 +21,9 @@ def test_it_can_be_pickled():
     assert (again.code, str(again), again.numbers, again.problems) == (
         "too_few", "3 lesions", {"have": 3, "need": 5}, (Problem("too_few", "3 lesions"),)
     )  # fmt: skip
+
+
+def test_what_a_file_says_of_itself_stays_on_one_line():
+    said = "is compressed as 1.2\n840\x1b[2J"
+    for text in (str(BadFile("bad_image", said)), str(DataError("bad_image", said)), Problem("bad_image", said).text):
+        assert text == "is compressed as 1.2 840?[2J"

@@ -233,7 +233,9 @@ def _opinion(account: Account, where: str, mark: dict[str, Any], episode: dict[s
     given = [opinion for opinion in opinions if opinion]
     unknown = [opinion for opinion in given if opinion not in (*MALIGNANT, *BENIGN, *OPEN)]
     if unknown:
-        account.fault("unknown_label", f"{where}: opinion {unknown[0]!r} is unknown; correct it")
+        account.fault(
+            "unknown_label", f"{where}: opinion {unknown[0]!r} is unknown; correct it in the client's nbss file"
+        )
         return None
     if any(opinion in MALIGNANT for opinion in given):
         return True

@@ -47,6 +47,7 @@ FACTS: dict[str, Fact] = {
     "padding_impossible": Fact("doubted", "DICOM images name a padding value that their bits cannot hold; none is taken as padding"),
     "spacing_uncalibrated": Fact("doubted", "DICOM images give two sizes of a pixel and do not say which is calibrated; that of "
                                  "PixelSpacing is used"),
+    "orientation_unreadable": Fact("doubted", "images have EXIF data that cannot be read, and were not turned"),
     "burnt_in": Fact("doubted", "DICOM images say that text is burnt into their pixels"),
     "raw_alone": Fact("doubted", "images are raw (for processing) and have no image for presentation beside them; used"),
 }  # fmt: skip

@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image as PillowImage
-from PIL import ImageOps
 
 from data_partitions.errors import BadFile
 from data_partitions.exams import Box, Image
@@ -38,6 +37,11 @@ SIGNATURES = (
 ARRAY = b"\x93NUMPY"
 GROUPS = (b"\x02\x00", b"\x08\x00")
 ORIENTATION = 0x0112
+_Turn = PillowImage.Transpose
+TURNS = {
+    2: _Turn.FLIP_LEFT_RIGHT, 3: _Turn.ROTATE_180, 4: _Turn.FLIP_TOP_BOTTOM, 5: _Turn.TRANSPOSE, 6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE, 8: _Turn.ROTATE_90,
+}  # fmt: skip
 PillowImage.MAX_IMAGE_PIXELS = None  # the bound is `limits`, checked before any pixel is decoded
 
 
@@ -76,8 +80,7 @@ def shape_of(path: Path, limits: Limits) -> tuple[int, int]:
     if kind == "array":
         return _array(path, limits).shape[:2]
     with opened(path, limits) as picture:
-        with guarded():
-            turned = picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+        turned = _orientation(picture)[0] in (5, 6, 7, 8)
         return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
@@ -141,9 +144,21 @@ def opened(path: Path, limits: Limits) -> Iterator[PillowImage.Image]:
 
 
 def upright(picture: PillowImage.Image) -> tuple[PillowImage.Image, list[str]]:
-    """The picture as viewers show it, and whether it had to be turned."""
-    turned = picture.getexif().get(ORIENTATION, 1) in range(2, 9)
-    return ImageOps.exif_transpose(picture), ["turned"] if turned else []
+    """The picture as viewers show it, and whether it had to be turned or does not say so that it can be understood."""
+    orientation, readable = _orientation(picture)
+    facts = [] if readable else ["orientation_unreadable"]
+    return (picture.transpose(TURNS[orientation]), ["turned"]) if orientation in TURNS else (picture, facts)
+
+
+def _orientation(picture: PillowImage.Image) -> tuple[int, bool]:
+    """1 (as it is) to 8, and whether its EXIF data, if there are any, could be read."""
+    try:
+        tags = picture.getexif()
+        orientation = tags.get(ORIENTATION, 1)
+    except Exception:  # of many kinds; the pixels do not depend on it
+        return 1, False
+    readable = orientation in range(1, 9) and (bool(tags) or not picture.info.get("exif"))
+    return (orientation, True) if readable else (1, False)
 
 
 def opaque(picture: PillowImage.Image) -> tuple[np.ndarray, list[str]]:

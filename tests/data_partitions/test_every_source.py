@@ -7,11 +7,13 @@ import pytest
 from every_source import ARCHIVES, CSV, described, image_files, noise, written
 from PIL import Image
 
-from data_partitions import DataError
+from data_partitions import Box, DataError
 from data_partitions.archives.exclusions import names_of
 from data_partitions.reading.folders import files_below
+from data_partitions.reading.image_files import ORIENTATION, TURNS
 
 ALL = list(ARCHIVES)
+PICTURES = ["folder", "bcdr", "cdd_cesm", "isic", "mini_mias", "ddsm"]
 
 
 def spoil(file, how):
@@ -173,7 +175,7 @@ def test_further_pages_are_a_fault_or_counted(tmp_path, name):
 # --- F: content
 
 
-@pytest.mark.parametrize("name", ["folder", "bcdr", "cdd_cesm", "isic", "mini_mias", "ddsm"])
+@pytest.mark.parametrize("name", PICTURES)
 def test_images_of_one_grey_value_are_counted_and_left_out(tmp_path, name):
     archive = written(name, tmp_path)
     whole = archive.load(tmp_path)
@@ -190,6 +192,63 @@ def test_images_of_one_grey_value_are_counted_and_left_out(tmp_path, name):
     assert len(found.exams) == len(whole.exams) - 2 and found.report["blank_images"] == 2
     kept = archive.load(tmp_path, blank_images="keep")
     assert len(kept.exams) == len(whole.exams) and kept.groups == whole.groups
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_turned_picture_is_the_same_exam_with_its_boxes(tmp_path, name):
+    """Stored on its side or mirrored, with the orientation that undoes it."""
+    archive = written(name, tmp_path)
+    files = archive.images(tmp_path)
+    pictures = []
+    for file in files:
+        with Image.open(file) as picture:
+            pictures.append(picture.copy())
+        pictures[-1].save(file, format="PNG")  # exactly what JPEG decoded to
+    whole = archive.load(tmp_path)
+    for place, (file, picture) in enumerate(zip(files, pictures, strict=True)):
+        orientation = 2 + place % 7
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        stored = picture.transpose(TURNS[{6: 8, 8: 6}.get(orientation, orientation)])  # the others undo themselves
+        stored.save(file, format="PNG", exif=exif)
+    found = archive.load(tmp_path)
+    assert described(found) == described(whole) and found.report["turned"] == len(files)
+    before = {exam.name: exam.open().window(Box(0, 0, *exam.shape)) for exam in whole.exams}
+    assert "turned" not in whole.report
+    for exam, picture in ((exam, pictures[files.index(tmp_path / exam.file)]) for exam in found.exams):
+        seen = exam.open().window(Box(0, 0, *exam.shape))
+        assert (seen == before[exam.name]).all() and seen.shape[:2] == (picture.height, picture.width)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_what_is_transparent_is_black_and_counted(tmp_path, name):
+    archive = written(name, tmp_path)
+    files = archive.images(tmp_path)[:3]
+    for place, file in enumerate(files):
+        with Image.open(file) as picture:
+            layers = picture.convert("RGBA" if picture.mode == "RGB" else "LA")
+        alpha = np.full((layers.height, layers.width), 255, np.uint8)
+        alpha[:5, :7] = 255 if place == 2 else 0  # the last one has no transparent pixel
+        layers.putalpha(Image.fromarray(alpha))
+        layers.save(file, format="PNG")
+        with Image.open(file) as picture:
+            colours = np.asarray(picture)[..., :-1]
+        exam = next(exam for exam in archive.load(tmp_path).exams if tmp_path / exam.file == file)
+        seen = exam.open().window(Box(0, 0, *exam.shape))
+        assert (seen == colours * (alpha > 0)[..., None]).all()
+    assert archive.load(tmp_path).report["transparent"] == 2
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0\0\0\0\0"]
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_an_orientation_that_cannot_be_read_is_doubted(tmp_path, kind, exif):
+    written("folder", tmp_path)
+    victim = ARCHIVES["folder"].images(tmp_path)[0]
+    Image.fromarray(noise(3)).save(victim, format=kind, exif=exif)
+    found = ARCHIVES["folder"].load(tmp_path)
+    assert found.report["orientation_unreadable"] == 1 and "turned" not in found.report
 
 
 # --- G: names
@@ -229,6 +288,25 @@ def test_dicom_is_known_by_its_content(tmp_path, name):
     for file in archive.images(tmp_path):
         file.rename(file.with_suffix(""))
     assert described(archive.load(tmp_path)) == whole
+
+
+# --- H: checks come before conversions
+
+LABELS = {
+    "folder": ("*.csv", "benign", "0.7"), "bcdr": ("*outlines.csv", "Benign", "0.7"), "cbis_ddsm": ("*.csv", "BENIGN", "0.7"),
+    "cdd_cesm": ("*.csv", "Benign", "0.7"), "isic": ("*.csv", ",mel,", ",0.7,"), "mini_mias": ("Info.txt", " B ", " 0.7 "),
+    "omi_db": ("*.json", '"B2"', '"0.7"'), "inbreast": ("*.csv", ";4;", ";4.7;"), "ddsm": ("*.OVERLAY", "BENIGN", "0.7"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_fraction_is_no_class(tmp_path, name):
+    archive, (pattern, word, fraction) = written(name, tmp_path), LABELS[name]
+    file = next(file for file in files_below(tmp_path, pattern) if word in file.read_text(encoding="utf-8"))
+    file.write_text(file.read_text(encoding="utf-8").replace(word, fraction, 1), encoding="utf-8")
+    with pytest.raises(DataError) as refused:
+        archive.load(tmp_path)
+    assert all(".7'" in problem.text or "0.7 " in problem.text for problem in refused.value.problems)
 
 
 # --- the account

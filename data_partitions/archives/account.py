@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from basics.words import one_line
 from data_partitions.archives.copies import groups_of_copies
 from data_partitions.archives.exposures import raw_images
 from data_partitions.errors import BadFile, DataError, Problem, allowed
@@ -37,7 +38,7 @@ class Account:
     box is drawn from them. for_test: patients that the archive itself keeps for testing. digests: of the pixels of each
     image; that of a blank one is its own, because two blank images are not pictures of one person. facts: the names of the
     things that a fact of `facts` is true of. looked: what a look at each exam's file showed. several: names
-    of `one_each` that several files have.
+    of `one_each` that several files have. exams: all of the archive, of which a centre may have a part.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Account:
     facts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     looked: dict[str, FileLook] = field(default_factory=dict)
     several: set[Hashable] = field(default_factory=set)
+    exams: list[Exam] = field(default_factory=list)
 
     def fault(self, code: str, text: str) -> None:
         self.problems.append(Problem(code, text))
@@ -234,9 +236,7 @@ class Account:
                 f"{suppressed_count(count)} left out: {code}" for code, count in sorted(skipped.items())
             ]
             self.private["problems"] = [problem.text for problem in self.problems]
-        for name, things in self.facts.items():
-            self.note(name, len(things), FACTS[name].text)
-        self.private["account"] = self._rows()
+        self.exams = exams
         groups, copies = groups_of_copies((exam.patient, exam.name, self.digests[exam.name]) for exam in exams)
         if copies:
             self.note("duplicate_images", len(copies), "sets of identical images, each kept on one side of every split")
@@ -249,13 +249,35 @@ class Account:
             frozenset(self.for_test),
         )
 
+    def told(self, cohort: Cohort, *, part: bool) -> Cohort:
+        """The cohort with the account of what became of the files.
+
+        Changes and doubts are those of its own images. What was left out, and faults, are those of the whole archive: whose
+        an image would have been that could not be used is not known.
+
+        part: whether the centre has a part of the archive.
+        """
+        unused = set(self.looked) - {exam.name for exam in cohort.exams}
+        facts = {
+            name: [thing for thing in things if FACTS[name].kind == "left out" or thing not in unused]
+            for name, things in self.facts.items()
+        }
+        counts = {name: len(things) for name, things in facts.items() if things}
+        notes = [f"{suppressed_count(count)} {FACTS[name].text}" for name, count in counts.items()]
+        rows = [*self._rows(facts), *cohort.private.get("account", [])]
+        left_out = bool(self.problems) or any(FACTS[name].kind == "left out" for name in counts)
+        if part and left_out:
+            notes.append("what was left out is counted over the whole archive, of which this centre has a part")
+        report = cohort.report | counts | {"notes": [*cohort.report["notes"], *notes]}
+        return replace(cohort, report=report, private=cohort.private | {"account": rows})
+
     def _without_raw(self, exams: list[Exam]) -> list[Exam]:
         found = raw_images(exams, self.looked)
         self.fact("raw_images", *found.double)
         self.fact("raw_alone", *found.alone)
         return [exam for exam in exams if exam.name not in found.double]
 
-    def _rows(self) -> list[tuple[str, str, int, str]]:
+    def _rows(self, facts: Mapping[str, Sequence[str]]) -> list[tuple[str, str, int, str]]:
         """What was left out, changed and doubted: (kind, what, how often, an example), by kind."""
         faults: dict[str, list[str]] = defaultdict(list)
         for problem in self.problems:
@@ -265,8 +287,8 @@ class Account:
             for code, texts in sorted(faults.items())
         ]
         return rows + [
-            (fact.kind, fact.text, len(self.facts[name]), next(filter(None, self.facts[name]), ""))
-            for name, fact in FACTS.items() if self.facts.get(name)
+            (fact.kind, fact.text, len(facts[name]), one_line(next(filter(None, facts[name]), "")))
+            for name, fact in FACTS.items() if facts.get(name)
         ]  # fmt: skip
 
     def _for_task(self, exams: list[Exam], task: PatchTask) -> list[Exam]:

@@ -46,7 +46,9 @@ class FileSource(DataSource):
         account = Account(self.path, self.encoding, cache, self.limits, keep_blank=self.blank_images == "keep")
         if self.path.is_dir():
             account.fact("system_files", *litter_below(self.path))
-        return without(self._cohort(account, seed, task), self.exclude, self.encoding, self.limits)
+        cohort = self._cohort(account, seed, task)
+        kept = without(cohort, self.exclude, self.encoding, self.limits, account.exams)
+        return account.told(kept, part=len(cohort.exams) < len(account.exams))
 
     def _require_path(self) -> None:
         if not self.path.is_dir():

@@ -9,14 +9,16 @@ row that cannot be read is refused for the same reason.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from data_partitions.errors import DataError
 from data_partitions.exams import Cohort, Exam
 from data_partitions.reading.folders import files_below, plain_path
+from data_partitions.reading.image_files import DICOM, PICTURES
 from data_partitions.reading.limits import Limits
-from data_partitions.reading.tables import read_records
+from data_partitions.reading.tables import canonical, read_records
 from data_partitions.small_counts import suppressed_count
 
 NAMES = ("image", "image_id", "image_name", "file", "filename")
@@ -27,14 +29,15 @@ def read_exclusions(path: Path, encoding: str | None, limits: Limits) -> dict[st
     rows, table = read_records(path, (), encoding, limits)
     if table.problems:
         raise DataError.of(table.problems, f"{path}")
-    column = next((name for name in NAMES if rows and name in rows[0][1]), None)
-    if rows and column is None:
+    columns = [canonical(column) for column in table.columns]
+    column = next((name for name in NAMES if name in columns), None)
+    if column is None:
         raise DataError(
             "bad_columns",
-            f"{path}: no column for image; it has {', '.join(rows[0][1])}; name it `image`",
+            f"{path}: no column for image; it has {', '.join(table.columns)}; name it `image`",
             field="exclude",
         )
-    return {plain_path(cells[str(column)]): cells.get("reason", "") for _, cells in rows if cells[str(column)]}
+    return {plain_path(cells[column]): cells.get("reason", "") for _, cells in rows if cells[column]}
 
 
 def listed(path: Path, exclude: Path | None) -> list[Path]:
@@ -51,11 +54,21 @@ def listed(path: Path, exclude: Path | None) -> list[Path]:
 def names_of(exam: Exam) -> list[str]:
     """Every name by which a list may call an image."""
     paths = [PurePosixPath(name) for name in (exam.name, exam.file) if name]
-    return list(dict.fromkeys(name for path in paths for name in (str(path), path.name, path.stem)))
+    return list(dict.fromkeys(name for path in paths for name in (str(path), path.name, _without_ending(path))))
 
 
-def without(cohort: Cohort, path: Path | None, encoding: str | None, limits: Limits) -> Cohort:
-    """The cohort without the images of an exclusion list (None: as it is), and the counts in its report."""
+def _without_ending(path: PurePosixPath) -> str:
+    """A UID has points, and no ending."""
+    return path.stem if path.suffix.lower() in (*PICTURES, *DICOM) else path.name
+
+
+def without(
+    cohort: Cohort, path: Path | None, encoding: str | None, limits: Limits, whole: Iterable[Exam] | None = None
+) -> Cohort:
+    """The cohort without the images of an exclusion list (None: as it is), and the counts in its report.
+
+    whole: the exams of the archive of which the cohort is a part; a list may serve all its parts.
+    """
     if path is None:
         return cohort
     reason_of = read_exclusions(path, encoding, limits)
@@ -71,6 +84,7 @@ def without(cohort: Cohort, path: Path | None, encoding: str | None, limits: Lim
             examples.setdefault(reason, exam.name)
     notes = list(cohort.report.get("notes", []))
     notes += [f"{suppressed_count(n)} images excluded: {reason}" for reason, n in sorted(reasons.items())]
+    found.update(name for exam in whole or () for name in names_of(exam) if name in reason_of)
     unknown = len(reason_of) - len(found)
     if unknown:
         notes.append(f"{suppressed_count(unknown)} names of the exclusion list match no image here")

@@ -81,9 +81,9 @@ class IsicSource(ArchiveSource):
         """Counts of the whole release as its authors give them."""
         return OFFICIAL[self.release]
 
-    def load(self, centre: str, seed: int, cache: Path | None = None, task: PatchTask | None = None) -> Cohort:
-        """This centre's exams, those of `self.centre` where it is given. Raises DataError."""
-        cohort = super().load(centre, seed, cache, task)
+    def _cohort(self, account: Account, seed: int, task: PatchTask | None) -> Cohort:
+        """Those of `self.centre` where it is given."""
+        cohort = super()._cohort(account, seed, task)
         if self.centre is None:
             return cohort
         dealt = partition(cohort, PartitionRule(by="site", centres={self.centre: (self.centre,)}), 0, {})

@@ -28,6 +28,7 @@ FACTS: dict[str, Fact] = {
     "identical_files": Fact("left out", "files lie in two folders under one name with the same bytes, read once"),
     "files_without_row": Fact("left out", "image files without a usable row, not used"),
     "system_files": Fact("left out", "files of operating systems (._*, .DS_Store, Thumbs.db, __MACOSX), passed over"),
+    "further_sheets": Fact("left out", "spreadsheets have further sheets, of which the first is read"),
     # --- changed
     "turned": Fact("changed", "images turned or mirrored as their EXIF orientation says"),
     "transparent": Fact("changed", "images with transparent parts, which are black"),

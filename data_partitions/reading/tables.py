@@ -105,7 +105,7 @@ def decoded_text(data: bytes, encoding: str | None, path: Path) -> tuple[str, bo
     for name in named or ["utf-8", FALLBACK]:
         try:
             return data.decode(name), name == FALLBACK and encoding is None
-        except (UnicodeDecodeError, LookupError) as error:
+        except (UnicodeError, LookupError) as error:
             reason = error
     raise DataError(
         "bad_encoding",
@@ -155,7 +155,7 @@ def _table(name: str, header: Sequence[str], rows: Iterable[tuple[int, list[str]
             continue
         elif len(cells) < width or any(cells[width:]):
             table.problems.append(Problem(
-                "bad_row", f"{name} row {number} has {len(cells)} cells and the header {width}; quote a cell that holds the separator"
+                "bad_row", f"{name} row {number} has {len(cells)} cells where the header has {width}; quote a cell that holds the separator"
             ))  # fmt: skip
         else:
             table.facts["trailing_separators"] += len(cells) > width
@@ -169,10 +169,8 @@ def _parsed(lines: list[str], start: int, mark: str) -> Iterator[tuple[int, list
     while place < len(lines):
         cells = _cells(lines[place], mark)
         taken = 1
-        if cells is None and place + 1 < len(lines):
+        if cells is None and place + 1 < len(lines) and _closes_first(lines[place + 1], mark):
             cells, taken = _cells(f"{lines[place]}\n{lines[place + 1]}", mark), 2
-            if cells is not None and any("\n" in cell for cell in cells):
-                cells = None
         if cells is None:
             yield (
                 place + 1,
@@ -182,6 +180,11 @@ def _parsed(lines: list[str], start: int, mark: str) -> Iterator[tuple[int, list
         else:
             yield place + 1, cells
             place += taken
+
+
+def _closes_first(line: str, mark: str) -> bool:
+    """Whether a line begins with the quotation mark that closes the last cell of the line before."""
+    return re.match(rf'\s*"\s*({re.escape(mark)}|$)', line) is not None
 
 
 def _cells(line: str, mark: str) -> list[str] | None:
@@ -215,14 +218,14 @@ def _refuse_twins(path: Path, names: list[str], table: Table) -> None:
 
 
 def _from_sheet(path: Path, limits: Limits) -> Table:
-    """The first sheet."""
+    """The first sheet. Further ones are counted."""
     try:
         if path.suffix.lower() == ".xls":
             check_bytes(path, limits)
-            rows = _old_sheet(path)
+            rows, sheets = _old_sheet(path)
         else:
             check_unpacked(path, limits, "copy it again")
-            rows = _new_sheet(path)
+            rows, sheets = _new_sheet(path)
     except BadFile:
         raise
     except ImportError as error:
@@ -236,7 +239,9 @@ def _from_sheet(path: Path, limits: Limits) -> Table:
         ) from error
     width = max((len(row) for row in rows), default=0)
     cells = [[_cell(value) for value in row] + [""] * (width - len(row)) for row in rows]
-    return _table(path.name, cells[0] if cells else [], enumerate(cells[1:], start=2))
+    table = _table(path.name, cells[0] if cells else [], enumerate(cells[1:], start=2))
+    table.facts["further_sheets"] += sheets > 1
+    return table
 
 
 def _cell(value: object) -> str:
@@ -248,18 +253,40 @@ def _cell(value: object) -> str:
     return str(value).strip()
 
 
-def _old_sheet(path: Path) -> list[list[Any]]:
+def _old_sheet(path: Path) -> tuple[list[list[Any]], int]:
+    """Rows of the first sheet, errors as their text, and how many sheets there are."""
     import xlrd
 
-    sheet = xlrd.open_workbook(path).sheet_by_index(0)
-    return [sheet.row_values(row) for row in range(sheet.nrows)]
+    book = xlrd.open_workbook(path)
+    sheet = book.sheet_by_index(0)
+    errors = xlrd.error_text_from_code
+    return [
+        [
+            errors.get(cell.value, "#ERROR") if cell.ctype == xlrd.XL_CELL_ERROR else cell.value
+            for cell in sheet.row(row)
+        ]
+        for row in range(sheet.nrows)
+    ], book.nsheets
 
 
-def _new_sheet(path: Path) -> list[list[Any]]:
+def _new_sheet(path: Path) -> tuple[list[list[Any]], int]:
+    """The same; a formula whose result the file does not hold is an error."""
+    values, sheets = _first_sheet(path, results=True)
+    formulas, _ = _first_sheet(path, results=False)
+    for row, written in zip(values, formulas, strict=True):
+        for place, formula in enumerate(written):
+            if row[place] is None and isinstance(formula, str) and formula.startswith("="):
+                row[place] = "#FORMULA"
+    return values, sheets
+
+
+def _first_sheet(path: Path, *, results: bool) -> tuple[list[list[Any]], int]:
     import openpyxl
 
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    book = openpyxl.load_workbook(path, read_only=True, data_only=results)
     try:
-        return [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # what a file says of its size may be wrong, and rows beyond it would be lost
+        return [list(row) for row in sheet.iter_rows(values_only=True)], len(book.worksheets)
     finally:
         book.close()

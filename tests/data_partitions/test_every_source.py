@@ -1,5 +1,6 @@
 """What has to hold in every source that reads files, whatever its layout."""
 
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from data_partitions import Box, DataError
 from data_partitions.archives.exclusions import names_of
 from data_partitions.reading.folders import files_below
 from data_partitions.reading.image_files import ORIENTATION, TURNS
+from data_partitions.sources import WHOLE_SOURCES
 
 ALL = list(ARCHIVES)
 PICTURES = ["folder", "bcdr", "cdd_cesm", "isic", "mini_mias", "ddsm"]
@@ -170,6 +172,20 @@ def test_further_pages_are_a_fault_or_counted(tmp_path, name):
     assert found.report["further_pages"] == 1 and victim.relative_to(tmp_path).as_posix() in {
         exam.file for exam in found.exams
     }
+
+
+def test_a_name_that_is_no_text_can_be_shown(tmp_path):
+    """Old archives hold names in the letters of another system."""
+    written("folder", tmp_path)
+    model = image_files(tmp_path)[0]
+    stranger = os.path.join(os.fsencode(tmp_path), b"M\xfcller.png")
+    with open(stranger, "wb") as file:
+        file.write(model.read_bytes())
+    found = ARCHIVES["folder"].load(tmp_path)
+    assert found.report["files_without_row"] == 1
+    (row,) = [row for row in found.private["account"] if "without a usable row" in row[1]]
+    assert row[3] == "M?ller.png"
+    assert WHOLE_SOURCES["folder"](path=tmp_path).files_digest()
 
 
 # --- F: content

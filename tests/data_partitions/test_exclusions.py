@@ -1,14 +1,19 @@
 """Exclusion lists: what is left out, by which name, and what is said of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_partitions import DataError
+from data_partitions.archives.exclusions import names_of
 from data_partitions.archives.folder import FolderSource
 from data_partitions.archives.medmnist import MedmnistSource
 from data_partitions.build import build_patches
+from data_partitions.exams import Exam
 from data_partitions.patches import PatchTask
+from data_partitions.reading.image_files import ORIENTATION
 from data_partitions.split import SplitRule
 
 
@@ -68,3 +73,45 @@ def test_any_source_takes_one(tmp_path):
     (tmp_path / "out.csv").write_text("image\ntrain_00002\n")
     cohort = MedmnistSource(path=tmp_path / "breastmnist.npz", exclude=tmp_path / "out.csv").load("A", 0)
     assert len(cohort.exams) == 11 and "train_00002" not in {e.name for e in cohort.exams}
+
+
+def test_a_list_that_has_no_header_is_refused_even_if_it_is_one_line(folder):
+    (folder / "out.csv").write_text("images/001.png\n")
+    with pytest.raises(DataError, match="no column for image; it has images/001.png"):
+        FolderSource(path=folder / "data", exclude=folder / "out.csv").load("A", 0)
+
+
+def test_a_list_may_serve_all_parts_of_a_folder(folder):
+    """Its names are compared with the images of the whole folder."""
+    (folder / "out.csv").write_text("image\n000\n001\n002\nnobody\n")
+    parts = [
+        FolderSource(path=folder / "data", exclude=folder / "out.csv", part=f"{k}/3").load("A", 0) for k in (1, 2, 3)
+    ]
+    assert sum(len(part.exams) for part in parts) == 9
+    assert [part.report["excluded_unknown"] for part in parts] == [1, 1, 1]
+    assert all(part.private["excluded_unknown"] == ["nobody"] for part in parts)
+
+
+def test_changes_are_those_of_the_images_that_are_used(folder):
+    """What was left out is told of the whole folder, and said to be."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    for number in range(12):
+        path = folder / "data" / "images" / f"{number:03d}.png"
+        with Image.open(path) as picture:
+            picture.save(path, exif=exif)
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(folder / "data" / "images" / "000.png")
+    (folder / "out.csv").write_text("image\n001\n")
+    whole = FolderSource(path=folder / "data", exclude=folder / "out.csv").load("A", 0)
+    assert whole.report["turned"] == 10 and whole.report["blank_images"] == 1
+    assert not any("of which this centre has a part" in note for note in whole.report["notes"])
+    parts = [FolderSource(path=folder / "data", exclude=folder / "out.csv", part=f"{k}/2").load("A", 0) for k in (1, 2)]
+    assert sum(part.report["turned"] for part in parts) == 10
+    assert all(part.report["blank_images"] == 1 for part in parts)
+    assert all(any("of which this centre has a part" in note for note in part.report["notes"]) for part in parts)
+
+
+def test_a_uid_has_no_ending():
+    exam = Exam("p", "1.2.840.1000.12", (4, 4), lambda: None, file="a/IM.1")
+    assert set(names_of(exam)) == {"1.2.840.1000.12", "a/IM.1", "IM.1"}
+    assert set(names_of(replace(exam, name="x.PNG", file=""))) == {"x.PNG", "x"}

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import zipfile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -56,7 +58,7 @@ def test_rows_with_another_number_of_cells_are_faults_of_their_line(tmp_path):
     found = table(tmp_path / "a.csv", "a,b,c\n1,2,3\n1,2\n\n1,2,3,4\n4,5,6\n")
     assert found.rows == [(2, ("1", "2", "3")), (6, ("4", "5", "6"))]
     assert [problem.text.split(";")[0] for problem in found.problems] == [
-        "a.csv row 3 has 2 cells and the header 3", "a.csv row 5 has 4 cells and the header 3",
+        "a.csv row 3 has 2 cells where the header has 3", "a.csv row 5 has 4 cells where the header has 3",
     ]  # fmt: skip
 
 
@@ -103,3 +105,53 @@ def test_files_that_are_no_table(tmp_path, name, data):
     with pytest.raises(DataError) as error:
         read_records(tmp_path / name, ["a"])
     assert error.value.code == "bad_table" and name in str(error.value)
+
+
+# --- rows that must not be lost
+
+
+def test_ditto_marks_in_the_last_column_swallow_no_row(tmp_path):
+    """Two quotation marks that open a cell each: the second line does not begin with the mark that closes the first."""
+    (tmp_path / "a.csv").write_text('image,x,note\n0.png,5,"\n1.png,6,"\n2.png,7,\n')
+    table = read_table(tmp_path / "a.csv")
+    assert [cells[0] for _, cells in table.rows] == ["2.png"]
+    assert [problem.text.split(" has ")[0] for problem in table.problems] == ["a.csv row 2", "a.csv row 3"]
+
+
+def spreadsheet(path, rows, dimension=None, second=None):
+    """An .xlsx of these rows; dimension: what the file says of its size, as exporters write it."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    if second:
+        book.create_sheet("more").append(second)
+    book.save(path)
+    if dimension:
+        with zipfile.ZipFile(path) as file:
+            parts = {name: file.read(name) for name in file.namelist()}
+        sheet = "xl/worksheets/sheet1.xml"
+        parts[sheet] = re.sub(rb'<dimension ref="[^"]*"', f'<dimension ref="{dimension}"'.encode(), parts[sheet])
+        with zipfile.ZipFile(path, "w") as file:
+            for name, data in parts.items():
+                file.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("dimension", ["A1", "A1:B2", None])
+def test_a_spreadsheet_is_read_beyond_the_size_that_it_states(tmp_path, dimension):
+    path = spreadsheet(tmp_path / "a.xlsx", [["image", "x"], ["0.png", 1], ["1.png", 2.0], ["2.png", 3]], dimension)
+    assert [cells for _, cells in read_table(path).rows] == [("0.png", "1"), ("1.png", "2"), ("2.png", "3")]
+
+
+def test_a_formula_without_its_result_is_no_empty_cell_and_further_sheets_are_counted(tmp_path):
+    path = spreadsheet(tmp_path / "a.xlsx", [["image", "x"], ["0.png", "=1+1"]], second=["image"])
+    table = read_table(path)
+    assert table.rows == [(2, ("0.png", "#FORMULA"))] and table.facts["further_sheets"] == 1
+
+
+@pytest.mark.parametrize("encoding", ["undefined", "hex", "no such"])
+def test_encodings_that_are_none(tmp_path, encoding):
+    (tmp_path / "a.csv").write_text("image\n0.png\n")
+    with pytest.raises(DataError, match="set `encoding`"):
+        read_table(tmp_path / "a.csv", encoding)

@@ -31,6 +31,7 @@ FACTS: dict[str, Fact] = {
     # --- changed
     "turned": Fact("changed", "images turned or mirrored as their EXIF orientation says"),
     "transparent": Fact("changed", "images with transparent parts, which are black"),
+    "deep_colours": Fact("changed", "colour images of 16 bits a channel, of which the upper 8 are used"),
     "further_pages": Fact("changed", "files have further frames or pages, of which the first is used"),
     "unused_bits": Fact("changed", "DICOM images with bits set that hold no values, which are dropped"),
     "shifted_bits": Fact("changed", "DICOM images whose values lie in the upper bits of their words (HighBit), moved down"),

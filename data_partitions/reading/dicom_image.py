@@ -27,7 +27,14 @@ from data_partitions.errors import BadFile
 from data_partitions.exams import Box
 from data_partitions.reading import dicom
 from data_partitions.reading.body import body_mask
-from data_partitions.reading.dicom_bits import Bits, is_padding, padding, stored_bits, without_unused_bits
+from data_partitions.reading.dicom_bits import (
+    Bits,
+    check_surplus,
+    is_padding,
+    padding,
+    stored_bits,
+    without_unused_bits,
+)
 from data_partitions.reading.limits import DEFAULT, Limits
 from data_partitions.reading.opening import check_bytes, check_finite, guarded
 
@@ -286,6 +293,7 @@ def _rows_on_disk(path: Path, file: BinaryIO, dataset: pydicom.Dataset) -> _Rows
     size = shape[0] * shape[1] * bits.allocated // 8
     if length == 0xFFFFFFFF or length < size or start + size > path.stat().st_size:
         return None  # the decoder says what is wrong
+    check_surplus(dataset, length)
     dtype = np.dtype(f"{'i' if int(dataset.PixelRepresentation) else 'u'}{bits.allocated // 8}").newbyteorder("<")
     return _RowsOnDisk(path, start, shape, dtype, bits)
 

@@ -151,15 +151,14 @@ class OmiDbSource(ArchiveSource):
         headers = dict(
             zip(entries, looks(files, account.cache, "dicom_headers", _look, HeaderLook, self.limits), strict=False)
         )
+        study = {name: (entries[name].client, entries[name].file.parent.name) for name in headers}
         raw = raw_among(
-            (
-                name,
-                Exposure(entries[name].client, entries[name].file.parent.name, header.laterality, header.view),
-                header.intent,
-            )
+            (name, Exposure(*study[name], header.laterality, header.view), header.intent)
             for name, header in headers.items()
         )
-        double = set(raw.double)
+        # An image that cannot be read may be the one for presentation, so raw ones of its study do not take its place.
+        unclear = {study[name] for name, header in headers.items() if header.code}
+        double = {*raw.double, *(name for name in raw.alone if study[name] in unclear)}
         shown: dict[str, HeaderLook] = {}
         for name, header in headers.items():
             if header.code:

@@ -17,19 +17,41 @@ class RawImages(NamedTuple):
     alone: list[str]
 
 
+class Exposure(NamedTuple):
+    """What tells the exposures of a patient apart; "" where it is not known."""
+
+    patient: str
+    study: str
+    side: str
+    view: str
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the images of one patient can be told apart at all."""
+        return bool(self.study or self.side or self.view)
+
+
 def raw_images(exams: Iterable[Exam], looked: Mapping[str, FileLook]) -> RawImages:
-    """The raw images among exams; images of one patient, study, side and view are taken for one exposure.
+    """The raw images among exams.
 
     looked: what the file of an exam said of itself, by the exam's name; exams without a file of their own have none.
     """
-    known = [(exam, looked[exam.name]) for exam in exams if exam.name in looked]
-    exposures = {exam.name: _exposure(exam, look) for exam, look in known}
-    shown = {exposures[exam.name] for exam, look in known if look.intent not in ("", RAW)}
-    raw = sorted(exam.name for exam, look in known if look.intent == RAW)
-    return RawImages(
-        [name for name in raw if exposures[name] in shown], [name for name in raw if exposures[name] not in shown]
+    return raw_among(
+        (exam.name, _exposure(exam, looked[exam.name]), looked[exam.name].intent)
+        for exam in exams
+        if exam.name in looked
     )
 
 
-def _exposure(exam: Exam, look: FileLook) -> tuple[str, ...]:
-    return exam.patient, look.study, (exam.laterality or look.laterality).upper(), (exam.view or look.view).upper()
+def raw_among(images: Iterable[tuple[str, Exposure, str]]) -> RawImages:
+    """The raw ones of images, each (name, exposure, intent); images of one patient, study, side and view are one exposure."""
+    known = list(images)
+    shown = {exposure for _, exposure, intent in known if intent not in ("", RAW) and exposure.is_known}
+    raw = sorted((name, exposure in shown) for name, exposure, intent in known if intent == RAW)
+    return RawImages([name for name, double in raw if double], [name for name, double in raw if not double])
+
+
+def _exposure(exam: Exam, look: FileLook) -> Exposure:
+    return Exposure(
+        exam.patient, look.study, (exam.laterality or look.laterality).upper(), (exam.view or look.view).upper()
+    )

@@ -164,7 +164,7 @@ def _part(path: Path, arrays: dict[str, np.ndarray], split: str) -> tuple[np.nda
         )
     images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
     flat = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
-    if images.dtype != np.uint8 or not flat:
+    if images.dtype != np.uint8 or not flat or 0 in images.shape[1:]:
         raise DataError(
             "bad_image", f"{path.name}: {split}_images is {images.dtype} {images.shape}; expected uint8 (n, h, w[, 3])"
         )

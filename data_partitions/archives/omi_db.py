@@ -2,7 +2,7 @@
 
 `data/CLIENT/imagedb_CLIENT.json` holds the studies with the radiologists' marks (boxes), `nbss_CLIENT.json` the episodes
 with the opinions after biopsy and surgery, and `images/CLIENT/STUDY/IMAGE.dcm` the images. An exposure may have
-a raw and a processed image: only the one that a reader sees ("FOR PRESENTATION") is taken, in the views CC and MLO.
+a raw and a processed image: the raw one is left out where the other is there, and views other than CC and MLO are.
 
 A mark's label is the opinion on the lesion that it is linked to, in the same breast and episode: malignant where any
 biopsy or operation says so, benign where one says so and none is uncertain, else not known. Images of clients without
@@ -20,6 +20,7 @@ from pydantic import Field
 
 from data_partitions.archives.account import Account
 from data_partitions.archives.archive import ArchiveSource
+from data_partitions.archives.exposures import Exposure, raw_among
 from data_partitions.errors import BadFile, Problem
 from data_partitions.exams import Box, Exam, Lesion
 from data_partitions.reading.dicom import read_header
@@ -30,7 +31,6 @@ from data_partitions.reading.looks import FileLook, looks
 from data_partitions.reading.opening import guarded, read_bytes
 
 EVENTS = ("SURGERY", "BIOPSYWIDE", "BIOPSYFINE")
-SHOWN = "FOR PRESENTATION"
 # Opinions after biopsy (B), cytology (C), histology (H), and overall (O), as codes or in words.
 MALIGNANT = ("B5", "C5", "H5", "OM", "Malignant", "Cyt malig", "Hist malignant", "O Malignant")
 BENIGN = ("B2", "C2", "H1", "H2", "OB", "Benign", "Cyt benign", "Histol normal", "Histol benign", "O Benign")
@@ -146,16 +146,24 @@ class OmiDbSource(ArchiveSource):
             )  # fmt: skip
 
     def _shown(self, account: Account, entries: dict[str, Entry]) -> dict[str, HeaderLook]:
-        """Headers of the images that a reader sees, in the views CC and MLO; the others are counted."""
+        """Headers of the images in the views CC and MLO, without raw ones beside those that a reader sees; others are counted."""
         files = [entry.file for entry in entries.values()] if not account.fatal else []
         headers = dict(
             zip(entries, looks(files, account.cache, "dicom_headers", _look, HeaderLook, self.limits), strict=False)
         )
+        study = {name: (entries[name].client, entries[name].file.parent.name) for name in headers}
+        raw = raw_among(
+            (name, Exposure(*study[name], header.laterality, header.view), header.intent)
+            for name, header in headers.items()
+        )
+        # An image that cannot be read may be the one for presentation, so raw ones of its study do not take its place.
+        unclear = {study[name] for name, header in headers.items() if header.code}
+        double = {*raw.double, *(name for name in raw.alone if study[name] in unclear)}
         shown: dict[str, HeaderLook] = {}
         for name, header in headers.items():
             if header.code:
                 account.fault(header.code, f"{name}.dcm {header.text}")
-            elif header.intent not in ("", SHOWN):
+            elif name in double:
                 account.fact("raw_images", name)
             elif header.view not in ("CC", "MLO") or header.laterality not in ("L", "R"):
                 account.fact("other_views", name)

@@ -17,15 +17,16 @@ from typing import BinaryIO
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_modality_lut, apply_voi, get_decoder, pixel_array
+from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scipy.special import expit
 
 from basics.words import one_line
 from data_partitions.errors import BadFile
-from data_partitions.reading.dicom_bits import is_padding, padding, stored_bits
+from data_partitions.reading.dicom_bits import check_surplus, is_padding, padding, stored_bits
 from data_partitions.reading.dicom_size import is_magnified
 from data_partitions.reading.dicom_size import spacing as pixel_spacing
+from data_partitions.reading.dicom_tables import Table, table
 from data_partitions.reading.dicom_tags import LONGEST, number, text, whole
 from data_partitions.reading.label_words import is_digits
 from data_partitions.reading.limits import DEFAULT, Limits
@@ -147,8 +148,6 @@ def parsed(path: Path | BinaryIO, *, stop_before_pixels: bool) -> pydicom.Datase
         raise BadFile("bad_image", f"is not a DICOM file that can be read ({brief(error)}); copy it again") from error
     if rows <= 0 or columns <= 0:
         raise BadFile("bad_image", "is not a DICOM image (no Rows and Columns); copy it again or drop its row")
-    if not dataset.get("PhotometricInterpretation") and int(dataset.get("SamplesPerPixel") or 1) == 1:
-        dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.SamplesPerPixel = dataset.get("SamplesPerPixel") or 1
     dataset.PixelRepresentation = dataset.get("PixelRepresentation") or 0
     if not getattr(dataset, "file_meta", None):
@@ -179,6 +178,10 @@ def stored_values(dataset: pydicom.Dataset) -> np.ndarray:
             f"has HighBit {where.high} with {where.stored} bits stored in compressed pixels, which decoders read in different "
             "ways; export it uncompressed",
         )
+    if "PixelData" in dataset and not dataset.file_meta.TransferSyntaxUID.is_compressed:
+        check_surplus(dataset, len(dataset.PixelData))
+    if not text(dataset, "PhotometricInterpretation"):  # decoders ask for it; see `_header`
+        dataset.PhotometricInterpretation = "MONOCHROME2"
     with guarded():  # each decoder has errors of its own kind
         found = np.asarray(pixel_array(dataset, index=0))
         if found.shape != (int(dataset.Rows), int(dataset.Columns)):
@@ -190,9 +193,10 @@ def stored_values(dataset: pydicom.Dataset) -> np.ndarray:
 
 def rescaled(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     """The modality transform: values as stored where the file asks for none, else float32."""
-    if dataset.get("ModalityLUTSequence"):
-        with guarded("bad_image", "has a modality LUT that cannot be used", "export it again"):
-            return apply_modality_lut(stored, dataset).astype(np.float32)
+    with guarded("bad_image", "has a modality LUT that cannot be used", "export it again"):
+        modality = table(dataset, "ModalityLUTSequence")
+        if modality is not None:
+            return modality.of(stored)
     slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
     if slope is not None and intercept is not None and (slope, intercept) != (1.0, 0.0):
         return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
@@ -215,11 +219,9 @@ def _window(dataset: pydicom.Dataset) -> tuple[str, float, float] | None:
 
 def _shown(values: np.ndarray, dataset: pydicom.Dataset, extremes: tuple[float, float] | None = None) -> np.ndarray:
     """float32 in [0, 1]: the table or the window of the file applied, or its own range."""
-    if dataset.get("VOILUTSequence"):
-        with guarded("bad_image", "has a VOI LUT that cannot be used", "export it again"):
-            # A table is looked up by whole numbers.
-            looked_up = apply_voi(np.rint(values).astype(np.int32), dataset)
-            return np.clip(looked_up.astype(np.float32) / np.float32(2 ** _voi_bits(dataset)[0] - 1), 0, 1)
+    voi = _voi_table(dataset)
+    if voi is not None:
+        return voi.of(values) / np.float32(2**voi.bits - 1)
     window, grey = _window(dataset), values.astype(np.float32)
     if window is not None:
         function, centre, width = window
@@ -232,22 +234,24 @@ def _shown(values: np.ndarray, dataset: pydicom.Dataset, extremes: tuple[float, 
     return np.clip((grey - np.float32(low)) / np.float32(high - low if high > low else 1), 0, 1)
 
 
-def _voi_bits(dataset: pydicom.Dataset) -> tuple[int, int]:
-    """Bits that the entries of the VOI LUT need, and bits that it announces."""
-    table = dataset.VOILUTSequence[0]
-    entries, announced = np.asarray(table.LUTData), int(table.LUTDescriptor[2])
-    if entries.dtype.kind not in "iu":  # bytes that were not converted
-        entries = np.frombuffer(bytes(table.LUTData), dtype="<u2" if announced > 8 else "u1")
-    return max(1, int(entries.max(initial=1)).bit_length()), announced
+def _voi_table(dataset: pydicom.Dataset) -> Table | None:
+    with guarded("bad_image", "has a VOI LUT that cannot be used", "export it again"):
+        return table(dataset, "VOILUTSequence")
 
 
 def _header(dataset: pydicom.Dataset) -> DicomHeader:
     spacing, facts = pixel_spacing(dataset)
+    photometric = text(dataset, "PhotometricInterpretation")
+    if not photometric and int(dataset.SamplesPerPixel) == 1:
+        photometric = "MONOCHROME2"
+        facts.append("photometric_missing")
+    if (number(dataset, "RescaleSlope") is None) != (number(dataset, "RescaleIntercept") is None):
+        facts.append("rescale_incomplete")
     if text(dataset, "BurnedInAnnotation").upper() == "YES":
         facts.append("burnt_in")
-    if dataset.get("VOILUTSequence"):
-        needed, announced = _voi_bits(dataset)
-        facts += ["lut_bits"] if needed != announced else []
+    voi = _voi_table(dataset)
+    if voi is not None:
+        facts += ["lut_bits"] if voi.bits != voi.announced else []
     elif _window(dataset) is None:
         facts.append("no_window")
     if whole(dataset, "PixelPaddingValue") is not None and padding(dataset) is None:
@@ -258,7 +262,7 @@ def _header(dataset: pydicom.Dataset) -> DicomHeader:
         facts.append("further_pages")
     return DicomHeader(
         shape=(int(dataset.Rows), int(dataset.Columns)),
-        photometric=text(dataset, "PhotometricInterpretation"),
+        photometric=photometric,
         spacing_mm=spacing,
         scanner=" ".join(filter(None, (text(dataset, tag) for tag in ("Manufacturer", "ManufacturerModelName")))),
         laterality=next((side for tag in LATERALITY if (side := text(dataset, tag))), ""),

@@ -38,6 +38,22 @@ def stored_bits(dataset: pydicom.Dataset) -> Bits:
     return found
 
 
+def check_surplus(dataset: pydicom.Dataset, length: int) -> None:
+    """Raises BadFile where uncompressed pixels of `length` bytes are a row or more longer than the size of the image says.
+
+    Rows is too small then, or several images have no NumberOfFrames: a part would pass as the whole. Less than a row is filling.
+    """
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    row = int(dataset.Columns) * int(dataset.SamplesPerPixel) * stored_bits(dataset).allocated
+    expected = row * int(dataset.Rows) * frames
+    if length * 8 - expected >= max(row, 16):  # a single byte makes the length even
+        raise BadFile(
+            "bad_image",
+            f"has {length:,} bytes of pixels, and {dataset.Rows} rows of {dataset.Columns} in {frames} frame{'s' * (frames > 1)} are "
+            f"{-(-expected // 8):,}: its size or its number of frames is wrong; export it again",
+        )
+
+
 def without_unused_bits(words: np.ndarray, where: Bits, out: np.ndarray | None = None) -> np.ndarray:
     """The stored values in words of any size: unused bits above and below are dropped, and a sign is carried upwards.
 

@@ -27,9 +27,16 @@ from data_partitions.errors import BadFile
 from data_partitions.exams import Box
 from data_partitions.reading import dicom
 from data_partitions.reading.body import body_mask
-from data_partitions.reading.dicom_bits import Bits, is_padding, padding, stored_bits, without_unused_bits
+from data_partitions.reading.dicom_bits import (
+    Bits,
+    check_surplus,
+    is_padding,
+    padding,
+    stored_bits,
+    without_unused_bits,
+)
 from data_partitions.reading.limits import DEFAULT, Limits
-from data_partitions.reading.opening import check_bytes, guarded
+from data_partitions.reading.opening import check_bytes, check_finite, guarded
 
 BAND = 32  # rows at a time: their values stay in a core's cache
 SAMPLED = 16  # rows that tell images apart at first
@@ -73,6 +80,8 @@ class DicomImage:
             if rows.dtype.kind in "iu" and rows.dtype.itemsize <= 2:
                 self.levels = self._levels(np.dtype(np.uint8))
             else:  # too many values for a table: the whole displayed image takes the place of the stored one
+                if rows.dtype.kind == "f":
+                    check_finite(rows.whole())
                 self._shown_whole = dicom.shown_pixels(rows.whole(), dataset)
                 self.rows = _DecodedRows(self._shown_whole.levels(np.dtype(np.uint8)))
                 self.levels = np.arange(256, dtype=np.uint8)
@@ -127,6 +136,13 @@ class DicomImage:
     def stored(self) -> np.ndarray:
         """(height, width) of the values as they are stored; of files of more than 16 bits as they are shown."""
         return self.rows.whole()
+
+    @property
+    def largest(self) -> int:
+        """The largest value that `stored` may have."""
+        if self._shown_whole is not None:
+            return 255
+        return 2 ** (stored_bits(self._dataset).stored - int(self.rows.dtype.kind == "i")) - 1
 
     def tissue(self, step: int) -> np.ndarray:
         """bool (ceil(height / step), ceil(width / step)): which of every `step`-th pixels show the body."""
@@ -277,6 +293,7 @@ def _rows_on_disk(path: Path, file: BinaryIO, dataset: pydicom.Dataset) -> _Rows
     size = shape[0] * shape[1] * bits.allocated // 8
     if length == 0xFFFFFFFF or length < size or start + size > path.stat().st_size:
         return None  # the decoder says what is wrong
+    check_surplus(dataset, length)
     dtype = np.dtype(f"{'i' if int(dataset.PixelRepresentation) else 'u'}{bits.allocated // 8}").newbyteorder("<")
     return _RowsOnDisk(path, start, shape, dtype, bits)
 

@@ -32,6 +32,7 @@ FACTS: dict[str, Fact] = {
     # --- changed
     "turned": Fact("changed", "images turned or mirrored as their EXIF orientation says"),
     "transparent": Fact("changed", "images with transparent parts, which are black"),
+    "deep_colours": Fact("changed", "colour images of 16 bits a channel, of which the upper 8 are used"),
     "further_pages": Fact("changed", "files have further frames or pages, of which the first is used"),
     "unused_bits": Fact("changed", "DICOM images with bits set that hold no values, which are dropped"),
     "shifted_bits": Fact("changed", "DICOM images whose values lie in the upper bits of their words (HighBit), moved down"),
@@ -44,10 +45,13 @@ FACTS: dict[str, Fact] = {
     "trailing_separators": Fact("changed", "rows of tables end with separators that their header lacks, dropped"),
     # --- doubted
     "encoding_guessed": Fact("doubted", "tables are not UTF-8 and were read as cp1252; set `encoding` where that is wrong"),
+    "photometric_missing": Fact("doubted", "DICOM images do not say whether low values are dark, and are taken as MONOCHROME2"),
+    "rescale_incomplete": Fact("doubted", "DICOM images give a rescale slope without an intercept or the reverse; it is not applied"),
     "no_window": Fact("doubted", "DICOM images say no window and are shown from their smallest to their largest value"),
     "padding_impossible": Fact("doubted", "DICOM images name a padding value that their bits cannot hold; none is taken as padding"),
     "spacing_uncalibrated": Fact("doubted", "DICOM images give two sizes of a pixel and do not say which is calibrated; that of "
                                  "PixelSpacing is used"),
+    "spacing_unusable": Fact("doubted", "DICOM images give a size of a pixel that is not square, or none above 0; it is not used"),
     "orientation_unreadable": Fact("doubted", "images have EXIF data that cannot be read, and were not turned"),
     "burnt_in": Fact("doubted", "DICOM images say that text is burnt into their pixels"),
     "raw_alone": Fact("doubted", "images are raw (for processing) and have no image for presentation beside them; used"),

@@ -22,12 +22,15 @@ def is_litter(name: str) -> bool:
 
 
 def files_below(folder: Path, pattern: str = "*") -> list[Path]:
-    """Files at any depth whose names fit `pattern`, in any case of its letters, in the order of their paths."""
+    """Files at any depth whose names fit `pattern`, in any case of its letters, in the order of their paths.
+
+    Pipes, devices and links that lead nowhere are none.
+    """
     return sorted(
         Path(root, name)
         for root, _, names in _walk(folder)
         for name in names
-        if not is_litter(name) and _fits(name, pattern)
+        if not is_litter(name) and _fits(name, pattern) and os.path.isfile(os.path.join(root, name))
     )
 
 

@@ -6,10 +6,13 @@ list of exceptions is complete.
 
 from __future__ import annotations
 
+import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from basics.words import one_line
 from data_partitions.errors import BadFile
@@ -35,10 +38,18 @@ def brief(error: BaseException) -> str:
     return one_line(error, LENGTH) or type(error).__name__
 
 
+def regular_size(path: Path) -> int:
+    """Bytes of a file. Raises BadFile where it is missing or none: to read from a named pipe would wait for ever."""
+    with guarded("bad_image", "cannot be read"):
+        state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise BadFile("bad_image", f"is a folder, a pipe or a device and no file; {COPY_AGAIN}")
+    return state.st_size
+
+
 def check_bytes(path: Path, limits: Limits) -> None:
     """Raises BadFile where the file is missing, no file, or larger than the bound."""
-    with guarded("bad_image", "cannot be read"):
-        size = path.stat().st_size
+    size = regular_size(path)
     if size > limits.megabytes * 1e6:
         raise BadFile(
             "file_too_large",
@@ -64,6 +75,13 @@ def check_frames(frames: int, limits: Limits) -> None:
             f"has {frames} frames or pages, and one image is expected; export them one by one, or use the first: "
             f"`limits: {{frames: {frames}}}`",
         )
+
+
+def check_finite(values: np.ndarray, remedy: str = "repair the image or drop its row") -> None:
+    """Raises BadFile where some values are NaN or infinite."""
+    broken = int(values.size - np.isfinite(values).sum())
+    if broken:
+        raise BadFile("nan_pixels", f"has {broken} pixels that are not finite; {remedy}")
 
 
 def read_bytes(path: Path, limits: Limits) -> bytes:

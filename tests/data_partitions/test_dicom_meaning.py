@@ -157,6 +157,98 @@ def test_a_table_that_cannot_be_used_is_a_fault(tmp_path):
     assert inspect([path], None)[0].code == "bad_image"
 
 
+def packed(entries, bits=8, **tags):
+    """Two entries a word, as the standard allows for 8 bits."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(entries), 0, bits])
+    item.add_new("LUTData", "OW", np.asarray(entries, dtype=np.uint8).tobytes())
+    for name, value in tags.items():
+        setattr(item, name, value)
+    return Sequence([item])
+
+
+def test_a_table_of_8_bits_shows_more_than_256_values(tmp_path):
+    levels = np.arange(4096) // 16
+    for name, lut in (("a", table(0, levels, "voi")), ("b", packed(levels))):
+        lut[0].LUTDescriptor[2] = 8
+        path = write_dicom(tmp_path / f"{name}.dcm", RAMP, BitsStored=12, HighBit=11, VOILUTSequence=lut)
+        assert (shown(path) == RAMP // 16).all() and "lut_bits" not in facts(path)
+    modality = packed(levels, ModalityLUTType="US")
+    path = write_dicom(tmp_path / "c.dcm", RAMP, BitsStored=12, HighBit=11, ModalityLUTSequence=modality)
+    assert (shown(path) == RAMP // 16).all()
+
+
+def test_values_beyond_a_table_become_what_its_end_does(tmp_path):
+    lut = table(0, np.arange(4096), "voi")
+    path = write_dicom(
+        tmp_path / "a.dcm", RAMP, BitsStored=12, HighBit=11, RescaleSlope=20, RescaleIntercept=0, VOILUTSequence=lut
+    )
+    assert (shown(path) == np.rint(np.minimum(RAMP.astype(int) * 20, 4095) / 4095 * 255)).all()
+    signed = np.linspace(-32768, 32767, 4096).astype(np.int16).reshape(64, 64)
+    lut = table(-32768, np.arange(65535), "modality")
+    path = write_dicom(tmp_path / "b.dcm", signed, ModalityLUTSequence=lut)
+    expected = (np.minimum(signed.astype(int) + 32768, 65534)) / 65534 * 255
+    assert np.abs(shown(path) - expected).max() <= 0.51
+
+
+def test_a_table_with_too_few_entries_is_a_fault(tmp_path):
+    lut = table(0, np.arange(100), "voi")
+    lut[0].LUTDescriptor[0] = 4096
+    path = write_dicom(tmp_path / "a.dcm", RAMP, VOILUTSequence=lut)
+    assert "it announces 4096 entries and has 100" in inspect([path], None)[0].text
+
+
+# --- what is missing, or more than it should be
+
+
+def test_a_missing_photometric_interpretation_and_half_a_rescale_are_doubted(tmp_path):
+    for syntax in (None, RLELossless):
+        path = write_dicom(tmp_path / "a.dcm", RAMP, BitsStored=12, HighBit=11)
+        dataset = pydicom.dcmread(path)
+        if syntax is not None:
+            dataset.compress(syntax)
+        del dataset.PhotometricInterpretation
+        dataset.save_as(path)
+        assert (shown(path) == SHOWN).all() and "photometric_missing" in facts(path)
+    for tags in ({"RescaleSlope": 2}, {"RescaleIntercept": 5}):
+        path = write_dicom(tmp_path / "b.dcm", RAMP, BitsStored=12, HighBit=11, **tags)
+        assert (shown(path) == SHOWN).all() and "rescale_incomplete" in facts(path)
+    assert not facts(write_dicom(tmp_path / "c.dcm", RAMP, RescaleSlope=2, RescaleIntercept=1)) & {
+        "rescale_incomplete", "photometric_missing",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("pixels", [RAMP, RAMP.astype(np.uint32), RAMP.astype(np.uint8)])
+def test_more_pixels_than_rows_and_columns_are_a_fault(tmp_path, pixels):
+    def changed(**tags):
+        dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", pixels))
+        for name, value in tags.items():
+            setattr(dataset, name, value)
+        dataset.save_as(tmp_path / "a.dcm")
+        return inspect([tmp_path / "a.dcm"], None)[0]
+
+    for wrong in (changed(Rows=32), changed(Rows=63), changed(PixelData=pixels.tobytes() * 3)):
+        assert wrong.code == "bad_image" and "its size or its number of frames is wrong" in wrong.text
+    assert not changed(PixelData=pixels.tobytes() + bytes(16)).code  # filling
+    odd = write_dicom(tmp_path / "b.dcm", pixels.astype(np.uint8)[:63, :1])  # a byte makes the length even
+    assert not inspect([odd], None, Limits())[0].code
+
+
+def test_pixels_that_are_no_numbers_are_a_fault(tmp_path):
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", RAMP))
+    values = (RAMP / 4095).astype(np.float32)
+    for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(dataset, name)
+    dataset.BitsAllocated, dataset.FloatPixelData = 32, values.tobytes()
+    dataset.save_as(tmp_path / "a.dcm")
+    assert (shown(tmp_path / "a.dcm") == SHOWN).all()
+    values[3, 3] = np.nan
+    dataset.FloatPixelData = values.tobytes()
+    dataset.save_as(tmp_path / "a.dcm")
+    look = inspect([tmp_path / "a.dcm"], None)[0]
+    assert look.code == "nan_pixels" and "has 1 pixels that are not finite" in look.text
+
+
 # --- frames, sizes and views
 
 
@@ -195,12 +287,16 @@ def test_several_frames_are_a_fault_or_the_first_is_used(tmp_path):
         ({"PixelSpacing": [0.09, 0.09], "ImagerPixelSpacing": [0.1, 0.1], "PixelSpacingCalibrationType": "GEOMETRY"}, 0.09, None),
         ({"PixelSpacing": [0.09, 0.09], "ImagerPixelSpacing": [0.1, 0.1]}, 0.09, "spacing_uncalibrated"),
         ({"ImagerPixelSpacing": [0.1, 0.1], "EstimatedRadiographicMagnificationFactor": 0}, 0.1, None),
+        ({"PixelSpacing": [0.1, 0.2], "ImagerPixelSpacing": [0.1, 0.1]}, None, "spacing_unusable"),
+        ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.1, 0.1]}, 0.1, "spacing_unusable"),
+        ({"ImagerPixelSpacing": [0.1, 0.2]}, None, "spacing_unusable"),
+        ({}, None, None),
     ],
 )  # fmt: skip
 def test_the_size_of_a_pixel_in_the_patient(tmp_path, tags, spacing, fact):
     path = write_dicom(tmp_path / "a.dcm", RAMP, **tags)
     assert read_header(path).spacing_mm == pytest.approx(spacing)
-    sizes = {"spacing_magnified", "spacing_uncalibrated"}
+    sizes = {"spacing_magnified", "spacing_uncalibrated", "spacing_unusable"}
     assert facts(path) & sizes == ({fact} if fact else set())
 
 
@@ -237,6 +333,12 @@ def test_a_raw_image_is_left_out_where_its_exposure_is_there_for_presentation(tm
     ).load("A", 0)  # fmt: skip
     assert [exam.name for exam in cohort.exams] == ["1.dcm", "2.dcm", "3.dcm"]
     assert cohort.report["raw_images"] == 1 and cohort.report["raw_alone"] == 2
+
+
+def test_a_raw_image_of_which_nothing_is_known_is_no_double(tmp_path):
+    raw, seen = {"PresentationIntentType": "FOR PROCESSING"}, {"PresentationIntentType": "FOR PRESENTATION"}
+    cohort = folder_of(tmp_path, (RAMP, raw), (RAMP[::-1], seen), patients=(1, 1)).load("A", 0)
+    assert len(cohort.exams) == 2 and cohort.report["raw_alone"] == 1 and "raw_images" not in cohort.report
 
 
 def test_a_real_world_value_mapping_changes_nothing_that_is_shown(tmp_path):

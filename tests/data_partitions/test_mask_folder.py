@@ -69,7 +69,7 @@ def test_every_fault_is_named_and_counted(tmp_path):
         "no_label": 1,
     }
     cohort = load(root, max_bad_fraction=0.9)
-    assert {exam.name[7] for exam in cohort.exams if not exam.usable_as_healthy} == {"c", "e", "f"}
+    assert {exam.name[7] for exam in cohort.exams if not exam.usable_as_healthy} == {"a", "c", "e", "f"}
     assert cohort.report["skipped"]["mask_size"] == 1
 
 
@@ -77,5 +77,43 @@ def test_masks_and_lesions_exclude_each_other_and_an_empty_folder_is_named(tmp_p
     with pytest.raises(ValidationError, match="name one of them"):
         FolderSource(path=tmp_path, masks="masks", lesions="lesions.csv")
     root = archive(tmp_path)
-    with pytest.raises(DataError, match="holds no mask; correct `masks`"):
-        FolderSource(path=root, masks="nowhere").load("A", 0)
+    for faults in (0.0, 0.9):  # without its masks every image would pass as healthy
+        with pytest.raises(DataError, match="holds no mask; correct `masks`"):
+            FolderSource(path=root, masks="nowhere", max_bad_fraction=faults).load("A", 0)
+
+
+def test_masks_in_folders_of_the_folder_are_read(tmp_path):
+    root = archive(tmp_path)
+    (root / "masks/more").mkdir()
+    (root / "masks/a.tif").rename(root / "masks/more/a.tif")
+    exams = {exam.name[7]: exam for exam in load(root).exams}
+    assert [lesion.box for lesion in exams["a"].lesions] == [Box(10, 20, 30, 41), Box(60, 5, 75, 9)]
+    save(root, "a.png", (1, 1, 5, 5))
+    with pytest.raises(DataError, match="masks/more/a.tif: masks/a.png has the same name; keep one of them"):
+        load(root)
+    exams = {exam.name[7]: exam for exam in load(root, max_bad_fraction=0.5).exams}
+    assert not exams["a"].usable_as_healthy
+
+
+def test_a_malignant_lesion_on_a_benign_image_is_a_fault(tmp_path):
+    root = archive(tmp_path, {"a": "malignant", "b": "benign", "d": "malignant"})
+    save(root, "a.tif", (10, 20, 30, 41), value=2)
+    save(root, "b.png", (10, 20, 30, 41), value=2)
+    with pytest.raises(DataError, match="masks/b.png has a lesion of the class 'malignant', but its image is benign"):
+        load(root, mask_classes={1: "benign", 2: "malignant"})
+    save(root, "b.png", (10, 20, 30, 41), value=1)
+    exams = load(root, mask_classes={1: "benign", 2: "malignant"}).exams
+    assert [[lesion.malignant for lesion in exam.lesions] for exam in exams] == [[True], [False], [False]]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("malignat", "malignant"), ("Mass", "mass"), ("bening", "benign"), ("calcifications", "calcification")],
+)
+def test_a_misspelt_class_is_no_diagnosis(tmp_path, word, meant):
+    root = archive(tmp_path)
+    with pytest.raises(DataError, match=f"has the class '{word}', which is nearly '{meant}'; correct `mask_classes`"):
+        load(root, mask_classes={255: word, 1: "fibroadenoma"})
+    assert {x.diagnosis for e in load(root, mask_classes={255: "cyst", 1: "fibroadenoma"}).exams for x in e.lesions} == {
+        "cyst", "fibroadenoma",
+    }  # fmt: skip

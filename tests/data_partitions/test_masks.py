@@ -6,6 +6,7 @@ from archives import write_cbis_ddsm
 from dicom_files import write_dicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import deep_png
 from PIL import Image
 from test_mask_folder import LABELS, archive
 
@@ -125,6 +126,78 @@ def test_a_mask_is_turned_like_its_image(tmp_path):
     (found,) = mask_looks([tmp_path / "a.png"], None, MaskRule(), DEFAULT)
     assert found.shape == (60, 80) and found.facts == ("turned",)
     assert boxes(found) == [(Box(5, 60, 20, 75), "")]
+
+
+def test_the_range_of_a_soft_mask_is_that_of_its_format(tmp_path):
+    soft, cut = drawn([60000, 20000], np.uint16), [(BOXES[1], "")]
+    for ending in (".png", ".tif", ".npy", ".dcm"):
+        assert boxes(look(tmp_path / f"a{ending}", soft, threshold=0.5)) == cut
+    (tmp_path / "a.pgm").write_bytes(b"P5 60 80 65535\n" + soft.astype(">u2").tobytes())
+    (found,) = mask_looks([tmp_path / "a.pgm"], None, MaskRule(threshold=0.5), DEFAULT)
+    assert boxes(found) == cut
+    twelve = write_dicom(tmp_path / "b.dcm", drawn([4095, 1500], np.uint16), BitsStored=12, HighBit=11)
+    (found,) = mask_looks([twelve], None, MaskRule(threshold=0.5), DEFAULT)
+    assert boxes(found) == cut
+    full = write_dicom(tmp_path / "c.dcm", drawn([4095], np.uint16), BitsStored=12, HighBit=11)
+    (found,) = mask_looks([full], None, MaskRule(), DEFAULT)
+    assert boxes(found) == cut
+
+
+@pytest.mark.parametrize(
+    ("name", "mask"),
+    [
+        ("a.png", drawn([255, 200], np.uint16)), ("b.tif", drawn([255, 200], np.uint16)), ("c.npy", drawn([255], np.uint16)),
+        ("d.png", drawn([1])), ("e.npy", drawn([255, 3], np.float32)), ("f.tif", drawn([255, 3], np.float32)),
+        ("g.npy", drawn([255], np.int64)), ("h.dcm", drawn([4095], np.uint16)),
+    ],
+)  # fmt: skip
+def test_a_soft_mask_of_another_range_than_its_format_is_a_fault(tmp_path, name, mask):
+    found = look(tmp_path / name, mask, threshold=0.5)
+    assert found.code == "bad_annotation" and f"whose largest value is {mask.max():g}" in found.text
+
+
+@pytest.mark.parametrize("values", [[1, 2, 255], [1], [255], [2, 3, 254]])
+def test_named_classes_are_classes_whatever_else_they_look_like(tmp_path, values):
+    found = look(tmp_path / "a.png", drawn(values), classes={2: "mass", 3: "none"})
+    assert found.code == "bad_annotation" and "which `mask_classes` does not name" in found.text
+    named = {value: f"class {value}" for value in values}
+    expected = sorted((box, named[value]) for box, value in zip(BOXES.values(), values, strict=False))
+    assert boxes(look(tmp_path / "b.png", drawn(values), classes=named)) == expected
+    assert "expected whole numbers" in look(tmp_path / "c.npy", drawn([0.5], np.float32), classes={1: "mass"}).text
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".npy"])
+def test_one_bit_holds_0_and_1(tmp_path, ending):
+    mask = drawn([1]).astype(bool)
+    assert boxes(look(tmp_path / f"a{ending}", mask, classes={1: "malignant"})) == [(BOXES[1], "malignant")]
+    assert boxes(look(tmp_path / f"b{ending}", mask)) == boxes(look(tmp_path / f"c{ending}", mask, threshold=0.5))
+
+
+def test_a_palette_has_the_background_at_0(tmp_path):
+    picture = Image.fromarray(1 - drawn([1])).convert("L")
+    picture.putpalette([255, 0, 0, 0, 0, 0])  # a red lesion on black
+    picture.save(tmp_path / "a.png")
+    (found,) = mask_looks([tmp_path / "a.png"], None, MaskRule(), DEFAULT)
+    assert "has a colour for 0 and black for 1" in found.text
+
+
+def test_a_shape_in_transparency_alone_is_a_fault(tmp_path):
+    def layers(grey, alpha):
+        Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha))).save(tmp_path / "a.png")
+        return mask_looks([tmp_path / "a.png"], None, MaskRule(), DEFAULT)[0]
+
+    assert "black mask with a shape in its transparency" in layers(drawn([]), drawn([255])).text
+    assert boxes(layers(drawn([255, 255]), drawn([255, 255]))) == [(BOXES[1], ""), (BOXES[2], "")]
+    assert boxes(layers(drawn([]), drawn([]))) == []
+
+
+def test_a_mask_in_which_0_is_white_and_one_of_deep_colours_are_faults(tmp_path):
+    Image.fromarray(drawn([255])).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    (found,) = mask_looks([tmp_path / "a.tif"], None, MaskRule(), DEFAULT)
+    assert "in which 0 is white" in found.text
+    deep_png(tmp_path / "b.png", np.stack([drawn([1, 2], np.uint16)] * 3, axis=2))  # its upper bytes are all 0
+    (found,) = mask_looks([tmp_path / "b.png"], None, MaskRule({1: "mass", 2: "mass"}), DEFAULT)
+    assert "several channels of 16 bits" in found.text
 
 
 # --- closing

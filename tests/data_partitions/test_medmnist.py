@@ -147,3 +147,9 @@ def test_breastmnist_as_it_is(real_images, tmp_path):
     assert len(across) == 1
     data = build(source.path, tmp_path)
     assert {s: sum(n.values()) for s, n in data.counts().items()} == {"train": 545, "val": 78, "test": 157}
+
+
+@pytest.mark.parametrize("shape", [(0, 28), (28, 0), (0, 28, 3)])
+def test_images_without_pixels_are_a_fault(tmp_path, shape):
+    with pytest.raises(DataError, match=r"_images is uint8 \(\d+, .*expected uint8 \(n, h, w"):
+        MedmnistSource(path=archive(tmp_path, shape=shape)).load("A", 0)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 
+import pydicom
 import pytest
 from archives import OMI_ROOT, omi_mark, write_omi_db
 
@@ -163,3 +164,19 @@ def test_what_may_be_skipped_is_counted(tmp_path):
     assert not any(exam.usable_as_healthy for exam in cohort.exams)  # each healthy client has lost a file
     assert {exam.patient for exam in cohort.exams} == {"optm2", "optm3", "optm4", "optm5", "optm6", "optm8", "optm10"}
     assert "has no folder data" in str(refused(root / "data/optm1"))
+
+
+def test_raw_images_without_any_for_presentation_are_used_and_doubted(tmp_path):
+    root = write_omi_db(tmp_path, 2)
+    whole = load(root)
+    assert whole.report["raw_images"] == 2 and "raw_alone" not in whole.report
+    for file in root.rglob("*.dcm"):
+        dataset = pydicom.dcmread(file)
+        if dataset.PresentationIntentType == "FOR PROCESSING":
+            file.unlink()  # beside the image for presentation
+            continue
+        dataset.PresentationIntentType = "FOR PROCESSING"
+        dataset.save_as(file)
+    cohort = load(root, missing_images="skip")
+    assert [exam.name for exam in cohort.exams] == [exam.name for exam in whole.exams]
+    assert cohort.report["raw_alone"] == len(whole.exams) and "raw_images" not in cohort.report

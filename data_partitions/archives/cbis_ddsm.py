@@ -170,7 +170,9 @@ class CbisDdsmSource(ArchiveSource):
         folders = self._named_folders(account) if not account.fatal else set()
 
         def is_named(file: Path) -> bool:
-            above = file.relative_to(self.path).parts[:-1][:2]  # folders of images lie in the archive or one level below
+            above = file.relative_to(self.path).parts[:-1][
+                :2
+            ]  # folders of images lie in the archive or one level below
             return any(name in folders or name.startswith(tuple(FOLDERS.values())) for name in above)
 
         account.unlisted({file for file in files_below(self.path) if is_named(file)})
@@ -281,7 +283,7 @@ def _row(account: Account, kind: str, split: str, where: str, cells: dict[str, s
         cells["image_view"].upper(),
         cells["pathology"].upper(),
     )
-    if not cells[IMAGE]:  # which image the finding is on is not known
+    if not cells[IMAGE].split("/")[0]:  # which image the finding is on is not known
         account.refuse("bad_value", f"{where}: image file path is empty; fill it in or drop the row")
     elif not cells["patient_id"] or not cells[MASK]:
         account.fault("bad_value", f"{where}: patient_id or ROI mask file path is empty; fill it in or drop the row")

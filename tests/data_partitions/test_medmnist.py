@@ -147,3 +147,14 @@ def test_breastmnist_as_it_is(real_images, tmp_path):
     assert len(across) == 1
     data = build(source.path, tmp_path)
     assert {s: sum(n.values()) for s, n in data.counts().items()} == {"train": 545, "val": 78, "test": 157}
+
+
+def test_labels_that_are_objects_are_not_unpickled_and_the_remedy_is_no_download(tmp_path):
+    arrays = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = np.zeros((2, 28, 28), np.uint8)
+        arrays[f"{split}_labels"] = np.array([{}, {}], dtype=object)
+    np.savez(tmp_path / "breastmnist.npz", **arrays)
+    with pytest.raises(DataError, match="holds Python objects in train_labels; save images as uint8") as error:
+        MedmnistSource(path=tmp_path / "breastmnist.npz").load("A", 0)
+    assert error.value.code == "bad_value" and "download" not in str(error.value)

@@ -6,7 +6,7 @@ What is no fault and yet not as it lies in the files is counted by the names in 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from data_partitions.errors import BadFile, DataError, Problem, allowed
 from data_partitions.exams import Box, Cohort, Exam, Image
 from data_partitions.patches import PatchTask
 from data_partitions.reading.facts import FACTS
-from data_partitions.reading.folders import folders_in
-from data_partitions.reading.image_files import open_image
+from data_partitions.reading.folders import files_below, folders_in
+from data_partitions.reading.image_files import is_image, open_image
 from data_partitions.reading.limits import Limits
 from data_partitions.reading.looks import FileLook, bytes_digest, inspect
 from data_partitions.reading.tables import read_records
@@ -35,10 +35,13 @@ class Account:
 
     things: number of rows and files that could have been used, faulty ones included. fatal: faults without which nothing
     can be read; they are refused whatever the fraction. unread: images with a finding that could not be read; no healthy
-    box is drawn from them. for_test: patients that the archive itself keeps for testing. digests: of the pixels of each
-    image; that of a blank one is its own, because two blank images are not pictures of one person. facts: the names of the
-    things that a fact of `facts` is true of. looked: what a look at each exam's file showed. several: names
-    of `one_each` that several files have. exams: all of the archive, of which a centre may have a part.
+    box is drawn from them, and that their other findings are benign does not make them so. unplaced: images with a finding
+    that is known but for its place; no healthy box is drawn from them either. labelled: images that the archive itself calls
+    malignant or benign, whatever their findings. for_test: patients that the archive itself keeps for testing. digests: of
+    the pixels of each image; that of a blank one is its own, because two blank images are not pictures of one person. facts:
+    the names of the things that a fact of `facts` is true of. looked: what a look at each exam's file showed. several: names
+    of `one_each` that several files have. exams: all of the archive, of which a centre may have a part. lesions: where each
+    lesion was read, by its image and what tells it from others.
     """
 
     path: Path
@@ -50,6 +53,8 @@ class Account:
     problems: list[Problem] = field(default_factory=list)
     fatal: list[Problem] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
+    unplaced: set[str] = field(default_factory=set)
+    labelled: set[str] = field(default_factory=set)
     for_test: set[str] = field(default_factory=set)
     report: dict[str, Any] = field(default_factory=lambda: {"notes": []})
     private: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +63,7 @@ class Account:
     looked: dict[str, FileLook] = field(default_factory=dict)
     several: set[Hashable] = field(default_factory=set)
     exams: list[Exam] = field(default_factory=list)
+    lesions: dict[tuple[str, Hashable], str] = field(default_factory=dict)
 
     def fault(self, code: str, text: str) -> None:
         self.problems.append(Problem(code, text))
@@ -86,13 +92,18 @@ class Account:
         self.things -= 1
 
     def records(
-        self, path: Path, required: Sequence[str], *, findings: bool = False, counted: bool = True
-    ) -> list[tuple[int, dict[str, str]]]:
+        self, path: Path, required: Sequence[str], *, findings: bool = False, counted: bool = True,
+        remedy: str = "add it, or correct `path`",
+    ) -> list[tuple[int, dict[str, str]]]:  # fmt: skip
         """Rows of one table. A table that cannot be read is a fatal fault and gives no rows.
 
         findings: the table is one of lesions. A row of it that cannot be read is fatal, too: which image it is about is not
-        known, and that image would pass as healthy. counted: whether the rows are things of their own.
+        known, and that image would pass as healthy. counted: whether the rows are things of their own. remedy: where the file
+        does not exist.
         """
+        if not path.is_file():
+            self.refuse("missing_file", f"{path} does not exist; {remedy}")
+            return []
         try:
             rows, table = read_records(path, required, self.encoding, self.limits)
         except DataError as error:
@@ -129,16 +140,50 @@ class Account:
             self.fault("duplicate_image", f"{shown} have one name and are not the same; keep one of them")
         return chosen
 
+    def only(self, found: Sequence[Path]) -> Path | None:
+        """The one file that is meant by several of one name, without which nothing can be read.
+
+        Of several with the same bytes the first is taken and the others are counted; others are refused. None where there is none.
+        """
+        if len({bytes_digest(file) for file in found}) > 1:
+            shown = " and ".join(map(self.below, found))
+            self.refuse("duplicate_file", f"{shown} are there for one and are not the same; keep one of them")
+        self.fact("identical_files", *map(self.below, found[1:]))
+        return found[0] if found else None
+
+    def repeated(self, name: str, where: str, lesion: Hashable) -> bool:
+        """Whether this lesion of an image was read before, which is a fault. lesion: what tells it from others of its image."""
+        first = self.lesions.setdefault((name, lesion), where)
+        if first != where:
+            self.fault("duplicate_lesion", f"{where}: this lesion of {name} is in {first} already; keep one of them")
+        return first != where
+
+    def unlisted(self, known: Container[Path]) -> None:
+        """Count the image files of the archive, wherever they lie, that are not among the known ones."""
+        if not self.fatal:
+            spare = (file for file in files_below(self.path) if file not in known and is_image(file))
+            self.fact("files_without_row", *map(self.below, spare))
+
     def below(self, file: Path) -> str:
         """The file's path below the archive."""
         return file.relative_to(self.path).as_posix() if file.is_relative_to(self.path) else str(file)
 
     def folder(self, *names: str) -> Path:
-        """The first folder of these names in the archive or one level below, as archives unpack into their own folder."""
+        """The folder of the first of these names, in the archive or one level below, as archives unpack into their own folder.
+
+        Two folders of one name are refused, because which of them is meant is not known.
+        """
         for name in names:
-            for folder in (self.path / name, *(inner / name for inner in folders_in(self.path))):
-                if folder.is_dir():
-                    return folder
+            places = (self.path / name, *(inner / name for inner in folders_in(self.path)))
+            found = [folder for folder in places if folder.is_dir()]
+            if len(found) > 1:
+                shown = " and ".join(map(self.below, found))
+                self.refuse(
+                    "duplicate_file",
+                    f"{self.path} has {shown}; keep one of them, or set `path` to the folder above one",
+                )
+            if found:
+                return found[0]
         self.refuse(
             "missing_file", f"{self.path} has no folder {' or '.join(names)}; set `path` to the unpacked archive"
         )
@@ -170,10 +215,15 @@ class Account:
 
     def exam(
         self, look: FileLook, file: Path, *, spacing_mm: float | None = None, scanner: str = "",
-        dark_background: bool = True, **known: Any,
+        dark_background: bool = True, own_label: bool = False, **known: Any,
     ) -> Exam:  # fmt: skip
-        """An exam of one image file, decoded when it is opened; its header supplies what is not given."""
+        """An exam of one image file, decoded when it is opened; its header supplies what is not given.
+
+        own_label: `malignant` is what the archive says of the image itself, and does not follow from its findings.
+        """
         self.looked[known["name"]] = look
+        if own_label:
+            self.labelled.add(known["name"])
         return Exam(
             shape=look.shape,
             open=partial(_opened, file, self.limits, dark_background=dark_background),
@@ -207,11 +257,13 @@ class Account:
             first = kept[key]
             boxes = {lesion.box for lesion in first.lesions}
             labels = [first.malignant, exam.malignant]
+            if exam.name in self.unread:
+                self.unread.add(first.name)
             kept[key] = replace(
                 first,
                 lesions=(*first.lesions, *(lesion for lesion in exam.lesions if lesion.box not in boxes)),
                 malignant=True if True in labels else False if labels == [False, False] else None,
-                usable_as_healthy=first.usable_as_healthy and exam.usable_as_healthy and exam.name not in self.unread,
+                usable_as_healthy=first.usable_as_healthy and exam.usable_as_healthy,
             )
         self.note("copies", len(exams) - len(kept), "images that another part of the archive holds too, taken once")
         return list(kept.values())
@@ -223,10 +275,7 @@ class Account:
         """
         if self.fatal:  # the other faults follow from these
             raise DataError.of(self.fatal, f"{self.path}")
-        exams = [
-            replace(exam, usable_as_healthy=exam.usable_as_healthy and exam.name not in self.unread)
-            for exam in self._without_raw(exams)
-        ]
+        exams = [self._without_guesses(exam) for exam in self._without_raw(exams)]
         if task is not None:
             exams = self._for_task(exams, task)
         skipped = allowed(self.problems, max(1, self.things, len(self.problems)), bad_fraction, f"{self.path}")
@@ -270,6 +319,16 @@ class Account:
             notes.append("what was left out is counted over the whole archive, of which this centre has a part")
         report = cohort.report | counts | {"notes": [*cohort.report["notes"], *notes]}
         return replace(cohort, report=report, private=cohort.private | {"account": rows})
+
+    def _without_guesses(self, exam: Exam) -> Exam:
+        """Nothing is healthy or benign because a finding of it could not be read."""
+        unread = exam.name in self.unread
+        open_label = unread and exam.malignant is False and exam.name not in self.labelled
+        return replace(
+            exam,
+            usable_as_healthy=exam.usable_as_healthy and not unread and exam.name not in self.unplaced,
+            malignant=None if open_label else exam.malignant,
+        )
 
     def _without_raw(self, exams: list[Exam]) -> list[Exam]:
         found = raw_images(exams, self.looked)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,10 +23,12 @@ from data_partitions.archives.account import Account
 from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import Problem
 from data_partitions.exams import Exam, Lesion
+from data_partitions.reading.cells import BadCell, age, flag, grade, whole, without_decimals
 from data_partitions.reading.contours import pixel_box
-from data_partitions.reading.folders import files_below
-from data_partitions.reading.label_words import LabelWords, UnknownWord, is_digits
+from data_partitions.reading.folders import files_below, plain_path
+from data_partitions.reading.label_words import LabelWords, UnknownWord
 from data_partitions.reading.looks import FileLook
+from data_partitions.reading.views import is_side_and_view
 
 SETS = ("d01", "d02", "dn01", "f01", "f02", "f03")
 NORMAL = ("dn01",)
@@ -91,11 +93,7 @@ class BcdrSource(ArchiveSource):
         for name, files in tables.items():
             if "outlines" in files:
                 _read_outlines(account, name, files["outlines"], rows, outlines, known_images="img" in files)
-        for folder in sorted({path.parent for files in tables.values() for path in files.values()}):
-            for file in (*files_below(folder, "*.tif"), *files_below(folder, "*.tiff")):
-                if account.below(file) not in rows and not account.fatal:
-                    account.things += 1
-                    account.fault("file_without_row", f"{account.below(file)}: no table has a row for it")
+        self._unlisted(account, tables, rows)
         present = {}
         for name, row in rows.items():
             if row is None:
@@ -114,19 +112,37 @@ class BcdrSource(ArchiveSource):
     def _tables(self, account: Account) -> dict[str, dict[str, Path]]:
         """set -> "img" and "outlines" -> file."""
         found: dict[str, dict[str, Path]] = defaultdict(dict)
-        tables: list[Path] = []
-        for file in files_below(self.path, "*.csv"):
-            match = TABLE.fullmatch(file.name)
-            if match and match["set"].lower() in (self.sets or SETS):
-                tables.append(file)
-        for (name, what), file in account.one_each(tables, _table_of).items():
-            found[name][what] = file
+        tables: dict[tuple[str, str], list[Path]] = defaultdict(list)
+        for file in _all_tables(self.path):
+            if _table_of(file)[0] in (self.sets or SETS):
+                tables[_table_of(file)].append(file)
+        for (name, what), files in tables.items():
+            table = account.only(files)
+            if table is not None:
+                found[name][what] = table
         for name in self.sets or (() if found else ("SET",)):
             if name not in found:
                 account.fatal.append(
                     Problem("missing_file", f"{self.path} has no bcdr_{name}_outlines.csv or bcdr_{name}_img.csv")
                 )
         return dict(sorted(found.items()))
+
+    def _unlisted(self, account: Account, tables: dict[str, dict[str, Path]], rows: Mapping[str, Row | None]) -> None:
+        """Images of the chosen sets that no table names are faults; other image files are counted, but for those of other sets."""
+        chosen = {path.parent for files in tables.values() for path in files.values()}
+        of_others = {path.parent for path in _all_tables(self.path)} - chosen
+        known = {row.file for row in rows.values() if row is not None}
+        for file in files_below(self.path):
+            home = next((folder for folder in file.parents if folder in chosen | of_others), None)
+            if account.below(file) in rows or home in of_others:
+                known.add(file)
+            elif home is not None and file.suffix.lower() in (".tif", ".tiff") and not account.fatal:
+                known.add(file)
+                account.things += 1
+                account.fault(
+                    "file_without_row", f"{account.below(file)}: no table has a row for it; add one, or remove it"
+                )
+        account.unlisted(known)
 
     def _exam(
         self, account: Account, name: str, row: Row, look: FileLook,
@@ -146,6 +162,10 @@ class BcdrSource(ArchiveSource):
         )  # fmt: skip
 
 
+def _all_tables(folder: Path) -> list[Path]:
+    return [file for file in files_below(folder, "*.csv") if TABLE.fullmatch(file.name)]
+
+
 def _table_of(file: Path) -> tuple[str, str]:
     """Set and kind of a table by its name."""
     _, name, what = file.stem.lower().split("_")
@@ -162,13 +182,15 @@ def _of_image(lesions: list[Lesion], name: str) -> bool | None:
 
 def _read_images(account: Account, name: str, path: Path, rows: dict[str, Row | None]) -> None:
     for where, cells in _records(account, path, IMAGE_COLUMNS):
-        code = cells.get("image_type_id", "")
         key = _key(account, path, cells)
         if key in rows:
             account.fault("duplicate_image", f"{where}: image {key} is in an earlier row already; keep one of them")
-        else:
-            coded = VIEWS[int(code)] if code in ("0", "1", "2", "3") else None
-            rows[key] = _row(account, name, path, where, cells, coded)
+            continue
+        rows[key] = None
+        try:
+            rows[key] = _row(account, name, path, where, cells, whole(cells.get("image_type_id", ""), "image_type_id"))
+        except BadCell as error:
+            account.fault("bad_value", f"{where}: {error}")
 
 
 def _read_outlines(
@@ -177,42 +199,63 @@ def _read_outlines(
 ) -> None:  # fmt: skip
     seen: dict[str, str] = {}
     for where, cells in _records(account, path, OUTLINE_COLUMNS, findings=True):
-        code, number = cells["image_view"], cells.get("segmentation_id", "")
+        number = without_decimals(cells.get("segmentation_id", ""))
         key = _key(account, path, cells)
         if number and number in seen:
+            account.unread.add(key)
             account.fault("duplicate_lesion", f"{where}: segmentation {number} is in {seen[number]} already")
             continue
         seen[number] = where
-        if code not in ("1", "2", "3", "4"):  # RCC, LCC, RO, LO
-            account.unread.add(key)
-            account.leave_out("other_views", where)
-            continue
         if known_images and key not in rows:
             account.fault(
                 "lesion_without_row", f"{where}: image {cells['image_filename']} is not in the table of images"
             )
             continue
-        if key not in rows:
-            rows[key] = _row(account, name, path, where, cells, VIEWS[int(code) - 1])
+        code = _view_code(account, where, cells)
+        try:
+            if key not in rows:
+                rows[key] = None  # unless its view is known
+                rows[key] = None if code is None else _row(account, name, path, where, cells, code)
+            outline = None if code is None else _outline(account, where, cells)
+            density, years = _density(cells), _age(cells)
+        except BadCell as error:
+            account.unread.add(key)
+            account.fault("bad_value", f"{where}: {error}")
+            continue
         row = rows[key]
-        outline = _outline(account, where, cells)
-        if row is None or outline is None:
+        if row is None or outline is None or code is None:
             account.unread.add(key)
             continue
-        if (row.laterality, row.view) != VIEWS[int(code) - 1]:
+        if (row.laterality, row.view) != VIEWS[code]:
             account.unread.add(key)
             account.fault(
-                "bad_value", f"{where}: image_view {code} is not that of {cells['image_filename']}; correct one"
+                "bad_value",
+                f"{where}: image_view {code + 1} is not that of {cells['image_filename']}; correct one",
             )
             continue
         # The table of images may say less of the woman than that of the outlines.
-        density, age = row.density or _density(cells), row.age if row.age is not None else _age(cells)
-        rows[key] = row._replace(density=density, age=age)
+        rows[key] = row._replace(density=row.density or density, age=row.age if row.age is not None else years)
         outlines[key].append((where, *outline))
 
 
+def _view_code(account: Account, where: str, cells: dict[str, str]) -> int | None:
+    """Place in VIEWS of an outline's view; None, and a fault or a count, where it is none of them."""
+    try:
+        code = whole(cells["image_view"], "image_view")
+    except BadCell as error:
+        account.fault("bad_value", f"{where}: {error}")
+        return None
+    if code is None:
+        account.fault("bad_value", f"{where}: image_view is empty; write 1 (RCC), 2 (LCC), 3 (RO) or 4 (LO)")
+    elif 1 <= code <= len(VIEWS):
+        return code - 1
+    else:
+        account.leave_out("other_views", where)
+    return None
+
+
 def _key(account: Account, path: Path, cells: dict[str, str]) -> str:
-    return (path.parent / cells["image_filename"]).relative_to(account.path).as_posix()
+    return account.below(path.parent / plain_path(cells["image_filename"]))
 
 
 def _records(
@@ -223,32 +266,43 @@ def _records(
         where = f"{path.name} row {number}"
         if cells["patient_id"] and cells["image_filename"]:
             yield where, cells
+            continue
+        text = f"{where}: patient_id or image_filename is empty; fill it in or drop the row"
+        if cells["image_filename"]:
+            account.unread.add(_key(account, path, cells))
+            account.fault("bad_value", text)
+        elif findings:  # which image the finding is on is not known
+            account.refuse("bad_value", text)
         else:
-            account.fault("bad_value", f"{where}: patient_id or image_filename is empty; fill it in or drop the row")
+            account.fault("bad_value", text)
 
 
-def _row(
-    account: Account, name: str, path: Path, where: str, cells: dict[str, str], coded: tuple[str, str] | None
-) -> Row | None:
-    """An image of a set; its view is that of its file's name, and the code has to agree."""
-    file = path.parent / cells["image_filename"]
-    ending = file.stem.rsplit("_", 1)[-1].upper()
-    named = NAMES.get(ending) or NAMES.get(cells.get("image_type_name", "").upper())
+def _row(account: Account, name: str, path: Path, where: str, cells: dict[str, str], code: int | None) -> Row | None:
+    """An image of a set; its view is that of its file's name, and the code has to agree. code: from 0. Raises BadCell."""
+    file = path.parent / plain_path(cells["image_filename"])
+    words = file.stem.rsplit("_", 1)[-1].upper(), cells.get("image_type_name", "").upper()
+    named = next((NAMES[word] for word in words if word in NAMES), None)
+    coded = VIEWS[code] if code is not None and code < len(VIEWS) else None
     view = named or coded
-    if view is None:
+    if view is None and (code is not None or any(map(is_side_and_view, words))):
         account.leave_out("other_views", where)
         return None
-    if coded is not None and view != coded:
-        account.fault("bad_value", f"{where}: the view of {file.name} is not that of its code; correct one")
+    if view is None:
+        account.fault(
+            "unknown_label", f"{where}: {file.name} ends in no view (RCC, LCC, RO, LO), and no code says it; add one"
+        )
+        return None
+    if code is not None and view != coded:
+        account.fault("bad_value", f"{where}: the view of {file.name} is not that of its code {code}; correct one")
         return None
     # Digital and film sets number their patients separately; within each kind a number is one person.
-    patient = f"{'film' if name.startswith('f') else 'digital'} {cells['patient_id']}"
+    patient = f"{'film' if name.startswith('f') else 'digital'} {without_decimals(cells['patient_id'])}"
     return Row(file, where, patient, *view, _density(cells), _age(cells), name)
 
 
 def _outline(account: Account, where: str, cells: dict[str, str]) -> tuple[str, bool | None, np.ndarray] | None:
-    """Kind, label and points (k, 2) of (y, x) of one row."""
-    kinds = [kind for sign, kind in SIGNS.items() if cells[sign] not in ("", "0")]
+    """Kind, label and points (k, 2) of (y, x) of one row. Raises BadCell."""
+    kinds = [kind for sign, kind in SIGNS.items() if flag(cells[sign], sign)]
     try:
         x, y = (np.array(cells[f"lw_{axis}_points"].split(), dtype=np.float64) for axis in "xy")
     except ValueError:
@@ -267,10 +321,9 @@ def _outline(account: Account, where: str, cells: dict[str, str]) -> tuple[str, 
 
 
 def _density(cells: dict[str, str]) -> str:
-    density = cells.get("density", "")
-    return density if density in ("1", "2", "3", "4") else ""
+    return grade(cells.get("density", ""), "density", ("1", "2", "3", "4"))
 
 
 def _age(cells: dict[str, str]) -> float | None:
-    age = cells.get("age", "")
-    return float(age) if is_digits(age) and int(age) > 0 else None
+    """None where it is not known, for which 0 stands, too."""
+    return age(cells.get("age", "")) or None

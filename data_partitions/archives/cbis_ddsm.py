@@ -18,12 +18,14 @@ from pydantic import Field
 
 from data_partitions.archives.account import Account
 from data_partitions.archives.archive import ArchiveSource
-from data_partitions.archives.cbis_ddsm_files import Places, mask_file
+from data_partitions.archives.cbis_ddsm_files import Places, image_file, mask_file, names_in
 from data_partitions.errors import Problem
 from data_partitions.exams import Box, Exam, Lesion
-from data_partitions.reading.folders import folders_in
+from data_partitions.reading.cells import BadCell, grade, without_decimals
+from data_partitions.reading.folders import files_below, folders_in
 from data_partitions.reading.looks import FileLook
-from data_partitions.reading.masks import MaskRule, mask_looks
+from data_partitions.reading.masks import MaskLook, MaskRule, mask_looks
+from data_partitions.reading.views import USED, is_view
 from data_partitions.small_counts import suppressed_count
 
 TABLES = {
@@ -33,7 +35,6 @@ TABLES = {
 }
 FOLDERS = {("mass", "train"): "Mass-Training_", ("mass", "test"): "Mass-Test_",
            ("calcification", "train"): "Calc-Training_", ("calcification", "test"): "Calc-Test_"}  # fmt: skip
-VIEWS = ("CC", "MLO")
 PATHOLOGY = {"MALIGNANT": True, "BENIGN": False, "BENIGN_WITHOUT_CALLBACK": False}
 IMAGE, MASK, CROP = "image_file_path", "roi_mask_file_path", "cropped_image_file_path"
 COLUMNS = (
@@ -95,13 +96,9 @@ class CbisDdsmSource(ArchiveSource):
             by_image[row.image].append(row)
         files: dict[str, Path] = {}
         for name, of_image in by_image.items():
-            found = places.files(of_image[0].cells[IMAGE])
-            if len(found) == 1:
-                files[name] = found[0]
-            else:
-                what = "no image" if not found else f"{len(found)} files where one image is expected"
-                for row in of_image:
-                    account.fault("row_without_file", f"{row.where}: {what} for {name}; add it or drop the row")
+            file = image_file(account, [row.where for row in of_image], of_image[0].cells[IMAGE], places)
+            if file is not None:
+                files[name] = file
         images = account.looks(files)
         boxes = self._boxes(account, rows, images, places)
         account.report["counts"] = counts = tally(rows, boxes)
@@ -123,24 +120,26 @@ class CbisDdsmSource(ArchiveSource):
         for (kind, split), name in TABLES.items():
             if self.abnormalities not in ("all", kind):
                 continue
-            file = next(
-                (f for f in (self.path / name, *(inner / name for inner in folders_in(self.path))) if f.is_file()), None
-            )
+            file = self._table(account, name)
             if file is None:
                 account.fatal.append(
                     Problem("missing_file", f"{self.path} has no {name}; add it, or set `abnormalities`")
                 )
                 continue
-            for number, cells in account.records(file, COLUMNS):
-                named.add(cells[IMAGE].split("/")[0])
+            for number, cells in account.records(file, COLUMNS, findings=True):
+                image = cells[IMAGE].split("/")[0]
+                named.add(image)
                 row = _row(account, kind, split, f"{name} row {number}", cells)
                 if row is None:
+                    account.unread.add(image)
                     continue
-                if row.view not in VIEWS:
+                if row.view not in USED:
+                    account.unread.add(image)
                     account.leave_out("other_views", row.where)
                     continue
-                key = row.image, cells["abnormality_id"]
+                key = row.image, without_decimals(cells["abnormality_id"])
                 if key in seen:
+                    account.unread.add(image)
                     account.fault(
                         "duplicate_lesion",
                         f"{row.where}: abnormality {key[1]} of {key[0]} is in {seen[key]} already",
@@ -150,14 +149,45 @@ class CbisDdsmSource(ArchiveSource):
                 rows.append(row)
         return rows, named
 
+    def _table(self, account: Account, name: str) -> Path | None:
+        places = (self.path, *folders_in(self.path))
+        return account.only([folder / name for folder in places if (folder / name).is_file()])
+
     def _unlisted(self, account: Account, places: Places, known: set[str]) -> None:
-        """Note image folders of the chosen tables that no row names; mask folders end in the abnormality's number."""
+        """Image folders of the chosen tables that no row names are faults; mask folders end in the abnormality's number.
+
+        Image files elsewhere are counted: they lie in no folder that a table names, chosen or not.
+        """
         for key, prefix in FOLDERS.items():
             if self.abnormalities in ("all", key[0]) and not account.fatal:
                 for name in places.named(prefix):
                     if name not in known and name.rsplit("_", 1)[0] not in known:
                         account.things += 1
-                        account.fault("file_without_row", f"{name}: no row of {TABLES[key]} names this folder")
+                        account.fault(
+                            "file_without_row",
+                            f"{name}: no row of {TABLES[key]} names this folder; add one, or remove it",
+                        )
+        folders = self._named_folders(account) if not account.fatal else set()
+
+        def is_named(file: Path) -> bool:
+            above = file.relative_to(self.path).parts[:-1][
+                :2
+            ]  # folders of images lie in the archive or one level below
+            return any(name in folders or name.startswith(tuple(FOLDERS.values())) for name in above)
+
+        account.unlisted({file for file in files_below(self.path) if is_named(file)})
+
+    def _named_folders(self, account: Account) -> set[str]:
+        """Every folder that a row of any table names, also of those that are not chosen."""
+        aside = Account(self.path, self.encoding, limits=account.limits)
+        found: set[str] = set()
+        for name in TABLES.values():
+            if (file := self._table(aside, name)) is not None:
+                rows = aside.records(file, (IMAGE, MASK, CROP))
+                found.update(
+                    folder for _, cells in rows for column in (IMAGE, MASK, CROP) for folder in names_in(cells[column])
+                )
+        return found
 
     def _boxes(
         self, account: Account, rows: list[Row], images: dict[str, FileLook], places: Places
@@ -182,7 +212,7 @@ class CbisDdsmSource(ArchiveSource):
             # An area of a single pixel is not a lesion by the rule of Szafranowska et al.
             boxes_here = [area.box for area in look.found if area.pixels > 1]
             if look.code:
-                account.fault(look.code, f"{where}: {account.below(masks[where])} {look.text}")
+                account.fault(look.code, f"{where}: {account.below(masks[where])} {_told(look)}")
             elif not boxes_here:
                 account.fault(
                     "empty_mask", f"{where}: {account.below(masks[where])} is empty; copy it again or drop its row"
@@ -191,7 +221,7 @@ class CbisDdsmSource(ArchiveSource):
                 boxes[where] = boxes_here
                 for fact in look.facts:
                     account.fact(fact, where)
-        account.unread.update(row.image for row in rows if row.image in images and row.where not in boxes)
+        account.unplaced.update(row.image for row in rows if row.image in images and row.where not in boxes)
         return boxes
 
     def _reserve(self, account: Account, rows: list[Row]) -> None:
@@ -240,22 +270,35 @@ def tally(rows: Iterable[Row], boxes: Mapping[str, list[Box]]) -> dict[str, dict
     return counts
 
 
+def _told(look: MaskLook) -> str:
+    """What is wrong with a mask. Its values have a remedy of their own here: the archive's masks have no classes to be named."""
+    if look.code != "bad_annotation":
+        return look.text
+    return f"{look.text.partition('; ')[0]}; masks of this archive are black and white: convert it again, or set `mask_threshold`"
+
+
 def _row(account: Account, kind: str, split: str, where: str, cells: dict[str, str]) -> Row | None:
     side, view, pathology = (
         cells["left_or_right_breast"].upper(),
         cells["image_view"].upper(),
         cells["pathology"].upper(),
     )
-    if not cells["patient_id"] or not cells[IMAGE] or not cells[MASK]:
-        account.fault("bad_value", f"{where}: patient_id, image file path or ROI mask file path is empty; fill it in")
+    if not cells[IMAGE].split("/")[0]:  # which image the finding is on is not known
+        account.refuse("bad_value", f"{where}: image file path is empty; fill it in or drop the row")
+    elif not cells["patient_id"] or not cells[MASK]:
+        account.fault("bad_value", f"{where}: patient_id or ROI mask file path is empty; fill it in or drop the row")
     elif pathology not in PATHOLOGY:
         account.fault("unknown_label", f"{where}: pathology {pathology!r} is unknown; known: {', '.join(PATHOLOGY)}")
-    elif side not in ("LEFT", "RIGHT") or not view:
+    elif side not in ("LEFT", "RIGHT") or not is_view(view):
         account.fault("unknown_label", f"{where}: {side!r} {view!r} is not a side (LEFT, RIGHT) and a view (CC, MLO)")
     else:
-        density = cells["breast_density"] if cells["breast_density"] in ("1", "2", "3", "4") else ""
+        try:
+            density = grade(cells["breast_density"], "breast_density", ("1", "2", "3", "4"))
+        except BadCell as error:
+            account.fault("bad_value", f"{where}: {error}")
+            return None
         return Row(
             where, kind, split, cells["patient_id"], cells[IMAGE].split("/")[0], side[0], view, density,
-            cells["assessment"], PATHOLOGY[pathology], cells,
+            without_decimals(cells["assessment"]), PATHOLOGY[pathology], cells,
         )  # fmt: skip
     return None

@@ -19,18 +19,21 @@ from data_partitions.archives.account import Account
 from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import Problem
 from data_partitions.exams import Exam, Lesion
+from data_partitions.reading.cells import BadCell, age, grade, without_decimals
 from data_partitions.reading.contours import pixel_box
 from data_partitions.reading.folders import files_in
 from data_partitions.reading.image_files import is_image
-from data_partitions.reading.label_words import is_digits
 from data_partitions.reading.looks import FileLook
 from data_partitions.reading.opening import brief
+from data_partitions.reading.views import SIDES, USED, is_view
 
 FOLDERS = {"low_energy": "Low energy images of CDD-CESM", "subtracted": "Subtracted images of CDD-CESM"}
 MARKS = {"low_energy": "_DM_", "subtracted": "_CM_"}  # in the images' names
 TABLES = ("Radiology-manual-annotations", "Radiology manual annotations", "Radiology_manual_annotations")
+GRADES = ("A", "B", "C", "D")
 OUTLINES = "Radiology_hand_drawn_segmentations_v2.csv"
 PATHOLOGY = {"normal": False, "benign": False, "malignant": True}
+DISPUTED = ""  # the pathology of an image whose rows say different ones
 FINDINGS = {"mass": "mass", "calcification": "calcification", "architectural": "distortion", "distortion": "distortion"}
 COLUMNS = ("patient_id", "image_name", "side", "view", "pathology_classification/_follow_up")
 OUTLINE_COLUMNS = ("filename", "region_shape_attributes")
@@ -77,8 +80,11 @@ class CddCesmSource(ArchiveSource):
             )
             return []
         rows, named = self._rows(account, table)
+        doubted = set(
+            account.unread
+        )  # by a row of theirs that cannot be read; that of an outline says nothing of the label
         files = self._files(account, folder, rows, named)
-        shapes = _outlines(account, folder.parent / OUTLINES, MARKS[self.images], named)
+        shapes = self._outlines(account, folder.parent / OUTLINES, named)
         counts = {"single_points": 0}
         exams = []
         for name, look in account.looks(files).items():
@@ -86,8 +92,9 @@ class CddCesmSource(ArchiveSource):
             lesions = _lesions(account, name, row, look, found, counts)
             exams.append(account.exam(
                 look, files[name], patient=row.patient, name=name, view=row.view, laterality=row.laterality,
-                density=row.density, age=row.age, malignant=PATHOLOGY[row.pathology], lesions=tuple(lesions),
+                density=row.density, age=row.age, malignant=PATHOLOGY.get(row.pathology), lesions=tuple(lesions),
                 usable_as_healthy=row.pathology == "normal" and not found, spacing_mm=self.spacing_mm, scanner=self.images,
+                own_label=name not in doubted,
             ))  # fmt: skip
         account.note("single_points", counts["single_points"], "outlines of a single point, which are not lesions")
         return exams
@@ -99,32 +106,72 @@ class CddCesmSource(ArchiveSource):
         return next((file for file in known if file.is_file()), known[1])
 
     def _rows(self, account: Account, path: Path) -> tuple[dict[str, Row], set[str]]:
-        """Rows of the chosen kind of image by name, and every such name, faulty rows included.
+        """Rows of the chosen kind of image by name, and every name of either kind, faulty rows included.
 
         An image with several findings has several rows.
         """
         rows: dict[str, Row] = {}
         named: set[str] = set()
-        for number, cells in account.records(path, COLUMNS):
+        for number, cells in account.records(path, COLUMNS, remedy="correct `table`"):
             name, where = _name(cells["image_name"]), f"{path.name} row {number}"
-            if MARKS[self.images] not in f"{name}_":
-                continue
             named.add(name)
+            if not self._is_chosen(account, name, where, "Image_name"):
+                continue
             row = _row(account, where, name, cells)
             if row is None:
-                continue
-            if name not in rows:
+                account.unread.add(name)
+            elif name not in rows:
                 rows[name] = row
             elif (rows[name].patient, rows[name].pathology) != (row.patient, row.pathology):
-                account.fault(
-                    "duplicate_image", f"{where}: {name} has another patient or pathology than in {rows[name].where}"
-                )
+                account.fault("duplicate_image", f"{where}: {name} has another patient or pathology than in {rows[name].where}; "
+                              "correct one of them")  # fmt: skip
+                if rows[name].pathology != row.pathology:
+                    rows[name] = rows[name]._replace(pathology=DISPUTED)
             else:
                 rows[name] = rows[name]._replace(findings=rows[name].findings | row.findings)
         return rows, named
 
+    def _is_chosen(self, account: Account, name: str, where: str, column: str) -> bool:
+        """Whether an image's name is one of the chosen kind; one of no kind is a fault."""
+        if not any(mark in f"{name}_" for mark in MARKS.values()):
+            account.fault("bad_value", f"{where}: {column} {name!r} is no image's name such as P1_L_DM_CC; correct it")
+        return MARKS[self.images] in f"{name}_"
+
+    def _outlines(self, account: Account, path: Path, known: set[str]) -> dict[str, list[tuple[str, np.ndarray]]]:
+        """(where, points (k, 2) of (y, x)) of each outline, by image."""
+        found: dict[str, list[tuple[str, np.ndarray]]] = {}
+        for number, cells in account.records(path, OUTLINE_COLUMNS, findings=True):
+            name, where = _name(cells["filename"]), f"{path.name} row {number}"
+            if not name:  # which image the outline is on is not known
+                account.refuse("bad_value", f"{where}: filename is empty; fill it in or drop the row")
+            if not self._is_chosen(account, name, where, "filename"):
+                continue
+            try:
+                shape = json.loads(cells["region_shape_attributes"] or "{}")
+                points = _points(shape) if shape else None
+            except Exception as error:  # whatever a shape of another form raises
+                account.unread.add(name)
+                account.fault(
+                    "bad_annotation", f"{where}: region_shape_attributes is not an outline ({brief(error)}); correct it"
+                )
+                continue
+            if points is None:  # an image without any region
+                continue
+            if name not in known:
+                account.fault("lesion_without_row", f"{where}: no row of the spreadsheet names {name}")
+                continue
+            if account.repeated(name, where, points.tobytes()):
+                continue
+            found.setdefault(name, []).append((where, points))
+        return found
+
     def _files(self, account: Account, folder: Path, rows: dict[str, Row], named: set[str]) -> dict[str, Path]:
         own = [file for file in files_in(folder) if MARKS[self.images] in f"{_name(file.stem)}_" and is_image(file)]
+        of_other_kind = (
+            file for name in (*FOLDERS.values(), "images") for file in files_in(folder.parent / name)
+            if _name(file.stem) in named and MARKS[self.images] not in f"{_name(file.stem)}_"
+        )  # fmt: skip
+        account.unlisted({*own, *of_other_kind})
         chosen = account.one_each(own, lambda file: _name(file.stem))
         for name in sorted((set(chosen) | account.several) - named, key=str):
             account.things += 1
@@ -139,26 +186,30 @@ class CddCesmSource(ArchiveSource):
 
 def _row(account: Account, where: str, name: str, cells: dict[str, str]) -> Row | None:
     pathology = cells["pathology_classification/_follow_up"].lower()
-    side, view = cells["side"].upper()[:1], cells["view"].upper()
+    side, view = SIDES.get(cells["side"].upper(), ""), cells["view"].upper()
     if not cells["patient_id"] or not name:
         account.fault("bad_value", f"{where}: Patient_ID or Image_name is empty; fill it in or drop the row")
     elif pathology not in PATHOLOGY:
         account.fault("unknown_label", f"{where}: pathology {pathology!r} is unknown; known: {', '.join(PATHOLOGY)}")
-    elif side not in ("L", "R") or not view:
+    elif not side or not is_view(view):
         account.fault(
             "unknown_label", f"{where}: {cells['side']!r} {cells['view']!r} is not a side (L, R) and a view (CC, MLO)"
         )
-    elif view not in ("CC", "MLO"):
+    elif view not in USED:
         account.leave_out("other_views", where)
     else:
-        age, density = cells.get("age", ""), cells.get("breast_density_(acr)", "").upper()
         words = [word.strip().lower() for word in re.split(r"[$,;&+]", cells.get("findings", "")) if word.strip()]
         kinds = frozenset(
             next((kind for start, kind in FINDINGS.items() if word.startswith(start)), "other") for word in words
         )
+        try:
+            years, density = age(cells.get("age", "")), grade(cells.get("breast_density_(acr)", ""), "density", GRADES)
+        except BadCell as error:
+            account.fault("bad_value", f"{where}: {error}")
+            return None
         return Row(
-            where, cells["patient_id"], side, view, density if density in ("A", "B", "C", "D") else "",
-            float(age) if is_digits(age) else None, cells.get("birads", ""), pathology, kinds,
+            where, without_decimals(cells["patient_id"]), side, view, density, years,
+            without_decimals(cells.get("birads", "")), pathology, kinds,
         )  # fmt: skip
     return None
 
@@ -166,31 +217,6 @@ def _row(account: Account, where: str, name: str, cells: dict[str, str]) -> Row 
 def _name(text: str) -> str:
     """The name of an image without its ending and without the spaces that some names hold."""
     return re.sub(r"\s+", "", text).removesuffix(".jpg").removesuffix(".JPG")
-
-
-def _outlines(account: Account, path: Path, mark: str, known: set[str]) -> dict[str, list[tuple[str, np.ndarray]]]:
-    """(where, points (k, 2) of (y, x)) of each outline, by image."""
-    found: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for number, cells in account.records(path, OUTLINE_COLUMNS, findings=True):
-        name, where = _name(cells["filename"]), f"{path.name} row {number}"
-        if mark not in f"{name}_":
-            continue
-        try:
-            shape = json.loads(cells["region_shape_attributes"] or "{}")
-            points = _points(shape) if shape else None
-        except Exception as error:  # whatever a shape of another form raises
-            account.unread.add(name)
-            account.fault(
-                "bad_annotation", f"{where}: region_shape_attributes is not an outline ({brief(error)}); correct it"
-            )
-            continue
-        if points is None:  # an image without any region
-            continue
-        if name not in known:
-            account.fault("lesion_without_row", f"{where}: no row of the spreadsheet names {name}")
-            continue
-        found.setdefault(name, []).append((where, points))
-    return found
 
 
 def _points(shape: dict[str, Any]) -> np.ndarray:
@@ -231,6 +257,6 @@ def _lesions(
             counts["single_points"] += 1
             continue
         # An outline on an image called normal is a finding without a label.
-        malignant = None if row.pathology == "normal" else PATHOLOGY[row.pathology]
+        malignant = None if row.pathology == "normal" else PATHOLOGY.get(row.pathology)
         lesions.append(Lesion(box, kind, malignant, row.birads, points))
     return lesions

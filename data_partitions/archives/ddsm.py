@@ -17,16 +17,19 @@ from data_partitions.archives.account import Account
 from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import BadFile
 from data_partitions.exams import Exam, Lesion
+from data_partitions.reading.cells import BadCell, age, decimal, grade, whole
 from data_partitions.reading.contours import pixel_box
 from data_partitions.reading.folders import files_below, files_in
 from data_partitions.reading.image_files import is_image
-from data_partitions.reading.label_words import is_digits
 from data_partitions.reading.looks import FileLook
 from data_partitions.reading.opening import guarded, read_bytes
+from data_partitions.reading.views import is_side_and_view
 
 VIEWS = {"LEFT_CC": ("L", "CC"), "LEFT_MLO": ("L", "MLO"), "RIGHT_CC": ("R", "CC"), "RIGHT_MLO": ("R", "MLO")}
 # x and y of the steps 0 .. 7: up, then clockwise.
 STEPS = np.array([(0, -1), (1, -1), (1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1)])
+MARKED, UNMARKED = "OVERLAY", "NON_OVERLAY"  # how a line about an image ends
+GRADES = ("1", "2", "3", "4")
 KINDS = {"MASS": "mass", "CALCIFICATION": "calcification", "OTHER": "other"}
 PATHOLOGY = {"MALIGNANT": True, "BENIGN": False, "BENIGN_WITHOUT_CALLBACK": False, "UNPROVEN": None}
 
@@ -53,13 +56,14 @@ class Picture(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One .ics file."""
+    """One .ics file. normal: each of its lines about an image says that there is no overlay."""
 
     name: str
     age: float | None
     density: str
     digitizer: str
     pictures: tuple[Picture, ...]
+    normal: bool
 
 
 class DdsmSource(ArchiveSource):
@@ -85,14 +89,19 @@ class DdsmSource(ArchiveSource):
         files: dict[str, Path] = {}
         for case in cases:
             for picture in case.pictures:
-                name = picture.stem.relative_to(self.path).as_posix()
+                name = account.below(picture.stem)
+                if name in pictures:
+                    account.unread.add(name)
+                    account.fault(
+                        "duplicate_image",
+                        f"{picture.where}: {name} is in {pictures[name][1].where} already; keep one of them",
+                    )
+                    continue
                 file = _file(account, picture)
                 if file is not None:
                     pictures[name], files[name] = (case, picture), file
         stems = {picture.stem for case in cases for picture in case.pictures}
-        account.fact("files_without_row", *(
-            account.below(file) for file in files_below(self.path) if file.with_suffix("") not in stems and is_image(file)
-        ))  # fmt: skip
+        account.unlisted({file for file in files_below(self.path) if file.with_suffix("") in stems})
         exams = []
         for name, look in account.looks(files).items():
             case, picture = pictures[name]
@@ -121,15 +130,16 @@ class DdsmSource(ArchiveSource):
         lesions = []
         for number, found in enumerate(_overlay(account, name, picture) if picture.overlay else [], start=1):
             where = f"{picture.stem.name}.OVERLAY abnormality {number}"
+            if account.repeated(name, where, (found.kind, found.malignant, found.boundary.tobytes())):
+                continue
             box = account.inside(name, where, pixel_box(found.boundary), look.shape)
             if box is not None:
                 lesions.append(Lesion(box, found.kind, found.malignant, found.birads, found.boundary))
-        normal = not any(other.overlay for other in case.pictures)
         labels = [lesion.malignant for lesion in lesions]
-        malignant = True if True in labels else False if normal or (labels and None not in labels) else None
+        malignant = True if True in labels else False if case.normal or (labels and None not in labels) else None
         return account.exam(
             look, file, patient=case.name, name=name, view=picture.view, laterality=picture.laterality,
-            density=case.density, age=case.age, malignant=malignant, lesions=tuple(lesions), usable_as_healthy=normal,
+            density=case.density, age=case.age, malignant=malignant, lesions=tuple(lesions), usable_as_healthy=case.normal,
             spacing_mm=picture.spacing_mm, scanner=case.digitizer,
         )  # fmt: skip
 
@@ -150,36 +160,60 @@ def _case(account: Account, file: Path) -> Case | None:
     values = {words[0]: " ".join(words[1:]) for words in lines}
     name = values.get("filename", "") or file.stem
     pictures = []
+    normal = True
     for words in lines:
+        where = f"{file.name} {words[0]}"
         if words[0] not in VIEWS:
-            if "PIXELS_PER_LINE" in words:
-                account.fact("other_views", f"{file.name} {words[0]}")
+            if "PIXELS_PER_LINE" not in words and "LINES" not in words:
+                continue
+            if is_side_and_view(words[0]):
+                account.fact("other_views", where)
+            else:
+                account.things += 1
+                account.fault(
+                    "unknown_label", f"{where} is no side and view; known: {', '.join(VIEWS)}; correct the line"
+                )
+            normal &= words[-1] == UNMARKED
             continue
         account.things += 1
-        where = f"{file.name} {words[0]}"
-        numbers = {key: int(value) for key, value in zip(words, words[1:], strict=False) if is_digits(value)}
-        shape = numbers.get("LINES", 0), numbers.get("PIXELS_PER_LINE", 0)
-        if 0 in shape:
-            account.fault(
-                "bad_value", f"{where}: LINES and PIXELS_PER_LINE do not give the size of the image; correct the line"
-            )
+        normal &= words[-1] == UNMARKED
+        try:
+            picture = _picture(where, words, file.parent / f"{name.replace('-', '_')}.{words[0]}")
+        except BadCell as error:
+            account.fault("bad_value", f"{where}: {error}")
             continue
-        resolution = numbers.get("RESOLUTION", 0)
-        pictures.append(Picture(
-            where, *VIEWS[words[0]], shape, resolution / 1000 if resolution else None, words[-1] == "OVERLAY",
-            file.parent / f"{name.replace('-', '_')}.{words[0]}",
-        ))  # fmt: skip
+        pictures.append(picture)
     if not pictures:
         account.things += 1
         account.fault(
             "bad_table", f"{file.name}: names no image (LEFT_CC, LEFT_MLO, RIGHT_CC, RIGHT_MLO); copy it again"
         )
         return None
-    age, density = values.get("PATIENT_AGE", ""), values.get("DENSITY", "")
-    return Case(
-        name, float(age) if is_digits(age) else None, density if density in ("1", "2", "3", "4") else "",
-        values.get("DIGITIZER", ""), tuple(pictures),
-    )  # fmt: skip
+    try:
+        years, density = (
+            age(values.get("PATIENT_AGE", ""), "PATIENT_AGE"),
+            grade(values.get("DENSITY", ""), "DENSITY", GRADES),
+        )
+    except BadCell as error:
+        account.fault("bad_value", f"{file.name}: {error}")
+        return None
+    return Case(name, years, density, values.get("DIGITIZER", ""), tuple(pictures), normal)
+
+
+def _picture(where: str, words: list[str], stem: Path) -> Picture:
+    """What a line says of its image. Raises BadCell."""
+    values = dict(zip(words, words[1:], strict=False))
+    try:
+        shape = tuple(whole(values.get(key, ""), key) or 0 for key in ("LINES", "PIXELS_PER_LINE"))
+    except BadCell:
+        shape = (0, 0)
+    if 0 in shape:
+        raise BadCell("LINES and PIXELS_PER_LINE do not give the size of the image; correct the line")
+    if words[-1] not in (MARKED, UNMARKED):
+        raise BadCell(f"the line ends in {words[-1]!r}, and not in {MARKED} or {UNMARKED}; correct it")
+    microns = decimal(values.get("RESOLUTION", ""), "RESOLUTION", 0, 1000)
+    spacing_mm = microns / 1000 if microns else None
+    return Picture(where, *VIEWS[words[0]], (shape[0], shape[1]), spacing_mm, words[-1] == MARKED, stem)
 
 
 def _text(account: Account, file: Path) -> str | None:

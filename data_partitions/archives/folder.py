@@ -7,6 +7,7 @@ says, so their patients become one group.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -133,8 +134,9 @@ class FolderSource(FileSource):
         account.problems += table.problems
         for fact, where in table.facts:
             account.fact(fact, where)
-        account.unread |= table.unread.union(table.without_place)
-        labels = {row["image"]: self._malignant(row, table, metadata.labelled) for row in rows}
+        account.unread |= table.unread | metadata.disputed
+        account.unplaced.update(table.without_place)
+        labels = {row["image"]: self._malignant(row, table, metadata) for row in rows}
         if task is not None and task.label == "malignancy":
             rows = self._labelled(rows, labels, table, task, account)
         exams = [self._exam(row, looks[row["image"]], table, labels[row["image"]], account) for row in rows]
@@ -172,22 +174,31 @@ class FolderSource(FileSource):
         """Rows whose image exists and decodes, and what one look at each of these files showed."""
         files: dict[str, Path] = {}
         names: dict[str, str] = {}
+        at: dict[str, dict] = {}  # a file's whole path -> the row that names it
         for row in metadata.rows:
-            image, names[row["image"]] = row["image"], f"{self.metadata} row {row['row']}"
-            if (self.path / image).is_file():
-                files[image] = self.path / image
-            else:
+            image, where = row["image"], f"{self.metadata} row {row['row']}"
+            names[image] = where
+            whole = os.path.abspath(self.path / image)
+            if not (self.path / image).is_file():
+                account.fault("row_without_file", f"{where}: file {image} does not exist; add it or drop the row")
+            elif (first := at.setdefault(whole, row)) is not row:
                 account.fault(
-                    "row_without_file", f"{names[image]}: file {image} does not exist; add it or drop the row"
+                    "duplicate_image", f"{where}: {image} is the image of row {first['row']}; keep one of them"
                 )
-        account.fact("files_without_row", *self._unlisted(set(files.values())))
+                metadata.settle(first, row)
+            else:
+                files[image] = self.path / image
+        account.fact("files_without_row", *self._unlisted(set(at)))
         looks = account.looks(files, names)
         return [row for row in metadata.rows if row["image"] in looks], looks
 
-    def _unlisted(self, listed: set[Path]) -> list[str]:
-        """Image files, masks aside, that no row names."""
+    def _unlisted(self, listed: set[str]) -> list[str]:
+        """Image files, masks aside, that no row names. listed: whole paths."""
         masks = None if self.masks is None else self.path / self.masks
-        files = [file for file in files_below(self.path) if file not in listed and masks not in file.parents]
+        files = [
+            file for file in files_below(self.path)
+            if os.path.abspath(file) not in listed and masks not in file.parents
+        ]  # fmt: skip
         return [file.relative_to(self.path).as_posix() for file in files if is_image(file)]
 
     def _lesions(
@@ -225,17 +236,19 @@ class FolderSource(FileSource):
             file, self.columns, self.kinds, self._label_words, self.encoding, self.limits, shapes, known
         )
 
-    def _malignant(self, row: dict, table: LesionTable, labelled: bool) -> bool | None:
+    def _malignant(self, row: dict, table: LesionTable, metadata: Metadata) -> bool | None:
         """Of an image: what its row says, or else what its lesions say; None where neither is known.
 
-        labelled: the metadata have a column for the label. Only without one does an image without lesions count as benign.
+        Only where the metadata have no column for the label does an image without lesions count as benign.
         """
+        if row["image"] in metadata.disputed:
+            return None
         if row["malignant"] is not None or self.lesions is None:
             return row["malignant"]
         labels = table.labels.get(row["image"], [])
         if any(labels):
             return True
-        unknown = None in labels or row["image"] in table.unread or (labelled and not labels)
+        unknown = None in labels or row["image"] in table.unread or (metadata.labelled and not labels)
         return None if unknown else False
 
     def _labelled(
@@ -266,5 +279,5 @@ class FolderSource(FileSource):
             laterality=row["laterality"], density=row["density"], age=row["age"], scanner=row["scanner"] or self.scanner,
             spacing_mm=row["spacing_mm"] or self.spacing_mm, malignant=malignant, diagnosis=row["diagnosis"],
             lesions=tuple(table.lesions.get(row["image"], ())), site=row["centre"],
-            dark_background=self.background == "dark",
+            dark_background=self.background == "dark", own_label=row["malignant"] is not None,
         )  # fmt: skip

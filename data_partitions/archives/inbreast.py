@@ -20,12 +20,15 @@ from pydantic import Field
 
 from data_partitions.archives.account import Account
 from data_partitions.archives.archive import ArchiveSource
-from data_partitions.exams import Exam, Lesion
+from data_partitions.exams import Cohort, Exam, Lesion
+from data_partitions.patches import PatchTask
+from data_partitions.reading.cells import BadCell, grade, is_known, without_decimals
 from data_partitions.reading.contours import painted_areas, pixel_box
 from data_partitions.reading.folders import files_in
 from data_partitions.reading.image_files import is_dicom
 from data_partitions.reading.looks import FileLook
 from data_partitions.reading.opening import brief, read_bytes
+from data_partitions.reading.views import is_view
 
 KINDS = {
     "mass": "mass", "spiculated region": "mass", "espiculated region": "mass",
@@ -58,9 +61,19 @@ class InbreastSource(ArchiveSource):
         """Szafranowska et al. (2022), whose rule for lesions this is."""
         return {"images": 410, "patients": 115, "lesions": 3028, "masses": 116}
 
+    def _cohort(self, account: Account, seed: int, task: PatchTask | None) -> Cohort:
+        """Outlines are needed for all but whole images that are told apart by their BI-RADS."""
+        outlines_needed = task is not None and not (task.whole_image and task.label == "malignancy")
+        exams = self._read(account, outlines_needed=outlines_needed)
+        return account.cohort(exams, self.max_bad_fraction, task)
+
     def _exams(self, account: Account) -> list[Exam]:
+        return self._read(account, outlines_needed=False)
+
+    def _read(self, account: Account, *, outlines_needed: bool) -> list[Exam]:
         images = account.folder("AllDICOMs")
-        rows, named = _rows(account, self._table(images.parent))
+        remedy = "add it, or set `table`" if self.table is None else "correct `table`"
+        rows, named = _rows(account, self._table(images.parent), remedy)
         files, patients = _dicoms(account, images)
         for name in sorted(set(files) - named):
             account.things += 1
@@ -70,16 +83,28 @@ class InbreastSource(ArchiveSource):
                 "row_without_file", f"{rows[name]['where']}: no file AllDICOMs/{name}_*.dcm; add it or drop the row"
             )
         looks = account.looks({name: files[name] for name in sorted(set(rows) & set(files))})
-        outlines = _outlines(account, images.parent / "AllXML", named)
+        folder = images.parent / "AllXML"
+        if outlines_needed and not folder.is_dir():
+            account.refuse("missing_file", f"{folder} does not exist, and the task needs the outlines in it; add it, or take whole "
+                           "images and `label: malignancy`, for which BI-RADS is enough")  # fmt: skip
+        outlines = _outlines(account, folder, named)
+        outlined = {file.stem for file in files_in(folder, "*.xml")}
+        account.unlisted({file for file in files_in(images) if _is_image_of_the_archive(file)})
         exams, counts = [], {"outlines": 0, "single_points": 0}
         for name, look in looks.items():
             found = outlines.get(name, [])
+            if name not in outlined and rows[name]["bi_rads"] not in ("", "1"):
+                account.fact("without_outlines", name)
+                if outlines_needed and self._malignant(rows[name]["bi_rads"]):
+                    account.things += 1
+                    account.fault("row_without_file", f"{rows[name]['where']}: BI-RADS {rows[name]['bi_rads']}, and no file "
+                                  f"AllXML/{name}.xml says where its lesion is; add it or drop the row")  # fmt: skip
             lesions = self._lesions(account, name, look, found, rows[name]["bi_rads"], counts)
             exams.append(account.exam(
                 look, files[name], patient=patients[name], name=name, view=rows[name]["view"],
                 laterality=rows[name]["laterality"], density=rows[name]["acr"],
                 malignant=self._malignant(rows[name]["bi_rads"]), lesions=tuple(lesions),
-                usable_as_healthy=rows[name]["bi_rads"] == "1" and not found,
+                usable_as_healthy=rows[name]["bi_rads"] == "1" and not found, own_label=True,
             ))  # fmt: skip
         account.report["outlines"] = counts["outlines"]
         account.note("single_points", counts["single_points"], "areas of a single pixel" + (
@@ -115,38 +140,44 @@ class InbreastSource(ArchiveSource):
         return lesions
 
 
-def _rows(account: Account, path: Path) -> tuple[dict[str, dict[str, str]], set[str]]:
+def _rows(account: Account, path: Path, remedy: str) -> tuple[dict[str, dict[str, str]], set[str]]:
     """Rows of the table by file name, with their cells checked, and every file name of the table."""
     named: set[str] = set()
     rows: dict[str, dict[str, str]] = {}
     footers = 0
-    for number, cells in account.records(path, COLUMNS):
+    for number, cells in account.records(path, COLUMNS, remedy=remedy):
         where = f"{path.name} row {number}"
-        name = cells["file_name"]
+        name, word = without_decimals(cells["file_name"]), cells["view"].upper()
+        try:
+            density, wrong = grade(cells["acr"], "ACR", ("1", "2", "3", "4")), ""
+        except BadCell as error:
+            density, wrong = "", str(error)
         row = {
-            "where": where, "laterality": cells["laterality"].upper(), "view": VIEWS.get(cells["view"].upper(), ""),
-            "acr": cells["acr"], "bi_rads": cells["bi_rads"].lower(),
+            "where": where, "laterality": cells["laterality"].upper(), "view": VIEWS.get(word, ""),
+            "acr": density, "bi_rads": without_decimals(cells["bi_rads"]).lower(),
         }  # fmt: skip
-        if not name:  # the sheet ends with rows of sums
+        if not is_known(name):  # the sheet ends with rows of sums
             footers += 1
             account.things -= 1
         elif name in named:
             account.fault(
                 "duplicate_image", f"{where}: file name {name} is in an earlier row already; keep one of them"
             )
+            if name in rows and rows[name]["bi_rads"] != row["bi_rads"]:
+                rows[name]["bi_rads"] = ""  # which of them is meant is not known
         elif row["bi_rads"] not in BIRADS:
             account.fault(
                 "unknown_label", f"{where}: Bi-Rads {cells['bi_rads']!r} is unknown; known: {', '.join(BIRADS)}"
             )
-        elif row["laterality"] not in ("L", "R") or not cells["view"]:
+        elif row["laterality"] not in ("L", "R") or not is_view(word):
             account.fault(
                 "unknown_label",
                 f"{where}: {cells['laterality']!r} {cells['view']!r} is not a side (L, R) and a view (CC, MLO)",
             )
         elif not row["view"]:
             account.leave_out("other_views", where)
-        elif row["acr"] not in ("", "1", "2", "3", "4"):
-            account.fault("unknown_label", f"{where}: ACR {cells['acr']!r} is unknown; known: 1, 2, 3, 4")
+        elif wrong:
+            account.fault("unknown_label", f"{where}: {wrong}")
         else:
             rows[name] = row
         named.add(name)
@@ -158,7 +189,7 @@ def _dicoms(account: Account, folder: Path) -> tuple[dict[str, Path], dict[str, 
     """Image file and patient by file name, from names such as 20586908_6c613a14b80a8591_MG_R_CC_ANON.dcm."""
     named: list[Path] = []
     for file in files_in(folder):
-        if file.suffix.lower() != ".dcm" and not is_dicom(file):
+        if not _is_image_of_the_archive(file):
             continue
         if file.stem.count("_") < 2:
             account.things += 1
@@ -169,6 +200,10 @@ def _dicoms(account: Account, folder: Path) -> tuple[dict[str, Path], dict[str, 
             named.append(file)
     files = account.one_each(named, lambda file: file.stem.split("_")[0])
     return files, {name: file.stem.split("_")[1] for name, file in files.items()}
+
+
+def _is_image_of_the_archive(file: Path) -> bool:
+    return file.suffix.lower() == ".dcm" or is_dicom(file)
 
 
 def _outlines(account: Account, folder: Path, known: set[str]) -> dict[str, list[tuple[str, np.ndarray]]]:

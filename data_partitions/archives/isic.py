@@ -24,6 +24,7 @@ from data_partitions.archives.archive import ArchiveSource
 from data_partitions.dealing.partition import PartitionRule, partition
 from data_partitions.exams import Cohort, Exam
 from data_partitions.patches import PatchTask
+from data_partitions.reading.cells import BadCell, age, flag
 from data_partitions.reading.folders import files_below
 from data_partitions.reading.image_files import is_image
 from data_partitions.reading.label_words import LabelWords, UnknownWord
@@ -44,6 +45,7 @@ POSITIVE = {"ham10000": ("mel", "bcc", "akiec"), "2019": ("mel", "bcc", "scc", "
 NEGATIVE = {
     "ham10000": ("nv", "bkl", "df", "vasc"), "2019": ("nv", "bkl", "df", "vasc"), "2020": ("0", "benign"),
 }  # fmt: skip
+UNLABELLED = {"malignant": None, "diagnosis": ""}
 SITES = ("dataset", "center", "centre", "site", "attribution")
 IMAGES = ("image", "image_id", "image_name", "isic_id")
 # What the archives say of themselves (Tschandl et al. 2018; the challenges' pages of 2019 and 2020).
@@ -99,7 +101,8 @@ class IsicSource(ArchiveSource):
         return replace(cohort, exams=exams, report=cohort.report | {"notes": notes}, private=private, groups=groups)
 
     def _exams(self, account: Account) -> list[Exam]:
-        files = account.one_each((file for file in files_below(self.path) if is_image(file)), lambda file: file.stem)
+        found = [file for file in files_below(self.path) if is_image(file)]
+        files = account.one_each(found, lambda file: file.stem)
         sites = self._sites(account)
         rows: dict[str, dict[str, Any]] = {}
         for row in self._rows(account):
@@ -108,6 +111,8 @@ class IsicSource(ArchiveSource):
                     "duplicate_image",
                     f"{row['where']}: image {row['name']} is in an earlier row already; keep one of them",
                 )
+                if any(rows[row["name"]][key] != row[key] for key in ("malignant", "diagnosis")):
+                    rows[row["name"]].update(UNLABELLED)
             elif row["name"] in account.several:
                 continue  # a fault already
             elif row["name"] not in files:
@@ -117,7 +122,8 @@ class IsicSource(ArchiveSource):
         looks = account.looks({name: files[name] for name in sorted(rows)})
         account.note("images_without_lesion_id", sum(rows[name]["alone"] for name in looks), "images name no lesion; "
                      "each counts as a patient")  # fmt: skip
-        account.fact("files_without_row", *(account.below(files[name]) for name in sorted(set(files) - set(rows))))
+        told = account.several | set(rows)
+        account.unlisted({file for file in found if file.stem in told})
         self._listed_copies(account)
         return [
             account.exam(
@@ -140,7 +146,9 @@ class IsicSource(ArchiveSource):
         words = LabelWords(self.positive or POSITIVE[self.release], self.negative or NEGATIVE[self.release])
         table = self._table()
         truth = self._truth(account) if self.release == "2019" else {}
-        for number, cells in account.records(table, COLUMNS[self.release]):
+        remedy = "add it, or set `metadata`" if self.metadata is None else "correct `metadata`"
+        named: set[str] = set()
+        for number, cells in account.records(table, COLUMNS[self.release], remedy=remedy):
             where = f"{table.name} row {number}"
             name = next((cells[column] for column in IMAGES if cells.get(column)), "")
             person = cells.get("patient_id" if self.release == "2020" else "lesion_id", "")
@@ -148,44 +156,64 @@ class IsicSource(ArchiveSource):
                 missing = COLUMNS[self.release][0 if not name else 1]
                 account.fault("bad_value", f"{where}: {missing} is empty; fill it in or drop the row")
                 continue
-            word = self._word(truth.get(name, cells))
+            named.add(name)
+            if truth and name not in truth and not any(diagnosis in cells for diagnosis in DIAGNOSES_2019):
+                account.fault("bad_value", f"{where}: no row of {TRUTH_2019} names {name}; add it or drop the row")
+                continue
             try:
+                word = self._word(truth.get(name, cells))
                 malignant = None if word in ("", "unk") else words.read(word)
-                age = _age(cells.get("age") or cells.get("age_approx") or "")
+                years = age(cells.get("age") or cells.get("age_approx") or "")
             except UnknownWord:
                 known = ", ".join((*words.positive, *words.negative))
                 account.fault("unknown_label", f"{where}: {word!r} is unknown; known: {known}; correct it or list it")
                 continue
-            except ValueError as error:
+            except BadCell as error:
                 account.fault("bad_value", f"{where}: {error}")
                 continue
             yield {
                 "where": where, "name": name, "patient": person or name, "alone": not person, "malignant": malignant,
-                "diagnosis": "" if self.release == "2020" or word == "unk" else word, "age": age,
+                "diagnosis": "" if self.release == "2020" or word == "unk" else word, "age": years,
                 "site": next((cells[column] for column in SITES if cells.get(column)), ""),
             }  # fmt: skip
+        for name in sorted(set(truth) - named) if not account.fatal else ():
+            account.things += 1
+            account.fault(
+                "label_without_row", f"{TRUTH_2019}: {name} has no row in {table.name}; add it, or drop the row"
+            )
 
     def _word(self, cells: dict[str, str]) -> str:
-        """The diagnosis of a row in one word; "" where it has none, several words where it has several."""
+        """The diagnosis of a row in one word; "" where it has none, several words where it has several. Raises BadCell."""
         if self.release == "ham10000":
             return cells.get("dx", "").lower()
         if self.release == "2020":
             return cells.get("target") or cells.get("benign_malignant", "")
-        marked = [name for name in DIAGNOSES_2019 if cells.get(name) not in (None, "", "0", "0.0")]
-        return " and ".join(marked)
+        return " and ".join(name for name in DIAGNOSES_2019 if flag(cells.get(name, ""), name.upper()))
 
     def _truth(self, account: Account) -> dict[str, dict[str, str]]:
         """ISIC 2019 keeps diagnoses in a table of their own; some copies have them in the table of metadata."""
         file = self.path / TRUTH_2019
         if not file.is_file():
             return {}
+        found: dict[str, dict[str, str]] = {}
         rows = account.records(file, ("image",), counted=False)  # the images were counted in the other table
-        return {cells["image"]: cells for _, cells in rows}
+        for number, cells in rows:
+            name = cells["image"]
+            if name not in found:
+                found[name] = cells
+                continue
+            account.fault(
+                "duplicate_image",
+                f"{file.name} row {number}: image {name} is in an earlier row already; keep one of them",
+            )
+            if found[name] != cells:
+                found[name] = {}  # which of them is meant is not known
+        return found
 
     def _sites(self, account: Account) -> dict[str, str]:
         if self.sites is None:
             return {}
-        rows = account.records(self.path / self.sites, (), counted=False)
+        rows = account.records(self.path / self.sites, (), counted=False, remedy="correct `sites`")
         columns = rows[0][1] if rows else {}
         image, site = (next((name for name in names if name in columns), None) for names in (IMAGES, SITES))
         if rows and (image is None or site is None):
@@ -193,7 +221,13 @@ class IsicSource(ArchiveSource):
                 "bad_columns", f"{self.sites}: needs one of {', '.join(IMAGES)} and one of {', '.join(SITES)}"
             )
             return {}
-        return {cells[str(image)]: cells[str(site)] for _, cells in rows}
+        found: dict[str, str] = {}
+        for number, cells in rows:
+            name, place = cells[str(image)], cells[str(site)]
+            if found.setdefault(name, place) != place:
+                account.fault("duplicate_image", f"{self.sites} row {number}: image {name} has site {found[name]!r} in an earlier row and "
+                              f"{place!r} here; keep one of them")  # fmt: skip
+        return found
 
     def _listed_copies(self, account: Account) -> None:
         """Pictures that the 2020 release lists as duplicates count as copies, though their bytes differ."""
@@ -204,15 +238,3 @@ class IsicSource(ArchiveSource):
             first, second = cells["image_name_1"], cells["image_name_2"]
             if first in account.digests and second in account.digests:
                 account.merge(first, second)
-
-
-def _age(text: str) -> float | None:
-    if text.lower() in ("", "na", "nan", "unknown"):
-        return None
-    try:
-        age = float(text)
-    except ValueError:
-        raise ValueError(f"age {text!r} is not a number") from None
-    if not 0 <= age <= 130:
-        raise ValueError(f"age {text} is outside 0 .. 130")
-    return age

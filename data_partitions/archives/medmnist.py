@@ -144,12 +144,24 @@ def _arrays(path: Path, changed: int, limits: Limits) -> dict[str, np.ndarray]:
     try:
         check_unpacked(path, limits, FETCH_AGAIN)
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            return {name: _array(file, name) for name in file.files}
     except BadFile as error:
         raise DataError(error.code, f"{path} {error}", field="path") from error
     except Exception as error:  # of zipfile, zlib, numpy's header, memory, ...
         raise DataError(
             "bad_table", f"{path} is not an .npz file of arrays ({brief(error)}); {FETCH_AGAIN}", field="path"
+        ) from error
+
+
+def _array(file: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    """One array. Raises BadFile where it holds objects, which are never unpickled."""
+    try:
+        return file[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        raise BadFile(
+            "bad_value", f"holds Python objects in {name}; save images as uint8 and labels as whole numbers"
         ) from error
 
 

@@ -15,15 +15,16 @@ from data_partitions.archives.account import Account
 from data_partitions.archives.archive import ArchiveSource
 from data_partitions.errors import BadFile, DataError
 from data_partitions.exams import Box, Exam, Lesion
+from data_partitions.reading.cells import BadCell, whole
 from data_partitions.reading.folder_tables import KINDS
 from data_partitions.reading.folders import files_below
 from data_partitions.reading.image_files import is_image
-from data_partitions.reading.label_words import is_digits
 from data_partitions.reading.opening import read_bytes
 from data_partitions.reading.tables import decoded_text
 
 SPACING_MM = 0.2
 TISSUES = ("F", "G", "D")
+CLASSES = tuple(name for name in KINDS if name.isupper())
 SEVERITIES = {"B": False, "M": True}
 LINE = re.compile(r"mdb(\d{3})\b")
 TABLE = "Info.txt"
@@ -41,7 +42,7 @@ class MiniMiasSource(ArchiveSource):
         return {"images": 322, "patients": 161}
 
     def _exams(self, account: Account) -> list[Exam]:
-        own = (file for file in files_below(self.path, "mdb*") if LINE.fullmatch(file.stem) and is_image(file))
+        own = [file for file in files_below(self.path, "mdb*") if LINE.fullmatch(file.stem) and is_image(file)]
         files = account.one_each(own, lambda file: file.stem)
         findings: dict[str, list[tuple[str, list[str]]]] = {}
         for where, words in _lines(account, self.path / TABLE):
@@ -52,7 +53,7 @@ class MiniMiasSource(ArchiveSource):
             else:
                 findings.setdefault(words[0], []).append((where, words))
         looks = account.looks({name: files[name] for name in sorted(findings)})
-        account.fact("files_without_row", *(account.below(files[name]) for name in sorted(set(files) - set(findings))))
+        account.unlisted({files[name] for name in findings} | {file for file in own if file.stem in account.several})
         exams, placeless = [], 0
         for name, look in looks.items():
             lesions: list[Lesion] = []
@@ -64,7 +65,9 @@ class MiniMiasSource(ArchiveSource):
                 box = _box(words, look.shape[0])
                 if box is None:
                     placeless += 1
-                    account.unread.add(name)
+                    account.unplaced.add(name)
+                    continue
+                if account.repeated(name, where, tuple(words[2:])):
                     continue
                 inside = account.inside(name, f"{where}: the circle", box, look.shape)
                 if inside is not None:
@@ -96,28 +99,56 @@ def _lines(account: Account, path: Path) -> list[tuple[str, list[str]]]:
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
-        if not words or not LINE.fullmatch(words[0]):
-            continue  # the licence and the explanations around the list
-        account.things += 1
         where = f"{path.name} line {number}"
-        numbers = words[4:7] if len(words) == 7 and not words[4].startswith("*") else []
-        if len(words) < 3 or words[1] not in TISSUES or words[2] not in KINDS:
-            account.fault("unknown_label", f"{where}: {line.strip()!r} is not a number, a tissue (F, G, D) and a class")
-        elif words[2] != "NORM" and (len(words) < 4 or words[3] not in SEVERITIES):
-            account.fault("unknown_label", f"{where}: {line.strip()!r} has no severity (B, M)")
-        elif numbers and not all(map(is_digits, numbers)):
-            account.fault("bad_value", f"{where}: {' '.join(numbers)} is not x, y and radius")
-        elif len(words) not in (3, 4, 7) and not words[4].startswith("*"):
-            account.fault("bad_value", f"{where}: {line.strip()!r} has {len(words)} words; expected 3, 4 or 7")
-        else:
+        if not words or not LINE.fullmatch(words[0]):
+            # The rest is the licence and the explanations around the list, unless it looks like a line of it.
+            if line.strip().lower().startswith("mdb") or (
+                len(words) > 2 and words[1] in TISSUES and words[2] in CLASSES
+            ):
+                account.refuse(
+                    "bad_value", f"{where}: {line.strip()!r} begins with no film's number such as mdb001; correct it"
+                )
+            continue
+        account.things += 1
+        problem = _problem(line.strip(), words)
+        if problem is None:
             found.append((where, words))
+        else:
+            account.unread.add(words[0])
+            account.fault(problem[0], f"{where}: {problem[1]}")
     return found
+
+
+def _problem(line: str, words: list[str]) -> tuple[str, str] | None:
+    """Code and text of what is wrong with a line about a film."""
+    if len(words) < 3 or words[1] not in TISSUES or words[2] not in CLASSES:
+        return "unknown_label", f"{line!r} is not a number, a tissue (F, G, D) and a class"
+    if words[2] != "NORM" and (len(words) < 4 or words[3] not in SEVERITIES):
+        return "unknown_label", f"{line!r} has no severity (B, M)"
+    if len(words) not in (3, 4, 7) and not words[4].startswith("*"):
+        return "bad_value", f"{line!r} has {len(words)} words; expected 3, 4 or 7"
+    try:
+        _circle(words)
+    except BadCell:
+        return "bad_value", f"{' '.join(words[4:7])} is not x, y and radius"
+    return None
+
+
+def _circle(words: list[str]) -> tuple[int, int, int] | None:
+    """x, y and radius; None where the line has none. Raises BadCell."""
+    if len(words) != 7 or words[4].startswith("*"):
+        return None
+    x, y, radius = (whole(word, "x, y or radius") for word in words[4:7])
+    if x is None or y is None or radius is None:
+        raise BadCell("x, y and radius are not all known")
+    return x, y, radius
 
 
 def _box(words: list[str], height: int) -> Box | None:
     """Box around the circle in rows from the top; None where the line has no coordinates."""
-    if len(words) != 7 or words[4].startswith("*"):
+    circle = _circle(words)
+    if circle is None:
         return None
-    x, y, radius = (int(word) for word in words[4:7])
+    x, y, radius = circle
     top, left = height - y - radius, x - radius
     return Box(top, left, top + 2 * radius, left + 2 * radius)

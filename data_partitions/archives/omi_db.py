@@ -23,9 +23,9 @@ from data_partitions.archives.archive import ArchiveSource
 from data_partitions.archives.exposures import Exposure, raw_among
 from data_partitions.errors import BadFile, Problem
 from data_partitions.exams import Box, Exam, Lesion
+from data_partitions.reading.cells import BadCell, flag
 from data_partitions.reading.dicom import read_header
 from data_partitions.reading.folders import files_below, folders_in
-from data_partitions.reading.image_files import is_image
 from data_partitions.reading.limits import Limits
 from data_partitions.reading.looks import FileLook, looks
 from data_partitions.reading.opening import guarded, read_bytes
@@ -37,6 +37,7 @@ BENIGN = ("B2", "C2", "H1", "H2", "OB", "Benign", "Cyt benign", "Histol normal",
 OPEN = ("B1", "B3", "B4", "BA", "C1", "C3", "C4", "H0", "ON", "OS", "OU", "Unsatis/Normal", "Benign unc mal", "Susp of malig",
         "Clinical", "Cyt unsatis", "Cyt atypia", "Cyt susp malig", "Hist unreported", "O Normal", "O Suspicious", "O Uncertain",
         "Normal", "Suspicious", "Uncertain")  # fmt: skip
+MARK = {"markid", "x1", "y1", "x2", "y2"}
 SIGNS = {
     "Mass": "mass", "SuspiciousCalcifications": "calcification", "WithCalcification": "calcification",
     "Dystrophic": "calcification", "MilkOfCalcium": "calcification", "OtherBenignCluster": "calcification",
@@ -88,8 +89,9 @@ class OmiDbSource(ArchiveSource):
         data, images = account.folder("data"), account.folder("images")
         entries: dict[str, Entry] = {}
         sites: set[str] = set()
+        elsewhere: list[Path] = []  # images of clients of other sites
         for folder in folders_in(data) if not account.fatal else []:
-            for name, entry in self._client(account, folder, images, sites):
+            for name, entry in self._client(account, folder, images, sites, elsewhere):
                 entries[name] = entry
         if self.sites and not account.fatal and (unknown := set(self.sites) - sites):
             account.fatal.append(Problem(
@@ -105,18 +107,16 @@ class OmiDbSource(ArchiveSource):
                     "row_without_file",
                     f"{entries[name].where}: file {name}.dcm does not exist; add it, or set `missing_images: skip`",
                 )
-        if not account.fatal:
-            known = {entry.file for entry in entries.values()}
-            spare = (
-                [file for file in files_below(images) if file not in known and is_image(file)] if not self.sites else []
-            )
-            account.fact("files_without_row", *map(account.below, spare))
+        known = {entry.file for entry in entries.values()}
+        account.unlisted(known.union(*(files_below(folder) for folder in elsewhere)))
         headers = self._shown(account, present)
         found = account.looks({name: present[name].file for name in headers})
         return [self._exam(account, name, present[name], headers[name], look) for name, look in found.items()]
 
-    def _client(self, account: Account, folder: Path, images: Path, sites: set[str]) -> Iterator[tuple[str, Entry]]:
-        """Every image of one client."""
+    def _client(
+        self, account: Account, folder: Path, images: Path, sites: set[str], elsewhere: list[Path]
+    ) -> Iterator[tuple[str, Entry]]:
+        """Every image of one client of the chosen sites."""
         client = folder.name
         imagedb = _json(account, folder, "imagedb")
         if imagedb is None:
@@ -124,6 +124,7 @@ class OmiDbSource(ArchiveSource):
         site = str(imagedb.get("Site") or "")
         sites.add(site)
         if self.sites and site not in self.sites:
+            elsewhere.append(images / client)
             return
         nbss = _json(account, folder, "nbss")
         studies = imagedb.get("STUDIES")
@@ -183,7 +184,7 @@ class OmiDbSource(ArchiveSource):
             inside = account.inside(name, where, box, look.shape)
             if inside is None:
                 continue
-            kind = next((kind for sign, kind in SIGNS.items() if mark.get(sign)), "other")
+            kind = next((kind for sign, kind in SIGNS.items() if _has(mark.get(sign))), "other")
             malignant = _opinion(account, where, mark, entry.episode, header.laterality)
             lesions.append(Lesion(inside, kind, malignant))
         labels = [lesion.malignant for lesion in lesions]
@@ -217,9 +218,24 @@ def _json(account: Account, folder: Path, kind: str) -> dict[str, Any] | None:
 
 
 def _marks(content: object) -> dict[str, dict[str, Any]]:
-    """Marks of one image by their number; an image without any has another value there."""
-    marks = content if isinstance(content, dict) else {}
-    return {number: mark for number, mark in marks.items() if isinstance(mark, dict) and "X1" in mark}
+    """Marks of one image by their number; an image without any has another value there.
+
+    Whatever has a mark's number or one of its names, in any case of its letters, is taken for a mark: one that is misspelt is a
+    fault when its box is read, and its image is not healthy.
+    """
+    marks = {number: mark for number, mark in _object(content).items() if isinstance(mark, dict)}
+    return {
+        number: mark for number, mark in marks.items()
+        if number.isdigit() or MARK & {str(name).strip().lower() for name in mark}
+    }  # fmt: skip
+
+
+def _has(sign: object) -> bool:
+    """Whether a mark has a sign: 1, or the name of the sign itself."""
+    try:
+        return bool(flag(str(sign if sign is not None else ""), "sign"))
+    except BadCell:
+        return True
 
 
 def _is_healthy(nbss: dict[str, Any]) -> bool:

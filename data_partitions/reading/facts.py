@@ -54,5 +54,6 @@ FACTS: dict[str, Fact] = {
     "spacing_unusable": Fact("doubted", "DICOM images give a size of a pixel that is not square, or none above 0; it is not used"),
     "orientation_unreadable": Fact("doubted", "images have EXIF data that cannot be read, and were not turned"),
     "burnt_in": Fact("doubted", "DICOM images say that text is burnt into their pixels"),
+    "without_outlines": Fact("doubted", "images with a finding by their BI-RADS have no file of outlines; none of their lesions is known"),
     "raw_alone": Fact("doubted", "images are raw (for processing) and have no image for presentation beside them; used"),
 }  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import Box, Lesion, bounding_box
+from data_partitions.reading.cells import OLDEST, BadCell, decimal
 from data_partitions.reading.folders import plain_path
 from data_partitions.reading.label_words import LabelWords, UnknownWord
 from data_partitions.reading.limits import Limits
@@ -44,14 +45,22 @@ SHAPES = {"circle": ("x", "y", "radius"), "box": ("x0", "y0", "x1", "y1"), "cont
 class Metadata:
     """Rows by our names (text "" where unknown; age, spacing_mm, malignant: None), and what was wrong with others.
 
-    labelled: whether the table has a column for the label; if so, an empty cell means that the label is not known. facts: how
-    often something was changed or guessed in the table.
+    labelled: whether the table has a column for the label; if so, an empty cell means that the label is not known. disputed:
+    images to which two rows give different labels; theirs are not known. facts: how often something was changed or guessed in
+    the table.
     """
 
     rows: list[dict]
     problems: list[Problem]
     labelled: bool
+    disputed: set[str]
     facts: Mapping[str, int]
+
+    def settle(self, first: dict, second: dict) -> None:
+        """Of two rows of one image the first is used, without a label where they give different ones."""
+        if any(first[name] != second[name] for name in ("malignant", "diagnosis")):
+            first.update(malignant=None, diagnosis="")
+            self.disputed.add(first["image"])
 
 
 @dataclass(frozen=True)
@@ -83,9 +92,9 @@ def read_metadata(
         label = ""  # a column that `columns` names as the diagnosis holds no words for malignant
     age, spacing = find("age"), find("spacing_mm")
     image, patient = find("image"), find("patient_id")
-    rows: list[dict] = []
     problems = list(table.problems)
-    seen: dict[str, int] = {}
+    result = Metadata([], problems, bool(label), set(), table.facts)
+    seen: dict[str, dict] = {}
     for number, record in table.records():
         where = f"{path.name} row {number}"
         try:
@@ -94,7 +103,7 @@ def read_metadata(
                 "image": plain_path(_given(record, image, where)),
                 "patient_id": _given(record, patient, where),
                 "malignant": _label(record, label, words, where),
-                "age": _number(record, age, where, low=0, high=130),
+                "age": _number(record, age, where, low=0, high=OLDEST),
                 "spacing_mm": _number(record, spacing, where, low=1e-4, high=100),
                 **{name: record[column] if column else "" for name, column in known.items()},
             }
@@ -103,14 +112,16 @@ def read_metadata(
             continue
         name = str(row["image"])
         if name in seen:
+            first = seen[name]
             problems.append(Problem(
                 "duplicate_image",
-                f"{where}: image {name} is in row {seen[name]} already; keep one of them",
+                f"{where}: image {name} is in row {first['row']} already; keep one of them",
             ))  # fmt: skip
+            result.settle(first, row)
             continue
-        seen[name] = number
-        rows.append(row)
-    return Metadata(rows, problems, bool(label), table.facts)
+        seen[name] = row
+        result.rows.append(row)
+    return result
 
 
 def read_lesions(
@@ -119,11 +130,16 @@ def read_lesions(
 ) -> LesionTable:  # fmt: skip
     """The table of lesions. shapes: image -> (height, width) of usable images; known: every image of the metadata.
 
-    Raises DataError where a row cannot be read at all: which image it is about is not known, and that image would pass as healthy.
+    Raises DataError where a row cannot be read at all, or names no image: which one it is about is not known, and that image would
+    pass as healthy.
     """
     table, find = _read(path, columns, encoding, limits, required=("image",))
-    if table.problems:
-        raise DataError.of(table.problems, f"{path}")
+    nameless = [
+        Problem("bad_value", f"{path.name} row {number}: {find('image')} is empty; fill it in or drop the row")
+        for number, record in table.records() if not record[find("image")]
+    ]  # fmt: skip
+    if table.problems or nameless:
+        raise DataError.of([*table.problems, *nameless], f"{path}")
     given = [shape for shape, names in SHAPES.items() if all(find(name) for name in names)]
     if not given:
         forms = ", or ".join("(" + ", ".join(names) + ")" for names in SHAPES.values())
@@ -137,6 +153,7 @@ def read_lesions(
     diagnosis = find("lesion_diagnosis")
     translate = {**KINDS, **kinds}
     result = LesionTable(facts=[(fact, path.name) for fact, count in table.facts.items() for _ in range(count)])
+    seen: dict[tuple, tuple[int, bool | None]] = {}  # a lesion -> its row and label
     for number, record in table.records():
         where = f"{path.name} row {number}"
         name = plain_path(record[image])
@@ -152,6 +169,15 @@ def read_lesions(
             try:
                 malignant = _label(record, label, words, where)
                 box, contour = _place(record, places, given, where)
+                key = name, translate[code], box, None if contour is None else contour.tobytes()
+                first, label_there = seen.setdefault(key, (number, malignant))
+                if first != number and box is not None:
+                    result.problems.append(Problem(
+                        "duplicate_lesion", f"{where}: this lesion of {name} is in row {first} already; keep one of them"
+                    ))  # fmt: skip
+                    if malignant != label_there:
+                        result.unread.add(name)
+                    continue
                 result.labels.setdefault(name, []).append(malignant)
                 if box is None:
                     result.without_place.append(name)
@@ -186,8 +212,11 @@ def _read(
 ) -> tuple[Table, Callable[[str], str]]:
     """The table as text, and a function: our name -> its column, or ""."""
     if not path.is_file():
+        setting = "metadata" if "patient_id" in required else "lesions"
         raise DataError(
-            "missing_file", f"{path} does not exist; correct `path`, `metadata` or `lesions`", field=path.name
+            "missing_file",
+            f"{path} does not exist; correct `{setting}`, or `path` if the folder is another",
+            field=setting,
         )
     table = read_table(path, encoding, limits)
     for ours, theirs in columns.items():
@@ -225,17 +254,11 @@ def _given(record: dict, column: str, where: str) -> str:
 
 
 def _number(record: dict, column: str, where: str, low: float, high: float) -> float | None:
-    """None where the table does not say: nothing, or what spreadsheets write for it."""
-    text = record[column] if column else ""
-    if text.lower() in ("", "nan", "na", "n/a", "none", "unknown"):
-        return None
+    """None where the table does not say."""
     try:
-        value = float(text)
-    except ValueError:
-        raise _BadValue(f"{where}: {column} {text!r} is not a number") from None
-    if not low <= value <= high:
-        raise _BadValue(f"{where}: {column} {text} is outside {low:g} .. {high:g}")
-    return value
+        return decimal(record[column], column, low, high) if column else None
+    except BadCell as error:
+        raise _BadValue(f"{where}: {error}") from None
 
 
 def _label(record: dict, column: str, words: LabelWords, where: str) -> bool | None:
@@ -243,9 +266,10 @@ def _label(record: dict, column: str, words: LabelWords, where: str) -> bool | N
     try:
         return words.read(record[column]) if column else None
     except UnknownWord:
+        negative = ", ".join(words.negative) or "any other word or whole number"
         raise _BadValue(
-            f"{where}: {column} {record[column]!r} is neither malignant ({', '.join(words.positive)}) nor benign "
-            f"({', '.join(words.negative)}); correct it, or list it in `positive` or `negative`"
+            f"{where}: {column} {record[column]!r} is neither malignant ({', '.join(words.positive)}) nor benign ({negative}); "
+            "correct it, or list it in `positive` or `negative`"
         ) from None
 
 

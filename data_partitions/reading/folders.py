@@ -7,6 +7,7 @@ Passed over, in any folder below the one that is asked about: names that start w
 from __future__ import annotations
 
 import os
+import posixpath
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def plain_path(name: str) -> str:
-    """A path below a folder as a table writes it, in our way: "./a\\b.png" is "a/b.png"."""
-    return name.replace("\\", "/").removeprefix("./")
+    """A path below a folder as a table writes it, in our way: "./a\\b.png" and "a/c/../b.png" are "a/b.png"."""
+    return posixpath.normpath(name.replace("\\", "/")) if name else ""
 
 
 def litter_below(folder: Path) -> list[str]:

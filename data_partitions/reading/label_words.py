@@ -21,7 +21,7 @@ class UnknownWord(ValueError):
 class LabelWords:
     """Words in any case, with or without spaces around them; 1, "1" and "1.0" are one word.
 
-    negative: () means every word that is neither positive nor missing.
+    negative: () means every word that is neither positive nor missing, but for fractions: 0.7 is a score, and no class.
     """
 
     positive: tuple[str, ...] = POSITIVE
@@ -36,7 +36,7 @@ class LabelWords:
             return False
         if word in MISSING:
             return None
-        if self.negative:
+        if self.negative or _is_fraction(word):
             raise UnknownWord(text)
         return False
 
@@ -47,6 +47,14 @@ def is_digits(text: str) -> bool:
     `str.isdigit` is true of "²", too, and of thousands of digits, and `int` reads neither.
     """
     return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def _is_fraction(word: str) -> bool:
+    """Whether a plain word is a number, and no whole one."""
+    try:
+        return not float(word).is_integer()
+    except ValueError:
+        return False
 
 
 def plain(text: str) -> str:

@@ -11,13 +11,14 @@ from typing import Any
 # Codes of input that the user can correct before any training: the run ends with status 2.
 INPUT_CODES = frozenset(
     {
-        "bad_annotation", "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_photometric", "bad_row", "bad_table",
-        "bad_value", "bad_weights", "batch_too_large", "class_missing", "contour_outside", "duplicate_image", "duplicate_lesion",
-        "empty_mask", "file_too_large", "file_without_row", "image_size", "image_too_large", "lesion_without_row", "mask_size",
-        "missing_decoder", "missing_file", "missing_reader", "mixed_storage", "nan_pixels", "no_images", "no_label", "no_lesions",
+        "bad_annotation", "bad_columns", "bad_encoding", "bad_image", "bad_package", "bad_photometric", "bad_row",
+        "bad_table", "bad_value", "bad_weights", "batch_too_large", "class_missing", "contour_outside",
+        "duplicate_file", "duplicate_image", "duplicate_lesion", "empty_mask", "file_too_large", "file_without_row",
+        "image_size", "image_too_large", "label_without_row", "lesion_without_row", "mask_size", "missing_decoder",
+        "missing_file", "missing_reader", "mixed_storage", "nan_pixels", "no_images", "no_label", "no_lesions",
         "no_positives", "no_validation", "not_converted", "one_class", "outside_classes", "partition_too_large",
-        "row_without_file", "several_frames", "too_few_examples", "too_few_images", "too_few_negatives", "too_few_positives",
-        "too_few_to_measure", "unknown_centre", "unknown_label",
+        "row_without_file", "several_frames", "too_few_examples", "too_few_images", "too_few_negatives",
+        "too_few_positives", "too_few_to_measure", "unknown_centre", "unknown_label",
     }
 )  # fmt: skip
 # Codes with which a centre refuses a job: it decided to, and nothing went wrong.
@@ -61,6 +62,8 @@ TEXTS = {
     "bad_value": "has impossible values in its table; see the line below, and correct the rows",
     "bad_encoding": "has a table in another encoding; name it in data.encoding",
     "duplicate_image": "lists an image twice in its table; see the line below, and keep one row",
+    "duplicate_file": "has a folder or table twice, and not the same; see the line below, and keep one",
+    "label_without_row": "has labels of images that its table does not list; see the line below, and add or drop their rows",
     "lesion_without_row": "has lesions in images that its table does not list; see the line below",
     "unknown_label": "has words in its tables that are not known labels; see the line below, and correct them or list them in data",
     "duplicate_lesion": "lists a lesion twice in its table; see the line below, and keep one row",

@@ -210,15 +210,16 @@ def read_database(path: Path) -> None:
     for kind in ("imagedb", "nbss"):
         (folder / f"{kind}_client.json").write_bytes(path.read_bytes())
     account = account_of(path)
-    entries = list(source._client(account, folder, path.parent, set()))
+    entries = list(source._client(account, folder, path.parent, set(), []))
     for _, entry in entries:
         for mark in entry.marks.values():
             omi_db._box(mark)
+            omi_db._has(mark.get("Mass"))
             omi_db._opinion(account, "a", mark, entry.episode, "R")
 
 
 def read_shapes(path: Path) -> None:
-    cdd_cesm._outlines(account_of(path), path, "_DM_", {"P1_L_DM_CC"})
+    cdd_cesm.CddCesmSource(path=path.parent)._outlines(account_of(path), path, {"P1_L_DM_CC"})
 
 
 READERS = {

@@ -199,3 +199,53 @@ def test_what_may_be_skipped_is_counted(tmp_path):
     counts = cohort.report["counts"]["mass train"]
     assert (counts["rows_benign"], counts["masks"], counts["lesions_benign"]) == (6, 1, 1)
     assert refused(root, abnormalities="mass", max_bad_fraction=0.2).code == "row_without_file"
+
+
+def test_a_second_copy_of_a_file_is_read_once_if_it_is_the_same_and_a_fault_if_not(tmp_path):
+    root = write_cbis_ddsm(tmp_path, "png", 2, kinds=("mass",))
+    image = next(root.glob("Mass-Training_P_00000_LEFT_CC/*/*/*.png"))
+    mask = next(root.glob("Mass-Training_P_00000_LEFT_CC_1/*/*/000001.png"))
+    for file in (image, mask):
+        shutil.copy(file, file.with_name("again.png"))
+    whole = {exam.name for exam in load(root, abnormalities="mass").exams}
+    assert load(root, abnormalities="mass").report["identical_files"] == 2 and len(whole) == 4
+    image.with_name("again.png").write_bytes(image.read_bytes() + b"\0")
+    mask.with_name("again.png").write_bytes(mask.read_bytes() + b"\0")
+    error = refused(root, abnormalities="mass")
+    assert error.code == "duplicate_image" and "are not the same; keep one of them" in str(error)
+    shutil.move(image.with_name("again.png"), tmp_path.parent / "x.png")
+    error = refused(root, abnormalities="mass")
+    assert error.code == "mask_size" and "keep one of them" in str(error)
+
+
+def test_a_second_tree_of_the_archive_is_not_passed_over(tmp_path):
+    root = write_cbis_ddsm(tmp_path / "a", "dicom", 2, kinds=("mass",))
+    shutil.copytree(root / "CBIS-DDSM", root / "AA resized")
+    found = load(root, abnormalities="mass")
+    assert len(found.exams) == 4 and found.report["identical_files"] >= 4 + 6
+    for file in (root / "AA resized").rglob("*.dcm"):
+        write_dicom(file, np.zeros((20, 20), np.uint8) + np.arange(20, dtype=np.uint8))
+    error = refused(root, abnormalities="mass")
+    assert "duplicate_image" in error.numbers and "AA resized" in str(error) and "CBIS-DDSM/Mass" in str(error)
+
+
+def test_a_second_table_of_one_name_is_refused_where_it_differs(tmp_path):
+    root = write_cbis_ddsm(tmp_path, "png", 2, kinds=("mass",))
+    table = root / "mass_case_description_train_set.csv"
+    (root / "csv").mkdir()
+    shutil.copy(table, root / "csv")
+    assert load(root, abnormalities="mass").report["identical_files"] == 1
+    (root / "csv" / table.name).write_text(table.read_text().replace("BENIGN", "MALIGNANT"))
+    assert refused(root, abnormalities="mass", max_bad_fraction=1.0).code == "duplicate_file"
+
+
+def test_the_remedy_of_a_mask_is_one_that_this_source_has(tmp_path):
+    root = write_cbis_ddsm(tmp_path, "png", 1, kinds=("mass",))
+    mask = next(root.glob("Mass-Training_P_00000_LEFT_CC_1/*/*/000001.png"))
+    write_cbis_picture(root, mask.relative_to(root).as_posix(), "png", "000001", np.eye(240, 200, dtype=np.uint8) * 100)
+    error = refused(root, abnormalities="mass")
+    assert (
+        "with the values 100" in str(error)
+        and "mask_classes" not in str(error)
+        and "set `mask_threshold`" in str(error)
+    )

@@ -188,3 +188,26 @@ def test_what_may_be_skipped_is_counted(tmp_path):
     assert not exams["P3_L_DM_CC"].usable_as_healthy and exams["P3_L_DM_MLO"].usable_as_healthy
     assert not exams["P2_L_DM_CC"].lesions
     assert "has no Radiology-manual-annotations.xlsx" in str(refused(tmp_path, table="other.csv"))
+
+
+def test_an_outline_that_is_there_twice_is_a_fault_and_counts_once(tmp_path):
+    root = write_cdd_cesm(tmp_path, 2)
+    count = sum(len(exam.lesions) for exam in load(root).exams)
+    edited(root, None, lambda rows: rows + rows)
+    assert {problem.code for problem in refused(root).problems} == {"duplicate_lesion"}
+    assert sum(len(exam.lesions) for exam in load(root, max_bad_fraction=0.9).exams) == count > 0
+
+
+@pytest.mark.parametrize("table", ["change_rows", "change_regions"])
+def test_a_name_of_neither_kind_of_image_is_a_fault(tmp_path, table):
+    root = write_cdd_cesm(tmp_path, 2)
+    edited(
+        root,
+        **{
+            table: lambda rows: (
+                rows
+                + [rows[0] | {"Image_name": "P1_L_MM_CC"} if table == "change_rows" else cesm_region("P1_L_MM_CC", {})]
+            )
+        },
+    )
+    assert "'P1_L_MM_CC' is no image's name such as P1_L_DM_CC" in str(refused(root))

@@ -145,3 +145,47 @@ def test_a_real_header(real_images):
         ("R", "CC", (4624, 3056), 0.05, False), ("R", "MLO", (4664, 3120), 0.05, False),
     ]  # fmt: skip
     assert case.pictures[0].stem.name == "A_9999_1.LEFT_CC"
+
+
+@pytest.mark.parametrize("end", ["", " OVERLA", " overlay"])
+def test_a_line_that_does_not_say_whether_there_is_an_overlay_is_a_fault_and_its_case_not_healthy(tmp_path, end):
+    root = write_ddsm(tmp_path, 1, 1)
+    sick = next(root.rglob("A-1000-1.ics"))
+    sick.write_text(sick.read_text().replace("RESOLUTION 50 OVERLAY", f"RESOLUTION 50{end}"))
+    for file in root.rglob("*.OVERLAY"):
+        file.unlink()
+    error = refused(root)
+    assert [problem.code for problem in error.problems] == ["bad_value"] * 2
+    assert "and not in OVERLAY or NON_OVERLAY; correct it" in str(error)
+    left = load(root, max_bad_fraction=0.5).exams
+    assert {exam.patient for exam in left if exam.usable_as_healthy or exam.malignant is False} == {"B-1001-1"}
+
+
+@pytest.mark.parametrize("ends", [("OVERLAY", "NON_OVERLAY"), ("NON_OVERLAY", "OVERLAY")])
+def test_two_lines_of_one_image_are_a_fault_and_it_is_not_healthy(tmp_path, ends):
+    root = write_ddsm(tmp_path, 1, 1)
+    sick = next(root.rglob("A-1000-1.ics"))
+    line = next(line for line in sick.read_text().splitlines() if line.startswith("LEFT_CC")).removesuffix("OVERLAY")
+    text = sick.read_text().replace(f"{line}OVERLAY", f"{line}{ends[0]}\n{line}{ends[1]}")
+    sick.write_text(text)
+    assert "duplicate_image" in {problem.code for problem in refused(root).problems}
+    left = load(root, max_bad_fraction=0.5).exams
+    assert {exam.patient for exam in left if exam.usable_as_healthy} == {"B-1001-1"}
+    assert [exam.malignant for exam in left if exam.name.endswith("A_1000_1.LEFT_CC")] == [None]
+
+
+def test_a_resolution_with_decimals_is_read(tmp_path):
+    root = write_ddsm(tmp_path, 0, 1)
+    file = next(root.rglob("*.ics"))
+    file.write_text(file.read_text().replace("RESOLUTION 50", "RESOLUTION 43.5").replace("LINES 240", "LINES 240.0"))
+    assert {exam.spacing_mm for exam in load(root).exams} == {0.0435}
+    file.write_text(file.read_text().replace("RESOLUTION 43.5", "RESOLUTION fine"))
+    assert "RESOLUTION 'fine' is not a number" in str(refused(root))
+
+
+def test_an_abnormality_that_is_there_twice_is_a_fault_and_counts_once(tmp_path):
+    root = write_ddsm(tmp_path, 1, 0)
+    one = ddsm_abnormality(ddsm_square(60, 100, 20))
+    next(root.rglob("*LEFT_CC.OVERLAY")).write_text(ddsm_overlay(one, one))
+    assert [problem.code for problem in refused(root).problems] == ["duplicate_lesion"]
+    assert [len(e.lesions) for e in load(root, max_bad_fraction=0.5).exams if e.name.endswith("LEFT_CC")] == [1]

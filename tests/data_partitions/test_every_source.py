@@ -1,10 +1,12 @@
 """What has to hold in every source that reads files, whatever its layout."""
 
+import csv
 import os
 import shutil
 
 import numpy as np
 import pytest
+from archives import ddsm_abnormality, ddsm_overlay, ddsm_square, write_bcdr_table
 from every_source import ARCHIVES, CSV, described, image_files, noise, written
 from PIL import Image
 
@@ -12,6 +14,7 @@ from data_partitions import Box, DataError
 from data_partitions.archives.exclusions import names_of
 from data_partitions.reading.folders import files_below
 from data_partitions.reading.image_files import ORIENTATION, TURNS
+from data_partitions.reading.tables import read_records
 from data_partitions.sources import WHOLE_SOURCES
 
 ALL = list(ARCHIVES)
@@ -105,21 +108,134 @@ def test_encodings_and_ends_of_lines_are_found_out(tmp_path, name, how):
     assert described(archive.load(tmp_path)) == whole
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "cbis_ddsm"])
+def told(archive, folder) -> bool:
+    """Whether an image that no table names is counted or a fault."""
+    try:
+        return archive.load(folder).report.get("files_without_row") == 1
+    except DataError as error:
+        return bool({"file_without_row", "duplicate_image", "bad_value"} & {problem.code for problem in error.problems})
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_an_image_that_no_table_names_is_told(tmp_path, name):
+    """Under a name that its source looks for, and under others, wherever it lies."""
     archive = written(name, tmp_path)
     model = archive.images(tmp_path)[0]
-    stranger = model.with_name({
+    looked_for = {
         "inbreast": "99999999_abc_MG_R_CC_ANON.dcm", "cdd_cesm": "P99_L_DM_CC.jpg", "mini_mias": "mdb300.pgm",
         "isic": "ISIC_9999999.jpg",
-    }.get(name, f"stranger{model.suffix}"))  # fmt: skip
-    shutil.copy(model, stranger)
-    try:
-        found = archive.load(tmp_path)
-    except DataError as error:
-        assert "file_without_row" in {problem.code for problem in error.problems}
-    else:
-        assert found.report["files_without_row"] == 1
+    }.get(name, f"other{model.suffix}")  # fmt: skip
+    (model.parent / "more").mkdir()
+    places = [
+        model.with_name(looked_for), model.with_name(f"stray{model.suffix}"), model.with_name("stray.png"),
+        model.parent / "more" / f"stray{model.suffix}", tmp_path / "stray.png", tmp_path / f"stray{model.suffix}",
+    ]  # fmt: skip
+    for stranger in places:
+        if stranger.suffix == model.suffix:
+            shutil.copy(model, stranger)
+        else:
+            Image.fromarray(noise(99)).save(stranger)
+        with stranger.open("ab") as file:  # no copy of the other
+            file.write(b"\0\0")
+        assert told(archive, tmp_path), stranger
+        stranger.unlink()
+    assert "files_without_row" not in archive.load(tmp_path).report
+
+
+@pytest.mark.parametrize("name", ["bcdr", "cbis_ddsm", "omi_db", "cdd_cesm"])
+def test_images_of_another_choice_are_no_strangers(tmp_path, name):
+    archive = written(name, tmp_path)
+    choice = {
+        "bcdr": {"sets": ["d01"]}, "cbis_ddsm": {"abnormalities": "mass"}, "omi_db": {"sites": ["jarv"]},
+        "cdd_cesm": {"images": "subtracted"},
+    }[name]  # fmt: skip
+    assert "files_without_row" not in archive.load(tmp_path, **choice).report
+    Image.fromarray(noise(99)).save(tmp_path / "stray.png")
+    assert archive.load(tmp_path, **choice).report["files_without_row"] == 1
+
+
+DECIMALS = {
+    "folder": (), "inbreast": ("File Name", "ACR", "Bi-Rads"),
+    "cbis_ddsm": ("breast_density", "breast density", "assessment", "abnormality id"),
+    "bcdr": ("patient_id", "segmentation_id", "image_view", "image_type_id", "age", "density", "mammography_nodule",
+             "mammography_calcification"),
+    "cdd_cesm": ("Patient_ID", "Age", "BIRADS"), "isic": ("age",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in CSV if DECIMALS[name]])
+def test_whole_numbers_that_are_written_as_decimals_are_the_same(tmp_path, name):
+    """As programs write a column of numbers of which some row has none."""
+    archive = written(name, tmp_path)
+    whole, changed = archive.load(tmp_path), 0
+    for file in files_below(tmp_path, "*.csv"):
+        with file.open(newline="", encoding="utf-8") as text:
+            reader = csv.DictReader(text, delimiter=";" if name == "inbreast" else ",", skipinitialspace=True)
+            rows = list(reader)
+        for row in rows:
+            for column in set(DECIMALS[name]) & set(row):
+                if row[column].strip().isdigit():
+                    row[column] += ".0"
+                    changed += 1
+        with file.open("w", newline="", encoding="utf-8") as text:
+            writer = csv.DictWriter(text, list(rows[0]), delimiter=";" if name == "inbreast" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    found = archive.load(tmp_path)
+    assert described(found) == described(whole) and (changed or name == "isic")
+    assert [lesion.birads for exam in found.exams for lesion in exam.lesions] == [
+        lesion.birads for exam in whole.exams for lesion in exam.lesions
+    ]
+    assert found.report == whole.report
+
+
+AGES = {"bcdr": (", 62, 2,", ", sixty, 2,"), "cdd_cesm": (",50,B", ",sixty,B"), "isic": (",55.0,", ",sixty,"),
+        "ddsm": ("PATIENT_AGE 50", "PATIENT_AGE sixty")}  # fmt: skip
+DENSITIES = {"bcdr": (", 62, 2,", ", 62, dense,"), "cdd_cesm": (",50,B", ",50,dense"), "ddsm": ("DENSITY 1", "DENSITY dense"),
+             "inbreast": (";1;1;", ";dense;1;"), "cbis_ddsm": ("P_00000,1,", "P_00000,dense,")}  # fmt: skip
+VIEWS = {"bcdr": ("outlines.csv", ", 1, 2, patient", ", 1, LCC?, patient"), "cdd_cesm": ("annotations.csv", ",CC,", ",C C,"),
+         "inbreast": (".csv", ";CC;", ";C C;"),
+         "cbis_ddsm": ("set.csv", ",CC,", ",C C,"), "ddsm": (".ics", "RIGHT_CC", "RIGHT_C")}  # fmt: skip
+
+
+def change_once(folder, ending, old, new):
+    file = next(f for f in files_below(folder, f"*{ending}") if old in f.read_text(encoding="utf-8"))
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "value"),
+    [(name, *texts, "'sixty'") for name, texts in AGES.items()] + [(name, *texts, "'dense'") for name, texts in DENSITIES.items()],
+)  # fmt: skip
+def test_an_age_or_density_that_cannot_be_read_is_a_fault_with_its_value(tmp_path, name, old, new, value):
+    archive = written(name, tmp_path)
+    change_once(tmp_path, ".ics" if name == "ddsm" else ".csv", old, new)
+    with pytest.raises(DataError) as refused:
+        archive.load(tmp_path)
+    texts = [problem.text for problem in refused.value.problems]
+    assert any(value in text.replace("DENSE", "dense") and "correct it, or leave it empty" in text for text in texts), (
+        texts
+    )
+
+
+@pytest.mark.parametrize("word", ["", "NA", "nan", "unknown", "?", "none"])
+@pytest.mark.parametrize("name", list(AGES))
+def test_words_for_not_known_are_the_same_in_every_source(tmp_path, name, word):
+    archive = written(name, tmp_path)
+    old, new = AGES[name]
+    change_once(tmp_path, ".ics" if name == "ddsm" else ".csv", old, new.replace("sixty", word))
+    assert (
+        None in {exam.age for exam in archive.load(tmp_path).exams} or name == "bcdr"
+    )  # where the outlines say it, too
+
+
+@pytest.mark.parametrize("name", list(VIEWS))
+def test_a_word_that_is_no_view_is_a_fault(tmp_path, name):
+    archive, (ending, old, new) = written(name, tmp_path), VIEWS[name]
+    change_once(tmp_path, ending, old, new)
+    with pytest.raises(DataError) as refused:
+        archive.load(tmp_path)
+    assert {problem.code for problem in refused.value.problems} & {"unknown_label", "bad_value"}
 
 
 # --- E: several files where one is meant
@@ -341,3 +457,106 @@ def test_the_account_adds_up(tmp_path, name):
     assert excluded == 1 and faults >= 1 and len(left.exams) == len(whole.exams) - 2
     assert all(example for *_, example in rows)
     assert {kind for kind, *_ in rows} <= {"left out", "changed", "doubted"}
+
+
+# --- what could not be read is neither healthy nor benign
+
+
+def _bcdr(root, **changes):
+    file = root / "BCDR-D01_dataset/bcdr_d01_outlines.csv"
+    rows = [dict(cells) for _, cells in read_records(file, [])[0]]
+    number = next(place for place, row in enumerate(rows) if row["classification"] == "Benign")
+    rows.append(rows[number] | {"segmentation_id": "99", "classification": "Malign"} | changes)
+    write_bcdr_table(file, rows)
+    return f"BCDR-D01_dataset/{rows[number]['image_filename']}"
+
+
+def _ddsm(root):
+    file = next(file for file in files_below(root, "*.OVERLAY") if "BENIGN" in file.read_text())
+    bad = ddsm_abnormality(ddsm_square(90, 120, 20)).replace("BOUNDARY", "BOUNDRY")
+    file.write_text(ddsm_overlay(ddsm_abnormality(ddsm_square(60, 100, 20), pathology="BENIGN"), bad))
+    return file.relative_to(root).with_suffix("").as_posix()
+
+
+def _cbis(root):
+    file = root / "mass_case_description_train_set.csv"
+    file.write_text(file.read_text().replace("4,MALIGNANT,", "4,MALIGNAT,"))
+    return "Mass-Training_P_00001_RIGHT_CC"
+
+
+def _mini_mias(root):
+    (root / "Info.txt").write_text((root / "Info.txt").read_text().replace("SPIC M", "SPIC X"))
+    return "mdb005"
+
+
+def _omi(root):
+    file = root / "data/optm4/imagedb_optm4.json"
+    file.write_text(file.read_text().replace('{"77": {', '{"78": {"MarkID": 78, "Mass": 1, "X1": "oops"}, "77": {'))
+    return next(
+        exam.name
+        for exam in ARCHIVES["omi_db"].load(root, max_bad_fraction=0.5).exams
+        if exam.patient == "optm4" and exam.lesions
+    )
+
+
+def _cesm(root):
+    file = root / "Radiology-manual-annotations.csv"
+    lines = file.read_text().splitlines(keepends=True)
+    first = next(line for line in lines if "P1_L_DM_CC" in line)
+    file.write_text("".join(lines) + first.replace("Benign", "Malignant"))
+    return "P1_L_DM_CC"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoilt"),
+    [
+        ("bcdr", lambda root: _bcdr(root, lw_x_points="1 2 x")),
+        ("bcdr", lambda root: _bcdr(root, lw_x_points="9000 9001 9002", lw_y_points="9000 9001 9003")),
+        ("bcdr", lambda root: _bcdr(root, segmentation_id="1")), ("bcdr", lambda root: _bcdr(root, image_view="7")),
+        ("ddsm", _ddsm), ("cbis_ddsm", _cbis), ("mini_mias", _mini_mias), ("omi_db", _omi), ("cdd_cesm", _cesm),
+    ],
+)  # fmt: skip
+def test_a_benign_finding_beside_one_that_cannot_be_read_does_not_make_its_image_benign(tmp_path, name, spoilt):
+    archive = written(name, tmp_path)
+    image = spoilt(tmp_path)
+    cohort = archive.load(tmp_path, max_bad_fraction=0.5)
+    (exam,) = [exam for exam in cohort.exams if exam.name == image]
+    assert exam.lesions and exam.malignant is None and not exam.usable_as_healthy
+    assert cohort.report.get("skipped") or cohort.report["other_views"]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoilt"),
+    [
+        ("cbis_ddsm", lambda root: change_once(root, "mass_case_description_train_set.csv", "OVAL,", "OVAL,LOBULATED,")),
+        ("cbis_ddsm", lambda root: change_once(root, "mass_case_description_train_set.csv", ",Mass-Training_P_00000_LEFT_CC/", ",/")),
+        ("bcdr", lambda root: _bcdr(root, image_filename="")),
+        ("mini_mias", lambda root: change_once(root, "Info.txt", "mdb005 F SPIC", "mdb5 F SPIC")),
+        ("mini_mias", lambda root: change_once(root, "Info.txt", "mdb005 F SPIC", "MDB005 F SPIC")),
+        ("mini_mias", lambda root: change_once(root, "Info.txt", "mdb005 F SPIC", "005 F SPIC")),
+        ("cdd_cesm", lambda root: change_once(root, "segmentations_v2.csv", "P1_L_DM_CC .jpg", "")),
+    ],
+)  # fmt: skip
+def test_a_finding_on_nobody_knows_which_image_is_refused_whatever_the_fraction(tmp_path, name, spoilt):
+    archive = written(name, tmp_path)
+    spoilt(tmp_path)
+    with pytest.raises(DataError) as refused:
+        archive.load(tmp_path, max_bad_fraction=1.0)
+    assert refused.value.code in ("bad_row", "bad_value")
+
+
+# --- remedies are those of the source
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "remedy"),
+    [
+        ("isic", {"metadata": "x.csv"}, "correct `metadata`"), ("isic", {"sites": "x.csv"}, "correct `sites`"),
+        ("inbreast", {"table": "x.csv"}, "correct `table`"), ("folder", {"metadata": "x.csv"}, "correct `metadata`"),
+        ("folder", {"lesions": "x.csv"}, "correct `lesions`"),
+    ],
+)  # fmt: skip
+def test_a_missing_table_is_told_with_the_setting_that_names_it(tmp_path, name, settings, remedy):
+    with pytest.raises(DataError, match=f"x.csv does not exist; {remedy}") as refused:
+        written(name, tmp_path).load(tmp_path, **settings)
+    assert refused.value.code == "missing_file"

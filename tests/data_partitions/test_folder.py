@@ -350,3 +350,54 @@ def test_mini_mias_boxes(real_cache):
     assert sorted(healthy["width"]) == sorted(lesions["width"])
     assert (healthy["background"] <= 0.4).all()
     assert healthy["background"].mean() == pytest.approx(lesions["background"].mean(), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "again", ["./images/000.png", "images/../images/000.png", "images//000.png", "images\\000.png", "ABSOLUTE"]
+)
+def test_one_path_in_two_ways_is_one_image(tmp_path, again):
+    archive(tmp_path, 4)
+    again = str(tmp_path / "images/000.png") if again == "ABSOLUTE" else again
+    with (tmp_path / "metadata.csv").open("a") as file:
+        file.write(f"{again},someone,malignant,x\n")
+    error = refused(tmp_path)
+    assert [problem.code for problem in error.problems] == ["duplicate_image"] and "metadata.csv row 6" in str(error)
+    exams = FolderSource(path=tmp_path, max_bad_fraction=0.5).load("A", 0).exams
+    assert len(exams) == 4 and [e.malignant for e in exams if e.name.endswith("000.png")] == [None]
+
+
+def test_one_name_in_two_folders_is_two_images_where_both_have_a_row(tmp_path):
+    archive(tmp_path, 4)
+    (tmp_path / "small").mkdir()
+    Image.fromarray(np.random.default_rng(9).integers(0, 256, (20, 30), dtype=np.uint8)).save(
+        tmp_path / "small/000.png"
+    )
+    assert FolderSource(path=tmp_path).load("A", 0).report["files_without_row"] == 1
+    with (tmp_path / "metadata.csv").open("a") as file:
+        file.write("small/000.png,secret-0,benign,x\n")
+    names = {exam.name for exam in FolderSource(path=tmp_path).load("A", 0).exams}
+    assert {"images/000.png", "small/000.png"} <= names
+
+
+def test_a_lesion_that_is_there_twice_is_a_fault_and_counts_once(tmp_path):
+    archive(tmp_path, 4)
+    rows = (
+        "images/001.png,mass,20,20,5,B\n" * 2
+        + "images/001.png,calcification,20,20,5,B\nimages/000.png,mass,20,20,5,B\nimages/000.png,mass,20,20,5,M\n"
+    )
+    (tmp_path / "lesions.csv").write_text(f"image,kind,x,y,radius,severity\n{rows}")
+    error = refused(tmp_path, lesions="lesions.csv")
+    assert [problem.code for problem in error.problems] == ["duplicate_lesion"] * 2
+    assert "lesions.csv row 3: this lesion of images/001.png is in row 2 already" in str(error)
+    exams = {
+        e.name[7:10]: e
+        for e in FolderSource(path=tmp_path, lesions="lesions.csv", max_bad_fraction=0.9).load("A", 0).exams
+    }
+    assert [len(exams[name].lesions) for name in ("000", "001")] == [1, 2]
+    assert exams["001"].usable_as_healthy and not exams["000"].usable_as_healthy  # two labels: one could not be read
+
+
+def test_a_lesion_of_no_image_is_refused_whatever_the_fraction(tmp_path):
+    archive(tmp_path, 4)
+    (tmp_path / "lesions.csv").write_text("image,x,y,radius\n,20,20,5\nimages/001.png,20,20,5\n")
+    assert "lesions.csv row 2: image is empty" in str(refused(tmp_path, lesions="lesions.csv", max_bad_fraction=1.0))

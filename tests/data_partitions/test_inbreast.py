@@ -1,5 +1,6 @@
 """INbreast in its own layout: boxes to the pixel, what is healthy, and every fault of a broken copy at once."""
 
+import shutil
 import struct
 from collections import Counter
 
@@ -239,3 +240,45 @@ def test_tables_that_cannot_be_read_are_named_with_what_they_have(tmp_path):
     assert refused(root, table="other.csv").code == "missing_file"
     assert "has no folder AllDICOMs" in str(refused(root / "AllXML"))
     assert "correct `path`" in str(refused(tmp_path / "nowhere"))
+
+
+# --- outlines that are missing
+
+WHOLE = PatchTask(label="malignancy", whole_image=True, image_size=16)
+
+
+@pytest.mark.parametrize("task", [PatchTask(), MALIGNANCY, PatchTask(whole_image=True, image_size=16)])
+def test_without_outlines_a_task_that_needs_lesions_is_refused(tmp_path, task):
+    root = write_inbreast(tmp_path, 4)
+    shutil.rmtree(root / "AllXML")
+    error = refused(root, task, max_bad_fraction=1.0)
+    assert error.code == "missing_file" and "AllXML does not exist, and the task needs the outlines" in str(error)
+
+
+@pytest.mark.parametrize("task", [None, WHOLE])
+def test_without_outlines_birads_is_enough_for_whole_images(tmp_path, task):
+    root = write_inbreast(tmp_path, 4)
+    whole = InbreastSource(path=root).load("A", 0, None, task)
+    shutil.rmtree(root / "AllXML")
+    found = InbreastSource(path=root).load("A", 0, None, task)
+    assert [(e.name, e.malignant, e.usable_as_healthy) for e in found.exams] == [
+        (e.name, e.malignant, e.usable_as_healthy) for e in whole.exams
+    ]
+    assert found.report["without_outlines"] == 4 and "without_outlines" not in whole.report
+
+
+def test_a_malignant_image_without_a_file_of_outlines_is_told(tmp_path):
+    root = write_inbreast(tmp_path, 4)
+    for name in (FIRST_SICK, "20586930"):  # BI-RADS 5 and 2
+        (root / "AllXML" / f"{name}.xml").unlink()
+    assert InbreastSource(path=root).load("A", 0).report["without_outlines"] == 2
+    error = refused(root, PatchTask())
+    assert len(error.problems) == 1 and f"BI-RADS 5, and no file AllXML/{FIRST_SICK}.xml" in str(error)
+
+
+def test_a_second_folder_of_images_is_refused(tmp_path):
+    root = write_inbreast(tmp_path, 2)
+    shutil.copytree(root, tmp_path / "AA resized")
+    error = refused(tmp_path, max_bad_fraction=1.0)
+    assert error.code == "duplicate_file" and "AA resized/AllDICOMs and INbreast Release 1.0/AllDICOMs" in str(error)
+    assert len(exams_of(root)) == 8

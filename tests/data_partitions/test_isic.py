@@ -222,3 +222,70 @@ def test_ham10000_from_its_own_table(real_images, tmp_path):
             row["centre"],
             row["malignant"],
         )
+
+
+def soft_2019(folder, marks: list[dict[str, object]], lines: str = ""):
+    """ISIC 2019 with a truth table of these marks."""
+    names = [f"ISIC_{place:07d}" for place in range(len(marks))]
+    for place, name in enumerate(names):
+        picture(folder, name, place)
+    table(
+        folder / "ISIC_2019_Training_Metadata.csv",
+        [{"image": name, "age_approx": "50.0", "lesion_id": name} for name in names],
+    )
+    truth = folder / "ISIC_2019_Training_GroundTruth.csv"
+    table(
+        truth,
+        [{"image": n} | {d: "0.0" for d in ("MEL", "NV", "UNK")} | mark for n, mark in zip(names, marks, strict=True)],
+    )
+    truth.write_text(truth.read_text() + lines)
+    return folder
+
+
+@pytest.mark.parametrize("value", ["0.3", "-1", "2", "x"])
+def test_a_mark_of_2019_is_0_or_1(tmp_path, value):
+    soft_2019(tmp_path, [{"NV": "1.0"}, {"MEL": value}])
+    with pytest.raises(DataError, match=f"row 3: MEL '{value}' is neither 1 nor 0"):
+        load(tmp_path, "2019")
+
+
+def test_rows_of_the_truth_that_repeat_an_image_or_name_none_are_faults(tmp_path):
+    soft_2019(
+        tmp_path,
+        [{"NV": "1"}, {"NV": "1"}, {"MEL": "1"}],
+        "ISIC_0000000,1,0,0\nISIC_0000001,0.0,1,0.0\nISIC_7777777,1,0,0\n",
+    )
+    with pytest.raises(DataError) as error:
+        load(tmp_path, "2019")
+    assert sorted(problem.code for problem in error.value.problems) == [
+        "duplicate_image",
+        "duplicate_image",
+        "label_without_row",
+    ]
+    exams = load(tmp_path, "2019", max_bad_fraction=0.9).exams
+    assert [exam.malignant for exam in exams] == [None, False, True] and exams[
+        0
+    ].diagnosis == ""  # the first has two truths
+
+
+def test_an_image_without_a_row_of_the_truth_is_a_fault(tmp_path):
+    soft_2019(tmp_path, [{"NV": "1"}, {"MEL": "1"}])
+    truth = tmp_path / "ISIC_2019_Training_GroundTruth.csv"
+    truth.write_text("".join(truth.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="no row of ISIC_2019_Training_GroundTruth.csv names ISIC_0000001"):
+        load(tmp_path, "2019")
+
+
+def test_two_rows_of_an_image_that_disagree_leave_it_without_a_label(tmp_path):
+    rows = ham(tmp_path)
+    table(tmp_path / "HAM10000_metadata.csv", [*rows, rows[0] | {"dx": "nv"}, rows[2]])
+    assert [p.code for p in refused(tmp_path).problems] == ["duplicate_image"] * 2
+    exams = load(tmp_path, "ham10000", max_bad_fraction=0.5).exams
+    assert rows[0]["dx"] == "mel" and (exams[0].malignant, exams[0].diagnosis) == (None, "")
+    assert exams[2].diagnosis == rows[2]["dx"]
+
+
+def test_two_sites_of_one_image_are_a_fault(tmp_path):
+    rows = ham(tmp_path)
+    table(tmp_path / "centres.csv", [{"image": rows[0]["image_id"], "center": site} for site in (1, 2)])
+    assert "has site '1' in an earlier row and '2' here" in str(refused(tmp_path, sites="centres.csv"))

@@ -130,3 +130,20 @@ def test_an_image_takes_the_label_of_its_lesions_where_all_are_known(tmp_path):
 def test_an_empty_label_is_not_filled_in_with_benign_because_no_lesion_is_listed(tmp_path):
     archive(tmp_path, ["", "NA", "benign"], "images/00.png,mass,20,20,5,M\n")
     assert [e.malignant for e in load(tmp_path, lesions="lesions.csv").exams] == [True, None, False]
+
+
+@pytest.mark.parametrize("label", ["0.7", "0.5", "-0.1", "inf"])
+def test_a_fraction_is_no_class_where_every_other_word_is_benign(tmp_path, label):
+    archive(tmp_path, [label, "1", "2", "0.0"])
+    error = refused(tmp_path, positive=[1])
+    assert len(error.problems) == 1 and f"row 2: malignant {label!r}" in str(error)
+    assert [e.malignant for e in load(tmp_path, positive=[1], max_bad_fraction=0.5).exams] == [True, False, False]
+
+
+def test_two_rows_of_an_image_that_disagree_leave_it_without_a_label(tmp_path):
+    archive(tmp_path, TWELVE)
+    table = tmp_path / "metadata.csv"
+    table.write_text(table.read_text() + "images/01.png,1,malignant\nimages/02.png,2,malignant\n")
+    assert [problem.code for problem in refused(tmp_path).problems] == ["duplicate_image"] * 2
+    exams = load(tmp_path, max_bad_fraction=0.5).exams
+    assert [e.malignant for e in exams[:3]] == [True, None, True] and not exams[1].usable_as_healthy

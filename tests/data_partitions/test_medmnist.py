@@ -153,3 +153,14 @@ def test_breastmnist_as_it_is(real_images, tmp_path):
 def test_images_without_pixels_are_a_fault(tmp_path, shape):
     with pytest.raises(DataError, match=r"_images is uint8 \(\d+, .*expected uint8 \(n, h, w"):
         MedmnistSource(path=archive(tmp_path, shape=shape)).load("A", 0)
+
+
+def test_labels_that_are_objects_are_not_unpickled_and_the_remedy_is_no_download(tmp_path):
+    arrays = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = np.zeros((2, 28, 28), np.uint8)
+        arrays[f"{split}_labels"] = np.array([{}, {}], dtype=object)
+    np.savez(tmp_path / "breastmnist.npz", **arrays)
+    with pytest.raises(DataError, match="holds Python objects in train_labels; save images as uint8") as error:
+        MedmnistSource(path=tmp_path / "breastmnist.npz").load("A", 0)
+    assert error.value.code == "bad_value" and "download" not in str(error.value)

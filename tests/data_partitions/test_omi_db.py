@@ -180,3 +180,41 @@ def test_raw_images_without_any_for_presentation_are_used_and_doubted(tmp_path):
     cohort = load(root, missing_images="skip")
     assert [exam.name for exam in cohort.exams] == [exam.name for exam in whole.exams]
     assert cohort.report["raw_alone"] == len(whole.exams) and "raw_images" not in cohort.report
+
+
+@pytest.mark.parametrize("spelt", [{"x1": "10", "y1": "10", "x2": "50", "y2": "60"}, {"MarkID": 9}, {}])
+def test_a_mark_without_its_coordinates_is_a_fault_and_its_client_not_healthy(tmp_path, spelt):
+    root = write_omi_db(tmp_path, 1)
+
+    def edit(imagedb):
+        imagedb["STUDIES"][f"{OMI_ROOT}1000.1"][f"{OMI_ROOT}1000.5"][f"{OMI_ROOT}1000.10"] = {
+            "9": spelt,
+            "Note": {"text": "x"},
+        }
+
+    change(root, "imagedb_optm1", edit)
+    error = refused(root)
+    assert len(error.problems) == 1 and "mark 9: X1, Y1, X2, Y2 are not a box" in str(error)
+    assert not any(exam.usable_as_healthy or exam.malignant is False for exam in load(root, max_bad_fraction=0.5).exams)
+
+
+@pytest.mark.parametrize("no", ["0", 0, "0.0", 0.0, False, "false", "No", "", None, "NA"])
+def test_a_sign_that_says_no_is_no_sign(tmp_path, no):
+    root = write_omi_db(tmp_path, 2)
+
+    def edit(imagedb):
+        study = imagedb["STUDIES"][f"{OMI_ROOT}1001.1"]
+        study[f"{OMI_ROOT}1001.7"][f"{OMI_ROOT}1001.12"]["77"] |= {"Mass": no, "ArchitecturalDistortion": "1.0"}
+
+    change(root, "imagedb_optm2", edit)
+    (exam,) = [exam for exam in load(root).exams if exam.name == SICK]
+    assert [lesion.kind for lesion in exam.lesions] == ["distortion"]
+
+
+def test_with_sites_strangers_among_their_clients_are_counted(tmp_path):
+    root = write_omi_db(tmp_path, 4)
+    for client in ("optm1", "optm3"):  # of jarv and of stge
+        file = next((root / "images" / client).rglob("*.dcm"))
+        shutil.copy(file, file.with_name("stray.dcm"))
+    assert load(root, sites=["jarv"]).report["files_without_row"] == 1
+    assert load(root).report["files_without_row"] == 2

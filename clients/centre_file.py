@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from basics.plugins import Identity, PluginError, only
 from basics.words import one_line
+from clients.member_keys import checked_public_key
 from clients.working_hours import WorkingHours
 from federation.wire.names import is_plain_name
 
@@ -146,6 +147,10 @@ def _name(value: str) -> str:
     return value
 
 
+def _members(value: dict[str, str]) -> dict[str, str]:
+    return {_name(centre): checked_public_key(key) for centre, key in value.items()}
+
+
 def _address(value: str) -> str:
     if not _ADDRESS.fullmatch(value):
         raise ValueError("is not an address; write host:port without https://, such as superlink.example.org:8000")
@@ -169,6 +174,7 @@ class CentreFile(_Section):
         device: where jobs compute; auto: on a GPU if there is one.
         preload: keep a process that has imported everything, and fork each job from it.
         plugins: those whose code may run here; no other is imported.
+        members: public keys of the centres of its studies, by name, each as its hospital gave it; see `clients.member_keys`.
     """
 
     centre: Annotated[str, AfterValidator(_name)]
@@ -184,6 +190,7 @@ class CentreFile(_Section):
     working_hours: WorkingHours | None = None
     preload: bool = False
     plugins: Plugins = ()
+    members: Annotated[dict[str, str], AfterValidator(_members)] = {}
     approve: Approval = Approval()
     release: Release = Release()
 

@@ -80,15 +80,20 @@ def prepare(
         _copy(link / name, own / name)
     settings = {"address": operator, "root_certificate": AUTHORITY, "operator_secret": SECRET}
     write_text(own / FILE, yaml.safe_dump(settings, sort_keys=False))
-    for name, more in centres.items():
+    members = {}
+    for name in centres:
         home = folder / "centres" / name
         create_node_key(home / CENTRE_KEY)
         _copy(authority / AUTHORITY, home / AUTHORITY)
         if not (own / "keys" / f"{name}.pub").exists():  # a hospital may have sent its own
             _copy(home / f"{CENTRE_KEY}.pub", own / "keys" / f"{name}.pub")
-        if not (home / CENTRE_FILE).exists():
+        members[name] = (own / "keys" / f"{name}.pub").read_text().strip()
+    for name, more in centres.items():
+        file = folder / "centres" / name / CENTRE_FILE
+        if not file.exists():
             identity = {"centre": name, "superlink": superlink, "root_certificate": AUTHORITY, "key": CENTRE_KEY}
-            write_text(home / CENTRE_FILE, yaml.safe_dump(identity | dict(more), sort_keys=False, allow_unicode=True))
+            settings = {**identity, "members": members, **more}
+            write_text(file, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
 def trial(

@@ -25,7 +25,7 @@ INPUT_CODES = frozenset(
 REFUSAL_CODES = frozenset(
     {
         "approval_altered", "bundle_not_approved", "code_mismatch", "foreign_study", "job_altered", "message_too_large",
-        "not_addressed", "not_in_strategy", "not_in_study", "outside_hours", "paused", "plugin_altered", "plugin_differs",
+        "not_addressed", "not_in_strategy", "not_in_study", "not_signed", "outside_hours", "paused", "plugin_altered", "plugin_differs",
         "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch",
         "strategy_refused", "study_not_approved",
     }
@@ -128,6 +128,8 @@ TEXTS = {
     "not_addressed": "was addressed at the node of another centre; check the nodes' configurations, and that the run has deployed=true",
     "bad_node_config": "cannot work: the configuration of its node lacks {key}; start the node with "
     "--node-config 'centre=\"NAME\" workspace=\"/absolute/path\" cache=\"/absolute/path\"'",
+    "not_signed": "refuses {label}: {what} is not signed by {member!r}, or centre.yaml does not list that member's key; list in `members` "
+    "the public keys of all centres of the study",
     "bad_body": "refuses {label}: {key} of {kind!r} is missing, unknown or of another type; server and clients run different code",
     "bad_answer": "sent an answer to {kind!r} that was refused: its field {field!r} is missing, or not declared; server and clients run "
     "different code, or the centre is wrong",

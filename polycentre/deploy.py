@@ -92,8 +92,8 @@ def prepare(
         file = folder / "centres" / name / CENTRE_FILE
         if not file.exists():
             identity = {"centre": name, "superlink": superlink, "root_certificate": AUTHORITY, "key": CENTRE_KEY}
-            settings: dict[str, object] = {**identity, "members": members, **more}
-            write_text(file, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+            tree: dict[str, object] = {**identity, "members": members, **more}
+            write_text(file, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 
 def trial(

@@ -20,7 +20,8 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import plugins, policy
+from clients import plugins, policy, received_weights
+from clients.answers import Answers
 from clients.introduction import introduction
 from clients.ledger import recorded
 from clients.local_state import remembered
@@ -30,7 +31,8 @@ from federation.wire.arrays import check_arrays
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import TEXTS, EnvelopeError
 from federation.wire.job import IDENTIFY, Job, Reply, canonical_json
-from strategies import KINDS, STRATEGIES
+from strategies import KINDS, STRATEGIES, Kind
+from strategies.kind import Arrays
 
 app = ClientApp()
 
@@ -81,24 +83,57 @@ def _answered(node: Node, job: Job) -> Reply:
         plugins.check(node, job)
         return replace(Reply.error(job, "ok"), body=introduction(node))
     _check_code(node, job)
-    policy.accept(node, job)
-    return policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
+    question = policy.accept(node, job)
+    if question is None:
+        reply = policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
+        policy.covered(node, job)
+        return reply
+    answers, kind = Answers(node.kept), question.kind
+    before = answers.answered(question)
+    if before and kind.kept and not kind.stateful:
+        body, arrays = answers.answer(question)
+        return Reply(job.study, job.unit, job.centre, job.kind, body=body, arrays=arrays)
+    if not before:
+        received_weights.check(node.kept, question, kind.parse(job.body), _fitting(kind, job))
+    own = policy.on_own_terms(node, job)
+    reply = policy.release(node, job, _done(node, own, question=question.inputs, answered=before))
+    answers.keep(question, reply.body, reply.arrays)
+    policy.covered(node, job)
+    return reply
 
 
 def _recorded(node: Node | None, job: Job | None, reply: Reply) -> Reply:
     return reply if node is None or not node.deployed else recorded(node.workspace, node.centre, job, reply)
 
 
-def _done(node: Node, job: Job) -> Reply:
-    kind, here = KINDS[job.kind], NodeSide(node, job)
-    body = kind.parse(job.body)
-    wrong = kind.misfit_in(body, job.arrays)
+def _fitting(kind: Kind, job: Job) -> Arrays:
+    """A job's arrays, which are those that its kind declares.
+
+    Raises:
+        Refusal: they are not.
+    """
+    wrong = kind.misfit_in(kind.parse(job.body), job.arrays)
     if wrong:
         raise Refusal("wrong_arrays", name=wrong[:64])
+    return job.arrays
+
+
+def _done(node: Node, job: Job, *, question: str = "", answered: bool = False) -> Reply:
+    """Do a job; see `clients.local_state.remembered` for the arguments."""
+    kind, here = KINDS[job.kind], NodeSide(node, job)
+    body = kind.parse(job.body)
+    _fitting(kind, job)
     compute = getattr(body, "compute", None)
     torch.set_num_threads(compute.threads if compute is not None else 1)
     if kind.stateful:
-        answer, arrays = remembered(node, job, body, lambda state: kind.work(here, body, job.arrays, state))
+        answer, arrays = remembered(
+            node,
+            job,
+            body,
+            lambda state: kind.work(here, body, job.arrays, state),
+            question=question,
+            answered=answered,
+        )
     else:
         answer, arrays = kind.work(here, body, job.arrays)
     canonical_json(answer)  # a reply that cannot travel is an error of this job, too

@@ -3,8 +3,9 @@
 A centre works out from the approved scenario what that study asks of it (`scenarios.plan.Plan.asks`), and compares. All
 that the scenario fixes for this centre must be the same: data, task, split, seeds, models, training settings, transport,
 which of its own models are sent on. What is found out on the way is free, or kept within bounds; each kind's plan says which
-(`strategies.ask.Ask`). Not compared are the weights and images in the arrays, which are results; and generator packages, the
-digests of pretrained weights and, in a scenario with packages, the models that the survey probes: their files need not be here.
+(`strategies.ask.Ask`). Not compared here are the weights and images in the arrays (`clients.received_weights` looks at those); and
+generator packages, the digests of pretrained weights and, in a scenario with packages, the models that the survey probes: their
+files need not be here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import yaml
 
+from clients.answers import Question
 from clients.node import Refusal
 from federation.wire.job import Job
 from scenarios.plan import Plan
@@ -22,8 +24,8 @@ from strategies.ask import Ask
 from strategies.view import Cell
 
 
-def check(resolved: str, centre: str, job: Job) -> None:
-    """Refuse a job that is not one of the approved study.
+def question_of(resolved: str, centre: str, job: Job) -> Question:
+    """The question of the approved study that a job asks; refuses a job that is not one of it.
 
     Args:
         resolved: the approved scenario.
@@ -36,13 +38,18 @@ def check(resolved: str, centre: str, job: Job) -> None:
     if centre not in scenario.centres:
         raise Refusal("not_in_study", key="centre")
     nearest: list[str] | None = None
+    found: list[Ask] = []
     for ask in asked_of(Plan(scenario, files=False, deployed=True), centre, job):
         differing = ask.difference(job.strategy, job.body)
         if not differing:
-            return
+            found.append(ask)
         if nearest is None or len(differing) < len(nearest):
             nearest = differing
-    raise Refusal("not_in_study", key=nearest[0] if nearest else "kind")
+    if not found:
+        raise Refusal("not_in_study", key=nearest[0] if nearest else "kind")
+    series = found[0].series
+    # The same may be asked by several federations of a study: in an arm, and of this centre alone.
+    return Question.of(job, found[0], sum(ask.series == series for ask in found))
 
 
 def asked_of(plan: Plan, centre: str, job: Job) -> Iterator[Ask]:

@@ -12,10 +12,11 @@ import json
 import logging
 import os
 import platform
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from clients.centre_file import CentreFile, CentreFileError
 from federation.wire.job import Job, plain_name
 
 log = logging.getLogger("flwr")
+
+STUDIES = "studies"
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Node:
         cache: folder for what can be made again (patches); shared by processes of this machine.
         deployed: whether this is a real node, which keeps to its own rules, or plays the centre in a simulation.
         file: a deployed node's own settings; None where its configuration names its folders only (a trial).
+        study: hash of the approved scenario whose job this is; empty where studies are not approved one by one.
     """
 
     centre: str
@@ -45,6 +50,7 @@ class Node:
     cache: Path
     deployed: bool = False
     file: CentreFile | None = None
+    study: str = ""
 
     @staticmethod
     def of(job: Job, config: Mapping[str, Any]) -> Node:
@@ -64,7 +70,14 @@ class Node:
         if node is None:
             raise Refusal("bad_node_config", key="centre")
         node.workspace.mkdir(parents=True, exist_ok=True)
+        if node.file is not None and node.file.approve.studies == "listed" and _HASH.fullmatch(job.scenario):
+            return replace(node, study=job.scenario)
         return node
+
+    @property
+    def kept(self) -> Path:
+        """Folder of what the node keeps of this study: states and pools; see `clients.approval`."""
+        return self.workspace / STUDIES / self.study if self.study else self.workspace
 
     @staticmethod
     def own(config: Mapping[str, Any]) -> Node | None:
@@ -129,7 +142,7 @@ class Node:
 
     def pool_folder(self, unit: str) -> Path:
         """Where the pool of foreign images made by a unit lies."""
-        return self.workspace / "pools" / plain_name(unit, "pool")
+        return self.kept / "pools" / plain_name(unit, "pool")
 
     def write_pool(self, unit: str, pixels: np.ndarray, labels: np.ndarray) -> None:
         """Keep foreign images (synthetic, or real ones of a pooled run) for the classifiers of this centre.

@@ -13,6 +13,7 @@ from typing import Any
 
 from basics.atomic_files import write_text
 from basics.csv_table import to_csv
+from clients.answers import Question
 from clients.approval import Approvals
 from clients.centre_file import CentreFile, Release
 from clients.node import Node, Refusal
@@ -33,11 +34,14 @@ def largest_message(node: Node | None) -> int:
     return MAX_BYTES if node is None else int(release_of(node).largest_message_mib * 2**20)
 
 
-def accept(node: Node, job: Job, now: datetime | None = None) -> None:
+def accept(node: Node, job: Job, now: datetime | None = None) -> Question | None:
     """Refuse what this centre does not do, whoever asks for it.
 
     Args:
         now: the time, with a zone; the present one when left out.
+
+    Returns:
+        the question of an approved study that the job asks; None where studies are not approved one by one.
 
     Raises:
         Refusal: a job for another centre; on a deployed node also one that its policy forbids.
@@ -45,24 +49,45 @@ def accept(node: Node, job: Job, now: datetime | None = None) -> None:
     if job.centre != node.centre:
         raise Refusal("not_addressed")
     if not node.deployed:
-        return
-    kind = KINDS[job.kind]
+        return None
+    kind, question = KINDS[job.kind], None
     if kind.pixels:
         raise Refusal("policy", rule="real patches stay where they are")
-    if (node.workspace / PAUSED).exists():
-        raise Refusal("paused")
+    covered(node, job, now)
     if node.file is not None:
         _check_hours(node.file, now or datetime.now(UTC))
         if node.file.approve.studies == "listed":
             # Here, as no simulation and no centre that takes part in any study needs what reads a scenario.
             from clients import approved_study
 
-            approved_study.check(Approvals(node.workspace).read(job.scenario), node.centre, job)
+            approved = Approvals(node.workspace).read(job.scenario, now)
+            question = approved_study.question_of(approved.resolved, node.centre, job)
     _check_strategy(release_of(node), kind, job)
     if kind.releases_model(kind.parse(job.body)):
         rule = unmet_release_rule(release_of(node))
         if rule:
             raise Refusal("policy", rule=rule)
+    return question
+
+
+def covered(node: Node, job: Job, now: datetime | None = None) -> None:
+    """Refuse a job that nothing allows now: asked before it begins, and again before its answer leaves.
+
+    What the node keeps of studies that are no longer approved is deleted.
+
+    Raises:
+        Refusal: the centre is paused, or the study is not approved (any more).
+    """
+    if not node.deployed:
+        return
+    if (node.workspace / PAUSED).exists():
+        raise Refusal("paused")
+    if node.file is not None and node.file.approve.studies == "listed":
+        approvals = Approvals(node.workspace)
+        try:
+            approvals.read(job.scenario, now)
+        finally:
+            approvals.clear(now)
 
 
 def _check_hours(file: CentreFile, now: datetime) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ from pydantic import TypeAdapter
 
 from basics.atomic_files import write_text
 from basics.csv_table import to_csv
+from clients import member_keys
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, build_patches
-from federation.wire.job import Job, plain_name
+from federation.wire.arrays import arrays_digest
+from federation.wire.job import Job, canonical_json, plain_name
 from models import Precision, probe_precision
 from reports.samples import save_grid
 from strategies.bodies import OfTask, OwnData
@@ -50,6 +52,26 @@ class NodeSide:
 
     def write_pool(self, pixels: np.ndarray, labels: np.ndarray) -> None:
         self.node.write_pool(self.job.unit, pixels, labels)
+
+    def sign(self, what: str, about: Sequence[Any], arrays: Mapping[str, np.ndarray]) -> str:
+        if self.node.file is None:
+            return ""
+        return member_keys.sign(self.node.file.key, what, self._signed(about, arrays)).hex()
+
+    def verify(
+        self, centre: str, what: str, about: Sequence[Any], arrays: Mapping[str, np.ndarray], signature: str
+    ) -> None:
+        if self.node.file is None:
+            return
+        try:
+            given = bytes.fromhex(signature)
+        except ValueError:
+            given = b""
+        member_keys.verify(self.node.file.members, centre, what, self._signed(about, arrays), given)
+
+    def _signed(self, about: Sequence[Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+        """Of one study only: what was signed in another one says nothing in this."""
+        return canonical_json([self.job.scenario, list(about), arrays_digest(arrays)]).encode()
 
     # -- for the survey ------------------------------------------------------------------------------------------
 

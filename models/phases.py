@@ -203,6 +203,23 @@ def fresh_batches(phases: Sequence[Phase], stage: int = 0) -> int:
     return sum(phase.repeats_in(stage) for phase in phases if phase.fresh_images)
 
 
+def fastest_rate(phases: Sequence[Phase], learning_rate: float) -> float:
+    """Learning rate of the network that moves most in a training step, summed over its optimizer steps, in any stage.
+
+    Args:
+        learning_rate: of phases that have none of their own. Factors that follow the moment count as 1.
+    """
+    rates: dict[str, float] = {}
+    for phase in phases:
+        own = phase.optimizer
+        rate = learning_rate if own.learning_rate is None else own.learning_rate
+        factor = 1.0 if callable(own.factor) else own.factor
+        repeats = phase.repeats if isinstance(phase.repeats, int) else max(phase.repeats)
+        most = max(1.0, *own.rates.values()) if own.rates else 1.0
+        rates[phase.network] = rates.get(phase.network, 0.0) + rate * factor * most * repeats / phase.interval
+    return max(rates.values())
+
+
 def phase_stream(seed: int, phase: Phase, step: int, repeat: int) -> torch.Generator:
     """The random stream of one run of a phase: noise of the generator, smoothing of targets, ..."""
     return torch_stream(seed, "phase", phase.name, step, repeat)

@@ -109,14 +109,25 @@ def plan(
 
 @cli.command()
 def approve(
-    file: Annotated[Path, FILE], scenario: Annotated[str, SCENARIO], set: Annotated[list[str] | None, SET] = None
+    file: Annotated[Path, FILE],
+    scenario: Annotated[str, SCENARIO],
+    set: Annotated[list[str] | None, SET] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="For how long, from now on.")] = 90,
+    again: Annotated[
+        bool, typer.Option("--again", help="Forget what was answered: the study may ask everything once more.")
+    ] = False,
 ) -> None:
-    """Approve a study: exactly this scenario, with every default written out. Read its `plan` first."""
+    """Approve a study: exactly this scenario, with every default written out. Read its `plan` first.
+
+    Approved a second time, a study may go on for longer; what it was answered stays answered.
+    """
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
     from federation.wire.errors import StudyError
     from polycentre.centre_plan import refused
     from scenarios import reader
+    from scenarios.messages import answers_at
+    from scenarios.plan import Plan
 
     centre = CentreFile.read(file)
     study = reader.read(scenario, set)
@@ -124,8 +135,11 @@ def approve(
         raise StudyError(
             f"scenario {study.name!r} has no centre {centre.centre!r}; its centres: {', '.join(study.centres)}", 2
         )
-    digest = Approvals(centre.workspace).add(reader.resolved_yaml(study))
-    say(f"{digest}  {study.name}: approved")
+    approvals = Approvals(centre.workspace)
+    digest = approvals.add(reader.resolved_yaml(study), days=days, again=again)
+    say(f"{digest}  {study.name}: approved until {approvals.read(digest).until:%Y-%m-%d %H:%M} UTC")
+    given, most = approvals.answered(digest), answers_at(Plan(study, deployed=True), centre.centre)
+    say(f"it may be given {most} answers at most" + (f", and has been given {given}" if given else ""))
     for part in refused(centre, study):
         say(f"note: the policy of this centre.yaml still refuses a part of this study: {part}", "yellow")
     if centre.approve.studies == "any":
@@ -134,7 +148,7 @@ def approve(
 
 @cli.command()
 def revoke(file: Annotated[Path, FILE], scenario_hash: Annotated[str, typer.Argument(metavar="HASH")]) -> None:
-    """Take an approval back. The node refuses that study's jobs from then on."""
+    """Take an approval back. The node refuses that study's jobs from then on, and deletes what it kept for them."""
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
     from federation.wire.errors import StudyError
@@ -151,15 +165,25 @@ def revoke(file: Annotated[Path, FILE], scenario_hash: Annotated[str, typer.Argu
 
 @cli.command()
 def approved(file: Annotated[Path, FILE]) -> None:
-    """List the approved studies: hash and name."""
+    """List the approved studies: hash, name, until when, and how much was answered."""
     import yaml
 
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
+    from clients.node import Refusal
+    from federation.wire.errors import explain
 
-    approvals = Approvals(CentreFile.read(file).workspace)
+    centre = CentreFile.read(file)
+    approvals = Approvals(centre.workspace)
     for digest in approvals.digests():
-        say(f"{digest}  {yaml.safe_load(approvals.read(digest))['name']}")
+        try:
+            found = approvals.read(digest)
+            given = approvals.answered(digest)
+        except Refusal as problem:
+            say(f"{digest}  {explain(centre.centre, problem.code, 'it', problem.numbers)}", "yellow")
+            continue
+        name = yaml.safe_load(found.resolved)["name"]
+        say(f"{digest}  {name}, until {found.until:%Y-%m-%d %H:%M} UTC, {given} answers given")
     if not approvals.digests():
         say("no study is approved")
 
@@ -209,7 +233,7 @@ def _in_own_process(work: Callable[[], bool]) -> bool:
 
 @cli.command()
 def pause(file: Annotated[Path, FILE]) -> None:
-    """Refuse every further job until `resume`. A job that has begun is finished."""
+    """Refuse every further job until `resume`. A job that has begun is finished, and its answer stays here until then."""
     from clients.centre_file import CentreFile
     from clients.policy import PAUSED
 

@@ -45,3 +45,8 @@ def expected_messages(plan: Plan) -> list[Expected]:
 
 def _added(total: int | None, each: int | None, times: int, extra: int) -> int | None:
     return None if total is None or each is None else total + each * times + extra
+
+
+def answers_at(plan: Plan, centre: str) -> int:
+    """How many different answers a study may be given by a centre."""
+    return sum(ask.limit for ask in distinct(plan.asks()) if ask.centre == centre)

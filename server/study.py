@@ -196,6 +196,7 @@ class Study:
                     inputs=[unit],
                     arrays=weights,
                     label=f"{cell.label} on {ask.centre}",
+                    signature=str(reply.body.get("signature", "")),
                 )
                 jobs[job.unit] = (cell, ask.centre, reply, job)
         with self._phase("test", len(jobs)):

@@ -89,6 +89,20 @@ def least_replies(name: str, options: Mapping[str, Any]) -> int:
     return {"Krum": malicious + 3, "MultiKrum": malicious + 3, "Bulyan": 4 * malicious + 3}.get(name, 1)
 
 
+def reach_after(name: str, options: Mapping[str, Any], local: float) -> float:
+    """How far one weight moves in a round at most, where each centre moves it by at most `local`.
+
+    A mean moves no further than what is averaged. FedAvgM multiplies by its rate and adds up its momentum; the adaptive ones move a
+    weight by about their own rate, and in a rare round by several times as much.
+    """
+    given = {**aggregation_options(name), **options}
+    if name == "FedAvgM":
+        return local * float(given["server_learning_rate"]) / (1 - min(0.99, float(given["server_momentum"])))
+    if name in _OPTIMIZERS:
+        return max(local, 8 * float(given["eta"]))
+    return local
+
+
 @dataclass(frozen=True)
 class _Reply:
     """What Flower's aggregations look at of a message."""

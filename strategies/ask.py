@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from federation.wire.job import Job, canonical_json
-from federation.wire.units import Units
+from federation.wire.units import Units, digest
 from strategies.kind import BadBody, Kind, layout_bytes
 
 Check = Callable[[Any], bool]
@@ -37,11 +37,14 @@ class Ask:
         fixed: values of the body that the scenario fixes.
         free: the other keys of the body, each with a check of its value in the whole body.
         times: how many such jobs a run without faults sends.
+        at_most: how many different ones a centre answers; as many as `times` when left out.
+        reach: how far the weights that it brings move from one number to the next, as the largest change of one weight; None:
+            nobody can tell.
         same: jobs of one kind at one centre with an equal `same` are one job, however many arms ask for it. None: jobs that
             build on nothing are one where they are equal, and any other is its own.
         steps: training steps of generative models that each job asks for.
         example: values of free keys on which the size of the arrays depends.
-        extra_down, extra_up: bytes of optional arrays, of all jobs together.
+        extra_down, extra_up: bytes of arrays that only some of the jobs have, of all jobs together.
     """
 
     kind: Kind
@@ -51,6 +54,8 @@ class Ask:
     fixed: Mapping[str, Any]
     free: Mapping[str, Check] = field(default_factory=dict)
     times: int = 1
+    at_most: int | None = None
+    reach: float | None = None
     same: str | None = None
     steps: int = 0
     example: Mapping[str, Any] = field(default_factory=dict)
@@ -70,6 +75,16 @@ class Ask:
         if self.same is None and self.times == 1 and not self.free and not self.kind.receives:
             return canonical_json(self.json)
         return self.same
+
+    @property
+    def series(self) -> str:
+        """Id of what is asked here; the jobs of one ask are one series."""
+        return digest([self.kind.name, self.strategy, self.centre, self.json])
+
+    @property
+    def limit(self) -> int:
+        """How many different jobs of this ask a centre answers."""
+        return self.times if self.at_most is None else self.at_most
 
     @property
     def outline(self) -> Any:

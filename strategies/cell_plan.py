@@ -83,7 +83,9 @@ def test_asks(view: View, arm: Any, cell: Cell) -> list[Ask]:
         # Its weights travel; a file of pretrained ones is of no use there.
         fixed["classifier"] = fixed["classifier"].model_copy(update={"pretrained": None})
         fixed["compute"] = fixed["compute"].model_copy(update={"device": view.compute(centre).device})
-        asks.append(Ask(TEST, cell.strategy, centre, cell.task, view.data(centre, cell.task) | fixed))
+        asks.append(
+            Ask(TEST, cell.strategy, centre, cell.task, view.data(centre, cell.task) | fixed, {"signature": anything})
+        )
     return asks
 
 

@@ -23,6 +23,7 @@ from strategies.layouts import classifier_layout, prefixed
 _FROM = "from "
 MEMORY = "a model can remember single training images; without differential privacy nothing rules that out"
 CLASSIFIER = "classifier."
+_LEARNED_HERE = "a classifier"
 
 
 class CellBody(OfTask):
@@ -62,7 +63,13 @@ class Learn(CellBody):
 
 
 class Test(CellBody):
-    """Arguments of testing another centre's classifier."""
+    """Arguments of testing another centre's classifier.
+
+    Attributes:
+        signature: of the receiver that learned it; see `sent_classifier`.
+    """
+
+    signature: str
 
 
 # -- local halves ------------------------------------------------------------------------------------------------------
@@ -104,7 +111,7 @@ def learn(here: CentreSide, body: Learn, arrays: Arrays) -> Answer:
         "n_synthetic": int(sum(len(p.rows) for p in foreign.values())),
         **selected,
     }
-    return answer, sent_classifier(body, fit.state)
+    return sent_classifier(here, body, answer, fit.state)
 
 
 def learned(body: Learn | Any, patches: PatchDataset, train: PatchDataset, network: torch.nn.Module) -> dict[str, Any]:
@@ -116,11 +123,17 @@ def learned(body: Learn | Any, patches: PatchDataset, train: PatchDataset, netwo
     }
 
 
-def sent_classifier(body: Any, state: Mapping[str, torch.Tensor]) -> Arrays:
-    """A classifier's state as it travels; nothing where nobody else tests it."""
+def sent_classifier(here: CentreSide, body: Any, answer: dict[str, Any], state: Mapping[str, torch.Tensor]) -> Answer:
+    """The answer about a classifier with its state, signed for those who test it; the answer alone where nobody else does."""
     if not body.send_classifier:
-        return {}
-    return {CLASSIFIER + name: tensor.detach().cpu().contiguous().numpy() for name, tensor in state.items()}
+        return answer, {}
+    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in state.items()}
+    signature = here.sign(_LEARNED_HERE, _signed_of(body.cell), arrays)
+    return answer | {"signature": signature}, {CLASSIFIER + name: array for name, array in arrays.items()}
+
+
+def _signed_of(cell: CellName) -> list[Any]:
+    return [cell.model_dump(mode="json")]
 
 
 def _chosen(
@@ -172,7 +185,12 @@ def by_class(patches: PatchArrays) -> dict[int, np.ndarray]:
 
 
 def test(here: CentreSide, body: Test, arrays: Arrays) -> Answer:
-    """Test another centre's classifier on this centre's test patches."""
+    """Test another centre's classifier on this centre's test patches.
+
+    Raises:
+        ValueError: "not_signed": the receiver did not learn these weights for this cell.
+    """
+    here.verify(body.cell.receiver, _LEARNED_HERE, _signed_of(body.cell), arrays, body.signature)
     network = body.classifier.build(body.seed)
     network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
     return tested(network, here.patches(body).select(split="test"), body.training, body.compute, body.metrics), {}
@@ -260,6 +278,7 @@ LEARNED = (
     Field("n_real", "count", "how many training boxes were used, exactly", "counts"),
     Field("n_synthetic", "count", "how many synthetic images were used"),
     Field("train_boxes", "count", "how many training boxes there are, exactly", "counts"),
+    Field("signature", "text", "that this centre learned the classifier", when="only where another centre tests it"),
 )
 LEARNED_CLASSIFIER = Sent(
     f"{CLASSIFIER}*", "weights", f"a classifier that learned from this centre's images; {MEMORY}", "model",

@@ -51,6 +51,23 @@ class CentreSide(Protocol):
     def write_pool(self, pixels: np.ndarray, labels: np.ndarray) -> None:
         """Keep foreign images under the id of this job."""
 
+    def sign(self, what: str, about: Sequence[Any], arrays: Mapping[str, np.ndarray]) -> str:
+        """This centre's signature on arrays that another one is to take over through the server; empty in a simulation.
+
+        Args:
+            what: the arrays are, e.g. "a classifier".
+            about: what else holds for them; JSON.
+        """
+
+    def verify(
+        self, centre: str, what: str, about: Sequence[Any], arrays: Mapping[str, np.ndarray], signature: str
+    ) -> None:
+        """Check another centre's signature; a simulation has none.
+
+        Raises:
+            ValueError: "not_signed".
+        """
+
 
 class SurveySide(CentreSide, Protocol):
     """What the survey alone may use."""

@@ -88,12 +88,27 @@ class Received:
     Attributes:
         name: `*` stands for any one part of a name.
         layout: exact names, shapes and dtypes, from the body.
-        optional: whether they may be missing, all together.
     """
 
     name: str
     layout: Callable[[Any], Layout]
-    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights that come again and again, and that a centre can make itself for the first time.
+
+    Attributes:
+        number: key of the body that counts them, from 0 on.
+        decoded: arrays of a job as plain weights, by name in the model.
+        initial: those of number 0, from the body; None: they come from a file that is not here.
+        free: from the body, names that follow the images and not the learning rate (batch norm's statistics).
+    """
+
+    number: str
+    decoded: Callable[[Any, Arrays], Arrays]
+    initial: Callable[[Any], Arrays | None]
+    free: Callable[[Any], frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -159,6 +174,9 @@ class Kind:
         sends, receives: arrays.
         pixels: whether images of patients leave a centre, or come to one. A deployed node refuses such a job.
         stateful: whether it builds on what the centre kept of the job before.
+        place: where a federation stands, as keys of the body: a centre answers places in ascending order, each once.
+        start: the weights that a job brings, where a centre can tell whether they are those of this training.
+        steady: of an answer that is made anew each time (`kept` is False), what must not change within an approved study.
         averaged: whether answers become part of a running result and are not kept themselves.
         kept: whether a resumed run takes a recorded answer instead of asking again.
     """
@@ -176,6 +194,9 @@ class Kind:
     stateful: bool = False
     averaged: bool = False
     kept: bool = True
+    place: tuple[str, ...] = ()
+    start: Start | None = None
+    steady: Callable[[Mapping[str, Any]], Any] | None = None
 
     def parse(self, body: Mapping[str, Any]) -> Any:
         """The body, checked.
@@ -199,8 +220,8 @@ class Kind:
         return any(part.risk == "model" and part.sent_if(body) for part in self.sends)
 
     def layout_in(self, body: Any) -> Layout:
-        """Arrays that a job of this body brings, without the optional ones."""
-        return _merged(part.layout(body) for part in self.receives if not part.optional)
+        """Arrays that a job of this body brings."""
+        return _merged(part.layout(body) for part in self.receives)
 
     def layout_out(self, body: Any) -> Layout:
         """Arrays of the answer to a job of this body."""
@@ -208,11 +229,7 @@ class Kind:
 
     def misfit_in(self, body: Any, arrays: Mapping[str, np.ndarray]) -> str:
         """Name of the first array of a job that should not be there, is missing, or has another shape or dtype; "" if none."""
-        expected = dict(self.layout_in(body))
-        for part in self.receives:
-            if part.optional and any(fullmatch(part.name, name) for name in arrays):
-                expected |= part.layout(body)
-        return _misfit(expected, arrays)
+        return _misfit(self.layout_in(body), arrays)
 
     def misfit_out(self, body: Any, arrays: Mapping[str, np.ndarray]) -> str:
         """The same of an answer."""

@@ -10,6 +10,7 @@ from data_partitions import PatchTask
 from federation.wire.transport import SCALE_SUFFIX, Transport, check_transport
 from models import ClassifierSpec, GeneratorSpec
 from models.federated_parts import averaged_state
+from models.phases import fastest_rate
 from models.shapes_only import shapes_only
 from strategies.kind import Array, Layout, layout_of
 
@@ -92,6 +93,18 @@ def _network_layouts(spec: str, network: str) -> tuple[Layout, Layout]:
     with shapes_only():
         found = parsed.build(0).networks[network]
     return layout_of(averaged_state(found, copy=False)), layout_of(dict(found.named_parameters()))
+
+
+def fastest_rate_of(spec: GeneratorSpec) -> float:
+    """See `models.phases.fastest_rate`."""
+    return _fastest_rate(spec.model_dump_json())
+
+
+@lru_cache(maxsize=256)
+def _fastest_rate(spec: str) -> float:
+    parsed = GeneratorSpec.model_validate_json(spec)
+    with shapes_only():
+        return fastest_rate(parsed.build(0).phases(), parsed.training.learning_rate)
 
 
 def classifier_layout(spec: ClassifierSpec, *, averaged: bool = False) -> Layout:

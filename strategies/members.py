@@ -15,6 +15,9 @@ from strategies.kind import Kind
 
 Weights = dict[str, np.ndarray]
 GLOBAL, LOCAL = "global.", "weights."
+# The largest change of one weight in one optimizer step, as a multiple of the learning rate. Adam moves a weight by about the rate, and
+# in a rare step by several times as much (Kingma and Ba 2015, section 2.1). Over the rounds of the shipped scenarios it was 0.02 to 3.1.
+STEP_AT_MOST = 8.0
 
 
 class FederationFailed(Exception):
@@ -80,7 +83,7 @@ class Member:
 
 def round_ask(
     kind: Kind, strategy: str, centre: str, task: str, settings: RoundSettings, fixed: Mapping[str, Any],
-    free: Mapping[str, Check] | None = None, *, times: int | None = None, steps: int = 0,
+    free: Mapping[str, Check] | None = None, *, times: int | None = None, steps: int = 0, reach: float | None = None,
 ) -> Ask:  # fmt: skip
     """The ask of a member of a federation in rounds, whose body is a `strategies.bodies.Course` and more.
 
@@ -88,6 +91,7 @@ def round_ask(
         fixed, free: of the member, beside the course.
         times: rounds in which it works; all when left out.
         steps: training steps of generative models in a round.
+        reach: see `Ask`.
     """
     course: dict[str, Check] = {
         "round": lambda body: 0 <= body.round < settings.rounds,
@@ -96,7 +100,8 @@ def round_ask(
     course |= dict.fromkeys(("federation", "state_unit", "fresh", "attempt", "introduce"), anything)
     return Ask(
         kind, strategy, centre, task, {**fixed, "steps": settings.local_steps, "transport": settings.transport},
-        {**course, **(free or {})}, times=settings.rounds if times is None else times, steps=steps,
+        {**course, **(free or {})}, times=settings.rounds if times is None else times, at_most=settings.rounds, steps=steps,
+        reach=reach,
     )  # fmt: skip
 
 

@@ -250,22 +250,27 @@ def leaks():
 
 
 @pytest.fixture(scope="session")
-def centre_file():
+def centre_file(tmp_path_factory):
     """Function: write a centre.yaml with a key and a certificate beside it; returns its path.
 
-    Settings are given as a mapping, which is merged into what every file needs.
+    Settings are given as a mapping, which is merged into what every file needs. Centres A to E know each other's keys.
     """
     import yaml
+
+    from federation.flower.certificates import create_node_key
+
+    keys = tmp_path_factory.mktemp("keys")
+    for name in "ABCDE":
+        create_node_key(keys / name)
 
     def write(folder, centre="B", **settings):
         folder.mkdir(parents=True, exist_ok=True)
         key = folder / "node.key"
-        key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
-        key.chmod(0o600)
+        shutil.copy(keys / (centre if centre in "ABCDE" else "E"), key)
         (folder / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
         tree = {
             "centre": centre, "superlink": "localhost:8000", "root_certificate": "ca.crt", "key": "node.key",
-            "workspace": "workspace",
+            "workspace": "workspace", "members": {name: (keys / f"{name}.pub").read_text() for name in "ABCDE"},
         }  # fmt: skip
         (folder / "centre.yaml").write_text(yaml.safe_dump(tree | settings, sort_keys=False))
         return folder / "centre.yaml"

@@ -6,6 +6,7 @@ so a header is made, and read, once for each that differs.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from functools import lru_cache
@@ -50,6 +51,16 @@ def check_arrays(arrays: Mapping[str, np.ndarray]) -> int:
     if total > MAX_BYTES:
         raise EnvelopeError("too_large", f"{total} bytes of arrays exceed the limit of {MAX_BYTES}")
     return total
+
+
+def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays: names, dtypes, shapes and values; 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        whole = np.ascontiguousarray(array)
+        digest.update(f"\0{name}\0{whole.dtype.str}\0{list(array.shape)}\0".encode())
+        digest.update(whole.reshape(-1).view(np.uint8).data if whole.size else b"")
+    return digest.hexdigest()
 
 
 def write_array(array: np.ndarray) -> Array:

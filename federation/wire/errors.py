@@ -24,10 +24,10 @@ INPUT_CODES = frozenset(
 # Codes with which a centre refuses a job: it decided to, and nothing went wrong.
 REFUSAL_CODES = frozenset(
     {
-        "approval_altered", "bundle_not_approved", "code_mismatch", "foreign_study", "job_altered", "message_too_large",
-        "not_addressed", "not_in_strategy", "not_in_study", "not_signed", "outside_hours", "paused", "plugin_altered", "plugin_differs",
-        "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch",
-        "strategy_refused", "study_not_approved",
+        "answered_before", "approval_altered", "approval_ended", "bundle_not_approved", "code_mismatch", "counts_lost",
+        "data_changed", "foreign_study", "foreign_weights", "job_altered", "message_too_large", "not_addressed",
+        "not_in_strategy", "not_in_study", "not_signed", "outside_hours", "paused", "plugin_altered", "plugin_differs",
+        "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch", "strategy_refused", "study_not_approved",
     }
 )  # fmt: skip
 
@@ -97,6 +97,16 @@ TEXTS = {
     "policy": "refuses {label} by its own policy ({rule})",
     "study_not_approved": "has not approved this study (scenario {scenario}); its administrator can read it with "
     "`polycentre centre plan` and approve it with `polycentre centre approve`",
+    "answered_before": "has answered {kind!r} of this study as often as it does; its administrator can let the study ask everything "
+    "again with `polycentre centre approve --again`",
+    "counts_lost": "no longer knows what it has answered of this study, so it answers nothing more; its administrator can let it begin "
+    "anew with `polycentre centre approve --again`",
+    "data_changed": "has other data than when it first answered this study; its administrator can let the study begin anew with "
+    "`polycentre centre approve --again`",
+    "foreign_weights": "refuses {label}: the weights of number {number} lie {far} from those it knows, and may lie {allowed}; the "
+    "server's software differs, or it sends weights of another training",
+    "approval_ended": "approved this study (scenario {scenario}) for a time that is over; its administrator can approve it for longer "
+    "with `polycentre centre approve`",
     "approval_altered": "holds an approval of scenario {scenario} that was altered afterwards; approve the study there again",
     "not_in_study": "refuses {label}: its {key} differs from that of the study which the centre approved",
     "strategy_refused": "does not take part in strategy {strategy!r}, by its own policy; remove that arm, or ask the centre",

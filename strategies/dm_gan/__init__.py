@@ -19,7 +19,8 @@ from strategies.fidelity_plan import planned_fidelity
 from strategies.generative import GenerativeStrategy, build_seed, member_fixed
 from strategies.keys import GenerativeArm
 from strategies.kind import layout_bytes
-from strategies.members import Member
+from strategies.layouts import fastest_rate_of
+from strategies.members import STEP_AT_MOST, Member
 from strategies.planned import Planned, Shared, Training, split_evenly
 from strategies.view import View
 
@@ -133,16 +134,27 @@ class Remote(GenerativeStrategy):
     ) -> Ask:
         fixed = member_fixed(view, name, arm, task, spec, centre) | {
             "exchange": settings.exchange, "gradients": settings.gradients, "transport": settings.transport,
+            "swap_every": settings.swap_every,
         }  # fmt: skip
+        others = set(view.members(arm)) - {centre}
+        # Of an asynchronous update the fastest centre may give every answer; what came too late, or twice, comes on top.
+        most = 2 * settings.updates * (1 if settings.lock_step else settings.quorum)
+        step = STEP_AT_MOST * fastest_rate_of(spec)
         free: dict[str, Check] = {
             "version": lambda body: 0 <= body.version <= settings.updates,
             "batches": lambda body: 1 <= body.batches <= max(LARGEST_JOB, settings.batches_per_job),
             "from_step": lambda body: body.from_step >= 0,
-            "send_discriminator": lambda body: not body.send_discriminator or bool(settings.swap_every),
+            "send_discriminator": lambda body: not body.send_discriminator or (
+                settings.swap_every is not None and (body.version + 1) % settings.swap_every == 0
+            ),
             "labels": lambda body: bool(body.labels) and set(body.labels) <= set(spec.labels),
-            **dict.fromkeys(("federation", "fresh", "state_unit", "introduce"), anything),
-        }
-        example = {"batches": settings.batches_per_job, "send_discriminator": False}
+            "discriminator_of": lambda body: not body.discriminator_of or (
+                settings.swap_every is not None and body.version >= settings.swap_every
+                and body.discriminator_of in others
+            ),
+            **dict.fromkeys(("federation", "fresh", "state_unit", "introduce", "signature"), anything),
+        }  # fmt: skip
+        example = {"batches": settings.batches_per_job, "send_discriminator": False, "discriminator_of": ""}
         ask = Ask(
             DISCRIMINATE,
             self.name,
@@ -151,6 +163,8 @@ class Remote(GenerativeStrategy):
             fixed,
             free,
             times=jobs,
+            at_most=most,
+            reach=step * (settings.batches_per_job if settings.steps == "each" else 1),
             steps=settings.batches_per_job,
             example=example,
         )

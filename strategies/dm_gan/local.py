@@ -27,13 +27,14 @@ from strategies.cells import MEMORY
 from strategies.centre_side import CentreSide, as_arrays, introduction, labels_in, training_patches
 from strategies.dm_gan.phases import adversarial_phases, build_gan
 from strategies.dm_gan.sizes import FAKE, images_layout
-from strategies.fedavg_gan.local import COURSE_FIELDS
-from strategies.kind import Answer, Array, Arrays, Kind, Layout, Received, Sent
+from strategies.fedavg_gan.local import COURSE_FIELDS, statistics_of
+from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent, Start
 from strategies.layouts import encoded, network_layouts, prefixed
 from strategies.one_shot import card_fields
 
 GENERATOR, GRADIENT, DISCRIMINATOR = "generator.", "gradient.", "discriminator."
 _SCALE = "scale."
+_SWAPPED = "a discriminator"
 # Of a trainer's state, what is the server's. What the model holds beside its networks stays here.
 _NOT_KEPT = ("model.networks.generator.", "model.average.", "optimizer.generator")
 Exchanged = Literal["images", "generator"]
@@ -61,6 +62,9 @@ class Discriminate(OfTask, OnState):
         labels: of the centre's classes, which take turns in the batches of both sides.
         gradients: what is done to gradients before they leave.
         send_discriminator: whether it goes to another centre.
+        swap_every: updates after which discriminators change places; None: they never do.
+        discriminator_of: the centre whose discriminator this job brings; empty: none.
+        signature: of that centre.
     """
 
     generator: GeneratorSpec
@@ -76,6 +80,13 @@ class Discriminate(OfTask, OnState):
     transport: Transport
     introduce: bool
     send_discriminator: bool
+    swap_every: int | None
+    discriminator_of: str
+    signature: str
+
+    def swap_after(self, update: int) -> list[Any]:
+        """Which change of places, of which federation: that which is due after so many updates."""
+        return [self.federation, update // (self.swap_every or 1)]
 
 
 def work(here: CentreSide, body: Discriminate, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
@@ -88,6 +99,8 @@ def work(here: CentreSide, body: Discriminate, arrays: Arrays, state: Arrays) ->
             "other_classes", f"this centre has labels {labels_in(own)}, not {list(body.labels)} as it told"
         )
     ours = {n: a for n, a in arrays.items() if n.startswith(DISCRIMINATOR)}
+    if ours:
+        here.verify(body.discriminator_of, _SWAPPED, body.swap_after(body.version), ours, body.signature)
     received = decode({n: a for n, a in arrays.items() if n not in ours}, body.transport) | ours
     gradients, kept, discriminator, facts = discriminator_steps(
         spec, as_arrays(own), received, state, exchange=body.exchange, rules=body.gradients, build_seed=body.build_seed,
@@ -98,7 +111,9 @@ def work(here: CentreSide, body: Discriminate, arrays: Arrays, state: Arrays) ->
     answer = facts | {"transport_error": relative_error(gradients, decode_gradients(sent, body.transport))}
     answer |= introduction(here, body, own, wanted=body.introduce)
     if body.send_discriminator:
-        sent |= {DISCRIMINATOR + name: array for name, array in discriminator.items()}
+        own_weights = {DISCRIMINATOR + name: array for name, array in discriminator.items()}
+        answer["signature"] = here.sign(_SWAPPED, body.swap_after(body.version + 1), own_weights)
+        sent |= own_weights
     return (answer, sent), kept
 
 
@@ -281,6 +296,22 @@ def _discriminator(body: Discriminate) -> Layout:
     return prefixed(network_layouts(body.generator, "discriminator")[0], DISCRIMINATOR)
 
 
+def _received_generator(body: Discriminate, arrays: Arrays) -> Arrays:
+    plain = decode({n: a for n, a in arrays.items() if n.startswith(GENERATOR)}, body.transport)
+    return {name.removeprefix(GENERATOR): array for name, array in plain.items()}
+
+
+def _initial_generator(body: Discriminate) -> Arrays:
+    if body.exchange == "images":
+        return {}
+    generator = build_gan(body.generator, body.build_seed).networks["generator"]
+    return {name: tensor.numpy() for name, tensor in averaged_state(generator).items()}
+
+
+def _statistics(body: Discriminate) -> frozenset[str]:
+    return statistics_of(build_gan(body.generator, body.build_seed).networks["generator"])
+
+
 DISCRIMINATE = Kind(
     name="train_discriminator",
     title="train a discriminator",
@@ -289,7 +320,12 @@ DISCRIMINATE = Kind(
     work=work,
     stateful=True,
     averaged=True,
-    answer=(*(field for field in COURSE_FIELDS if field.name != "examples"), *card_fields("in the first answer")),
+    place=("from_step",),
+    start=Start("version", _received_generator, _initial_generator, _statistics),
+    answer=(
+        *(field for field in COURSE_FIELDS if field.name != "examples"), *card_fields("in the first answer"),
+        Field("signature", "text", "that this centre trained the discriminator", when="only where discriminators change places"),
+    ),
     sends=(
         Sent("gradient.*", "gradients", "how synthetic images should change to look real to this centre's discriminator", "model",
              layout=_gradients),
@@ -300,6 +336,6 @@ DISCRIMINATE = Kind(
     receives=(
         Received("fake.*", lambda body: _received(body) if body.exchange == "images" else {}),
         Received("generator.*", lambda body: _received(body) if body.exchange == "generator" else {}),
-        Received("discriminator.*", _discriminator, optional=True),
+        Received("discriminator.*", lambda body: _discriminator(body) if body.discriminator_of else {}),
     ),
 )  # fmt: skip

@@ -85,6 +85,22 @@ class _Tag:
     draw: Draw
 
 
+@dataclass(frozen=True)
+class _Discriminator:
+    """One that is on its way to another centre.
+
+    Attributes:
+        centre: that trained and signed it.
+    """
+
+    centre: str
+    signature: str
+    arrays: Arrays
+
+
+_NONE = _Discriminator("", "", {})
+
+
 @dataclass
 class _Contribution:
     centre: str
@@ -103,7 +119,7 @@ class _Progress:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     measured: list[dict[str, Any]] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)
-    swapping: dict[str, Arrays] = field(default_factory=dict)
+    swapping: dict[str, _Discriminator] = field(default_factory=dict)
 
 
 class RemoteTraining(ServerHalf[Shared]):
@@ -266,7 +282,8 @@ class RemoteTraining(ServerHalf[Shared]):
 
     def _job(self, name: str, tag: _Tag, made: Arrays | None = None) -> Job:
         settings, member, centre, draw = self._plan.settings, self._members[name], self._done.centres[name], tag.draw
-        arrays = (self._made(tag) if made is None else made) | self._done.swapping.get(name, {})
+        brought = self._done.swapping.get(name, _NONE)
+        arrays = (self._made(tag) if made is None else made) | brought.arrays
         number = tag.version
         swaps = settings.swap_every and (self._done.update + 1) % settings.swap_every == 0
         job = member.ask.job(
@@ -274,6 +291,7 @@ class RemoteTraining(ServerHalf[Shared]):
             label=f"{self._plan.arm} · images of version {number} of {settings.updates}", federation=self._federation,
             version=number, from_step=draw.from_step, batches=draw.batches, labels=draw.labels, fresh=centre.fresh,
             state_unit=centre.made_by, introduce=name not in self._done.facts, send_discriminator=bool(swaps),
+            discriminator_of=brought.centre, signature=brought.signature,
         )  # fmt: skip
         return replace(job, expects_state=centre.version)
 
@@ -339,6 +357,9 @@ class RemoteTraining(ServerHalf[Shared]):
             clock.note(arrival, tag.version, _KIND, arrival.fate.lost or "lost")
             # A simulated dropout is declared; real losses in a row mean that something is wrong there.
             if clock.real or clock.unreachable(name):
+                if clock.real and not self._plan.settings.lock_step:
+                    # It may have done this job, and does the same steps once only; the next one is made from a later version.
+                    centre.step += tag.draw.batches
                 centre.refused += 1
                 if clock.gone(name) or centre.refused >= self._plan.settings.refusals:
                     summary.gone[name] = clock.now
@@ -385,7 +406,7 @@ class RemoteTraining(ServerHalf[Shared]):
         if settings.swap_every:
             sent = {n: a for n, a in reply.arrays.items() if n.startswith(DISCRIMINATOR)}
             if sent:
-                done.swapping[name] = sent
+                done.swapping[name] = _Discriminator(name, str(reply.body.get("signature", "")), sent)
         staleness = self._generator.version - tag.version
         bound = settings.max_staleness if settings.max_staleness is not None else STALENESS * len(self._members)
         if staleness > bound:
@@ -508,15 +529,17 @@ class RemoteTraining(ServerHalf[Shared]):
             "facts": done.facts, "measured": done.measured, "seen": done.seen, "clock": self._clock.state(),
             "centres": {name: asdict(centre) for name, centre in done.centres.items()},
             "identities": {str(version): identity for version, identity in self._identities.items()},
-            "swapping": {name: sorted(arrays) for name, arrays in done.swapping.items()},
+            "swapping": {
+                name: [brought.centre, brought.signature, sorted(brought.arrays)] for name, brought in done.swapping.items()
+            },
             "under_way": [
                 {"centre": a.centre, "unit": a.unit, "fate": asdict(a.fate), "tag": asdict(a.tag)}
                 for a in self._clock.under_way
             ],
         }  # fmt: skip
         arrays = self._generator.state()
-        for name, sent in done.swapping.items():
-            arrays |= {f"swapping.{name}.{key}": array for key, array in sent.items()}
+        for name, brought in done.swapping.items():
+            arrays |= {f"swapping.{name}.{key}": array for key, array in brought.arrays.items()}
         self._centres.save_progress(self._federation, info, arrays)
         self._centres.discard(self._used)
         self._used = []
@@ -531,7 +554,10 @@ class RemoteTraining(ServerHalf[Shared]):
             info["identity"], info["update"], info["idle"],
             {name: _Centre(**centre) for name, centre in info["centres"].items()},
             summary_of(info["summary"]), info["facts"], info["measured"], info["seen"],
-            {n: {key: arrays[f"swapping.{n}.{key}"] for key in keys} for n, keys in info["swapping"].items()},
+            {
+                name: _Discriminator(centre, signature, {key: arrays[f"swapping.{name}.{key}"] for key in keys})
+                for name, (centre, signature, keys) in info["swapping"].items()
+            },
         )  # fmt: skip
         self._identities = {int(version): identity for version, identity in info["identities"].items()}
         self._generator.load_state(arrays, info["update"])

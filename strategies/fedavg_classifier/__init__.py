@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from basics.seeds import derive_seed
 from federation.wire.transport import Transport
+from strategies.aggregation import reach_after
 from strategies.ask import Ask, anything
 from strategies.bodies import Pool, Size
 from strategies.cell_plan import cell_fixed, subset_seed
@@ -17,7 +18,7 @@ from strategies.fedavg_classifier.server import ClassifierFederation, Classifier
 from strategies.fedavg_gan import aggregation_problems
 from strategies.generative import quorum_problems
 from strategies.keys import Averaged, BaseArm
-from strategies.members import Member, round_ask, round_settings
+from strategies.members import STEP_AT_MOST, Member, round_ask, round_settings
 from strategies.planned import Learned, Planned
 from strategies.strategy import Strategy
 from strategies.view import Cell, Facts, View, classifier_key
@@ -76,16 +77,19 @@ class FedAvgClassifier(Strategy):
         plain = own["classifier"].model_copy(update={"pretrained": None})  # its initial weights travel
         size, draw = Size(fraction=cell.fraction, images=cell.images), subset_seed(view, cell)
         asked = []
+        step = STEP_AT_MOST * own["training"].learning_rate * settings.local_steps
+        reach = reach_after(arm.aggregation, arm.aggregation_options, step)
         for centre in members:
             receives = centre == cell.receiver
             fixed = view.data(centre, cell.task) | {
                 "size": size if receives else Size(fraction=None, images=None), "subset_seed": draw if receives else 0,
                 "classifier": plain, "training": own["training"], "optimizer": arm.optimizer, "proximal_mu": arm.proximal_mu,
                 "of_steps": settings.rounds * settings.local_steps,
-                "seed": derive_seed(view.seed, f"federation/{purpose}", centre),
+                "seed": derive_seed(view.seed, f"federation/{purpose}", centre), "build_seed": own["seed"],
+                "pretrained": own["classifier"].pretrained is not None,
                 "compute": view.compute(centre, classifier_key(cell.classifier, cell.task)),
             }  # fmt: skip
-            asked.append(Member(round_ask(TRAIN_ROUND, self.name, centre, cell.task, settings, fixed)))
+            asked.append(Member(round_ask(TRAIN_ROUND, self.name, centre, cell.task, settings, fixed, reach=reach)))
         data = view.data(cell.receiver, cell.task)
         common = data | {
             "size": size, "subset_seed": draw, "classifier": plain, "training": own["training"], "compute": own["compute"],

@@ -20,8 +20,8 @@ from strategies import learning
 from strategies.bodies import CellName, Compute, Course, OfTask, Size
 from strategies.cells import LEARNED, LEARNED_CLASSIFIER, MEMORY, LearnedAnswer, learned, sent_classifier
 from strategies.centre_side import CentreSide, as_arrays, receiver_patches
-from strategies.fedavg_gan.local import COURSE_FIELDS
-from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent
+from strategies.fedavg_gan.local import COURSE_FIELDS, statistics_of
+from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start
 from strategies.layouts import classifier_layout, encoded, prefixed
 from strategies.learning import REAL
 from strategies.members import GLOBAL, LOCAL, Weights
@@ -50,12 +50,16 @@ class TrainRound(OfClassifier, Course):
     Attributes:
         optimizer: what becomes of the moments over rounds.
         of_steps: steps of all rounds, the length of the learning-rate schedule.
+        build_seed: of the initial weights, the same for all members.
+        pretrained: whether they are those of a file, which only the server has.
     """
 
     optimizer: Literal["keep", "reset"]
     proximal_mu: float
     of_steps: int
     seed: int
+    build_seed: int
+    pretrained: bool
 
 
 class Validate(OfClassifier):
@@ -87,9 +91,8 @@ class Adopt(OfClassifier):
 def train(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
     """A round at one centre."""
     own = receiver_patches(here, body, body.size, body.subset_seed)
-    received = {name.removeprefix(GLOBAL): array for name, array in arrays.items()}
     weights, kept, facts = local_steps(
-        body.classifier, as_arrays(own), decode(received, body.transport), state, body.training, optimizer=body.optimizer,
+        body.classifier, as_arrays(own), _received(body, arrays), state, body.training, optimizer=body.optimizer,
         proximal_mu=body.proximal_mu, seed=body.seed, from_step=body.from_step, steps=body.steps, of_steps=body.of_steps,
         **body.compute.options,
     )  # fmt: skip
@@ -130,7 +133,7 @@ def adopt(here: CentreSide, body: Adopt, arrays: Arrays) -> Answer:
         else:
             _, network = _validated(here, body, arrays)
     answer = learned(body, whole, train, network) | {"history": history, "best": best, "n_synthetic": 0}
-    return answer, sent_classifier(body, network.state_dict())
+    return sent_classifier(here, body, answer, network.state_dict())
 
 
 def _validated(here: CentreSide, body: OfClassifier, arrays: Arrays) -> tuple[float, nn.Module]:
@@ -229,6 +232,20 @@ def _round_layout(body: TrainRound) -> Layout:
     return encoded(classifier_layout(body.classifier, averaged=True), body.transport)
 
 
+def _received(body: TrainRound, arrays: Arrays) -> Weights:
+    return decode({name.removeprefix(GLOBAL): array for name, array in arrays.items()}, body.transport)
+
+
+def _initial(body: TrainRound) -> Weights | None:
+    if body.pretrained:
+        return None
+    return {name: tensor.numpy() for name, tensor in averaged_state(body.classifier.build(body.build_seed)).items()}
+
+
+def _statistics(body: TrainRound) -> frozenset[str]:
+    return statistics_of(body.classifier.build(0))
+
+
 _AVERAGED = Received("weights.*", lambda body: prefixed(classifier_layout(body.classifier, averaged=True), _WEIGHTS))
 TRAIN_ROUND = Kind(
     name="train_classifier_round",
@@ -244,6 +261,8 @@ TRAIN_ROUND = Kind(
              layout=lambda body: prefixed(_round_layout(body), LOCAL)),
     ),
     receives=(Received("global.*", lambda body: prefixed(_round_layout(body), GLOBAL)),),
+    place=("round",),
+    start=Start("round", _received, _initial, _statistics),
 )  # fmt: skip
 VALIDATE = Kind(
     name="validate_classifier",

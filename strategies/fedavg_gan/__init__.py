@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from models import GeneratorSpec
-from strategies.aggregation import check_aggregation
+from strategies.aggregation import check_aggregation, reach_after
 from strategies.ask import anything
 from strategies.fedavg_gan.local import TRAIN_ROUND, LocalRules
 from strategies.fedavg_gan.server import FederatedTraining, Federation
@@ -17,7 +17,8 @@ from strategies.fidelity_plan import Fidelity, planned_fidelity
 from strategies.generative import GenerativeStrategy, build_seed, member_fixed
 from strategies.keys import Averaged, GenerativeInRounds
 from strategies.kind import Kind
-from strategies.members import Member, RoundSettings, round_ask, round_settings
+from strategies.layouts import fastest_rate_of
+from strategies.members import STEP_AT_MOST, Member, RoundSettings, round_ask, round_settings
 from strategies.planned import Planned, Shared, Training
 from strategies.pooled import Move
 from strategies.view import Facts, View
@@ -69,6 +70,9 @@ class InRounds(GenerativeStrategy):
             else round_settings(arm, view.step_s)
         )
         asked = []
+        averaged = "FedAvg" if comparing else getattr(arm, "aggregation", "FedAvg")
+        options = {} if comparing else getattr(arm, "aggregation_options", {})
+        reach = reach_after(averaged, options, STEP_AT_MOST * fastest_rate_of(spec) * settings.local_steps)
         for number, centre in enumerate(members):
             rounds = len(range(number, settings.rounds, len(members))) if self.turns == "cyclic" else settings.rounds
             fixed = member_fixed(view, name, arm, task, spec, centre) | {"rules": rules}
@@ -76,12 +80,12 @@ class InRounds(GenerativeStrategy):
             fixed |= {} if pooled else {"pools": ()}
             asked.append(Member(round_ask(
                 TRAIN_ROUND, self.name, centre, task, settings, fixed, free, times=rounds, steps=settings.local_steps,
+                reach=reach,
             )))  # fmt: skip
         federation = Federation(
             arm=name, task=task, strategy=self.name, series=series, spec=spec, build_seed=build_seed(view, name, task),
             members=asked, settings=settings, rules=rules,
-            aggregation="FedAvg" if comparing else getattr(arm, "aggregation", "FedAvg"),
-            options={} if comparing else getattr(arm, "aggregation_options", {}),
+            aggregation=averaged, options=options,
             fidelity=measured,
             turns=self.turns, pooled=pooled,
         )  # fmt: skip

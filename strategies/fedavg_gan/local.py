@@ -17,7 +17,7 @@ from models.schedule import Schedule
 from strategies.bodies import Body, Compute, Course, OfTask
 from strategies.cells import MEMORY
 from strategies.centre_side import CentreSide, as_arrays, introduction, joined, training_patches
-from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent
+from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start
 from strategies.layouts import averaged_layout, encoded, prefixed
 from strategies.members import GLOBAL, LOCAL, Weights
 from strategies.one_shot import card_fields
@@ -61,9 +61,8 @@ def work(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> t
     spec, compute = body.generator, body.compute
     own = training_patches(here, body, spec.labels)
     patches = joined(as_arrays(own), [here.read_pool(unit) for unit in body.pools])
-    received = {name.removeprefix(GLOBAL): array for name, array in arrays.items()}
     weights, kept, facts = local_steps(
-        spec, patches, decode(received, body.transport), state, body.rules, build_seed=body.build_seed, seed=body.seed,
+        spec, patches, _received(body, arrays), state, body.rules, build_seed=body.build_seed, seed=body.seed,
         from_step=body.from_step, steps=body.steps, **compute.options,
         on_progress=here.progress(),
     )  # fmt: skip
@@ -190,6 +189,23 @@ def _travelling(body: TrainRound) -> Layout:
     return encoded(averaged_layout(body.generator, averaged_generator=body.rules.ema == "average"), body.transport)
 
 
+def _received(body: Any, arrays: Arrays) -> Weights:
+    return decode({name.removeprefix(GLOBAL): array for name, array in arrays.items()}, body.transport)
+
+
+def _initial(body: TrainRound) -> Weights:
+    return arrays_of(averaged_state(build(body.generator, body.build_seed, averaged=body.rules.ema == "average")))
+
+
+def statistics_of(model: nn.Module) -> frozenset[str]:
+    """Names of batch norm's statistics in a model's state."""
+    return frozenset(name for name, part in parts(model).items() if part == "statistic")
+
+
+def _statistics(body: TrainRound) -> frozenset[str]:
+    return statistics_of(build(body.generator, body.build_seed, averaged=body.rules.ema == "average"))
+
+
 COURSE_FIELDS = (
     Field("scalars.*", "numbers", "losses, means over the steps of the job", "aggregate"),
     Field("transport_error", "number", "rounding of what travels"),
@@ -210,4 +226,6 @@ TRAIN_ROUND = Kind(
              layout=lambda body: prefixed(_travelling(body), LOCAL)),
     ),
     receives=(Received("global.*", lambda body: prefixed(_travelling(body), GLOBAL)),),
+    place=("round",),
+    start=Start("round", _received, _initial, _statistics),
 )  # fmt: skip

@@ -49,7 +49,7 @@ def toy_kind(name="toy"):
         ),
         receives=(
             Received("given.*", of_width("given.w")),
-            Received("more.*", lambda body: of_width("more.a")(body) | of_width("more.b")(body), optional=True),
+            Received("more.*", lambda body: {} if "more" not in body.names else of_width("more.a")(body) | of_width("more.b")(body)),
         ),
     )  # fmt: skip
 
@@ -124,16 +124,25 @@ GIVEN = {"given.w": zeros(3, 5)}
         ({"given.w": zeros(4, 5)}, "given.w"),
         ({"given.w": zeros(3)}, "given.w"),
         ({"given.w": zeros(3, 5, 1)}, "given.w"),
-        # Optional ones are all there or none is, and fit like the others.
-        (GIVEN | {"more.a": zeros(3, 2), "more.b": zeros(3, 2)}, ""),
-        (GIVEN | {"more.a": zeros(3, 2)}, "more.b"),
-        (GIVEN | {"more.a": zeros(3, 2), "more.b": zeros(2, 2)}, "more.b"),
-        (GIVEN | {"more.a": zeros(3, 2), "more.b": zeros(3, 2), "more.c": zeros(3, 2)}, "more.c"),
-        (GIVEN | {"more.c": zeros(3, 2)}, "more.a"),
+        (GIVEN | {"more.a": zeros(3, 2), "more.b": zeros(3, 2)}, "more.a"),
     ],
 )  # fmt: skip
 def test_arrays_that_come_with_a_job_must_be_those_that_are_declared(arrays, name):
     assert TOY.misfit_in(TOY.parse(BODY), arrays) == name
+
+
+@pytest.mark.parametrize(
+    ("arrays", "name"),
+    [
+        (GIVEN | {"more.a": zeros(3, 2), "more.b": zeros(3, 2)}, ""),
+        (GIVEN | {"more.a": zeros(3, 2)}, "more.b"),
+        (GIVEN | {"more.a": zeros(3, 2), "more.b": zeros(2, 2)}, "more.b"),
+        (GIVEN | {"more.a": zeros(3, 2), "more.b": zeros(3, 2), "more.c": zeros(3, 2)}, "more.c"),
+        (GIVEN, "more.a"),
+    ],
+)  # fmt: skip
+def test_arrays_that_a_body_asks_for_are_all_there_or_none_is(arrays, name):
+    assert TOY.misfit_in(TOY.parse(BODY | {"names": ["more"]}), arrays) == name
 
 
 @pytest.mark.parametrize(
@@ -299,7 +308,7 @@ def test_bytes_follow_from_what_is_fixed_and_from_examples_and_are_unknown_where
         name="known", title="", phase="share", body=Toy, work=None,
         sends=(Sent("label", "", "", layout=lambda body: {"label": Array((), "int64")}),),
         receives=(Received("x", lambda body: {"x": Array((body.width, 2), "float16")}),
-                  Received("y", of_width("y"), optional=True)),
+                  Received("y", lambda body: of_width("y")(body) if body.width < 0 else {})),
     )  # fmt: skip
     known = toy_ask(kind, {"names": anything})
     assert (known.bytes_down, known.bytes_up) == (3 * 2 * 2, 8)
@@ -389,8 +398,7 @@ def test_what_travels_with_every_job_and_answer_is_what_its_ask_predicted(heard)
         for ask in own:
             # What depends on an example is predicted for the value that this job has.
             outline = ask.outline.model_copy(update={key: job["body"][key] for key in ask.example})
-            brought = {name: array for name, array in down.items() if not name.startswith("discriminator.")}
-            assert same_layout(ask.kind.layout_in(outline), brought)
+            assert same_layout(ask.kind.layout_in(outline), down)
             assert same_layout(ask.kind.layout_out(outline), up)
             body = ask.kind.parse(job["body"])
             assert ask.kind.misfit_in(body, down) == ask.kind.misfit_out(body, up) == ""

@@ -64,14 +64,18 @@ class Question:
     reach: float | None
 
     @staticmethod
-    def of(job: Job, ask: Ask, federations: int) -> Question:
-        """The question that a job asks, which was found to be a job of `ask`."""
+    def of(job: Job, ask: Ask, asked: int) -> Question:
+        """The question that a job asks, which was found to be a job of `ask`.
+
+        Args:
+            asked: how many exchanges of the study ask this.
+        """
         kind, body = ask.kind, job.body
         compared = {key: value for key, value in body.items() if key not in _NOT_COMPARED}
         inputs = digest([kind.name, job.strategy, compared, job.expects_state, arrays_digest(job.arrays)])
         return Question(
             kind, ask.series, str(body["federation"]) if kind.stateful else "", tuple(int(body[key]) for key in kind.place),
-            inputs, federations, ask.limit, ask.reach,
+            inputs, asked if kind.stateful else 1, ask.limit if kind.stateful else asked * ask.limit, ask.reach,
         )  # fmt: skip
 
 

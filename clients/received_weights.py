@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -20,14 +21,14 @@ from basics.atomic_files import write_bytes
 from clients.answers import Question
 from clients.node import Refusal
 from federation.wire.job import plain_name
-from strategies.bodies import OnState
+from federation.wire.transport import rounding_of
 from strategies.kind import Arrays
 
 # Initial weights are drawn alike on every machine; this allows for another order of floating-point sums.
 _TOLERANCE = 1e-4
 
 
-def check(folder: Path, question: Question, body: OnState, arrays: Mapping[str, np.ndarray]) -> None:
+def check(folder: Path, question: Question, body: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse weights that are not of this training; those that pass are remembered.
 
     Args:
@@ -42,16 +43,15 @@ def check(folder: Path, question: Question, body: OnState, arrays: Mapping[str, 
     weights = start.decoded(body, dict(arrays))
     if not weights:
         return
-    number, file = (
-        int(getattr(body, start.number)),
-        folder / "received" / f"{plain_name(body.federation, 'federation')}.safetensors",
-    )
-    last = _read(file) or (0, start.initial(body))
-    before, known = last
+    number = int(getattr(body, start.number))
+    file = folder / "received" / f"{plain_name(body.federation, 'federation')}.safetensors"
+    before, known = _read(file) or (0, start.initial(body))
     # Several jobs may bring one number; an older one than the last cannot be compared.
-    allowed = _TOLERANCE + (question.reach or 0.0) * abs(number - before)
     if known is not None and question.reach is not None:
         far = distance(weights, known, start.free(body))
+        largest = max((float(np.abs(array).max(initial=0.0)) for array in known.values()), default=0.0)
+        # Both may have been rounded on their way.
+        allowed = _TOLERANCE + question.reach * abs(number - before) + 2 * rounding_of(body.transport, largest)
         if not far <= allowed:
             raise Refusal("foreign_weights", number=number, far=float(f"{far:.3g}"), allowed=float(f"{allowed:.3g}"))
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,11 @@ def decode(arrays: Mapping[str, np.ndarray], how: Transport) -> dict[str, np.nda
     return decoded
 
 
+def rounding_of(how: Transport, largest: float) -> float:
+    """By how much decoded values differ at most from those that were encoded, in arrays whose magnitudes reach `largest`."""
+    return {"fp32": 0.0, "fp16": 2.0**-11, "int8": 0.5 / _STEPS}[how] * largest
+
+
 def relative_error(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> float:
     """||before - after|| / ||before||, Euclidean over all floating arrays together; 0 where both are 0.
 

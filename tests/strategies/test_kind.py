@@ -303,7 +303,7 @@ def test_a_check_sees_the_whole_body():
 
 
 def test_bytes_follow_from_what_is_fixed_and_from_examples_and_are_unknown_where_a_side_is():
-    assert toy_ask(free={"names": anything}).bytes_down is None, "a side of None"
+    assert toy_ask(free={"inner": anything}).bytes_down is None, "a side of None"
     kind = Kind(
         name="known", title="", phase="share", body=Toy, work=None,
         sends=(Sent("label", "", "", layout=lambda body: {"label": Array((), "int64")}),),

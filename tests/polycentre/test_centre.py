@@ -282,13 +282,25 @@ def test_approving_and_revoking(run, file, scenario):
     path = file()
     digest = scenario_digest(reader.resolved_yaml(reader.read(scenario)))
     status, out, _ = run("approve", path, scenario)
-    assert (status, out.strip()) == (0, f"{digest}  tiny: approved")
     approvals = Approvals(CentreFile.read(path).workspace)
-    assert approvals.digests() == [digest] and approvals.read(digest) == reader.resolved_yaml(reader.read(scenario))
+    assert approvals.digests() == [digest]
+    approval = approvals.read(digest)
+    assert approval.resolved == reader.resolved_yaml(reader.read(scenario))
+    assert timedelta(days=89, hours=23) < approval.until - datetime.now(UTC) <= timedelta(days=90)
+    until = f"{approval.until:%Y-%m-%d %H:%M} UTC"
+    first, second = out.strip().splitlines()
+    assert (status, first) == (0, f"{digest}  tiny: approved until {until}")
+    assert re.fullmatch("it may be given [1-9][0-9]* answers at most", second)
     _, out, _ = run("approved", path)
-    assert out.strip() == f"{digest}  tiny"
+    assert out.strip() == f"{digest}  tiny, until {until}, 0 answers given"
     run("approve", path, scenario, "--set", "seed=9")
     assert len(approvals.digests()) == 2, "another seed is another study"
+    run("approve", path, scenario, "--days", "7")
+    assert approvals.read(digest).until < approval.until and len(approvals.digests()) == 2
+    (CentreFile.read(path).workspace / "studies" / digest / "answers.json").unlink()
+    _, out, _ = run("approved", path)
+    assert "no longer knows what it has answered" in out and "approve --again" in out
+    assert run("approve", path, scenario, "--again")[0] == 0 and approvals.answered(digest) == 0
     status, _, err = run("revoke", path, "")
     assert status == 2 and "2 approved studies have the hash" in err
     status, out, _ = run("revoke", path, digest[:12])

@@ -22,7 +22,9 @@ SURVEY = {
 def job(tiny):
     """Function: a job of a kind, as the server sends it."""
     asks = {ask.kind.name: ask for ask in Plan(tiny()).asks()}
-    return lambda kind: Job("s", "u", asks[kind].centre, kind, asks[kind].filled(**asks[kind].example))
+    return lambda kind: Job(
+        "s", "u", asks[kind].centre, kind, asks[kind].filled(**dict.fromkeys(asks[kind].free, ""), **asks[kind].example)
+    )
 
 
 def answer(job, body, **arrays):

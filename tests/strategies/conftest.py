@@ -160,7 +160,8 @@ class Lab:
         )
 
     def remote(self, spec, settings, strategy):
-        more = {"exchange": settings.exchange, "gradients": settings.gradients, "transport": settings.transport}
+        more = {"exchange": settings.exchange, "gradients": settings.gradients, "transport": settings.transport,
+                "swap_every": settings.swap_every}  # fmt: skip
         free = dict.fromkeys(
             (
                 "federation",
@@ -172,6 +173,8 @@ class Lab:
                 "labels",
                 "introduce",
                 "send_discriminator",
+                "discriminator_of",
+                "signature",
             ),
             anything,
         )

@@ -158,7 +158,8 @@ class Consortium:
         common = self.own | {
             "size": size or Size(fraction=None, images=None), "subset_seed": subset_seed, "classifier": SPEC, "training": how,
         }  # fmt: skip
-        course = {"optimizer": optimizer, "proximal_mu": mu, "of_steps": settings.rounds * settings.local_steps}
+        course = {"optimizer": optimizer, "proximal_mu": mu, "of_steps": settings.rounds * settings.local_steps,
+                  "build_seed": seed, "pretrained": False}  # fmt: skip
         members = [
             Member(round_ask(TRAIN_ROUND, CELL.strategy, c, "task", settings, common | course | {"seed": 100 + ord(c)}))
             for c in self.here.datasets

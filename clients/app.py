@@ -20,7 +20,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import plugins, policy, received_weights
+from clients import minimums, plugins, policy, received_weights
 from clients.answers import Answers
 from clients.introduction import introduction
 from clients.ledger import recorded
@@ -123,6 +123,7 @@ def _done(node: Node, job: Job, *, question: str = "", answered: bool = False) -
     kind, here = KINDS[job.kind], NodeSide(node, job)
     body = kind.parse(job.body)
     _fitting(kind, job)
+    minimums.check(node, kind, body)
     compute = getattr(body, "compute", None)
     torch.set_num_threads(compute.threads if compute is not None else 1)
     if kind.stateful:

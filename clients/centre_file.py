@@ -28,6 +28,10 @@ _HOST = r"(?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.\-]*[A-Za-z0-9])?)"
 _ADDRESS = re.compile(_HOST + r":[0-9]{1,5}")
 # Keys of a data section that are paths, as in a scenario.
 _PATHS_OF_DATA = ("path", "exclude")
+NO_DATA = (
+    "data: is missing; write where this hospital's images and tables are, such as data: {source: folder, path: /data, lesions: "
+    "lesions.csv}. No study is let choose paths and columns here"
+)
 
 
 class CentreFileError(ValueError):
@@ -109,6 +113,48 @@ class Approval(_Section):
     studies: Literal["listed", "any"] = "listed"
 
 
+def _range(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] <= value[1]:
+        raise ValueError("is not a range; write the smallest value first, such as [0.000001, 0.01]")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_range)]
+
+
+class Minimums(_Section):
+    """What a job must keep to before anything that it computes leaves. Patients are counted after the study's split, never crops.
+
+    Attributes:
+        training_patients: from whom a model learns that leaves.
+        sum_patients: of each sum: of each half, or of each class.
+        test_patients: of each class on which a model is measured, also for validation.
+        batch_size: images of a training step.
+        steps: of training between what came in and what leaves.
+        learning_rate, betas, smoothing: the smallest and the largest value that a study may set.
+        width: channels of a model's narrowest layer.
+        near_copies: share of a generator's images that may be near copies of training images; see `metrics.near_copies`.
+    """
+
+    training_patients: int = Field(50, ge=1)
+    sum_patients: int = Field(20, ge=1)
+    test_patients: int = Field(20, ge=1)
+    batch_size: int = Field(16, ge=1)
+    steps: int = Field(50, ge=1)
+    learning_rate: Range = (1e-6, 1e-2)
+    betas: Range = (0.0, 0.9999)
+    smoothing: Range = (0.7, 1.2)
+    width: int = Field(4, ge=1)
+    near_copies: float = Field(0.05, ge=0, le=1)
+
+
+# Of a trial without patients, whose scenarios are as small as can be.
+TRIAL_MINIMUMS = Minimums(
+    training_patients=2, sum_patients=2, test_patients=1, batch_size=2, steps=1, learning_rate=(1e-8, 1.0), betas=(0.0, 1.0),
+    smoothing=(0.0, 2.0), width=1, near_copies=1.0,
+)  # fmt: skip
+
+
 def _strategy(value: str) -> str:
     # Imports torch, which a process that only reads the file can do without where no strategy is named.
     from strategies import STRATEGIES
@@ -127,14 +173,15 @@ class Release(_Section):
     """What may leave the hospital.
 
     Attributes:
-        strategies: those in which this centre takes part; all that move no images of patients when left out.
+        strategies: those in which this centre takes part. The others let the operator see what a few steps on patients did to
+            weights, which no privacy setting of this version hides.
         largest_message_mib: arrays and settings together, in either direction.
         epsilon_at_most: a model that saw patients leaves only if its differential privacy is at least this strong.
         attacks_must_fail: a model that saw patients leaves only after these attacks on it have failed.
         predictions: whether the probability of each test image may leave, under a running number; metrics always may.
     """
 
-    strategies: tuple[Annotated[str, AfterValidator(_strategy)], ...] | None = None
+    strategies: tuple[Annotated[str, AfterValidator(_strategy)], ...] = ("local", "one_shot")
     largest_message_mib: float = Field(512, gt=0, le=2048)
     epsilon_at_most: float | None = Field(None, gt=0)
     attacks_must_fail: tuple[str, ...] = ()
@@ -170,7 +217,8 @@ class CentreFile(_Section):
         workspace: folder for what only this centre reads: state, logs, approvals.
         cache: folder for what can be made again; by default below the workspace.
         port: of the node's own interface, on 127.0.0.1.
-        data: this centre's data, written as in a scenario; replaces the scenario's own section. None: keeps the scenario's.
+        data: this centre's data, written as in a scenario, whose own section it replaces: studies name tasks, the hospital names
+            paths and columns. None, only where any study is done: keeps the scenario's.
         device: where jobs compute; auto: on a GPU if there is one.
         preload: keep a process that has imported everything, and fork each job from it.
         plugins: those whose code may run here; no other is imported.
@@ -193,10 +241,14 @@ class CentreFile(_Section):
     members: Annotated[dict[str, str], AfterValidator(_members)] = {}
     approve: Approval = Approval()
     release: Release = Release()
+    minimums: Minimums = Minimums()
 
     @staticmethod
-    def read(path: Path) -> CentreFile:
+    def read(path: Path, *, complete: bool = True) -> CentreFile:
         """Read and check a file. Opens only the file itself; for `key` and `root_certificate` it checks that they exist.
+
+        Args:
+            complete: whether `data` must be there where studies are approved one by one.
 
         Raises:
             CentreFileError: one line per problem: key, value, and what to write instead.
@@ -216,11 +268,17 @@ class CentreFile(_Section):
             problems = [*_file_problems(tree, base), *_data_problems(tree.get("data"), base)]
             try:
                 file = CentreFile.model_validate(tree)
+                problems += [NO_DATA] if complete and file.lacks_data else []
             except ValidationError as error:
                 problems = [*_lines(error), *problems]
         if problems:
             raise CentreFileError("\n".join(f"{path}: {problem}" for problem in problems))
         return file._absolute(base)
+
+    @property
+    def lacks_data(self) -> bool:
+        """Whether a study that is approved here could say which columns of which tables it wants."""
+        return self.data is None and self.approve.studies == "listed"
 
     @property
     def cache_folder(self) -> Path:
@@ -332,6 +390,7 @@ def _keys(schema: Any, parts: Sequence[str]) -> list[str]:
     """The keys of the section at a path."""
     sections = {
         "resources": Resources, "working_hours": WorkingHours, "approve": Approval, "release": Release, "plugins": Listed,
+        "minimums": Minimums,
     }  # fmt: skip
     owner: Any = next((sections[part] for part in reversed(parts) if part in sections), schema)
     return [field.alias or name for name, field in owner.model_fields.items()]

@@ -15,7 +15,7 @@ from basics.atomic_files import write_text
 from basics.csv_table import to_csv
 from clients.answers import Question
 from clients.approval import Approvals
-from clients.centre_file import CentreFile, Release
+from clients.centre_file import CentreFile, Minimums, Release
 from clients.node import Node, Refusal
 from federation.wire.job import MAX_BYTES, Job, Reply
 from strategies import CELL_KINDS, KINDS, SHARED_KINDS, STRATEGIES, Kind
@@ -27,6 +27,11 @@ _PREDICTION = ("case", "patient", "label", "probability")
 def release_of(node: Node) -> Release:
     """What may leave a node's hospital."""
     return node.file.release if node.file is not None else Release()
+
+
+def minimums_of(node: Node) -> Minimums:
+    """What a node's jobs must keep to."""
+    return node.file.minimums if node.file is not None else Minimums()
 
 
 def largest_message(node: Node | None) -> int:
@@ -96,10 +101,8 @@ def _check_hours(file: CentreFile, now: datetime) -> None:
 
 
 def takes_part(release: Release, strategy: str) -> bool:
-    """Whether a centre takes part in a strategy; where its file names none, in all that move no images of patients."""
-    if STRATEGIES[strategy].pixels:
-        return False
-    return release.strategies is None or strategy in release.strategies
+    """Whether a centre takes part in a strategy."""
+    return strategy in release.strategies and not STRATEGIES[strategy].pixels
 
 
 def _check_strategy(release: Release, kind: Kind, job: Job) -> None:

@@ -12,14 +12,19 @@ from pydantic import TypeAdapter
 from basics.atomic_files import write_text
 from basics.csv_table import to_csv
 from clients import member_keys
-from clients.node import Node, device_for, platform_of
+from clients.node import Node, Refusal, device_for, platform_of
+from clients.policy import minimums_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, build_patches
 from federation.wire.arrays import arrays_digest
 from federation.wire.job import Job, canonical_json, plain_name
 from models import Precision, probe_precision
+from metrics.near_copies import NearCopies, near_copies
 from reports.samples import save_grid
 from strategies.bodies import OfTask, OwnData
-from strategies.centre_side import PrecisionSetting, Progress
+from strategies.centre_side import Draw, PrecisionSetting, Progress, labels_in
+
+# Images of each class, beside those that would leave, in which near copies are looked for.
+COPIES_LOOKED_FOR = 128
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,20 @@ class NodeSide:
 
     def write_pool(self, pixels: np.ndarray, labels: np.ndarray) -> None:
         self.node.write_pool(self.job.unit, pixels, labels)
+
+    def check_copies(self, own: PatchDataset, draw: Draw, preview: np.ndarray, labels: np.ndarray) -> None:
+        allowed = minimums_of(self.node).near_copies
+        if not self.node.deployed or allowed == 1:
+            return
+        drawn, of_class = draw(COPIES_LOOKED_FOR, "near copies")
+        made, made_labels = np.concatenate([preview, drawn]), np.concatenate([labels, of_class])
+        found = NearCopies(0, 0)
+        for label in labels_in(own):
+            part = own.select(labels=(label,))
+            found += near_copies(made[made_labels == label], part.stored(), part.table["patient"].to_numpy())
+        self.node.log(f"{self.label} [{self.job.unit}]: {found.near} of {found.images} images are near copies")
+        if found.more_than(allowed):
+            raise Refusal("near_copies", allowed=allowed)
 
     def sign(self, what: str, about: Sequence[Any], arrays: Mapping[str, np.ndarray]) -> str:
         if self.node.file is None:

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationInfo, field_validator
 from data_partitions import PatchDataset
 from metrics import METRICS, measure
 from models import ClassifierFit, ClassifierSpec, ClassifierTraining, PatchArrays, predict
-from strategies import choice, learning
+from strategies import choice, learning, terms
 from strategies.bodies import CellName, Compute, OfTask, Pool, Size
 from strategies.centre_side import CentreSide, as_arrays, receiver_patches
-from strategies.kind import Answer, Arrays, Field, Kind, Received, Sent
+from strategies.kind import Answer, Arrays, Field, Kind, Received, Sent, Uses
 from strategies.layouts import classifier_layout, prefixed
 
 # Before a source's name, which may be that of one of the stages' own sources.
@@ -237,6 +237,21 @@ def _number(value: float) -> float | None:
 # -- kinds -------------------------------------------------------------------------------------------------------------
 
 
+def measured_on(*splits: str) -> tuple[Uses, ...]:
+    """What a kind declares that measures a classifier on each class of some splits."""
+    return tuple(Uses("test", lambda patches, body, split=split: terms.each_class(patches, split)) for split in splits)
+
+
+TESTED_TELL = (
+    "A metric is a fraction of few cases. Whoever chooses the classifier can find out what single images are like from many metrics; "
+    "each cell is tested once."
+)
+
+
+def _compared(body: Any) -> bool:
+    return body.choose is not None and body.choose.by == "distance"
+
+
 def send_classifier(body: Any) -> bool:
     """Whether another centre is to test the classifier."""
     return bool(body.send_classifier)
@@ -300,6 +315,14 @@ LEARN = Kind(
     ),
     answer_model=LearnedAnswer,
     sends=(LEARNED_CLASSIFIER,),
+    reveals=f"{TESTED_TELL} Where the classifier leaves, it can remember single training images.",
+    uses=(
+        *measured_on("val", "test"),
+        Uses("training", terms.classifier_training, send_classifier),
+        # A distance to this centre's images is one to their mean and covariance, class by class.
+        Uses("sum", lambda patches, body: terms.each_class(terms.classifier_training(patches, body)[0], "train"), _compared),
+    ),
+    trains=lambda body: terms.of_classifier(body.training, body.recipe.fewest_steps) if send_classifier(body) else None,
 )  # fmt: skip
 TEST = Kind(
     name="test_classifier",
@@ -310,4 +333,6 @@ TEST = Kind(
     answer=TESTED,
     answer_model=TestedAnswer,
     receives=(Received("*", lambda body: classifier_layout(body.classifier)),),
+    reveals=TESTED_TELL,
+    uses=measured_on("test"),
 )

@@ -16,6 +16,8 @@ from models import PatchArrays, Precision
 from strategies.bodies import OfTask, OwnData, Size
 
 Progress = Callable[[int, int], None]
+# (images of each class, what for) -> stored images (n, c, h, w) and their int64 labels (n,)
+Draw = Callable[[int, str], tuple[np.ndarray, np.ndarray]]
 PrecisionSetting = Literal["fp32", "bf16", "auto"]
 
 
@@ -50,6 +52,17 @@ class CentreSide(Protocol):
 
     def write_pool(self, pixels: np.ndarray, labels: np.ndarray) -> None:
         """Keep foreign images under the id of this job."""
+
+    def check_copies(self, own: PatchDataset, draw: Draw, preview: np.ndarray, labels: np.ndarray) -> None:
+        """Keep a generator here whose images are near copies of the patches that it learned from.
+
+        Args:
+            draw: so many images of each class, for a purpose.
+            preview: images of it that would leave, as they are stored (n, c, h, w), with their labels.
+
+        Raises:
+            ValueError: "near_copies"; never in a simulation, where nothing leaves.
+        """
 
     def sign(self, what: str, about: Sequence[Any], arrays: Mapping[str, np.ndarray]) -> str:
         """This centre's signature on arrays that another one is to take over through the server; empty in a simulation.

@@ -11,18 +11,19 @@ The floor is the distance between one half of the real patches (by patient) and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from basics.seeds import rank
-from data_partitions import DataError
+from data_partitions import DataError, PatchDataset
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models import GeneratorSpec, Precision
 from strategies.bodies import Body, Compute, OfTask
 from strategies.centre_side import CentreSide, labels_in, training_patches
 from strategies.delivery import drawn
-from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent
+from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent, Uses
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
 
 HALVES = ("first", "second")
@@ -99,13 +100,24 @@ def own_sums(here: CentreSide, body: FeatureSumsBody, arrays: Arrays) -> Answer:
         DataError: "too_few_to_measure".
     """
     patches = training_patches(here, body, body.labels)
-    patients = patches.table["patient"].to_numpy()
-    order = sorted(set(patients.tolist()), key=lambda patient: rank(body.seed, "half", int(patient)))
-    first = np.isin(patients, order[::2])
+    first = in_first_half(patches, body.seed)
     fewest = min(int(first.sum()), int((~first).sum()))
     if body.spaces and fewest < FEWEST:
         raise DataError("too_few_to_measure", f"a half of the training patches has {fewest}", have=fewest, need=FEWEST)
     return {"images": len(patches), "labels": labels_in(patches)}, sums_of_halves(patches.stored(), first, body.spaces)
+
+
+def in_first_half(patches: PatchDataset, seed: int) -> np.ndarray:
+    """bool (n,): which patches belong to the first half of the patients."""
+    patients = patches.table["patient"].to_numpy()
+    order = sorted(set(patients.tolist()), key=lambda patient: rank(seed, "half", int(patient)))
+    return np.isin(patients, order[::2])
+
+
+def _halves(patches: PatchDataset, body: FeatureSumsBody) -> list[PatchDataset]:
+    own = patches.select(split="train", labels=body.labels)
+    first = in_first_half(own, body.seed)
+    return [replace(own, index=own.index[chosen]) for chosen in (first, ~first)]
 
 
 class Measurement(Body):
@@ -183,6 +195,9 @@ FEATURE_SUMS = Kind(
         Sent("*.*.sum", "vector", "sum of texture features over at least 5 images", "aggregate", layout=_halves_layout),
         Sent("*.*.outer", "matrix", "sum of their products over at least 5 images", "aggregate", layout=_halves_layout),
     ),
+    reveals="Sums and products of features of each half. Over few patients they come close to the features of single images, and two "
+    "sums that differ by a patient give that patient's.",
+    uses=(Uses("sum", _halves, lambda body: bool(body.spaces)),),
 )
 MEASURE = Kind(
     name="measure_generator",

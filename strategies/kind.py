@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+# For what a job uses patients: a model learns from them, they are added up, or a model is measured on them.
+Purpose = Literal["training", "sum", "test"]
 # How much a field tells of patients, from what a model learned from them to nothing.
 Risk = Literal["model", "aggregate", "counts", "none"]
 Phase = Literal["survey", "share", "learn", "test"]
@@ -144,6 +146,43 @@ class Sent(Field):
     sent_if: Callable[[Any], bool] = field(default=_always, kw_only=True)
 
 
+# -- what a hospital's minimums are compared with ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Uses:
+    """Whose images a kind of job uses.
+
+    Attributes:
+        groups: from all patches of the centre (a `PatchDataset`) and the body: the selections of which each must be of enough
+            patients.
+        where: whether a job uses them at all, from the body.
+    """
+
+    purpose: Purpose
+    groups: Callable[[Any, Any], Iterable[Any]]
+    where: Callable[[Any], bool] = _always
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a job trains what then leaves.
+
+    Attributes:
+        steps: training steps behind it.
+        batch_size: images of the smallest batch.
+        settings: by key of the hospital's minimums (learning_rate, betas, smoothing, width), the values that the study sets.
+    """
+
+    steps: int
+    batch_size: int
+    settings: Mapping[str, tuple[float, ...]]
+
+
+def _no_training(body: Any) -> Terms | None:
+    return None
+
+
 # -- kinds -------------------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +218,9 @@ class Kind:
         steady: of an answer that is made anew each time (`kept` is False), what must not change within an approved study.
         averaged: whether answers become part of a running result and are not kept themselves.
         kept: whether a resumed run takes a recorded answer instead of asking again.
+        reveals: what a dishonest coordinator could learn of patients from the answers, in plain words.
+        uses: whose images. A kind that tells of patients of a task and says nothing here is taken to train on all training patches.
+        trains: how what leaves is trained, from the body; None where nothing that was trained leaves.
     """
 
     name: str
@@ -197,6 +239,9 @@ class Kind:
     place: tuple[str, ...] = ()
     start: Start | None = None
     steady: Callable[[Mapping[str, Any]], Any] | None = None
+    reveals: str = ""
+    uses: tuple[Uses, ...] = ()
+    trains: Callable[[Any], Terms | None] = _no_training
 
     def parse(self, body: Mapping[str, Any]) -> Any:
         """The body, checked.

@@ -36,6 +36,13 @@ class Recipe(Body):
     steps: dict[str, int | str]
     synthetic_share: float | Literal["by_count"]
 
+    @property
+    def fewest_steps(self) -> int:
+        """Steps of all stages that are run, where an epoch has at least one."""
+        stages = {"none": ("real",), "mix": ("mix",), "pretrain": ("pretrain", "fine_tune"), "pretrain_mix": ("pretrain", "mix"),
+                  "only": ("pretrain",)}[self.use]  # fmt: skip
+        return sum(int(str(self.steps[stage]).split()[0]) for stage in stages)
+
     def resolved(self, items: int, batch_size: int) -> Recipe:
         """The same in steps; an epoch goes through so many items."""
         per_epoch = max(1, -(-items // batch_size))

@@ -31,7 +31,7 @@ from strategies.choice import Choice
 from strategies.delivery import drawn
 from strategies.generative import made_labels
 from strategies.keys import BaseArm
-from strategies.kind import Answer, Arrays, Kind, Sent
+from strategies.kind import Answer, Arrays, Kind, Sent, Uses
 from strategies.kind import Field as AnswerField
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
 from strategies.members import Summary
@@ -46,6 +46,7 @@ from strategies.planned import (
     seen_classes,
 )
 from strategies.strategy import Strategy
+from strategies import terms
 from strategies.survey import CARD
 from strategies.view import Facts, View, generator_key
 
@@ -81,6 +82,9 @@ def train_here(here: CentreSide, body: TrainGenerator, arrays: Arrays) -> Answer
     preview, labels = drawn(
         spec, weights, dict.fromkeys(labels_in(used), PREVIEW), seed=derive_seed(body.seed, "preview", here.centre), **compute.options,
     )  # fmt: skip
+    here.check_copies(used, lambda images, seed: drawn(
+        spec, weights, dict.fromkeys(labels_in(used), images), seed=derive_seed(body.seed, seed, here.centre), **compute.options,
+    ), preview, labels)  # fmt: skip
     answer = {"history": history, "data_card": patches.data_card(), "trained_on": trained_on(used)}
     sent = {WEIGHTS + name: array for name, array in weights.items()}
     return answer, sent | {"preview.pixels": preview, "preview.labels": labels}
@@ -127,6 +131,10 @@ TRAIN = Kind(
         Sent("preview.*", "images", "synthetic images for the report, drawn from that generator", "model",
              layout=lambda body: preview_layout(body.generator)),
     ),
+    reveals="Whoever has a generator draws from it as often as they like. Some of its images can be near copies of training images; "
+    "this node looks for them before it leaves, and finds plain copies only.",
+    uses=(Uses("training", terms.generator_training),),
+    trains=lambda body: terms.of_generator(body.generator, body.generator.training.steps),
 )  # fmt: skip
 
 

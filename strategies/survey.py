@@ -192,6 +192,7 @@ SURVEY = Kind(
     work=survey,
     answer_model=SurveyAnswer,
     kept=False,  # it looks at the data as it is now
+    reveals="How many there are of what, and words of this centre's tables.",
     steady=lambda body: {task: found["digest"] for task, found in body["tasks"].items()},
     answer=(
         Field("tasks.*.card", "counts", CARD, "counts"),

@@ -248,15 +248,19 @@ def leaks():
 
 # -- nodes with a centre.yaml -----------------------------------------------------------------------------------
 
+EVERY_STRATEGY = ("local", "one_shot", "fedavg_gan", "cyclic", "dm_gan", "md_gan", "fedavg_classifier")
+
 
 @pytest.fixture(scope="session")
 def centre_file(tmp_path_factory):
     """Function: write a centre.yaml with a key and a certificate beside it; returns its path.
 
-    Settings are given as a mapping, which is merged into what every file needs. Centres A to E know each other's keys.
+    Settings are given as a mapping, which is merged into what every file needs, and into what a trial of the small scenarios
+    needs: their data, every strategy, and low minimums. A setting of `None` is left out. Centres A to E know each other's keys.
     """
     import yaml
 
+    from clients.centre_file import TRIAL_MINIMUMS
     from federation.flower.certificates import create_node_key
 
     keys = tmp_path_factory.mktemp("keys")
@@ -271,8 +275,14 @@ def centre_file(tmp_path_factory):
         tree = {
             "centre": centre, "superlink": "localhost:8000", "root_certificate": "ca.crt", "key": "node.key",
             "workspace": "workspace", "members": {name: (keys / f"{name}.pub").read_text() for name in "ABCDE"},
+            "data": {"source": "phantom", "patients": 24, "scanner": {"A": "digital", "C": "digital-2"}.get(centre, "film")},
+            "minimums": TRIAL_MINIMUMS.model_dump(mode="json"), "release": {},
         }  # fmt: skip
-        (folder / "centre.yaml").write_text(yaml.safe_dump(tree | settings, sort_keys=False))
+        tree |= settings
+        if tree["release"] is not None:
+            tree["release"] = {"strategies": list(EVERY_STRATEGY)} | tree["release"]
+        tree = {key: value for key, value in tree.items() if value is not None}
+        (folder / "centre.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         return folder / "centre.yaml"
 
     return write

@@ -24,8 +24,8 @@ INPUT_CODES = frozenset(
 # Codes with which a centre refuses a job: it decided to, and nothing went wrong.
 REFUSAL_CODES = frozenset(
     {
-        "answered_before", "approval_altered", "approval_ended", "bundle_not_approved", "code_mismatch", "counts_lost",
-        "data_changed", "foreign_study", "foreign_weights", "job_altered", "message_too_large", "not_addressed",
+        "answered_before", "approval_altered", "approval_ended", "below_minimum", "bundle_not_approved", "code_mismatch", "counts_lost",
+        "data_changed", "foreign_study", "foreign_weights", "job_altered", "message_too_large", "near_copies", "not_addressed",
         "not_in_strategy", "not_in_study", "not_signed", "outside_hours", "paused", "plugin_altered", "plugin_differs",
         "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch", "strategy_refused", "study_not_approved",
     }
@@ -95,6 +95,10 @@ TEXTS = {
     "state_lost": "no longer holds the state that {label} builds on; it starts again from the beginning",
     "missing_input": "no longer holds an input of {label}; run again with --resume to send it again",
     "policy": "refuses {label} by its own policy ({rule})",
+    "below_minimum": "refuses {label}: {rule} of its centre.yaml asks for {asks}, and the study has {has}; change the study, or ask the "
+    "centre",
+    "near_copies": "keeps {label}: more than {allowed} of its images are near copies of training images; train for fewer steps, or with "
+    "more patients",
     "study_not_approved": "has not approved this study (scenario {scenario}); its administrator can read it with "
     "`polycentre centre plan` and approve it with `polycentre centre approve`",
     "answered_before": "has answered {kind!r} of this study as often as it does; its administrator can let the study ask everything "

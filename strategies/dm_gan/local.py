@@ -28,9 +28,10 @@ from strategies.centre_side import CentreSide, as_arrays, introduction, labels_i
 from strategies.dm_gan.phases import adversarial_phases, build_gan
 from strategies.dm_gan.sizes import FAKE, images_layout
 from strategies.fedavg_gan.local import COURSE_FIELDS, statistics_of
-from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent, Start
+from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent, Start, Uses
 from strategies.layouts import encoded, network_layouts, prefixed
 from strategies.one_shot import card_fields
+from strategies import terms
 
 GENERATOR, GRADIENT, DISCRIMINATOR = "generator.", "gradient.", "discriminator."
 _SCALE = "scale."
@@ -338,4 +339,8 @@ DISCRIMINATE = Kind(
         Received("generator.*", lambda body: _received(body) if body.exchange == "generator" else {}),
         Received("discriminator.*", lambda body: _discriminator(body) if body.discriminator_of else {}),
     ),
+    reveals="Gradients leave after every training step, so the steps of all jobs together are what is compared with the minimum. "
+    "Whoever gathers them and has a discriminator can compute training images from them; clipping alone does not prevent it.",
+    uses=(Uses("training", terms.generator_training),),
+    trains=lambda body: terms.of_generator(body.generator, body.generator.training.steps),
 )  # fmt: skip

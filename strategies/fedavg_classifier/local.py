@@ -16,12 +16,14 @@ from models.federated_parts import averaged_state, load_averaged
 from models.fit_classifier import StageTrainer
 from models.predict import recompute_batch_norm
 from models.stages import BalancedDraws
-from strategies import learning
+from strategies import learning, terms
 from strategies.bodies import CellName, Compute, Course, OfTask, Size
-from strategies.cells import LEARNED, LEARNED_CLASSIFIER, MEMORY, LearnedAnswer, learned, sent_classifier
+from strategies.cells import (
+    LEARNED, LEARNED_CLASSIFIER, MEMORY, TESTED_TELL, LearnedAnswer, learned, measured_on, send_classifier, sent_classifier,
+)  # fmt: skip
 from strategies.centre_side import CentreSide, as_arrays, receiver_patches
 from strategies.fedavg_gan.local import COURSE_FIELDS, statistics_of
-from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start
+from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start, Uses
 from strategies.layouts import classifier_layout, encoded, prefixed
 from strategies.learning import REAL
 from strategies.members import GLOBAL, LOCAL, Weights
@@ -246,6 +248,11 @@ def _statistics(body: TrainRound) -> frozenset[str]:
     return statistics_of(body.classifier.build(0))
 
 
+def _fine_tuned(body: Adopt) -> bool:
+    """Whether a classifier leaves that learned more than the rounds, of which each was looked at."""
+    return bool(body.fine_tune) and send_classifier(body)
+
+
 _AVERAGED = Received("weights.*", lambda body: prefixed(classifier_layout(body.classifier, averaged=True), _WEIGHTS))
 TRAIN_ROUND = Kind(
     name="train_classifier_round",
@@ -263,6 +270,10 @@ TRAIN_ROUND = Kind(
     receives=(Received("global.*", lambda body: prefixed(_round_layout(body), GLOBAL)),),
     place=("round",),
     start=Start("round", _received, _initial, _statistics),
+    reveals="As with generators that are averaged: without differential privacy or secure aggregation, weights after local steps are "
+    "images to a determined operator.",
+    uses=(Uses("training", terms.classifier_training),),
+    trains=lambda body: terms.of_classifier(body.training, body.steps),
 )  # fmt: skip
 VALIDATE = Kind(
     name="validate_classifier",
@@ -272,6 +283,8 @@ VALIDATE = Kind(
     work=validate,
     answer=(Field("val_auprc", "number", "AUPRC on this centre's validation images", "aggregate"),),
     receives=(_AVERAGED,),
+    reveals=TESTED_TELL,
+    uses=measured_on("val"),
 )
 ADOPT = Kind(
     name="adopt_classifier",
@@ -283,4 +296,7 @@ ADOPT = Kind(
     answer_model=LearnedAnswer,
     sends=(LEARNED_CLASSIFIER,),
     receives=(_AVERAGED,),
+    reveals=TESTED_TELL,
+    uses=(*measured_on("val", "test"), Uses("training", terms.classifier_training, _fine_tuned)),
+    trains=lambda body: terms.of_classifier(body.training, body.fine_tune) if _fine_tuned(body) else None,
 )

@@ -17,10 +17,11 @@ from models.schedule import Schedule
 from strategies.bodies import Body, Compute, Course, OfTask
 from strategies.cells import MEMORY
 from strategies.centre_side import CentreSide, as_arrays, introduction, joined, training_patches
-from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start
+from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start, Uses
 from strategies.layouts import averaged_layout, encoded, prefixed
 from strategies.members import GLOBAL, LOCAL, Weights
 from strategies.one_shot import card_fields
+from strategies import terms
 
 
 class LocalRules(Body):
@@ -228,4 +229,8 @@ TRAIN_ROUND = Kind(
     receives=(Received("global.*", lambda body: prefixed(_travelling(body), GLOBAL)),),
     place=("round",),
     start=Start("round", _received, _initial, _statistics),
+    reveals="Without differential privacy or secure aggregation, weights after local steps are images to a determined operator: what "
+    "changed in them since they came in is what these patients changed, and single images can be computed from it.",
+    uses=(Uses("training", terms.generator_training),),
+    trains=lambda body: terms.of_generator(body.generator, body.steps),
 )  # fmt: skip

@@ -17,8 +17,8 @@ from clients.policy import minimums_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, build_patches
 from federation.wire.arrays import arrays_digest
 from federation.wire.job import Job, canonical_json, plain_name
-from models import Precision, probe_precision
 from metrics.near_copies import NearCopies, near_copies
+from models import Precision, probe_precision
 from reports.samples import save_grid
 from strategies.bodies import OfTask, OwnData
 from strategies.centre_side import Draw, PrecisionSetting, Progress, labels_in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +18,11 @@ class DataSource(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
+
+    @property
+    def counted_as(self) -> Literal["patient", "lesion", "image"]:
+        """What counts as one patient here, where an archive names none."""
+        return "patient"
 
     @property
     def official(self) -> dict[str, int]:

@@ -55,7 +55,7 @@ def check(file: Annotated[Path, FILE]) -> None:
     from clients.centre_file import CentreFile
     from polycentre.centre_check import data_findings, network_findings, own_findings, plugin_findings
 
-    centre = CentreFile.read(file)
+    centre = CentreFile.read(file, complete=False)  # the rest can be checked while data is missing
     checks = (own_findings, plugin_findings, data_findings, network_findings)
     fine = [show(findings(centre)) for findings in checks]
     raise typer.Exit(0 if all(fine) else 1)
@@ -89,17 +89,22 @@ def plan(
     scenario: Annotated[str, SCENARIO],
     set: Annotated[list[str] | None, SET] = None,
     out: Annotated[Path | None, typer.Option(help="Write the page into this file, as Markdown.")] = None,
+    count: Annotated[
+        bool, typer.Option(help="Count patients in this hospital's data, for which patches are made.")
+    ] = True,
 ) -> None:
-    """What a study would take out of this hospital, field by field, and what the node would refuse."""
+    """What a study would take out of this hospital, from how many patients, and what the node would refuse."""
     from rich.markdown import Markdown
 
     from basics.atomic_files import write_text
     from clients.centre_file import CentreFile
     from polycentre.centre_plan import plan_page
+    from polycentre.plan_minimums import Counts
     from scenarios import reader
 
     command = f"polycentre centre approve {file} {scenario}" + "".join(f" --set {change}" for change in set or [])
-    page = plan_page(CentreFile.read(file), reader.read(scenario, set), command)
+    centre = CentreFile.read(file)
+    page = plan_page(centre, reader.read(scenario, set), command, Counts(centre) if count else None)
     if out is None:
         console.print(Markdown(page))
     else:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from basics.plugins import PluginError, only
 from clients.approval import Approvals
-from clients.centre_file import CentreFile
+from clients.centre_file import NO_DATA, CentreFile
 from clients.plugins import unlisted, verdicts
 from data_partitions import SOURCES, DataError
 from federation.flower.superlink_health import ask, clock_problem, clock_refused, clock_words
@@ -67,7 +67,9 @@ def own_findings(file: CentreFile) -> Iterator[Finding]:
         yield note(
             f"approve.bundles: {len(file.approve.bundles)} bundles other than this installation's may be unpacked and run"
         )
-    if file.data is None:
+    if file.lacks_data:
+        yield problem(NO_DATA)
+    elif file.data is None:
         yield note("data: not set, so a study's scenario says where this centre's data is")
 
 

@@ -1,13 +1,15 @@
 """`polycentre centre plan`: what a study would take out of a hospital, for whoever decides whether it may.
 
-A page in Markdown: which messages, how many and how large, every field of them with what it tells about patients, what comes
-in, what stays, and what this node's policy would refuse.
+A page in Markdown: which messages, from how many patients, how often and how large, what a dishonest coordinator could learn from
+them, the minimums of this hospital, every field of the messages, what comes in, what stays, and what this node's policy would
+refuse. What the study says of itself comes last, where it can neither format the page nor add to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from basics.markdown import code, escaped, fenced
 from clients.centre_file import CentreFile
 from clients.introduction import ROLL_CALL
 from clients.plugins import verdicts
@@ -16,6 +18,7 @@ from federation.flower.bundle import own_checkout, own_digest
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import StudyError, explain
 from federation.wire.units import scenario_digest
+from polycentre.plan_minimums import Counts, Judged, judged, refusals, unit_of
 from scenarios.messages import Expected, expected_messages
 from scenarios.plan import Plan
 from scenarios.plugins import uses
@@ -23,6 +26,7 @@ from scenarios.reader import resolved_yaml
 from scenarios.scenario import Scenario
 from strategies import KINDS, STRATEGIES, Kind
 from strategies.ask import Ask
+from strategies.bodies import OwnData
 from strategies.kind import Field
 
 _RISKS = {
@@ -39,11 +43,12 @@ def _kind(name: str) -> Kind:
     return ROLL_CALL if name == ROLL_CALL.name else KINDS[name]
 
 
-def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
+def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str, counts: Counts | None = None) -> str:
     """The page, in Markdown.
 
     Args:
         how_to_approve: the command line that approves this study.
+        counts: how patients are counted; None: they are not.
 
     Raises:
         StudyError: the scenario has no such centre.
@@ -56,32 +61,41 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
     plan = Plan(scenario, deployed=True)
     asks = [ask for ask in plan.asks() if ask.centre == centre]
     rows = [_ROLL_CALL, *(row for row in expected_messages(plan) if row.centre == centre)]
-    refusals = [*_refused_plugins(file, scenario), *_refused(file, asks, rows)]
+    found = judged(file, asks, counts)
+    unit = unit_of(file, scenario.centres[centre].data.model_dump(mode="json"))
+    reasons = [*_refused_plugins(file, scenario), *_refused(file, asks, rows), *refusals(found)]
     lines = [
-        f"# What the study {scenario.name!r} would take out of centre {centre}",
+        f"# What the study '{escaped(scenario.name)}' would take out of centre {centre}",
         "",
-        *([scenario.description.strip(), ""] if scenario.description.strip() else []),
+        "## What would leave",
+        "",
+        *_table(
+            ("message", "how many", f"from how many {unit}s of this centre", "arrays in all", "the most telling part of it"),
+            [
+                (_title(row), str(row.messages), _from_whom(row, found, unit), _size(row.bytes_up), _worst(_kind(row.kind)))
+                for row in rows
+            ],
+        ),
+        "",
+        *(["This archive names no patients: where this page says patients, it counts "f"{unit}s.", ""] if unit != "patient" else []),
+        *_not_counted(counts),
+        "Without faults; a job whose answer is lost is answered again. Numbers and names beside the arrays are some kilobytes a message.",
+        "",
+        "## What a dishonest coordinator could learn from it",
+        "",
+        *(f"- **{_title(row)}**: {_kind(row.kind).reveals}" for row in rows if _kind(row.kind).reveals),
+        "",
         "## Would this node take part?",
         "",
         *(
-            [f"**No.** Its policy refuses {len(refusals)} parts, and the study would fail there:", "", *(f"- {r}" for r in refusals)]
-            if refusals else ["**Yes**, once the study is approved. Its policy refuses nothing of it."]
+            [f"**No.** Its policy refuses {len(reasons)} parts, and the study would fail there:", "", *(f"- {r}" for r in reasons)]
+            if reasons else ["**Yes**, once the study is approved. Its policy refuses nothing of it."]
         ),
         "",
         *(f"- {note}" for note in notes(file, scenario)),
         "",
         *_plugins(file, scenario),
-        "## What would leave",
-        "",
-        "Without faults; a job whose answer is lost is answered again.",
-        "",
-        *_table(
-            ("message", "how many", "arrays in all", "the most telling part of it"),
-            [(_title(row), str(row.messages), _size(row.bytes_up), _worst(_kind(row.kind))) for row in rows],
-        ),
-        "",
-        "Numbers and names beside the arrays are some kilobytes a message.",
-        "",
+        *_minimums(file, scenario, found),
         "## Field by field",
         "",
         "Nothing else can leave: a node keeps an answer that holds any other field.",
@@ -119,20 +133,75 @@ def plan_page(file: CentreFile, scenario: Scenario, how_to_approve: str) -> str:
         f"- computing code: `{code_digest()}`",
         f"- app bundle: `{own_digest(own_checkout())}`",
         "",
-        f"Approve with: `{how_to_approve}`",
+        f"Approve with: {code(how_to_approve)}",
         "",
     ]  # fmt: skip
+    if scenario.description.strip():
+        lines += [
+            "## What the study says of itself",
+            "",
+            "Written by whoever wrote the scenario. Nothing of it was checked, and nothing of it is part of this page.",
+            "",
+            *fenced(scenario.description.strip()),
+            "",
+        ]
     return "\n".join(lines)
 
 
-def refused(file: CentreFile, scenario: Scenario) -> list[str]:
-    """What this node's policy would refuse of a study, one sentence each."""
-    plan = Plan(scenario, deployed=True)
-    rows = [row for row in expected_messages(plan) if row.centre == file.centre]
+def _from_whom(row: Expected, found: list[Judged], unit: str) -> str:
+    """From how many patients a message is, as far as they were counted."""
+    kind = _kind(row.kind)
+    of_kind = [one for one in found if one.kind.name == kind.name and one.line.counted]
+    if not of_kind:
+        return "all" if issubclass(kind.body, OwnData) and not kind.pixels else "none"
+    return "; ".join(
+        f"{one.has} {_USED_AS[one.line.rule]}" if one.line.values else f"not counted: {_USED_AS[one.line.rule]}"
+        for one in of_kind
+    )
+
+
+# How patients are used, by the minimum with which they are compared.
+_USED_AS = {
+    "training_patients": "in training", "sum_patients": "in the smallest sum", "test_patients": "in the smallest class of a test",
+}  # fmt: skip
+
+
+def _not_counted(counts: Counts | None) -> list[str]:
+    if counts is None:
+        return ["Patients were not counted: this needs the data.", ""]
+    return [f"Patients were not counted: {escaped(counts.problem, 300)}.", ""] if counts.problem else []
+
+
+def _minimums(file: CentreFile, scenario: Scenario, found: list[Judged]) -> list[str]:
+    """The section on how the study trains and measures, beside what this hospital asks for."""
+    split = scenario.split
     return [
-        *_refused_plugins(file, scenario),
-        *_refused(file, [ask for ask in plan.asks() if ask.centre == file.centre], rows),
+        "## How it trains and measures, and the minimums of this hospital",
+        "",
+        f"Each centre's patients are split: {split.train:.0%} training, {split.val:.0%} validation, {split.test:.0%} test. "
+        + " ".join(
+            f"Task {escaped(task.name)}: {task.crops} crops of each training box, of {task.image_size[0]} x {task.image_size[1]} pixels."
+            for task in scenario.all_tasks
+        )
+        + " Patients are counted after that split, each once, however many crops there are.",
+        "",
+        *_table(
+            ("message", "minimum", "asks for", "the study has", "verdict"),
+            [(one.kind.title, f"`minimums.{one.line.rule}`", one.line.asks, one.has, one.verdict) for one in found],
+        ),
+        "",
+        f"A generator that this centre trains alone leaves only where no more than {file.minimums.near_copies:.0%} of its images are near "
+        "copies of training images (`minimums.near_copies`); that is known once it is trained.",
+        "",
     ]
+
+
+def refused(file: CentreFile, scenario: Scenario) -> list[str]:
+    """What this node's policy would refuse of a study, one sentence each; patients are not counted."""
+    plan = Plan(scenario, deployed=True)
+    asks = [ask for ask in plan.asks() if ask.centre == file.centre]
+    rows = [row for row in expected_messages(plan) if row.centre == file.centre]
+    return [*_refused_plugins(file, scenario), *_refused(file, asks, rows), *refusals(judged(file, asks, None))]
 
 
 def _plugins(file: CentreFile, scenario: Scenario) -> list[str]:

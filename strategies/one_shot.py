@@ -23,6 +23,7 @@ from federation.wire.exchange import Exchange
 from federation.wire.job import Job, Reply
 from federation.wire.units import Units
 from models import GeneratorSpec, PatchArrays, Precision, fit_generative
+from strategies import terms
 from strategies.ask import Ask
 from strategies.bodies import Compute, OfTask
 from strategies.cells import MEMORY
@@ -46,7 +47,6 @@ from strategies.planned import (
     seen_classes,
 )
 from strategies.strategy import Strategy
-from strategies import terms
 from strategies.survey import CARD
 from strategies.view import Facts, View, generator_key
 

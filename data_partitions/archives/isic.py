@@ -79,6 +79,10 @@ class IsicSource(ArchiveSource):
         return str(value) if isinstance(value, int) else value
 
     @property
+    def counted_as(self) -> Literal["patient", "lesion", "image"]:
+        return "patient" if self.release == "2020" else "lesion"
+
+    @property
     def official(self) -> dict[str, int]:
         """Counts of the whole release as its authors give them."""
         return OFFICIAL[self.release]

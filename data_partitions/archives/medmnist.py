@@ -52,6 +52,10 @@ class MedmnistSource(ArchiveSource):
     background: Literal["dark", "none"] = Field("none", description="none: the whole image is tissue")
 
     @property
+    def counted_as(self) -> Literal["patient", "lesion", "image"]:
+        return "image"
+
+    @property
     def official(self) -> dict[str, int]:
         """Counts as the authors give them; empty for a set that is not listed here."""
         return OFFICIAL.get(self._set, {})

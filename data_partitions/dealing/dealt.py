@@ -47,6 +47,10 @@ class DealtSource(DataSource):
         """Where the archive is; None for a source without files."""
         return getattr(self.archive, "path", None)
 
+    @property
+    def counted_as(self) -> Literal["patient", "lesion", "image"]:
+        return self.archive.counted_as
+
     def files_digest(self) -> str:
         """Changes when a file of the archive does."""
         return self.archive.files_digest()

@@ -22,6 +22,7 @@ from models import GenerativeTrainer, GeneratorSpec, ModelError, PatchArrays, Ph
 from models.federated_parts import averaged_state, load_averaged
 from models.phases import Batch, Logs, backpropagate
 from models.random_streams import torch_stream
+from strategies import terms
 from strategies.bodies import Body, Compute, OfTask, OnState
 from strategies.cells import MEMORY
 from strategies.centre_side import CentreSide, as_arrays, introduction, labels_in, training_patches
@@ -31,7 +32,6 @@ from strategies.fedavg_gan.local import COURSE_FIELDS, statistics_of
 from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent, Start, Uses
 from strategies.layouts import encoded, network_layouts, prefixed
 from strategies.one_shot import card_fields
-from strategies import terms
 
 GENERATOR, GRADIENT, DISCRIMINATOR = "generator.", "gradient.", "discriminator."
 _SCALE = "scale."

@@ -19,7 +19,15 @@ from models.stages import BalancedDraws
 from strategies import learning, terms
 from strategies.bodies import CellName, Compute, Course, OfTask, Size
 from strategies.cells import (
-    LEARNED, LEARNED_CLASSIFIER, MEMORY, TESTED_TELL, LearnedAnswer, learned, measured_on, send_classifier, sent_classifier,
+    LEARNED,
+    LEARNED_CLASSIFIER,
+    MEMORY,
+    TESTED_TELL,
+    LearnedAnswer,
+    learned,
+    measured_on,
+    send_classifier,
+    sent_classifier,
 )  # fmt: skip
 from strategies.centre_side import CentreSide, as_arrays, receiver_patches
 from strategies.fedavg_gan.local import COURSE_FIELDS, statistics_of

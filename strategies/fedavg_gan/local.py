@@ -14,6 +14,7 @@ from federation.wire.transport import decode, encode_noting_error
 from models import GenerativeModel, GenerativeTrainer, GeneratorSpec, PatchArrays, Phase, Precision
 from models.federated_parts import TRAVELLING, averaged_state, load_averaged, parts
 from models.schedule import Schedule
+from strategies import terms
 from strategies.bodies import Body, Compute, Course, OfTask
 from strategies.cells import MEMORY
 from strategies.centre_side import CentreSide, as_arrays, introduction, joined, training_patches
@@ -21,7 +22,6 @@ from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent,
 from strategies.layouts import averaged_layout, encoded, prefixed
 from strategies.members import GLOBAL, LOCAL, Weights
 from strategies.one_shot import card_fields
-from strategies import terms
 
 
 class LocalRules(Body):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from basics.atomic_files import write_text
+from basics.private_files import make_private_folder
 from clients.node import Refusal
 from federation.wire.units import scenario_digest
 
@@ -26,7 +27,8 @@ class Approvals:
     def add(self, resolved: str) -> str:
         """Approve a resolved scenario (`scenarios.reader.resolved_yaml`); returns its hash."""
         digest = scenario_digest(resolved)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder.parent)
+        make_private_folder(self._folder)
         write_text(self._file(digest), resolved)
         return digest
 

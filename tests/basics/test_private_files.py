@@ -24,7 +24,15 @@ def test_what_is_made_is_private_whatever_the_umask(tmp_path):
 
 @pytest.mark.parametrize(
     ("mode", "words"),
-    [(0o600, ""), (0o640, "read"), (0o604, "read"), (0o620, "write"), (0o602, "write"), (0o601, "enter"), (0o666, "read")],
+    [
+        (0o600, ""),
+        (0o640, "read"),
+        (0o604, "read"),
+        (0o620, "write"),
+        (0o602, "write"),
+        (0o601, "enter"),
+        (0o666, "read"),
+    ],
 )
 def test_a_mode_that_lets_others_in_is_one_line_with_its_remedy(mode, words, tmp_path):
     (tmp_path / "file").touch()

@@ -66,7 +66,8 @@ def test_two_processes_lose_no_entry_while_the_file_is_rotated(tmp_path):
     )
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     running = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], env=environment, cwd=tmp_path) for name in "ab"
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], env=environment, cwd=tmp_path)
+        for name in "ab"
     ]
     assert [process.wait(60) for process in running] == [0, 0]
     kept = [line.split()[1:3] for name in ("node.log.1", "node.log") for line in lines(tmp_path, name)]

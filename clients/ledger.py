@@ -227,7 +227,7 @@ class Ledger:
                 return None
             if counted is not None:
                 last = self._write(file, last, counted)
-                self._counted.unlink()  # a crash before this counts them twice, one after an earlier unlink never
+                self._counted.unlink()  # in this order: a crash in between counts them twice rather than not at all
             return self._write(file, last, facts)
 
     def _check(self, last: Mapping[str, Any] | None) -> None:

@@ -17,7 +17,8 @@ from flwr.app import Error, Message
 
 from clients import node_log
 from clients.centre_file import CentreFileError
-from clients.ledger import FLOWER_ERROR, Ledger, LedgerError
+from clients.ledger import Ledger, LedgerError
+from clients.ledger_line import FLOWER_ERROR
 from federation.wire.job import canonical_json
 
 log = logging.getLogger("flwr")
@@ -53,7 +54,10 @@ def record(message: Message, path: Path) -> None:
     try:
         centre, ledger = Ledger.of_path(path)
         sent = canonical_json({"code": error.code, "reason": error.reason}).encode()
-        ledger.record_other(FLOWER_ERROR, f"flower_{error.code}", centre, received_by_flower(message), sent)
+        ledger.record_other(
+            FLOWER_ERROR, f"flower_{error.code}", centre, received=received_by_flower(message),
+            sha256=hashlib.sha256(sent).hexdigest(), bytes_up=len(sent),
+        )  # fmt: skip
     except (CentreFileError, LedgerError, OSError) as problem:
         log.error("Flower's error reply %s is not in the record: %s", error.code, problem)
 

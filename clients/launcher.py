@@ -113,13 +113,9 @@ class Gate:
         size = sum(len(array.data) for part in message.content.array_records.values() for array in part.values())
         try:
             Ledger.of(self._file).record_other(
-                FOREIGN,
-                "ok",
-                self._file.centre,
-                flower_errors.received_by_flower(message),
-                record_digest(message.content),
-                size,
-            )
+                FOREIGN, "ok", self._file.centre, received=flower_errors.received_by_flower(message),
+                sha256=record_digest(message.content), bytes_up=size,
+            )  # fmt: skip
             return message
         except (LedgerError, OSError) as problem:
             log.error("an answer of a listed bundle stays here, as it cannot be recorded: %s", problem)

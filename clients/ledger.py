@@ -4,46 +4,35 @@
 the place. That lines are missing at its end, or all of them, shows in its anchor outside the workspace (`clients.anchor`); a record
 that does not go on from its anchor is not continued before the administrator has acknowledged that (`acknowledge`).
 
-A reply is recorded before it is handed over, so a reply that cannot be recorded does not leave. Whatever a job says, a line has at
-most `LONGEST_LINE` bytes. Of replies without content (refusals and failures) `BURST` within `BURST_S` seconds get a line of their
-own. Further ones are counted in `ledger.refusals`, and one line for all of them comes before the next line.
+A reply is recorded before it is handed over, so a reply that cannot be recorded does not leave. Refusals and failures may come
+faster than lines should: then some are counted, and one line for all of them comes before the next (`clients.counted_refusals`).
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
-from basics.atomic_files import sync_folder, write_bytes
+from basics.atomic_files import sync_folder
 from basics.private_files import open_private
-from basics.words import one_line
+from clients import ledger_line
 from clients.anchor import START, Anchor
 from clients.centre_file import CentreFile, RecordPlace
+from clients.counted_refusals import CountedRefusals, is_burst
 from clients.digests import content_digest, job_digest
+from clients.ledger_line import ACKNOWLEDGED, after_last_newline, facts, line_hash, parsed
 from federation.wire.job import Job, Reply, canonical_json
 
 log = logging.getLogger("flwr")
 
-BURST, BURST_S = 20, 60
-LONGEST_TEXT = 64
-LONGEST_LINE = 8192
-COUNTED, ACKNOWLEDGED, FLOWER_ERROR = "refusals_counted", "acknowledged", "flower_error"
 _REMEDY = "when you know why, `polycentre centre acknowledge` lets the node go on"
-# Of lines that older versions wrote.
-_FIRST_KEYS = frozenset({
-    "n", "time", "study", "scenario", "unit", "centre", "kind", "strategy", "code", "bytes_down", "bytes_up", "sha256",
-    "epsilon", "previous", "hash",
-})  # fmt: skip
-_KEYS = _FIRST_KEYS | {"received", "replies", "note"}
 
 
 class LedgerError(ValueError):
@@ -80,7 +69,7 @@ class Ledger:
     def __init__(self, workspace: Path, anchor: Anchor | None = None):
         self.path = workspace / "ledger.jsonl"
         self.anchor = anchor or Anchor()
-        self._counted = workspace / "ledger.refusals"
+        self._refusals = CountedRefusals(workspace / "ledger.refusals")
 
     @staticmethod
     def of(file: CentreFile) -> Ledger:
@@ -111,7 +100,7 @@ class Ledger:
         """
         asked = job or Job("", "", "", "unreadable", {})
         return self._append(
-            _facts(
+            facts(
                 asked.kind, reply.code, received=job_digest(asked) if received is None else received,
                 sha256=content_digest(reply), study=asked.study, scenario=asked.scenario, unit=asked.unit, centre=centre,
                 strategy=asked.strategy, bytes_down=asked.nbytes, bytes_up=reply.nbytes,
@@ -119,20 +108,14 @@ class Ledger:
             may_be_counted=not reply.ok,
         )  # fmt: skip
 
-    def record_other(
-        self, kind: str, code: str, centre: str, received: str, sent: bytes | str, bytes_up: int = 0
-    ) -> None:
+    def record_other(self, kind: str, code: str, centre: str, *, received: str, sha256: str, bytes_up: int) -> None:
         """Append the line of what leaves and is not a reply of this project.
-
-        Args:
-            sent: what leaves, or its SHA-256.
 
         Raises:
             LedgerError, OSError: see `record`.
         """
-        digest, size = (sent, bytes_up) if isinstance(sent, str) else (hashlib.sha256(sent).hexdigest(), len(sent))
-        facts = _facts(kind, code, centre=centre, received=received, sha256=digest, bytes_up=size)
-        self._append(facts, may_be_counted=code != "ok")
+        line = facts(kind, code, centre=centre, received=received, sha256=sha256, bytes_up=bytes_up)
+        self._append(line, may_be_counted=code != "ok")
 
     def check(self) -> None:
         """Whether the record can be continued.
@@ -161,15 +144,15 @@ class Ledger:
             last = self._last(file)
             found = self.anchor.gap(last)
             try:
-                self._read_counted()
-            except LedgerError as problem:
+                self._refusals.line()
+            except ValueError as problem:
                 found = "; ".join(filter(None, [found, str(problem)]))
-                self._counted.unlink()
+                self._refusals.clear()
             if found:
                 torn = self._set_aside_torn(file)
                 if torn is not None:
                     last = self._write(file, last, torn)
-                self._write(file, last, _facts(ACKNOWLEDGED, ACKNOWLEDGED, centre=centre, note=found))
+                self._write(file, last, facts(ACKNOWLEDGED, ACKNOWLEDGED, centre=centre, note=found))
             return found
 
     def verify(self) -> Verified:
@@ -188,12 +171,12 @@ class Ledger:
         if lines.pop():
             problems.append(f"line {len(lines) + 1} is incomplete: the power or the disk failed while it was written")
         for number, line in enumerate(lines, 1):
-            entry = _parsed(line)
+            entry = parsed(line)
             if entry is None:
                 problems.append(f"line {number} was not written by this record: it was edited")
                 previous = ""
                 continue
-            if _hash(entry) != entry["hash"]:
+            if line_hash(entry) != entry["hash"]:
                 problems.append(f"line {number} (entry {entry['n']}) was edited: its hash does not match its content")
             elif previous and (entry["previous"] != previous or entry["n"] != count + 1):
                 problems.append(
@@ -201,19 +184,17 @@ class Ledger:
                 )
             previous, count = entry["hash"], entry["n"]
             entries.append(entry)
-        gap = self.anchor.gap(entries[-1] if entries else None)
-        if gap:
-            problems.append(f"{gap}; {_REMEDY}")
+        counted = None
         try:
-            counted = self._read_counted()
-        except LedgerError as problem:
+            self._check(entries[-1] if entries else None)
+            counted = self._refusals.line()
+        except ValueError as problem:
             problems.append(str(problem))
-            counted = None
         return Verified(entries, previous if entries else START, problems, counted["replies"] if counted else 0)
 
     # -- appending -----------------------------------------------------------------------------------------------
 
-    def _append(self, facts: Mapping[str, Any], *, may_be_counted: bool) -> dict[str, Any] | None:
+    def _append(self, line: Mapping[str, Any], *, may_be_counted: bool) -> dict[str, Any] | None:
         with self._locked() as file:
             last = self._last(file)
             self._check(last)
@@ -221,19 +202,21 @@ class Ledger:
             torn = self._set_aside_torn(file)
             if torn is not None:
                 last = self._write(file, last, torn)
-            counted = self._read_counted()
-            if may_be_counted and self._is_burst(file):
-                self._count(facts, counted)
+            if may_be_counted and is_burst(file):
+                self._refusals.add(line)
                 return None
-            if counted is not None:
+            if (counted := self._refusals.line()) is not None:
                 last = self._write(file, last, counted)
-                self._counted.unlink()  # in this order: a crash in between counts them twice rather than not at all
-            return self._write(file, last, facts)
+                self._refusals.clear()  # in this order: a crash in between counts them twice rather than not at all
+            return self._write(file, last, line)
 
     def _check(self, last: Mapping[str, Any] | None) -> None:
-        gap = self.anchor.gap(last)
-        if gap:
+        if gap := self.anchor.gap(last):
             raise LedgerError(f"{gap}; {_REMEDY}")
+        try:
+            self._refusals.line()
+        except ValueError as problem:
+            raise LedgerError(f"{problem}; {_REMEDY}") from None
 
     @contextmanager
     def _locked(self) -> Iterator[IO[bytes]]:
@@ -247,7 +230,7 @@ class Ledger:
     def _set_aside_torn(self, file: IO[bytes]) -> dict[str, Any] | None:
         """Move an incomplete last line into a file of its own; returns what the record says about it."""
         size = file.seek(0, os.SEEK_END)
-        end = _after_last_newline(file, size)
+        end = after_last_newline(file, size)
         if end == size:
             return None
         file.seek(end)
@@ -259,70 +242,33 @@ class Ledger:
             aside.flush()
             os.fsync(aside.fileno())
         file.truncate(end)
-        return _facts("torn_line", "torn_line", sha256=hashlib.sha256(torn).hexdigest())
+        return facts("torn_line", "torn_line", sha256=hashlib.sha256(torn).hexdigest())
 
     def _last(self, file: IO[bytes]) -> dict[str, Any] | None:
         """The last complete line; None in a file without one."""
-        end = _after_last_newline(file, file.seek(0, os.SEEK_END))
+        end = after_last_newline(file, file.seek(0, os.SEEK_END))
         if end == 0:
             return None
-        start = _after_last_newline(file, end - 1)
+        start = after_last_newline(file, end - 1)
         file.seek(start)
-        entry = _parsed(file.read(end - 1 - start))
-        if entry is None or _hash(entry) != entry["hash"]:
+        entry = parsed(file.read(end - 1 - start))
+        if entry is None or line_hash(entry) != entry["hash"]:
             raise LedgerError(
                 f"the last line of {self.path} was altered; examine it, move the file away and keep it, and begin a new one "
                 "with `polycentre centre acknowledge`"
             )
         return entry
 
-    def _is_burst(self, file: IO[bytes]) -> bool:
-        """Whether the last lines are all of refusals, and all of this minute."""
-        start = max(0, file.seek(0, os.SEEK_END) - BURST * LONGEST_LINE)
-        file.seek(start)
-        latest = [_parsed(line) for line in file.read().splitlines()[-BURST:]]
-        # Not those of the future either: a clock that was set back must not silence the record.
-        now = datetime.now(UTC)
-        since = {(now - timedelta(seconds=age)).isoformat(timespec="seconds") for age in range(BURST_S)}
-        return len(latest) == BURST and all(
-            entry is not None and entry["code"] != "ok" and entry["time"] in since for entry in latest
-        )
-
-    def _count(self, facts: Mapping[str, Any], counted: Mapping[str, Any] | None) -> None:
-        """Take a refusal into the number of those without a line; their hashes are hashed one after the other."""
-        before = counted or _facts(COUNTED, COUNTED, received=START, sha256=START, centre=facts["centre"]) | {
-            "replies": 0
-        }
-        chained = {
-            key: hashlib.sha256((before[key] + facts[key]).encode()).hexdigest() for key in ("received", "sha256")
-        }
-        added = {key: before[key] + facts[key] for key in ("replies", "bytes_down", "bytes_up")}
-        write_bytes(self._counted, canonical_json({**before, **chained, **added}).encode() + b"\n", mode=0o600)
-
-    def _read_counted(self) -> dict[str, Any] | None:
-        try:
-            found = json.loads(self._counted.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (ValueError, RecursionError):
-            found = None
-        usual = _facts(COUNTED, COUNTED)
-        if not isinstance(found, dict) or {k: type(v) for k, v in found.items()} != {
-            k: type(v) for k, v in usual.items()
-        }:
-            raise LedgerError(f"{self._counted} was altered; {_REMEDY}")
-        return found
-
-    def _write(self, file: IO[bytes], last: Mapping[str, Any] | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+    def _write(self, file: IO[bytes], last: Mapping[str, Any] | None, line: Mapping[str, Any]) -> dict[str, Any]:
         entry = {
             "n": last["n"] + 1 if last else 1,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            **facts,
+            "time": ledger_line.now().isoformat(timespec="seconds"),
+            **line,
             "previous": last["hash"] if last else START,
         }
-        entry["hash"] = _hash(entry)
-        line = canonical_json(entry).encode() + b"\n"
-        if file.write(line) != len(line):
+        entry["hash"] = line_hash(entry)
+        content = canonical_json(entry).encode() + b"\n"
+        if file.write(content) != len(content):
             raise OSError(f"{self.path}: a line could not be written completely")
         os.fsync(file.fileno())
         if last is None:
@@ -345,54 +291,3 @@ def recorded(ledger: Ledger, centre: str, job: Job | None, reply: Reply, receive
         log.error("%s", problem)
         code = LedgerError.code if isinstance(problem, LedgerError) else "no_workspace"
     return Reply("", "", "", "", code=code) if job is None else Reply.error(job, code)
-
-
-def _facts(
-    kind: str, code: str, *, received: str = "", sha256: str = "", study: str = "", scenario: str = "", unit: str = "",
-    centre: str = "", strategy: str = "", bytes_down: int = 0, bytes_up: int = 0, note: str = "",
-) -> dict[str, Any]:  # fmt: skip
-    """The content of a line, with everything bounded that a job may say."""
-    texts = {
-        "study": study,
-        "scenario": scenario,
-        "unit": unit,
-        "centre": centre,
-        "kind": kind,
-        "strategy": strategy,
-        "code": code,
-    }
-    return {name: _bounded(text, LONGEST_TEXT) for name, text in texts.items()} | {
-        "received": received, "sha256": sha256, "bytes_down": bytes_down, "bytes_up": bytes_up, "epsilon": None, "replies": 1,
-        "note": _bounded(note, 4 * LONGEST_TEXT),
-    }  # fmt: skip
-
-
-def _bounded(text: str, at_most: int) -> str:
-    # Cut first: of a text of megabytes only its beginning is looked at.
-    return one_line(text[: 2 * at_most], at_most)
-
-
-def _hash(entry: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json({k: v for k, v in entry.items() if k != "hash"}).encode()).hexdigest()
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A line's content, if this record would write it in the same way."""
-    try:
-        entry = json.loads(line)
-        good = isinstance(entry, dict) and set(entry) in (_KEYS, _FIRST_KEYS) and canonical_json(entry).encode() == line
-        return entry if good and isinstance(entry["n"], int) and isinstance(entry["hash"], str) else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _after_last_newline(file: IO[bytes], end: int, block: int = 4096) -> int:
-    """Position after the last newline before `end`; 0 if there is none."""
-    while end > 0:
-        start = max(0, end - block)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0

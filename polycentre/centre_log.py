@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clients.ledger import ACKNOWLEDGED, COUNTED, LONGEST_TEXT, Ledger, Verified
+from clients.ledger import Ledger, Verified
+from clients.ledger_line import ACKNOWLEDGED, COUNTED, LONGEST_TEXT
 from clients.node_log import shown
 
 

@@ -17,11 +17,12 @@ from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from rich.console import Console
 
 from basics.plugins import CENTRE_FILE_VARIABLE
-from clients import anchor, app, flower_supernode, node_log
-from clients import ledger as ledger_module
+from clients import anchor, app, flower_supernode, ledger, ledger_line, node_log
 from clients.centre_file import CentreFile
+from clients.counted_refusals import BURST
 from clients.digests import job_digest, record_digest
-from clients.ledger import BURST, LONGEST_LINE, Ledger
+from clients.ledger import Ledger
+from clients.ledger_line import LONGEST_LINE
 from federation.wire.code_digest import code_digest
 from federation.wire.job import IDENTIFY, MESSAGE_TYPE, Job, Reply
 from polycentre.centre_log import print_record
@@ -87,7 +88,7 @@ def test_words_of_a_job_neither_break_nor_forge_what_is_printed(words, field, no
 
 
 def test_without_bounded_texts_and_escapes_they_do(node, monkeypatch):
-    monkeypatch.setattr(ledger_module, "_bounded", lambda text, at_most: text)
+    monkeypatch.setattr(ledger_line, "bounded", lambda text, at_most: text)
     monkeypatch.setattr("polycentre.centre_log.shown", lambda text: text)
     node.ask(scenario=ERASE)
     assert ERASE in node.shown()
@@ -107,7 +108,7 @@ def test_a_refused_job_of_megabytes_writes_one_short_line(node):
 
 
 def test_without_bounded_texts_it_writes_megabytes(node, monkeypatch):
-    monkeypatch.setattr(ledger_module, "_bounded", lambda text, at_most: text)
+    monkeypatch.setattr(ledger_line, "bounded", lambda text, at_most: text)
     node.ask(scenario="s" * 1_000_000, strategy="t" * 1_000_000)
     assert node.ledger.path.stat().st_size > 2_000_000
 
@@ -129,7 +130,7 @@ def test_a_flood_of_what_cannot_be_read_is_counted_too(node):
 
 
 def test_without_the_limit_each_has_a_line(node, monkeypatch):
-    monkeypatch.setattr(Ledger, "_is_burst", lambda ledger, file: False)
+    monkeypatch.setattr(ledger, "is_burst", lambda file: False)
     for number in range(3 * BURST):
         node.ask(unit=f"u{number}")
     assert len(node.entries()) == 3 * BURST

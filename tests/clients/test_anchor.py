@@ -11,7 +11,8 @@ import pytest
 from basics import atomic_files
 from clients import anchor as anchor_module
 from clients.anchor import START, Anchor, Head
-from clients.ledger import ACKNOWLEDGED, Ledger, LedgerError, _hash
+from clients.ledger import Ledger, LedgerError
+from clients.ledger_line import ACKNOWLEDGED, line_hash
 from federation.wire.job import Job, Reply, canonical_json
 
 
@@ -68,7 +69,7 @@ def replaced(ledger):
     previous, lines = START, []
     for number, line in enumerate(lines_of(ledger), 1):
         entry = json.loads(line) | {"previous": previous, "bytes_up": number}
-        entry["hash"] = previous = _hash(entry)
+        entry["hash"] = previous = line_hash(entry)
         lines.append(canonical_json(entry).encode() + b"\n")
     ledger.path.write_bytes(b"".join(lines))
 
@@ -218,7 +219,7 @@ def test_a_record_of_an_older_version_goes_on_and_gets_an_anchor(ledger):
             "n": number, "time": "2026-01-01T00:00:00+00:00", "study": "s", "scenario": "", "unit": "u", "centre": "B", "kind": "k",
             "strategy": "", "code": "ok", "bytes_down": 1, "bytes_up": 1, "sha256": "0" * 64, "epsilon": None, "previous": previous,
         }  # fmt: skip
-        entry["hash"] = previous = _hash(entry)
+        entry["hash"] = previous = line_hash(entry)
         lines.append(canonical_json(entry).encode() + b"\n")
     unanchored.path.write_bytes(b"".join(lines))
     assert ledger.verify().problems == []

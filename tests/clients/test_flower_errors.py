@@ -17,7 +17,8 @@ from flwr.supernode.nodestate.in_memory_nodestate import CLIENT_APP_CRASHED_ERRO
 from basics.plugins import CENTRE_FILE_VARIABLE
 from clients import flower_errors, flower_supernode
 from clients.centre_file import CentreFile, CentreFileError, RecordPlace
-from clients.ledger import BURST, Ledger
+from clients.counted_refusals import BURST
+from clients.ledger import Ledger
 from federation.wire.job import MESSAGE_TYPE, canonical_json
 
 CHECKOUT = Path(__file__).resolve().parents[2]

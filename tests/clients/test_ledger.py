@@ -15,10 +15,12 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from clients import ledger as ledger_module
+from clients import ledger_line
 from clients.anchor import START
+from clients.counted_refusals import BURST, BURST_S
 from clients.digests import content_digest, job_digest, record_digest
-from clients.ledger import BURST, BURST_S, COUNTED, LONGEST_LINE, Ledger, LedgerError
+from clients.ledger import Ledger, LedgerError
+from clients.ledger_line import COUNTED, LONGEST_LINE, line_hash
 from federation.wire.arrays import write_array
 from federation.wire.job import Job, Reply, canonical_json
 
@@ -114,13 +116,10 @@ def test_lines_removed_or_moved_are_found(data):
 
 
 def test_a_rewritten_line_with_a_hash_of_its_own_is_found_by_the_next(ledger, tmp_path):
-    from clients.ledger import _hash
-    from federation.wire.job import canonical_json
-
     filled(tmp_path)
     lines = ledger.path.read_text().splitlines()
     entry = json.loads(lines[2]) | {"bytes_up": 1}
-    entry["hash"] = _hash(entry)
+    entry["hash"] = line_hash(entry)
     lines[2] = canonical_json(entry)
     ledger.path.write_text("\n".join(lines) + "\n")
     assert ledger.verify().problems == [
@@ -253,12 +252,7 @@ def clock(monkeypatch):
     """Function: move the record's clock on by some seconds."""
     now = [datetime(2026, 12, 1, 12, 0, 5, tzinfo=UTC)]
 
-    class Clock(datetime):
-        @classmethod
-        def now(cls, zone=None):
-            return now[0]
-
-    monkeypatch.setattr(ledger_module, "datetime", Clock)
+    monkeypatch.setattr(ledger_line, "now", lambda: now[0])
 
     def move(seconds):
         now[0] += timedelta(seconds=seconds)
@@ -338,13 +332,13 @@ def test_lines_of_an_older_version_are_still_verified(ledger):
     previous = START
     with open(ledger.path, "wb") as file:
         for number in range(1, 4):
-            entry = ledger_module._facts("learn", "ok", study="s" * 9) | {
+            entry = ledger_line.facts("learn", "ok", study="s" * 9) | {
                 "n": number,
                 "time": "t",
                 "previous": previous,
             }
             entry = {key: value for key, value in entry.items() if key not in ("received", "replies", "note")}
-            entry["hash"] = previous = ledger_module._hash(entry)
+            entry["hash"] = previous = line_hash(entry)
             file.write(canonical_json(entry).encode() + b"\n")
     assert ledger.record(a_job(), a_reply(a_job()), "B")["n"] == 4
     assert ledger.verify().problems == [] and "received" not in ledger.verify().entries[0]

@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from clients.approval import Approvals
 from clients.centre_file import CentreFile
-from clients.ledger import Ledger, _hash
+from clients.ledger import Ledger
+from clients.ledger_line import line_hash
 from clients.policy import PAUSED
 from federation.wire.job import Job, Reply, canonical_json
 from federation.wire.units import scenario_digest
@@ -386,7 +387,7 @@ def test_what_a_job_said_is_shown_as_text(run, file):
     for key in ("received", "replies", "note"):
         del entry[key]
     entry |= {"scenario": "\x1b[1A\x1b[2K[/x]\n  9 2026", "kind": "[/y]\x1b[2K"}
-    entry["hash"] = _hash(entry)
+    entry["hash"] = line_hash(entry)
     ledger.path.write_text(canonical_json(entry) + "\n")
     ledger.anchor.path.unlink()
     status, out, _ = run("log", path)

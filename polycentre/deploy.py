@@ -22,7 +22,7 @@ import typer
 import yaml
 from rich.console import Console
 
-from basics.atomic_files import write_text
+from basics.atomic_files import write_bytes, write_text
 from basics.plugins import Identity
 from basics.private_files import make_private_folder
 from federation.flower.certificates import (
@@ -83,13 +83,16 @@ def prepare(
     write_text(own / FILE, yaml.safe_dump(settings, sort_keys=False))
     for name, more in centres.items():
         home = folder / "centres" / name
+        make_private_folder(home)
         create_node_key(home / CENTRE_KEY)
         _copy(authority / AUTHORITY, home / AUTHORITY)
         if not (own / "keys" / f"{name}.pub").exists():  # a hospital may have sent its own
             _copy(home / f"{CENTRE_KEY}.pub", own / "keys" / f"{name}.pub")
         if not (home / CENTRE_FILE).exists():
             identity = {"centre": name, "superlink": superlink, "root_certificate": AUTHORITY, "key": CENTRE_KEY}
-            write_text(home / CENTRE_FILE, yaml.safe_dump(identity | dict(more), sort_keys=False, allow_unicode=True))
+            content = yaml.safe_dump(identity | dict(more), sort_keys=False, allow_unicode=True)
+            # Whatever the umask: a node refuses a file to which others may write.
+            write_bytes(home / CENTRE_FILE, content.encode(), mode=0o644)
 
 
 def trial(
@@ -126,8 +129,9 @@ def trial(
     nodes = {}
     for name, places in centres.items():
         make_private_folder(places["workspace"])
-        places["workspace"].chmod(0o700)  # a run folder has made it before as any other folder
         home = folder / "centres" / name
+        for made in (places["workspace"], home):
+            made.chmod(0o700)  # it may have been made before, as any other folder
         nodes[name] = TrialNode(home / CENTRE_FILE, home / f"{CENTRE_KEY}.pub", places["workspace"] / "supernode.log")
     return LoopbackDeployment(processes, folder / "superlink", nodes, log_file, link_port)
 

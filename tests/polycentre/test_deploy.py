@@ -24,9 +24,9 @@ def init(folder, *arguments):
     )
 
 
-@pytest.fixture
-def usual_umask():
-    before = os.umask(0o022)
+@pytest.fixture(params=[0o022])
+def usual_umask(request):
+    before = os.umask(request.param)
     yield
     os.umask(before)
 
@@ -69,10 +69,12 @@ def test_the_record_is_anchored_beside_the_workspace(folder):
     )
 
 
+@pytest.mark.parametrize("usual_umask", [0o022, 0o002, 0o000], indirect=True)
 def test_a_trial_makes_workspaces_that_its_nodes_accept(tmp_path, usual_umask):
     """Also of a folder that a run has made as any other, and without losing the record's anchor when it starts again."""
     workspace = tmp_path / "run" / "centres" / "A"
     workspace.mkdir(parents=True)
+    (tmp_path / "second" / "centres" / "A").mkdir(parents=True)
     for start in ("first", "second"):
         places = {"A": {"workspace": workspace, "cache": tmp_path / "cache"}}
         deployment = trial(OwnProcesses(), tmp_path / start, places, tmp_path / "superlink.log")

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from basics.atomic_files import write_text
+from basics.private_files import make_private_folder
 from clients.answers import Answers
 from clients.node import STUDIES, Refusal
 from federation.wire.job import canonical_json
@@ -55,7 +56,8 @@ class Approvals:
             again: forget what was answered: the study may ask everything once more.
         """
         digest, until = scenario_digest(resolved), (now or datetime.now(UTC)) + timedelta(days=days)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder.parent)
+        make_private_folder(self._folder)
         if again:
             shutil.rmtree(self._studies / digest, ignore_errors=True)
         Answers(self._studies / digest).begin()

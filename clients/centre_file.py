@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from basics.plugins import Identity, PluginError, only
+from basics.private_files import OTHERS_WRITE, too_open
 from basics.words import one_line
+from clients.anchor import DEV_LOG
 from clients.member_keys import checked_public_key
 from clients.working_hours import WorkingHours
 from federation.wire.names import is_plain_name
@@ -141,6 +143,29 @@ class Release(_Section):
     predictions: bool = False
 
 
+def _syslog(value: bool | str) -> bool | str:
+    if isinstance(value, str) and not (value.startswith("/") or _ADDRESS.fullmatch(value)):
+        raise ValueError("is not a syslog; write true for /dev/log, the path of a socket, or host:port")
+    return value
+
+
+class Log(_Section):
+    """Where the end of this centre's record is kept besides the record; see `clients.anchor`.
+
+    Attributes:
+        anchor: file outside the workspace; when left out, beside this file, with its name and .anchor.
+        syslog: where each entry's number and hash are sent: true for /dev/log, the path of a socket, or host:port (UDP).
+    """
+
+    anchor: Path | None = None
+    syslog: Annotated[bool | str, AfterValidator(_syslog)] = False
+
+    @property
+    def syslog_address(self) -> str:
+        """Empty: none."""
+        return self.syslog if isinstance(self.syslog, str) else DEV_LOG if self.syslog else ""
+
+
 def _name(value: str) -> str:
     if not is_plain_name(value):
         raise ValueError("cannot be the name of a centre; use letters, digits, - and _, at most 64")
@@ -159,6 +184,34 @@ def _address(value: str) -> str:
     return value
 
 
+class RecordPlace(BaseModel):
+    """Of a centre's file only where its record is. Checking the rest imports torch, which an idle node does without.
+
+    Attributes: see `CentreFile`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    centre: str
+    workspace: Path
+    log: Log = Log()
+
+    @staticmethod
+    def read(path: Path) -> RecordPlace:
+        """Read a file, whose paths become absolute.
+
+        Raises:
+            CentreFileError: it does not say where the record is.
+        """
+        try:
+            read = RecordPlace.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as problem:
+            raise CentreFileError(f"{path}: cannot be read ({one_line(problem)}); correct it") from None
+        path = path.absolute()
+        log = read.log.model_copy(update={"anchor": _anchor(path, read.log.anchor)})
+        return read.model_copy(update={"workspace": _from_base(path.parent, read.workspace), "log": log})
+
+
 class CentreFile(_Section):
     """The settings of a node; the field names are the keys of the file. Reading makes all paths absolute.
 
@@ -175,6 +228,7 @@ class CentreFile(_Section):
         preload: keep a process that has imported everything, and fork each job from it.
         plugins: those whose code may run here; no other is imported.
         members: public keys of the centres of its studies, by name, each as its hospital gave it; see `clients.member_keys`.
+        log: where the end of the record is kept besides the record.
     """
 
     centre: Annotated[str, AfterValidator(_name)]
@@ -193,6 +247,7 @@ class CentreFile(_Section):
     members: Annotated[dict[str, str], AfterValidator(_members)] = {}
     approve: Approval = Approval()
     release: Release = Release()
+    log: Log = Log()
 
     @staticmethod
     def read(path: Path) -> CentreFile:
@@ -213,14 +268,14 @@ class CentreFile(_Section):
             )
         base = path.absolute().parent
         with only(_listed(tree.get("plugins"))):  # `data` and `release` may name what one of them offers
-            problems = [*_file_problems(tree, base), *_data_problems(tree.get("data"), base)]
+            problems = [*_file_problems(tree, path.absolute()), *_data_problems(tree.get("data"), base)]
             try:
                 file = CentreFile.model_validate(tree)
             except ValidationError as error:
                 problems = [*_lines(error), *problems]
         if problems:
             raise CentreFileError("\n".join(f"{path}: {problem}" for problem in problems))
-        return file._absolute(base)
+        return file._absolute(path.absolute())
 
     @property
     def cache_folder(self) -> Path:
@@ -232,11 +287,13 @@ class CentreFile(_Section):
         """The plug-ins whose code may run here."""
         return [one.identity for one in self.plugins]
 
-    def _absolute(self, base: Path) -> CentreFile:
+    def _absolute(self, path: Path) -> CentreFile:
+        base = path.parent
         keys = ("root_certificate", "key", "workspace", *(() if self.cache is None else ("cache",)))
         paths: dict[str, Any] = {key: _from_base(base, getattr(self, key)) for key in keys}
         if self.data is not None:
             paths["data"] = _with_paths(self.data, base)
+        paths["log"] = self.log.model_copy(update={"anchor": _anchor(path, self.log.anchor)})
         return self.model_copy(update=paths)
 
 
@@ -255,14 +312,20 @@ def _from_base(base: Path, value: str | Path) -> Path:
     return base / Path(value).expanduser()  # an absolute one stays
 
 
-def _file_problems(tree: dict[str, Any], base: Path) -> list[str]:
-    """What is wrong with the files that the settings name."""
+def _anchor(path: Path, named: str | Path | None) -> Path:
+    """The anchor of a centre.yaml."""
+    return path.with_suffix(".anchor") if named is None else _from_base(path.parent, named)
+
+
+def _file_problems(tree: dict[str, Any], path: Path) -> list[str]:
+    """What is wrong with the file itself and with those that the settings name."""
+    base = path.parent
     found = {
         key: _from_base(base, tree[key])
         for key in ("root_certificate", "key", "workspace")
         if isinstance(tree.get(key), str)
     }
-    problems = []
+    problems = [*_open_modes(path)]
     certificate, key, workspace = (found.get(name) for name in ("root_certificate", "key", "workspace"))
     if certificate is not None and not certificate.is_file():
         problems.append(f"root_certificate: no file {certificate}; ask the operator of the SuperLink for it")
@@ -270,12 +333,54 @@ def _file_problems(tree: dict[str, Any], base: Path) -> list[str]:
         problems.append(
             f"key: no file {key}; create one (ssh-keygen -t ecdsa) and give the public half to the operator"
         )
-    elif key is not None and key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        mode = stat.S_IMODE(key.stat().st_mode)
-        problems.append(f"key: {key} has mode {mode:04o}, so others can read it: chmod 600 {key}")
+    elif key is not None and (opened := too_open(key, f"chmod 600 {key}")):
+        problems.append(f"key: {opened}")
     if workspace is not None and workspace.exists() and not workspace.is_dir():
         problems.append(f"workspace: {workspace} is not a folder; name another place")
+    elif workspace is not None:
+        if opened := next(
+            filter(None, (too_open(at, f"chmod -R go-rwx {workspace}") for at in _private(workspace))), ""
+        ):
+            problems.append(f"workspace: {opened}")
+        log = tree.get("log")
+        named = log.get("anchor") if isinstance(log, dict) else None
+        anchor = _anchor(path, named if isinstance(named, str) else None)
+        if anchor.resolve().is_relative_to(workspace.resolve()):
+            problems.append(
+                f"log.anchor: {anchor} is in the workspace, where it would be lost with the record; name a file outside"
+            )
+        if opened := too_open(anchor, f"chmod 600 {anchor}"):
+            problems.append(f"log.anchor: {opened}")
     return problems
+
+
+def _open_modes(path: Path) -> Iterator[str]:
+    """Whether others may write to a centre.yaml, or put another in its place."""
+    if opened := too_open(path, f"chmod go-w {path}", OTHERS_WRITE):
+        yield opened
+    folder = path.parent
+    # In a sticky folder, such as /tmp, only the owner of a file can replace it.
+    if not folder.stat().st_mode & stat.S_ISVTX and (opened := too_open(folder, f"chmod go-w {folder}", OTHERS_WRITE)):
+        yield opened
+
+
+def _private(workspace: Path) -> Iterator[Path]:
+    """What of a workspace must not be open to others: itself, and what decides or is evidence."""
+    yield workspace
+    for name in (
+        "secret",
+        "ledger.jsonl",
+        "ledger.refusals",
+        "ledger.torn",
+        "node.log",
+        "predictions",
+        "pools",
+        "samples",
+    ):
+        yield workspace / name
+    for name in ("approved", "states", "studies"):
+        yield workspace / name
+        yield from sorted((workspace / name).glob("*"))
 
 
 def _with_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -331,7 +436,7 @@ def _lines(error: ValidationError, above: Sequence[str] = (), schema: Any = Cent
 def _keys(schema: Any, parts: Sequence[str]) -> list[str]:
     """The keys of the section at a path."""
     sections = {
-        "resources": Resources, "working_hours": WorkingHours, "approve": Approval, "release": Release, "plugins": Listed,
+        "resources": Resources, "working_hours": WorkingHours, "approve": Approval, "release": Release, "plugins": Listed, "log": Log,
     }  # fmt: skip
     owner: Any = next((sections[part] for part in reversed(parts) if part in sections), schema)
     return [field.alias or name for name, field in owner.model_fields.items()]

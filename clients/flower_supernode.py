@@ -1,4 +1,5 @@
-"""Flower's SuperNode, which here tries again in two cases where Flower gives up: a broken handshake, and its own last session.
+"""Flower's SuperNode, which here tries again in two cases where Flower gives up: a broken handshake, and its own last session; and
+which records Flower's own error replies.
 
 Flower's SuperNode takes every TLS error for a wrong certificate and gives up. But a firewall, a proxy or the port of a
 restarting container accepts connections and closes them, which is also a TLS error: the node would hang until somebody
@@ -7,16 +8,26 @@ that cannot be verified stays fatal.
 
 The SuperLink refuses a node that was killed and started again as long as it counts the node's last session as online, up to
 a minute. Here the node waits instead of ending.
+
+Every reply, whoever made it, is stored here before it is sent. An error reply is one of Flower's own (`clients.flower_errors`).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import time
+from pathlib import Path
 
 import httpx
+from flwr.app import Message
 from flwr.supernode.cli import flower_supernode
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
+
+from basics.plugins import CENTRE_FILE_VARIABLE
+from basics.private_files import UMASK
+from clients import flower_errors
 
 log = logging.getLogger("flwr")
 
@@ -62,8 +73,21 @@ def handle_request(transport: httpx.HTTPTransport, request: httpx.Request) -> ht
     return response
 
 
+_store_message = InMemoryNodeState.store_message
+
+
+def store_message(state: InMemoryNodeState, message: Message) -> str | None:
+    """Replaces the method of Flower's state of a node: an error reply is recorded before it is stored, from where it is sent."""
+    known = message.metadata.message_id in state.msg_store  # sent twice by a process that did not hear the answer
+    if flower_errors.is_error_reply(message) and not known:
+        flower_errors.record(message, Path(os.environ[CENTRE_FILE_VARIABLE]))
+    return _store_message(state, message)
+
+
 def main() -> None:
     """Entry point; takes the arguments of Flower's own program."""
+    os.umask(UMASK)
+    InMemoryNodeState.store_message = store_message  # type: ignore[method-assign, assignment]
     httpx.HTTPTransport.handle_request = handle_request  # type: ignore[method-assign, assignment]
     flower_supernode()
 

@@ -22,8 +22,9 @@ import typer
 import yaml
 from rich.console import Console
 
-from basics.atomic_files import write_text
+from basics.atomic_files import write_bytes, write_text
 from basics.plugins import Identity
+from basics.private_files import make_private_folder
 from federation.flower.certificates import (
     AUTHORITY,
     SECRET,
@@ -83,6 +84,7 @@ def prepare(
     members = {}
     for name in centres:
         home = folder / "centres" / name
+        make_private_folder(home)
         create_node_key(home / CENTRE_KEY)
         _copy(authority / AUTHORITY, home / AUTHORITY)
         if not (own / "keys" / f"{name}.pub").exists():  # a hospital may have sent its own
@@ -93,7 +95,9 @@ def prepare(
         if not file.exists():
             identity = {"centre": name, "superlink": superlink, "root_certificate": AUTHORITY, "key": CENTRE_KEY}
             tree: dict[str, object] = {**identity, "members": members, **more}
-            write_text(file, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+            content = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+            # Whatever the umask: a node refuses a file to which others may write.
+            write_bytes(file, content.encode(), mode=0o644)
 
 
 def trial(
@@ -121,14 +125,18 @@ def trial(
             # All of it belongs to the user of this machine, from whom nothing needs protection.
             "approve": {"bundles": "own", "studies": "any"}, "release": {"predictions": True},
             "preload": preload, "plugins": [asdict(plugin) for plugin in plugins],
+            # Beside the workspace, with which it stays when this folder is made anew.
+            "log": {"anchor": f"{places['workspace']}.anchor"},
         }
         for (name, places), port in zip(centres.items(), ports, strict=True)
     }  # fmt: skip
     prepare(folder, settings, ["127.0.0.1", "localhost"], superlink=address, operator=address)
     nodes = {}
     for name, places in centres.items():
-        places["workspace"].mkdir(parents=True, exist_ok=True)
+        make_private_folder(places["workspace"])
         home = folder / "centres" / name
+        for made in (places["workspace"], home):
+            made.chmod(0o700)  # it may have been made before, as any other folder
         nodes[name] = TrialNode(home / CENTRE_FILE, home / f"{CENTRE_KEY}.pub", places["workspace"] / "supernode.log")
     return LoopbackDeployment(processes, folder / "superlink", nodes, log_file, link_port)
 
@@ -160,7 +168,9 @@ def init(
             raise StudyError(
                 f"--centre {name!r} cannot be the name of a centre; use letters, digits, - and _, at most 64", 2
             )
-    settings = {"workspace": workspace, "approve": {"bundles": "own", "studies": studies}}
+    # Beside the workspace: centre.yaml is usually where the node may not write.
+    log = {"anchor": f"{workspace.rstrip('/')}-anchor/{CENTRE_FILE.removesuffix('.yaml')}.anchor"}
+    settings = {"workspace": workspace, "log": log, "approve": {"bundles": "own", "studies": studies}}
     prepare(folder, dict.fromkeys(centre, settings), host, superlink=f"{host[0]}:{port}", operator=operator, days=days)
     console.print(f"{folder}: for {', '.join(centre)}, reached as {', '.join(host)}", highlight=False, soft_wrap=True)
 

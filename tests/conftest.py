@@ -18,6 +18,9 @@ settings.load_profile("untimed")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
+# Folders that tests make are a node's workspace now and then, which must not be open to others.
+os.umask(0o077)
+
 TINY = """
 name: tiny
 seed: 1

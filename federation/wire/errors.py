@@ -147,8 +147,8 @@ TEXTS = {
     "unknown_kind": "does not know the job {kind!r}; server and clients run different code",
     "code_mismatch": "runs other code (digest {theirs}) than the server ({ours}); update one of them",
     "protocol_mismatch": "speaks version {theirs} of the protocol, and the server version {ours}; update the older one",
-    "ledger_broken": "cannot continue its record of what left the hospital (ledger.jsonl), so nothing leaves; check the record there with "
-    "`polycentre centre log`",
+    "ledger_broken": "cannot continue its record of what left the hospital (ledger.jsonl), so nothing leaves; its administrator "
+    "sees why with `polycentre centre log verify`, and lets it go on with `polycentre centre acknowledge`",
     "diverged": "could not train {label}: the loss became NaN at step {step}; lower the learning rate",
     "exception": "failed in {label}; the traceback is in the centre's own log (reference {reference})",
     "timeout": "did not answer {label} within {timeout_s} s",

@@ -13,7 +13,7 @@ from approved_node import ApprovedNode
 
 from clients import answers, policy, received_weights
 from clients.approval import DAYS, Approvals
-from clients.ledger import content_digest
+from clients.digests import content_digest
 from clients.member_keys import BadSignature
 from clients.side import NodeSide
 from strategies import KINDS

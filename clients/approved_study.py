@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import yaml
-
+from basics.bounded_text import SCENARIO, load_yaml
 from clients.node import Refusal
 from federation.wire.job import Job
 from scenarios.plan import Plan
@@ -32,7 +31,7 @@ def check(resolved: str, centre: str, job: Job) -> None:
     Raises:
         Refusal: with the first key that is not as approved.
     """
-    scenario = Scenario.model_validate(yaml.load(resolved, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    scenario = Scenario.model_validate(load_yaml(resolved, SCENARIO))
     if centre not in scenario.centres:
         raise Refusal("not_in_study", key="centre")
     nearest: list[str] | None = None

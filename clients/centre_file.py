@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from basics.bounded_text import SETTINGS, TextProblem, load_yaml, read_text
 from basics.plugins import Identity, PluginError, only
 from basics.words import one_line
 from clients.working_hours import WorkingHours
@@ -139,6 +139,11 @@ class Release(_Section):
     attacks_must_fail: tuple[str, ...] = ()
     predictions: bool = False
 
+    @property
+    def largest_message(self) -> int:
+        """`largest_message_mib` in bytes."""
+        return int(self.largest_message_mib * 2**20)
+
 
 def _name(value: str) -> str:
     if not is_plain_name(value):
@@ -195,10 +200,10 @@ class CentreFile(_Section):
             CentreFileError: one line per problem: key, value, and what to write instead.
         """
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            tree = load_yaml(read_text(path, SETTINGS), SETTINGS)
         except (OSError, UnicodeDecodeError) as problem:
             raise CentreFileError(f"{path}: cannot be read ({problem}); name the centre's own file") from None
-        except yaml.YAMLError as problem:
+        except TextProblem as problem:
             raise CentreFileError(f"{path}: is not YAML ({one_line(problem)}); correct it there") from None
         if not isinstance(tree, dict):
             raise CentreFileError(

@@ -152,14 +152,13 @@ def revoke(file: Annotated[Path, FILE], scenario_hash: Annotated[str, typer.Argu
 @cli.command()
 def approved(file: Annotated[Path, FILE]) -> None:
     """List the approved studies: hash and name."""
-    import yaml
-
+    from basics.bounded_text import SCENARIO, load_yaml
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
 
     approvals = Approvals(CentreFile.read(file).workspace)
     for digest in approvals.digests():
-        say(f"{digest}  {yaml.safe_load(approvals.read(digest))['name']}")
+        say(f"{digest}  {load_yaml(approvals.read(digest), SCENARIO)['name']}")
     if not approvals.digests():
         say("no study is approved")
 

@@ -1,5 +1,6 @@
 """Foreign JSON and YAML within limits: what is read is what the plain readers read; what is too much is refused before it is made."""
 
+import contextlib
 import json
 
 import pytest
@@ -125,10 +126,8 @@ def test_yaml_beyond_a_limit_is_too_much(text):
 @given(st.text(alphabet=st.sampled_from("[]{}&*a!?:-,'\"| \n<0123.")))
 def test_no_text_raises_anything_else(text):
     for read in (load_json, load_yaml):
-        try:
+        with contextlib.suppress(TextProblem):
             read(text, SMALL)
-        except TextProblem:
-            pass
 
 
 def test_no_more_of_a_file_is_read_than_the_limits_allow(tmp_path):

@@ -87,14 +87,7 @@ def read_array(name: str, array: Array) -> np.ndarray:
     try:
         start = _end_of_header(array.data)
         shape, fortran_order, dtype = _parsed_header(array.data[:start])
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        SyntaxError,
-        RecursionError,
-        MemoryError,
-    ) as problem:  # it is parsed as Python
+    except Exception as problem:  # numpy parses it as Python, which raises whatever its parts raise
         raise EnvelopeError("malformed", f"array {name!r} cannot be read: {one_line(problem, 200)}") from problem
     if dtype not in _ALLOWED:
         raise EnvelopeError("bad_dtype", f"array {name!r} has dtype {dtype}")

@@ -33,6 +33,7 @@ from federation.wire.arrays import check_arrays
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import TEXTS, EnvelopeError
 from federation.wire.job import IDENTIFY, Job, Reply, canonical_json
+from federation.wire.names import is_plain_name
 from strategies import KINDS, STRATEGIES, Kind
 from strategies.kind import Arrays
 
@@ -165,7 +166,7 @@ def _check_code(node: Node, job: Job) -> None:
 def _as_code(problem: Exception, node: Node, job: Job) -> tuple[str, dict]:
     """(code, numbers that are safe to share); the rest goes into the centre's own log."""
     code = getattr(problem, "code", None)
-    if isinstance(code, str):
+    if isinstance(code, str) and is_plain_name(code):
         node.log(f"{_label(job)} [{job.unit}]: {code}: {problem}")
         numbers = getattr(problem, "numbers", {})
         # Only what a template can show: numbers and short setting names, as the raiser declared them.

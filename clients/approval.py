@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from basics.atomic_files import write_text
+from basics.bounded_text import SCENARIO, TextProblem, read_text
 from basics.private_files import make_private_folder
 from clients.answers import Answers
 from clients.node import STUDIES, Refusal
@@ -94,7 +95,10 @@ class Approvals:
         """
         if digest not in self.digests():  # also what keeps a path in the place of a hash out
             raise Refusal("study_not_approved", scenario=digest[:64])
-        text = self._file(digest).read_text(encoding="utf-8")
+        try:
+            text = read_text(self._file(digest), SCENARIO)
+        except (TextProblem, UnicodeDecodeError):
+            text = ""
         if scenario_digest(text) != digest:
             raise Refusal("approval_altered", scenario=digest)
         until = self._until(digest)

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from basics.bounded_text import SETTINGS, TextProblem, load_yaml, read_text
 from basics.plugins import Identity, PluginError, only
 from basics.private_files import OTHERS_WRITE, too_open
 from basics.words import one_line
@@ -142,6 +142,11 @@ class Release(_Section):
     attacks_must_fail: tuple[str, ...] = ()
     predictions: bool = False
 
+    @property
+    def largest_message(self) -> int:
+        """`largest_message_mib` in bytes."""
+        return int(self.largest_message_mib * 2**20)
+
 
 def _syslog(value: bool | str) -> bool | str:
     if isinstance(value, str) and not (value.startswith("/") or _ADDRESS.fullmatch(value)):
@@ -204,8 +209,8 @@ class RecordPlace(BaseModel):
             CentreFileError: it does not say where the record is.
         """
         try:
-            read = RecordPlace.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as problem:
+            read = RecordPlace.model_validate(load_yaml(read_text(path, SETTINGS), SETTINGS))
+        except (OSError, UnicodeDecodeError, TextProblem, ValidationError) as problem:
             raise CentreFileError(f"{path}: cannot be read ({one_line(problem)}); correct it") from None
         path = path.absolute()
         log = read.log.model_copy(update={"anchor": _anchor(path, read.log.anchor)})
@@ -257,10 +262,10 @@ class CentreFile(_Section):
             CentreFileError: one line per problem: key, value, and what to write instead.
         """
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            tree = load_yaml(read_text(path, SETTINGS), SETTINGS)
         except (OSError, UnicodeDecodeError) as problem:
             raise CentreFileError(f"{path}: cannot be read ({problem}); name the centre's own file") from None
-        except yaml.YAMLError as problem:
+        except TextProblem as problem:
             raise CentreFileError(f"{path}: is not YAML ({one_line(problem)}); correct it there") from None
         if not isinstance(tree, dict):
             raise CentreFileError(

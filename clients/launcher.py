@@ -133,7 +133,8 @@ def refusal(message: Message, file: CentreFile | None, code: str, **numbers: str
     """The reply to any message when nothing may run."""
     job: Job | None = None
     try:
-        job = Job.from_record(message.content)
+        largest = {} if file is None else {"at_most": file.release.largest_message}
+        job = Job.from_record(message.content, **largest)
         reply = Reply.error(job, code, **(numbers if file is None else numbers | {"at": file.centre}))
     except EnvelopeError as problem:
         reply = Reply("", "", "", "", code=problem.code, numbers=problem.numbers)

@@ -31,7 +31,7 @@ def release_of(node: Node) -> Release:
 
 def largest_message(node: Node | None) -> int:
     """Bytes that a node takes in one message; in a simulation whatever the protocol allows."""
-    return MAX_BYTES if node is None else int(release_of(node).largest_message_mib * 2**20)
+    return MAX_BYTES if node is None else release_of(node).largest_message
 
 
 def accept(node: Node, job: Job, now: datetime | None = None) -> Question | None:

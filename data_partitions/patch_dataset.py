@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from basics.csv_table import read_cell, text_cell
 from basics.image_shape import ImageShape, Storage
 from basics.seeds import rank
 from data_partitions.small_counts import guarded, is_small, pooled, suppressed_count
@@ -195,9 +196,9 @@ class PatchDataset:
 def open_patches(folder: Path) -> PatchDataset:
     """The patches in a folder that `build_patches` wrote; pixels stay on disk."""
     pixels = np.load(folder / PIXELS, mmap_mode="r")
-    table = pd.read_csv(folder / "table.csv", dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={
+    table = pd.read_csv(folder / "table.csv", keep_default_na=False, na_values={
         "age": [""], "spacing_mm": [""], "malignant": [""],
-    })  # fmt: skip
+    }, converters={name: read_cell for name in TEXT})  # fmt: skip
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
     return PatchDataset(pixels, table, np.arange(len(table), dtype=np.int64), report, classes)
@@ -234,6 +235,7 @@ def write_patches(folder: Path, table: pd.DataFrame, report: dict, classes: Sequ
     """Write what belongs to the pixels in a folder, to be opened by `open_patches`."""
     (folder / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
     text = io.StringIO()
+    table = table.assign(**{name: table[name].map(text_cell, na_action="ignore") for name in TEXT})
     table.to_csv(text, index=False, columns=list(COLUMNS), float_format="%.10g", lineterminator="\n")
     (folder / "table.csv").write_text(text.getvalue(), encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")

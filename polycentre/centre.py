@@ -175,8 +175,7 @@ def revoke(file: Annotated[Path, FILE], scenario_hash: Annotated[str, typer.Argu
 @cli.command()
 def approved(file: Annotated[Path, FILE]) -> None:
     """List the approved studies: hash, name, until when, and how much was answered."""
-    import yaml
-
+    from basics.bounded_text import SCENARIO, load_yaml
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
     from clients.node import Refusal
@@ -191,7 +190,7 @@ def approved(file: Annotated[Path, FILE]) -> None:
         except Refusal as problem:
             say(f"{digest}  {explain(centre.centre, problem.code, 'it', problem.numbers)}", "yellow")
             continue
-        name = yaml.safe_load(found.resolved)["name"]
+        name = load_yaml(found.resolved, SCENARIO)["name"]
         say(f"{digest}  {name}, until {found.until:%Y-%m-%d %H:%M} UTC, {given} answers given")
     if not approvals.digests():
         say("no study is approved")

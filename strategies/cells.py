@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
 from data_partitions import PatchDataset
 from metrics import METRICS, measure
@@ -16,7 +16,7 @@ from models import ClassifierFit, ClassifierSpec, ClassifierTraining, PatchArray
 from strategies import choice, learning
 from strategies.bodies import CellName, Compute, OfTask, Pool, Size
 from strategies.centre_side import CentreSide, as_arrays, receiver_patches
-from strategies.kind import Answer, Arrays, Field, Kind, Received, Sent
+from strategies.kind import Answer, Answered, Arrays, Count, Curves, Field, Kind, Received, Sent, Words
 from strategies.layouts import classifier_layout, prefixed
 
 # Before a source's name, which may be that of one of the stages' own sources.
@@ -242,7 +242,7 @@ def send_classifier(body: Any) -> bool:
     return bool(body.send_classifier)
 
 
-class TestedAnswer(BaseModel):
+class TestedAnswer(Answered):
     """What is answered of a tested classifier, as far as the server computes with it; None: the metric is not defined."""
 
     metrics: dict[str, float | None]
@@ -258,9 +258,21 @@ class TestedAnswer(BaseModel):
 class LearnedAnswer(TestedAnswer):
     """The same of a cell that was learned."""
 
-    n_real: int
-    n_synthetic: int
-    train_boxes: int
+    n_real: Count
+    n_synthetic: Count
+    train_boxes: Count
+    cell: dict[str, Any]
+    history: Curves
+    best: dict[str, float | None]
+    selected: dict[Words, float] | None = None
+    selection_scores: dict[Words, float] | None = None
+
+    @field_validator("cell")
+    @classmethod
+    def _the_one_asked_for(cls, value: dict[str, Any], asked: ValidationInfo) -> dict[str, Any]:
+        if asked.context is not None and value != asked.context.cell.model_dump(mode="json"):
+            raise ValueError("is another cell than was asked for")
+        return value
 
 
 TESTED = (

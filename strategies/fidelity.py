@@ -22,7 +22,7 @@ from models import GeneratorSpec, Precision
 from strategies.bodies import Body, Compute, OfTask
 from strategies.centre_side import CentreSide, labels_in, training_patches
 from strategies.delivery import drawn
-from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent
+from strategies.kind import Answer, Answered, Array, Arrays, Count, Field, Kind, Layout, Received, Sent, Words
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
 
 HALVES = ("first", "second")
@@ -144,6 +144,19 @@ def measured(here: CentreSide, body: Measurement, arrays: Arrays) -> Answer:
     return {"distances": distances}, {"preview.pixels": pixels[shown], "preview.labels": labels[shown]}
 
 
+class SumsAnswer(Answered):
+    """What is answered beside sums of features."""
+
+    images: Count
+    labels: list[int]
+
+
+class MeasuredAnswer(Answered):
+    """Distances of a generator."""
+
+    distances: dict[Words, float]
+
+
 # -- kinds ---------------------------------------------------------------------------------------------
 
 
@@ -172,6 +185,7 @@ FEATURE_SUMS = Kind(
         Field("images", "count", "how many training patches there are, exactly", "counts"),
         Field("labels", "numbers", "classes of which there is a training patch", "counts"),
     ),
+    answer_model=SumsAnswer,
     sends=(
         Sent(
             "*.*.count",
@@ -191,6 +205,7 @@ MEASURE = Kind(
     body=Measurement,
     work=measured,
     answer=(Field("distances.*", "numbers", "distance of synthetic images to the sums of all centres' images"),),
+    answer_model=MeasuredAnswer,
     sends=(
         Sent("preview.*", "images", "synthetic images for the report", layout=lambda body: preview_layout(body.generator, body.images),
              sent_if=lambda body: body.preview),

@@ -98,7 +98,7 @@ class Fidelity:
             raise FederationFailed(f"centre {bad[0].centre!r} did not send sums of features ({bad[0].code})")
         try:
             return self._reference(replies)
-        except (KeyError, TypeError, ValueError) as problem:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as problem:
             raise FederationFailed(f"sums of features cannot be used: {problem}") from None
 
     def _reference(self, replies: Sequence[Reply]) -> Reference:

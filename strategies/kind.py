@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import Field as Field_
 
 # How much a field tells of patients, from what a model learned from them to nothing.
 Risk = Literal["model", "aggregate", "counts", "none"]
@@ -28,6 +29,29 @@ class Body(BaseModel):
     """Arguments of a job. A missing or an unknown key is an error on either side."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Answered(BaseModel):
+    """Types of an answer's fields that the server computes with, as they must be in JSON: a text is no number, nor is a truth value.
+    More fields may be there."""
+
+    model_config = ConfigDict(strict=True)
+
+
+# A sentence, or the name of a version, of a platform or of a class.
+Words = Annotated[str, StringConstraints(max_length=2000)]
+Count = Annotated[int, Field_(ge=0)]
+
+
+def _as_long_as_steps(value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    lengths = {len(column) for column in value.values()}
+    if len(lengths) > 1 or (value and "step" not in value):
+        raise ValueError("has columns of different lengths, or no steps")
+    return value
+
+
+# What a training was like: columns of one length, among them `step`. None: nothing was measured then.
+Curves = Annotated[dict[Words, list[float | Words | None]], AfterValidator(_as_long_as_steps)]
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------

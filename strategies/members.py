@@ -137,12 +137,12 @@ def summary_of(stored: Mapping[str, Any]) -> Summary:
 def sound(body: Mapping[str, Any], counts: Sequence[str], there: Sequence[str] = ()) -> bool:
     """Whether a reply's body has what the server computes with: counts above 0, a rounding error, and the keys `there`."""
     numbers = [body.get(name) for name in counts]
-    error = body.get("transport_error")
+    error: Any = body.get("transport_error")
     return (
         all(type(number) is int and number > 0 for number in numbers)
-        and isinstance(error, int | float)
+        and type(error) in (int, float)
         and error >= 0
-        and all(name in body for name in there)
+        and all(isinstance(body.get(name), Mapping) for name in there)
     )
 
 

@@ -31,7 +31,7 @@ from strategies.choice import Choice
 from strategies.delivery import drawn
 from strategies.generative import made_labels
 from strategies.keys import BaseArm
-from strategies.kind import Answer, Arrays, Kind, Sent
+from strategies.kind import Answer, Answered, Arrays, Count, Curves, Kind, Sent, Words
 from strategies.kind import Field as AnswerField
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
 from strategies.members import Summary
@@ -102,6 +102,23 @@ def trained(
     return model.shared_arrays(fit), fit.history
 
 
+class Introduced(Answered):
+    """What a centre says of itself beside a model, as far as the server computes with it.
+
+    Attributes:
+        trained_on: names of the classes, beside counts as they may be shown.
+    """
+
+    trained_on: dict[Words, Count | Words | list[Words]]
+    data_card: dict[Words, Any]
+
+
+class TrainedAnswer(Introduced):
+    """What is answered of a generator."""
+
+    history: Curves
+
+
 def card_fields(when: str = "") -> tuple[AnswerField, ...]:
     """What a centre says of itself beside a model."""
     return (
@@ -121,6 +138,7 @@ TRAIN = Kind(
     body=TrainGenerator,
     work=train_here,
     answer=(*card_fields(), AnswerField("history.*", "lists of numbers", "losses during training", "aggregate")),
+    answer_model=TrainedAnswer,
     sends=(
         Sent("weights.*", "weights", f"a generator of synthetic images; {MEMORY}", "model",
              layout=lambda body: prefixed(generator_layout(body.generator), WEIGHTS)),

@@ -6,14 +6,14 @@ import time
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, ValidationInfo, field_validator
 from pydantic import Field as PydanticField
 
 from data_partitions import DataError, PatchDataset, PatchTask
 from data_partitions.small_counts import suppressed_count
 from strategies.bodies import Body, Compute, OwnData
 from strategies.centre_side import SurveySide, labels_in
-from strategies.kind import Answer, Arrays, Field, Kind
+from strategies.kind import Answer, Answered, Arrays, Count, Field, Kind, Words
 
 # Real patches of each class on a contact sheet.
 _SHOWN = 32
@@ -68,33 +68,41 @@ class Survey(OwnData):
     compute: Compute
 
 
-class PartitionRow(BaseModel):
+class PartitionRow(Answered):
     """Patients and images of one class in one split; counts as they may be shown."""
 
     model_config = ConfigDict(extra="forbid")
 
     split: Literal["train", "val", "test"]
-    of_class: str = PydanticField(alias="class")
-    patients: int | str
-    images: int | str
-    digest: str
+    of_class: Words = PydanticField(alias="class")
+    patients: Count | Words
+    images: Count | Words
+    digest: Words
 
 
-class TaskAnswer(BaseModel):
+class TaskAnswer(Answered):
     """What a survey finds of one task, as far as the server computes with it."""
 
-    digest: str
-    partition: list[PartitionRow]
-    notes: list[str]
+    digest: Words
+    partition: list[PartitionRow] = PydanticField(max_length=1000)
+    notes: list[Words] = PydanticField(max_length=100)
 
 
-class SurveyAnswer(BaseModel):
+class SurveyAnswer(Answered):
     """What a survey answers, as far as the server computes with it."""
 
     tasks: dict[str, TaskAnswer]
-    platform: str
-    device: str
+    platform: Words
+    device: Words
     precision: dict[str, Literal["fp32", "bf16"]]
+
+    @field_validator("tasks")
+    @classmethod
+    def _those_asked_for(cls, value: dict[str, TaskAnswer], asked: ValidationInfo) -> dict[str, TaskAnswer]:
+        wanted = [entry.task.name for entry in getattr(asked.context, "tasks", ())]
+        if wanted and set(value) != set(wanted):
+            raise ValueError(f"has other tasks than {', '.join(wanted)}")
+        return value
 
 
 def survey(here: SurveySide, body: Survey, arrays: Arrays) -> Answer:

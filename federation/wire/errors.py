@@ -6,7 +6,12 @@ the other names come from the reply's `numbers`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
+
+from basics.words import one_line
+from federation.wire.names import is_plain_name
 
 # Codes of input that the user can correct before any training: the run ends with status 2.
 INPUT_CODES = frozenset(
@@ -170,7 +175,25 @@ class EnvelopeError(ValueError):
 
     def __init__(self, code: str, text: str, **numbers: int | float | str):
         super().__init__(text)
-        self.code, self.numbers = code, numbers
+        self.code, self.numbers = code, shareable(numbers)
+
+
+# The longest that this project's own refusals say is a policy's rule, of 160 characters.
+_LONGEST, _MOST = 300, 16
+
+
+def shareable(numbers: Mapping[Any, Any]) -> dict[str, int | float | str]:
+    """Of the numbers of a refusal those that can travel and be shown, whoever wrote them: at most 16, by plain names; finite
+    numbers of at most 64 bits; texts on one line of at most 300 characters."""
+    kept: dict[str, int | float | str] = {}
+    for name, value in numbers.items():
+        if len(kept) == _MOST or not is_plain_name(name):
+            continue
+        if isinstance(value, str):
+            kept[name] = one_line(value[: 2 * _LONGEST], _LONGEST)
+        elif isinstance(value, int) and -(2**63) <= value < 2**63 or isinstance(value, float) and math.isfinite(value):
+            kept[name] = value
+    return kept
 
 
 class _Known(dict):
@@ -178,11 +201,12 @@ class _Known(dict):
         return f"?{key}"
 
 
-def explain(centre: str, code: str, label: str, numbers: dict[str, Any], subject: str = "centre") -> str:
+def explain(centre: str, code: str, label: str, numbers: Mapping[str, Any], subject: str = "centre") -> str:
     """One line for a person: which centre (or other subject), what happened, and what to do."""
-    default = (
-        "could not do {label}: " + code.replace("_", " ") + "".join(f", {k} {v}" for k, v in sorted(numbers.items()))
-    )
-    return f"{subject} {centre!r} " + TEXTS.get(code, default).format_map(
-        _Known(numbers, label=label or "the job", centre=centre)
-    )
+    said, label = shareable(numbers), label or "the job"
+    if code in TEXTS:
+        text = TEXTS[code].format_map(_Known(said, label=label, centre=centre))
+    else:  # no template: what a centre says is never one
+        text = f"could not do {label}: {one_line(code[:_LONGEST], 64)}".replace("_", " ")
+        text += "".join(f", {name} {value}" for name, value in sorted(said.items()))
+    return f"{subject} {centre!r} {text}"

@@ -222,7 +222,9 @@ class GridCentres(Centres):
         try:
             return Reply.from_record(message.content, flight.job)
         except EnvelopeError as problem:
-            return replace(Reply.error(flight.job, problem.code), started=flight.pushed, finished=time.time())
+            return replace(
+                Reply.error(flight.job, problem.code, **problem.numbers), started=flight.pushed, finished=time.time()
+            )
 
     def _lost(self, flight: _InFlight, code: int, reason: str) -> None:
         job = flight.job

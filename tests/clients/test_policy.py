@@ -357,7 +357,7 @@ ZEROS = np.zeros(4, np.float32)
     ("record", "code"),
     [
         (message_with("{"), "malformed"),
-        (message_with("[" * 100_000), "malformed"),
+        (message_with("[" * 100_000), "too_large"),
         (message_with(f'{{"protocol": {PROTOCOL}}}'), "malformed"),
         (message_with(plugins={}), "malformed"),
         (message_with(protocol=PROTOCOL + 1), "protocol_mismatch"),

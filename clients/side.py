@@ -17,7 +17,7 @@ from federation.wire.job import Job, plain_name
 from models import Precision, probe_precision
 from reports.samples import save_grid
 from strategies.bodies import OfTask, OwnData
-from strategies.centre_side import PrecisionSetting, Progress
+from strategies.centre_side import FEWEST_PATIENTS, PrecisionSetting, Progress
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class NodeSide:
     @property
     def deployed(self) -> bool:
         return self.node.deployed
+
+    @property
+    def fewest_patients(self) -> int:
+        return FEWEST_PATIENTS if self.node.deployed else 0
 
     def patches(self, body: OfTask) -> PatchDataset:
         return load_patches(self.node, body, body.task)

@@ -29,6 +29,7 @@ from data_partitions.patch_dataset import PatchDataset, PixelWriter, open_patche
 from data_partitions.patches import PatchTask
 from data_partitions.preprocessing import preprocessed
 from data_partitions.shown_classes import of_task
+from data_partitions.small_counts import shown_count
 from data_partitions.source import DataSource
 from data_partitions.sources import WHOLE_SOURCES
 from data_partitions.split import SplitRule
@@ -128,6 +129,6 @@ def _report(cohort: Cohort, extraction: Extraction) -> dict[str, Any]:
         report["healthy_boxes_missing"] = extraction.missing
         report["notes"] = [
             *report.get("notes", []),
-            f"{extraction.missing} healthy boxes have no place in any image and were left out",
+            f"{shown_count(extraction.missing)} healthy boxes have no place in any image and were left out",
         ]
     return report

@@ -31,7 +31,7 @@ centres:
   C: {{roles: [provider], data: {{<<: *folder, centre: C}}}}
 task: {{name: kind, classes: [plain, round, rare], whole_image: true, image_size: [40, 32], storage: uint16}}
 split: {{train: 0.5, val: 0.25, test: 0.25}}
-x-gan: &gan {{model: dcgan, width: 4, conditional: true, batch_size: 6, fidelity: {{images: 16, every: 9}}}}
+x-gan: &gan {{model: dcgan, width: 4, conditional: true, batch_size: 6, fidelity: {{images: 16, every: 9, fewest_patients: 2}}}}
 generators:
   b: {{centre: B, model: dcgan, width: 4, conditional: true, steps: 2, batch_size: 6, ema: 0.9}}
   round: {{centre: C, model: wgan_gp, width: 4, makes: [round], steps: 2, batch_size: 4}}

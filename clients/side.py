@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from basics.atomic_files import write_text
 from basics.csv_table import to_csv
+from clients import cohorts
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, build_patches
 from federation.wire.job import Job, plain_name
@@ -42,6 +43,10 @@ class NodeSide:
     @property
     def fewest_patients(self) -> int:
         return FEWEST_PATIENTS if self.node.deployed else 0
+
+    def hold_cohorts(self, sums: Sequence[PatchDataset]) -> None:
+        if self.node.deployed:
+            cohorts.hold(self.node, sums, self.fewest_patients)
 
     def patches(self, body: OfTask) -> PatchDataset:
         return load_patches(self.node, body, body.task)

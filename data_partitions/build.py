@@ -25,7 +25,7 @@ from data_partitions.code import code_digest
 from data_partitions.errors import BadFile, DataError
 from data_partitions.exams import Cohort
 from data_partitions.extraction import Extraction
-from data_partitions.patch_dataset import PatchDataset, PixelWriter, open_patches, write_patches
+from data_partitions.patch_dataset import PRIVATE, PatchDataset, PixelWriter, open_patches, write_patches
 from data_partitions.patches import PatchTask
 from data_partitions.preprocessing import preprocessed
 from data_partitions.shown_classes import of_task
@@ -112,7 +112,7 @@ def _make(
             )
         write_patches(temporary, table, _report(cohort, extraction), task.classes)
         # The only file with identities: it stays beside the data, readable by its owner only.
-        private = temporary / "private.json"
+        private = temporary / PRIVATE
         private.touch(mode=0o600)
         private.write_text(json.dumps({"patients": codes, **cohort.private}, indent=1), encoding="utf-8")
         os.rename(temporary, folder)

@@ -25,6 +25,7 @@ COLUMNS = (
     "birads", "malignant", "spacing_mm", "scanner", "width", "background",
 )  # fmt: skip
 PIXELS = "pixels.npy"
+PRIVATE = "private.json"  # the only file with identities
 TEXT = ("split", "lesion_type", "view", "laterality", "density", "birads", "scanner")
 
 
@@ -38,6 +39,7 @@ class PatchDataset:
     index: int64, the rows of this selection, ascending.
     report: what was found, skipped and moved while the patches were made (counts only).
     classes: names of the task's classes, in the order of their labels.
+    folder: where they were opened; None for a data set that was made in memory.
     """
 
     pixels: np.ndarray
@@ -45,6 +47,7 @@ class PatchDataset:
     index: np.ndarray
     report: dict
     classes: tuple[str, ...]
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -83,6 +86,19 @@ class PatchDataset:
         """float32 (k, channels, height, width) in [-1, 1]: black becomes -1 and white 1."""
         stored = self.stored(rows)
         return stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max / 2) - np.float32(1)
+
+    def people(self) -> dict[int, str]:
+        """Names of the patients by their running numbers: identities, which stay here.
+
+        Raises:
+            ValueError: the data set was made in memory.
+        """
+        if self.folder is None:
+            raise ValueError(
+                "patches that were made in memory have no names of patients; open them from the folder of build_patches"
+            )
+        codes = json.loads((self.folder / PRIVATE).read_text(encoding="utf-8"))["patients"]
+        return {number: name for name, number in codes.items()}
 
     def counts(self) -> dict[str, dict[int, int]]:
         """Boxes (not crops) by split and label, zeros included."""
@@ -213,7 +229,7 @@ def open_patches(folder: Path) -> PatchDataset:
     })  # fmt: skip
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
-    return PatchDataset(pixels, table, np.arange(len(table), dtype=np.int64), report, classes)
+    return PatchDataset(pixels, table, np.arange(len(table), dtype=np.int64), report, classes, folder)
 
 
 class PixelWriter:

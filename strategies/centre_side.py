@@ -43,6 +43,13 @@ class CentreSide(Protocol):
     @property
     def fewest_patients(self) -> int: ...
 
+    def hold_cohorts(self, sums: Sequence[PatchDataset]) -> None:
+        """Called before sums over patients leave: a real centre refuses those that differ by a few from earlier ones.
+
+        Args:
+            sums: of each sum, one patch of each patient.
+        """
+
     def patches(self, body: OfTask) -> PatchDataset:
         """All patches of the body's task: made once, then opened from the cache."""
 

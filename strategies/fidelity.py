@@ -16,6 +16,7 @@ The floor is the distance between one half of the real patches (by patient) and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def own_sums(here: CentreSide, body: FeatureSumsBody, arrays: Arrays) -> Answer:
     """Sums of features over two halves of this centre's training patients, one patch of each.
 
     Raises:
-        DataError: "too_few_to_measure".
+        DataError: "too_few_to_measure"; a real centre also refuses sums that differ by a few patients from earlier ones.
     """
     patches = training_patches(here, body, body.labels)
     answer = {"images": boxes_as_weight(patches), "labels": labels_in(patches)}
@@ -121,8 +122,11 @@ def own_sums(here: CentreSide, body: FeatureSumsBody, arrays: Arrays) -> Answer:
     one_each = one_of_each_patient(patches)
     patients = one_each.table["patient"].tolist()
     order = sorted(range(len(patients)), key=lambda row: rank(0, "half", int(patients[row])))[:summed]
-    images = one_each.stored(np.sort(order))
-    return answer, sums_of_halves(images, np.isin(np.sort(order), order[::2]), body.spaces)
+    rows = np.sort(order)
+    first = np.isin(rows, order[::2])
+    sums = [replace(one_each, index=one_each.index[part]) for part in (rows, rows[first], rows[~first])]
+    here.hold_cohorts(sums)
+    return answer, sums_of_halves(one_each.stored(rows), first, body.spaces)
 
 
 class Measurement(Body):

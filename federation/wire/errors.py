@@ -27,7 +27,7 @@ REFUSAL_CODES = frozenset(
         "approval_altered", "bundle_not_approved", "code_mismatch", "foreign_study", "job_altered", "message_too_large",
         "not_addressed", "not_in_strategy", "not_in_study", "outside_hours", "paused", "plugin_altered", "plugin_differs",
         "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch",
-        "strategy_refused", "study_not_approved",
+        "strategy_refused", "study_not_approved", "too_alike",
     }
 )  # fmt: skip
 
@@ -92,6 +92,8 @@ TEXTS = {
     "lower batch_size or give the centre more patients",
     "too_few_to_measure": "has {have} patients to measure distances on but {need} are needed; set fidelity.spaces: [] or choose by "
     "validation, give the centre more patients, or in a simulation lower fewest_patients",
+    "too_alike": "keeps its sums of features back: they differ by fewer than {need} patients from sums that left before; use the data, "
+    "task and split of that study, or set fidelity.spaces: []",
     "state_lost": "no longer holds the state that {label} builds on; it starts again from the beginning",
     "missing_input": "no longer holds an input of {label}; run again with --resume to send it again",
     "policy": "refuses {label} by its own policy ({rule})",

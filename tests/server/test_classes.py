@@ -93,7 +93,9 @@ def test_every_arm_is_measured_for_each_class_that_a_test_set_holds(reference):
         for centre, defined in (("A", {"plain", "round"}), ("B", {"plain", "rare"})):
             each = {name: results[arm, centre, f"auroc.{name}"] for name in ("plain", "round", "rare")}
             assert {name for name, value in each.items() if not np.isnan(value)} == defined
-            assert results[arm, centre, "auroc"] == pytest.approx(np.nanmean(list(each.values())), abs=0.01001), "each is rounded by itself"
+            assert results[arm, centre, "auroc"] == pytest.approx(np.nanmean(list(each.values())), abs=0.01001), (
+                "each is rounded by itself"
+            )
 
 
 def test_predictions_have_a_row_for_each_class_and_sum_to_one(reference):

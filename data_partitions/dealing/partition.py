@@ -99,7 +99,7 @@ class PartitionRule(BaseModel):
                 "partition_too_large",
                 f"partition asks for {sum(sizes.values()):.0f} images and the archive has {images}; lower its numbers, "
                 "or give shares",
-                need=round(sum(sizes.values())), have=shown_count(images),
+                need=shown_count(round(sum(sizes.values()))), have=shown_count(images),
             )  # fmt: skip
         return sizes
 

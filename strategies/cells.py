@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ValidationInfo, field_validator
 
 from data_partitions import PatchDataset
-from metrics import METRICS, measure, shown_metrics, shown_number, shown_share, shown_shares
+from metrics import METRICS, measure, shown_metrics, shown_number, shown_share
 from models import ClassifierFit, ClassifierSpec, ClassifierTraining, PatchArrays, predict
 from strategies import choice, learning
 from strategies.bodies import CellName, Compute, OfTask, Pool, Size
@@ -20,6 +20,7 @@ from strategies.centre_side import (
     boxes_as_weight,
     patients_in,
     receiver_patches,
+    shown_course,
 )
 from strategies.kind import Answer, Arrays, Field, Kind, Received, Sent
 from strategies.layouts import classifier_layout, prefixed
@@ -121,15 +122,6 @@ def learned(body: Learn | Any, patches: PatchDataset, train: PatchDataset, netwo
     }
 
 
-def shown_course(history: Mapping[str, Any], best: Mapping[str, Any], validation: PatchDataset) -> dict[str, Any]:
-    """How a training went, as it leaves: validation AUPRC is rounded; by what a step was chosen here, it was not."""
-    patients = patients_in(validation)
-    return {
-        "history": dict(history) | {"val_auprc": shown_shares(history["val_auprc"], patients)},
-        "best": dict(best) | {"val_auprc": shown_share(best["val_auprc"], patients)},
-    }
-
-
 def sent_classifier(body: Any, state: Mapping[str, torch.Tensor]) -> Arrays:
     """A classifier's state as it travels; nothing where nobody else tests it."""
     if not body.send_classifier:
@@ -152,7 +144,7 @@ def _chosen(
         DataError: "too_few_to_measure".
     """
     if rule.by == "distance":
-        pools = {source: by_class(patches) for source, patches in foreign.items()}
+        pools = {source: learning.by_class(patches) for source, patches in foreign.items()}
         own = choice.own_images(train, max(rule.fewest_patients, here.fewest_patients))
         scores = choice.distances(own, pools, rule.space)
     else:
@@ -187,12 +179,6 @@ def _shares_of_class(share_of: Mapping[str, float], foreign: Mapping[str, PatchA
         chosen = dict.fromkeys(having, 1.0)
     total = sum(chosen.values())
     return {source: share / total for source, share in chosen.items()}
-
-
-def by_class(patches: PatchArrays) -> dict[int, np.ndarray]:
-    """Images of each label that is there, as they are stored (n, c, h, w)."""
-    labels = learning.labels_in([patches])
-    return {label: np.asarray(patches.pixels[learning.of_label(patches, label).rows]) for label in labels}
 
 
 def test(here: CentreSide, body: Test, arrays: Arrays) -> Answer:

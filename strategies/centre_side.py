@@ -14,6 +14,7 @@ import numpy as np
 from basics.seeds import rank
 from data_partitions import PatchDataset
 from data_partitions.small_counts import shown_count, shown_total, shown_weight
+from metrics import shown_share, shown_shares
 from models import PatchArrays, Precision
 from strategies.bodies import OfTask, OwnData, Size
 
@@ -139,6 +140,15 @@ def one_of_each_patient(patches: PatchDataset) -> PatchDataset:
 def patients_in(patches: PatchDataset) -> int:
     """How many patients there are."""
     return int(patches.table["patient"].nunique())
+
+
+def shown_course(history: Mapping[str, Any], best: Mapping[str, Any], validation: PatchDataset) -> dict[str, Any]:
+    """How a training went, as it leaves: validation AUPRC is rounded; by what a step was chosen here, it was not."""
+    patients = patients_in(validation)
+    return {
+        "history": dict(history) | {"val_auprc": shown_shares(history["val_auprc"], patients)},
+        "best": dict(best) | {"val_auprc": shown_share(best["val_auprc"], patients)},
+    }
 
 
 def labels_in(patches: PatchDataset) -> list[int]:

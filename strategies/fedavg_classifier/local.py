@@ -18,8 +18,8 @@ from models.predict import recompute_batch_norm
 from models.stages import BalancedDraws
 from strategies import learning
 from strategies.bodies import CellName, Compute, Course, OfTask, Size
-from strategies.cells import LEARNED, LEARNED_CLASSIFIER, MEMORY, LearnedAnswer, learned, sent_classifier, shown_course
-from strategies.centre_side import CentreSide, as_arrays, boxes_as_weight, patients_in, receiver_patches
+from strategies.cells import LEARNED, LEARNED_CLASSIFIER, MEMORY, LearnedAnswer, learned, sent_classifier
+from strategies.centre_side import CentreSide, as_arrays, boxes_as_weight, patients_in, receiver_patches, shown_course
 from strategies.fedavg_gan.local import COURSE_FIELDS
 from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent
 from strategies.layouts import classifier_layout, encoded, prefixed

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from basics.atomic_files import write_text
 from basics.csv_table import to_csv
-from clients import member_keys
+from clients import cohorts, member_keys
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, build_patches
 from federation.wire.arrays import arrays_digest
@@ -19,7 +19,7 @@ from federation.wire.job import Job, canonical_json, plain_name
 from models import Precision, probe_precision
 from reports.samples import save_grid
 from strategies.bodies import OfTask, OwnData
-from strategies.centre_side import PrecisionSetting, Progress
+from strategies.centre_side import FEWEST_PATIENTS, PrecisionSetting, Progress
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,14 @@ class NodeSide:
     @property
     def deployed(self) -> bool:
         return self.node.deployed
+
+    @property
+    def fewest_patients(self) -> int:
+        return FEWEST_PATIENTS if self.node.deployed else 0
+
+    def hold_cohorts(self, sums: Sequence[PatchDataset]) -> None:
+        if self.node.deployed:
+            cohorts.hold(self.node, sums, self.fewest_patients)
 
     def patches(self, body: OfTask) -> PatchDataset:
         return load_patches(self.node, body, body.task)

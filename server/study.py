@@ -123,8 +123,7 @@ class Study:
     def _refuse_empty_classes(self, replies: Sequence[Reply]) -> None:
         """A class that no centre can teach is a mistake in the task. One that some centres lack is not."""
         for task in self._scenario.all_tasks:
-            rows = [row for reply in replies for row in reply.body["tasks"][task.name]["partition"]]
-            taught = {row.get("class") for row in rows if row.get("split") == "train"}
+            taught = {name for reply in replies for name in reply.body["tasks"][task.name]["classes"]}
             absent = [name for name in task.classes if name not in taught]
             if absent:
                 raise StudyError(

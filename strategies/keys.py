@@ -15,6 +15,7 @@ from federation.wire.transport import Transport
 from metrics.feature_spaces import FeatureSpaceName
 from models import GenerativeModelName, GenerativeTraining, settings_class
 from strategies.aggregation import check_aggregation
+from strategies.centre_side import FEWEST_PATIENTS
 
 # A number of optimizer steps, or "100 epochs" of the stage's own training set.
 Duration = int | str
@@ -169,6 +170,11 @@ class FidelityChoice(Section):
     images: int = Field(256, ge=16, description="generated images of each class")
     spaces: tuple[FeatureSpaceName, ...] = Field(
         ("texture",), description="feature spaces; none: only pictures are drawn"
+    )
+    fewest_patients: int = Field(
+        FEWEST_PATIENTS,
+        ge=2,
+        description="fewest training patients in a half of a member's sums; a hospital may want more",
     )
 
 

@@ -123,10 +123,8 @@ def card_fields(when: str = "") -> tuple[AnswerField, ...]:
     """What a centre says of itself beside a model."""
     return (
         AnswerField("data_card", "counts", CARD, "counts", when),
-        AnswerField("trained_on.boxes", "count", "how many training boxes; 1 to 4 are suppressed", "counts", when),
-        AnswerField(
-            "trained_on.patients", "count", "how many training patients; 1 to 4 are suppressed", "counts", when
-        ),
+        AnswerField("trained_on.boxes", "count", "how many training boxes, rounded to 5", "counts", when),
+        AnswerField("trained_on.patients", "count", "how many training patients, rounded to 5", "counts", when),
         AnswerField("trained_on.classes", "names", "classes of which there is a training image", "counts", when),
     )
 

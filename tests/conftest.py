@@ -64,13 +64,13 @@ arms:
   real: {strategy: local}
   average:
     {strategy: fedavg_gan, model: dcgan, width: 4, batch_size: 4, rounds: 4, local_steps: 2, ema: 0.9,
-     fidelity: {images: 16, every: 2}}
+     fidelity: {images: 16, every: 2, fewest_patients: 2}}
   ring:
     {strategy: cyclic, model: wgan_gp, width: 4, critic_steps: 1, batch_size: 4, rounds: 4, local_steps: 2,
-     fidelity: {images: 16, every: 3}}
+     fidelity: {images: 16, every: 3, fewest_patients: 2}}
   remote:
     {strategy: dm_gan, model: dcgan, width: 4, batch_size: 4, updates: 10, batches_per_job: 1,
-     fidelity: {images: 16, every: 4}}
+     fidelity: {images: 16, every: 4, fewest_patients: 2}}
 study:
   classifiers: [cnn_small]
   synthetic: 8

@@ -33,6 +33,7 @@ REFUSAL_CODES = frozenset(
         "data_changed", "foreign_study", "foreign_weights", "job_altered", "message_too_large", "not_addressed",
         "not_in_strategy", "not_in_study", "not_signed", "outside_hours", "paused", "plugin_altered", "plugin_differs",
         "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch", "strategy_refused", "study_not_approved",
+        "too_alike",
     }
 )  # fmt: skip
 
@@ -91,12 +92,14 @@ TEXTS = {
     "the centre more patients",
     "one_class": "has training examples of fewer than two classes in task {task!r} ({have}), and two are needed to tell classes apart; "
     "give it more patients, or leave it out",
-    "no_validation": "has {have} validation examples in task {task!r}, of fewer than two classes; two classes "
+    "no_validation": "has validation examples of fewer than two classes in task {task!r}; two classes "
     "are needed to choose a classifier; give the centre more patients or a larger split.val",
-    "batch_too_large": "has {have} training patches for {label} but batch_size is {batch_size}; "
+    "batch_too_large": "has fewer training patches for {label} than its batch_size of {batch_size}; "
     "lower batch_size or give the centre more patients",
-    "too_few_to_measure": "has {have} training patches in half of its data but {need} are needed to measure fidelity; "
-    "set fidelity.spaces: [] or give the centre more patients",
+    "too_few_to_measure": "has {have} patients to measure distances on but {need} are needed; set fidelity.spaces: [] or choose by "
+    "validation, give the centre more patients, or in a simulation lower fewest_patients",
+    "too_alike": "keeps its sums of features back: they differ by fewer than {need} patients from sums that left before; use the data, "
+    "task and split of that study, or set fidelity.spaces: []",
     "state_lost": "no longer holds the state that {label} builds on; it starts again from the beginning",
     "missing_input": "no longer holds an input of {label}; run again with --resume to send it again",
     "policy": "refuses {label} by its own policy ({rule})",

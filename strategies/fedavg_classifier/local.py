@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from federation.wire.transport import decode, encode_noting_error
-from metrics.classification import selection_score
+from metrics import selection_score, shown_share
 from models import ClassifierSpec, ClassifierTraining, PatchArrays, Precision, Stage, predict
 from models.federated_parts import averaged_state, load_averaged
 from models.fit_classifier import StageTrainer
@@ -19,7 +19,7 @@ from models.stages import BalancedDraws
 from strategies import learning
 from strategies.bodies import CellName, Compute, Course, OfTask, Size
 from strategies.cells import LEARNED, LEARNED_CLASSIFIER, MEMORY, LearnedAnswer, learned, sent_classifier
-from strategies.centre_side import CentreSide, as_arrays, receiver_patches
+from strategies.centre_side import CentreSide, as_arrays, boxes_as_weight, patients_in, receiver_patches, shown_course
 from strategies.fedavg_gan.local import COURSE_FIELDS, statistics_of
 from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start
 from strategies.layouts import classifier_layout, encoded, prefixed
@@ -97,14 +97,14 @@ def train(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> 
         **body.compute.options,
     )  # fmt: skip
     sent, error = encode_noting_error(weights, body.transport)
-    answer = facts | {"examples": len(own), "transport_error": error}
+    answer = facts | {"examples": boxes_as_weight(own), "transport_error": error}
     return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
 
 
 def validate(here: CentreSide, body: Validate, arrays: Arrays) -> Answer:
-    """AUPRC of a round's weights on this centre's validation patches."""
+    """AUPRC of a round's weights on this centre's validation patches, rounded."""
     auprc, _ = _validated(here, body, arrays)
-    return {"val_auprc": auprc}, {}
+    return {"val_auprc": shown_share(auprc, patients_in(here.patches(body).select(split="val")))}, {}
 
 
 def adopt(here: CentreSide, body: Adopt, arrays: Arrays) -> Answer:
@@ -132,7 +132,8 @@ def adopt(here: CentreSide, body: Adopt, arrays: Arrays) -> Answer:
             best = {"step": before + fit.best_step, "val_auprc": fit.best_auprc}
         else:
             _, network = _validated(here, body, arrays)
-    answer = learned(body, whole, train, network) | {"history": history, "best": best, "n_synthetic": 0}
+    course = shown_course(history, best, whole.select(split="val"))
+    answer = learned(body, whole, train, network) | course | {"n_synthetic": 0}
     return sent_classifier(here, body, answer, network.state_dict())
 
 

@@ -16,7 +16,7 @@ from models.federated_parts import TRAVELLING, averaged_state, load_averaged, pa
 from models.schedule import Schedule
 from strategies.bodies import Body, Compute, Course, OfTask
 from strategies.cells import MEMORY
-from strategies.centre_side import CentreSide, as_arrays, introduction, joined, training_patches
+from strategies.centre_side import CentreSide, as_arrays, boxes_as_weight, introduction, joined, training_patches
 from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start
 from strategies.layouts import averaged_layout, encoded, prefixed
 from strategies.members import GLOBAL, LOCAL, Weights
@@ -67,7 +67,7 @@ def work(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> t
         on_progress=here.progress(),
     )  # fmt: skip
     sent, error = encode_noting_error(weights, body.transport)
-    answer = facts | {"examples": len(patches), "transport_error": error}
+    answer = facts | {"examples": boxes_as_weight(own), "transport_error": error}
     answer |= introduction(here, body, own, wanted=body.introduce)
     return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
 
@@ -209,7 +209,7 @@ def _statistics(body: TrainRound) -> frozenset[str]:
 COURSE_FIELDS = (
     Field("scalars.*", "numbers", "losses, means over the steps of the job", "aggregate"),
     Field("transport_error", "number", "rounding of what travels"),
-    Field("examples", "count", "how many training patches take part, exactly", "counts"),
+    Field("examples", "count", "how many training boxes take part, rounded to 5, as weight of the answer", "counts"),
 )
 TRAIN_ROUND = Kind(
     name="train_round",

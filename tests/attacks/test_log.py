@@ -99,7 +99,9 @@ def test_without_bounded_texts_and_escapes_they_do(node, monkeypatch):
 # -- how large it becomes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("length", [8_000, 10_000_000])  # the longest word that the envelope lets in, and one that it does not
+@pytest.mark.parametrize(
+    "length", [8_000, 10_000_000]
+)  # the longest word that the envelope lets in, and one that it does not
 def test_a_refused_job_of_megabytes_writes_one_short_line(length, node):
     node.ask()
     before = node.ledger.path.stat().st_size

@@ -332,16 +332,16 @@ OF_EVERY_STRATEGY = (
     "arms.ring.rounds=2", "arms.ring.transport=fp16",
     "arms.remote.updates=3", "arms.remote.batches_per_job=2", "arms.remote.transport=int8", "arms.remote.lock_step=true",
     "arms.weights={strategy: dm_gan, model: wgan_gp, width: 4, critic_steps: 2, batch_size: 4, updates: 2, batches_per_job: 1,"
-    " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 40, every: 2}}",
+    " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 40, every: 2, fewest_patients: 2}}",
     "arms.swapped={strategy: md_gan, model: dcgan, conditional: true, width: 4, batch_size: 4, updates: 4, batches_per_job: 1,"
     " swap_every: 2, transport: fp16, ema: null, fidelity: {images: 16, spaces: []}}",
     "arms.central={strategy: pooled_gan, model: dcgan, width: 4, batch_size: 4, rounds: 1, local_steps: 1,"
-    " fidelity: {images: 16}}",
+    " fidelity: {images: 16, fewest_patients: 2}}",
     "arms.pooled={strategy: pooled, centres: [B, C], patches: 5}",
     "arms.classifier={strategy: fedavg_classifier, rounds: 2, local_steps: 1, transport: int8, fine_tune: 2}",
     "generators.b={centre: B, model: dcgan, width: 4, steps: 4, batch_size: 4, snapshot_every: 2, ema: 0.9}",
     "generators.c={centre: C, model: flow_matching, conditional: true, widths: [32], sampling_steps: 2, steps: 2, batch_size: 4}",
-    "arms.given={strategy: one_shot, generators: [b, c], choose: {by: distance}}",
+    "arms.given={strategy: one_shot, generators: [b, c], choose: {by: distance, fewest_patients: 2}}",
 )  # fmt: skip
 
 

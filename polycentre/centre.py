@@ -1,4 +1,7 @@
-"""`polycentre centre`: the commands of a hospital's administrator."""
+"""`polycentre centre`: the commands of a hospital's administrator.
+
+Longer than most files, because each command of an administrator is a function here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Cells of the study: a receiver learns a classifier from its own patches and foreign ones, and it is tested here and elsewhere."""
+"""Cells of the study: a receiver learns a classifier from its own patches and foreign ones, and it is tested here and elsewhere.
+
+Longer than most files, because learning and testing a cell are one recipe, declared with all that it answers.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 Both sides read the declaration. The server makes jobs from it and refuses answers that do not fit; a centre parses the body,
 refuses arrays that do not fit, does the work, and keeps back whatever the declaration does not name. Predicted bytes, the check
 against an approved study, a hospital's plan page and the policy's rules follow from it, too.
+
+Longer than most files, because a declaration and what follows from it stand together.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Each provider trains a generative model on its own patches, alone; the trained g
 once, and its images take the place of the provider's patients. Differences from the paper: besides its recipe
 (an unconditional GAN of lesions), all classes can be shared by a label-conditional model, because adding
 only foreign lesions to home healthy patches lets a classifier recognise the centre instead of the lesion.
+
+Longer than most files, because both halves of the strategy and its keys stand together.
 """
 
 from __future__ import annotations

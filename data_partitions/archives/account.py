@@ -1,6 +1,8 @@
 """The account of one pass over an archive: what was looked at, what was wrong, and what is worth a note.
 
 What is no fault and yet not as it lies in the files is counted by the names in `facts`: left out, changed or doubted.
+
+Longer than most files, because it is one class: all that an archive can say of its files.
 """
 
 from __future__ import annotations

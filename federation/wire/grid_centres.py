@@ -11,6 +11,8 @@ a few wait at Flower, and a worker that finishes one goes on with the next at on
 may be under way (`nodes_for`), not one for each of a thousand centres.
 
 Flower itself never sends a message again.
+
+Longer than most files, because it is one class: a queue of jobs, and everything that can happen to one.
 """
 
 from __future__ import annotations

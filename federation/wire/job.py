@@ -4,6 +4,8 @@ Both sides check the envelope before anything becomes a tensor: protocol version
 size, array names, dtypes and finiteness. A reply carries either a result or an error *code* with
 numbers that are safe to share. The text of an exception never crosses the wire: it may hold paths and
 patient identifiers.
+
+Longer than most files, because jobs and replies are one envelope, with one set of checks.
 """
 
 from __future__ import annotations

@@ -103,7 +103,10 @@ def test_the_weight_of_an_answer_is_no_count(hospital, defended, monkeypatch):
     node, _ = hospital
     if not defended:
         monkeypatch.setattr("strategies.fedavg_gan.local.boxes_as_weight", lambda patches: round(len(patches) / 5) * 5)
-    plan = node.plan("rounded" if defended else "exact", f"task: {{name: all, image_size: 32, margin_px: 20, crops: 7}}\n{ALL_IN_TRAINING}")
+    plan = node.plan(
+        "rounded" if defended else "exact",
+        f"task: {{name: all, image_size: 32, margin_px: 20, crops: 7}}\n{ALL_IN_TRAINING}",
+    )
     ask = next(ask for ask in plan.asks() if (ask.kind.name, ask.centre) == ("train_round", "B"))
     weights = arrays_of(averaged_state(build(ask.fixed["generator"], ask.fixed["build_seed"])))
     found = {

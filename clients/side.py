@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,11 @@ from pydantic import TypeAdapter
 
 from basics.atomic_files import write_text
 from basics.csv_table import to_csv
+from clients.member_keys import BadSignature, sign, verify
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, build_patches
+from federation.secure_sum.member import Signer, SumMember
+from federation.secure_sum.rules import Session, SumRefused
 from federation.wire.job import Job, plain_name
 from models import Precision, probe_precision
 from reports.samples import save_grid
@@ -50,6 +53,20 @@ class NodeSide:
 
     def write_pool(self, pixels: np.ndarray, labels: np.ndarray) -> None:
         self.node.write_pool(self.job.unit, pixels, labels)
+
+    def sum_member(self, of: str, members: Sequence[str], number: int, session: str) -> SumMember:
+        file = self.node.file
+        if file is None:
+            raise SumRefused("this node has no centre.yaml, so no key to sign with")
+        unknown = [name for name in members if name != self.centre and name not in file.members]
+        if unknown:
+            raise BadSignature(unknown[0], "a secure sum")
+        signer = Signer(
+            self.centre,
+            lambda purpose, content: sign(file.key, purpose, content),
+            lambda name, purpose, content, signature: verify(file.members, name, purpose, content, signature),
+        )
+        return SumMember(self.node.workspace / "sums", signer, Session(self.job.scenario, of, number, session), members)
 
     # -- for the survey ------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from data_partitions import PatchDataset
 from data_partitions.small_counts import suppressed_count
+from federation.secure_sum.member import SumMember
 from models import PatchArrays, Precision
 from strategies.bodies import OfTask, OwnData, Size
 
@@ -50,6 +51,19 @@ class CentreSide(Protocol):
 
     def write_pool(self, pixels: np.ndarray, labels: np.ndarray) -> None:
         """Keep foreign images under the id of this job."""
+
+    def sum_member(self, of: str, members: Sequence[str], number: int, session: str) -> SumMember:
+        """This centre's half of a secure sum.
+
+        Args:
+            of: what is trained.
+            members: those that may take part.
+            number: of the round, from 0 on.
+            session: of the attempt.
+
+        Raises:
+            ValueError: with a code; this centre has no key to sign with, or lists none of some member.
+        """
 
 
 class SurveySide(CentreSide, Protocol):

@@ -81,6 +81,10 @@ def _always(body: Any) -> bool:
     return True
 
 
+def _never(body: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Received:
     """Arrays that come with a job.
@@ -161,6 +165,7 @@ class Kind:
         stateful: whether it builds on what the centre kept of the job before.
         averaged: whether answers become part of a running result and are not kept themselves.
         kept: whether a resumed run takes a recorded answer instead of asking again.
+        masked: whether the arrays of an answer can be read in a sum over several centres only, from the body.
     """
 
     name: str
@@ -176,6 +181,7 @@ class Kind:
     stateful: bool = False
     averaged: bool = False
     kept: bool = True
+    masked: Callable[[Any], bool] = _never
 
     def parse(self, body: Mapping[str, Any]) -> Any:
         """The body, checked.
@@ -197,6 +203,10 @@ class Kind:
     def releases_model(self, body: Any) -> bool:
         """Whether the answer holds what a model learned from patients."""
         return any(part.risk == "model" and part.sent_if(body) for part in self.sends)
+
+    def plain_update(self, body: Any) -> bool:
+        """Whether the answer holds what this centre alone has learned, round after round."""
+        return self.averaged and self.releases_model(body) and not self.masked(body)
 
     def layout_in(self, body: Any) -> Layout:
         """Arrays that a job of this body brings, without the optional ones."""

@@ -253,7 +253,7 @@ def leaks():
 def centre_file():
     """Function: write a centre.yaml with a key and a certificate beside it; returns its path.
 
-    Settings are given as a mapping, which is merged into what every file needs.
+    Settings are given as a mapping, which is merged into what every file needs. Plain updates may leave, as in a trial.
     """
     import yaml
 
@@ -267,6 +267,7 @@ def centre_file():
             "centre": centre, "superlink": "localhost:8000", "root_certificate": "ca.crt", "key": "node.key",
             "workspace": "workspace",
         }  # fmt: skip
+        settings["release"] = {"plain_updates": True} | settings.get("release", {})
         (folder / "centre.yaml").write_text(yaml.safe_dump(tree | settings, sort_keys=False))
         return folder / "centre.yaml"
 

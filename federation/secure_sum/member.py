@@ -130,7 +130,9 @@ class SumMember:
         own, received = self._signer.centre, dict(sorted(shares.items()))
         group = sorted([own, *received])
         if own in received or not set(group) <= set(state["list"]) or len(group) < least(len(state["list"])):
-            raise SumRefused(f"the input would be masked among {', '.join(group)[:200]}, who are too few or no members of this session")
+            raise SumRefused(
+                f"the input would be masked among {', '.join(group)[:200]}, who are too few or no members of this session"
+            )
         digest = _digest(ring)
         if "input" in state:
             if (state["input"], state["received"]) != (digest, received):
@@ -147,7 +149,9 @@ class SumMember:
         masked = {name: array.copy() for name, array in ring.items()}
         add_mask(masked, self_seed(self._session, own, bytes.fromhex(state["secrets"]["self"])), 1)
         for other in received:
-            seed = pair_seed(self._session, bytes.fromhex(state["secrets"]["masking"]), own, other, state["list"][other]["masking"])
+            seed = pair_seed(
+                self._session, bytes.fromhex(state["secrets"]["masking"]), own, other, state["list"][other]["masking"]
+            )
             add_mask(masked, seed, sign_of(own, other))
         return masked
 
@@ -165,11 +169,16 @@ class SumMember:
         group = {self._signer.centre, *state["received"]}
         if len(set(listed)) != len(listed) or not set(listed) <= group or self._signer.centre not in listed:
             raise SumRefused("the survivors are not those whose input this member masked, or it is not among them")
-        if len(listed) < least(len(state["list"])):
-            raise SumRefused(f"{len(listed)} survivors, and a session of {len(state['list'])} opens for {least(len(state['list']))} or more")
+        needed = least(len(state["list"]))
+        if len(listed) < needed:
+            raise SumRefused(
+                f"{len(listed)} survivors, and a session of {len(state['list'])} opens for {needed} or more"
+            )
         fixed = self._fixed()
         if fixed.setdefault(str(self._session.round), listed) != listed:
-            raise SumRefused("this member has signed another list of survivors for this round, and a round is summed once")
+            raise SumRefused(
+                "this member has signed another list of survivors for this round, and a round is summed once"
+            )
         write_text(self._folder / _FIXED, json.dumps(fixed))
         signature = self._signer.sign(SURVIVORS, self._session.context(listed)).hex()
         self._write(state | {"survivors": listed, "signature": signature})
@@ -192,7 +201,9 @@ class SumMember:
             raise SumRefused("this member has signed no list of survivors in this session")
         own, survivors, needed = self._signer.centre, state["survivors"], threshold(len(state["list"]))
         if not set(signatures) <= set(survivors) or len(signatures) < needed:
-            raise SumRefused(f"{len(signatures)} signatures under the list of survivors, and {needed} of survivors are needed")
+            raise SumRefused(
+                f"{len(signatures)} signatures under the list of survivors, and {needed} of survivors are needed"
+            )
         content = self._session.context(survivors)
         for name, signature in signatures.items():
             if name != own:
@@ -232,7 +243,9 @@ class SumMember:
 
     # -- encryption ----------------------------------------------------------------------------------------------
 
-    def _cipher(self, state: Mapping[str, Any], other: str, sender: str, recipient: str) -> tuple[ChaCha20Poly1305, bytes]:
+    def _cipher(
+        self, state: Mapping[str, Any], other: str, sender: str, recipient: str
+    ) -> tuple[ChaCha20Poly1305, bytes]:
         bound = self._session.context("share", sender, recipient)
         private = bytes.fromhex(state["secrets"]["encryption"])
         try:

@@ -19,7 +19,19 @@ from federation.wire.errors import EnvelopeError
 from federation.wire.names import is_array_name
 
 MAX_BYTES = 2 * 1024**3
-ALLOWED_DTYPES = {"float16", "float32", "float64", "int8", "uint8", "uint16", "int16", "int32", "int64", "bool"}
+ALLOWED_DTYPES = {
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "uint8",
+    "uint16",
+    "int16",
+    "int32",
+    "int64",
+    "uint64",
+    "bool",
+}
 # In this machine's byte order, as the names mean.
 _ALLOWED = {np.dtype(name): name for name in ALLOWED_DTYPES}
 _CARRIED_AS = "numpy.ndarray"

@@ -160,7 +160,9 @@ def init(
             raise StudyError(
                 f"--centre {name!r} cannot be the name of a centre; use letters, digits, - and _, at most 64", 2
             )
-    settings = {"workspace": workspace, "approve": {"bundles": "own", "studies": studies}}
+    settings: dict[str, object] = {"workspace": workspace, "approve": {"bundles": "own", "studies": studies}}
+    if studies == "any":  # a trial without patients' data, in which two centres may train together, too
+        settings["release"] = {"plain_updates": True}
     prepare(folder, dict.fromkeys(centre, settings), host, superlink=f"{host[0]}:{port}", operator=operator, days=days)
     console.print(f"{folder}: for {', '.join(centre)}, reached as {', '.join(host)}", highlight=False, soft_wrap=True)
 

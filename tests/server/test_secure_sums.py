@@ -12,7 +12,7 @@ import pytest
 import yaml
 from flwr.app import Error, Message
 
-import federation.secure_sum.member
+from clients.app import answer
 from clients.app import app as client_app
 from clients.approval import Approvals
 from clients.centre_file import CentreFile
@@ -66,9 +66,21 @@ def nodes(centre_file, tmp_path, patch_cache):
     return make
 
 
+@pytest.fixture(scope="module")
+def reference(scenario, conduct_in_process, tmp_path_factory):
+    """Results of a simulation."""
+    done, record = conduct_in_process(scenario, tmp_path_factory.mktemp("reference") / "run")
+    assert done
+    found = results(record)
+    assert {"convergence", "results", "generator.safetensors"} <= set(found)
+    return found
+
+
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch):
     """Function: run, or resume, a scenario over nodes; returns (succeeded, record)."""
+
+    monkeypatch.setattr("federation.wire.grid_centres._BACK_OFF_S", 0.01)
 
     def conduct_over(scenario, configs, name="run", resume=False, **options):
         folder = tmp_path / name
@@ -154,27 +166,21 @@ def test_a_node_that_is_lost_in_one_phase_does_not_end_the_round(step, scenario,
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_with_two_of_four_lost_the_run_stops_and_is_resumed_to_the_same_results(
-    step, scenario, nodes, run, conduct_in_process, tmp_path
-):
-    done, reference = conduct_in_process(scenario, tmp_path / "reference")
+def test_with_two_of_four_lost_the_run_stops_and_is_resumed_to_the_same_results(step, scenario, nodes, run, reference):
     configs = nodes(scenario)
     done, record = run(scenario, configs, fault=Losing({(step, "C"), (step, "D")}))
     assert not done and "resume" in record.events()[-1]["text"], news(record)
     hook = Losing()
     done, record = run(scenario, configs, resume=True, fault=hook)
     assert done, news(record)
-    assert results(record) == results(reference)
+    assert results(record) == reference
     if step in ("sum_survivors", "sum_opening"):
         assert hook.kinds["train_summed_round"] == 4 * 2, "what the first session computed is taken from its record"
 
 
-@pytest.mark.parametrize("at", range(1, 12))
-def test_a_server_that_is_killed_anywhere_in_a_round_goes_on_to_the_same_results(
-    at, scenario, nodes, run, conduct_in_process, tmp_path
-):
+@pytest.mark.parametrize("at", [2, 5, 6, 8, 9, 11])
+def test_a_server_that_is_killed_anywhere_in_a_round_goes_on_to_the_same_results(at, scenario, nodes, run, reference):
     """Messages of the second round: training, signing and opening at four centres; killed before one of them is answered."""
-    done, reference = conduct_in_process(scenario, tmp_path / "reference")
     configs, seen = nodes(scenario), Counter()
 
     def kill(message):
@@ -189,11 +195,10 @@ def test_a_server_that_is_killed_anywhere_in_a_round_goes_on_to_the_same_results
         run(scenario, configs, fault=kill)
     done, record = run(scenario, configs, resume=True)
     assert done, news(record)
-    assert results(record) == results(reference)
+    assert results(record) == reference
 
 
-def test_an_answer_that_is_lost_on_its_way_is_given_again(scenario, nodes, run, conduct_in_process, tmp_path):
-    done, reference = conduct_in_process(scenario, tmp_path / "reference")
+def test_an_answer_that_is_lost_on_its_way_is_given_again(scenario, nodes, run, reference):
     seen = Counter()
 
     def lose_answers(message):
@@ -201,16 +206,14 @@ def test_an_answer_that_is_lost_on_its_way_is_given_again(scenario, nodes, run, 
         seen[job.unit] += 1
         if job.kind in STEPS and seen[job.unit] == 1:
             node = int(message.metadata.dst_node_id) - FIRST_NODE
-            client_app_answer(job, configs[node])
+            answer(job, configs[node])
             return Message(Error(code=3, reason="lost"), reply_to=message)
         return None
-
-    from clients.app import answer as client_app_answer
 
     configs = nodes(scenario)
     done, record = run(scenario, configs, fault=lose_answers)
     assert done, news(record)
-    assert results(record) == results(reference)
+    assert results(record) == reference
 
 
 def test_a_run_anew_of_the_same_study_gives_the_same_and_with_other_survivors_it_is_refused(scenario, nodes, run):
@@ -284,29 +287,20 @@ def test_a_server_that_swaps_a_members_keys_opens_nothing(scenario, nodes, run, 
 
 @pytest.fixture
 def given(monkeypatch):
-    """What each centre gave, before it was masked: weights as arrays, and elements of the ring."""
-    found = []
+    """What each centre gave, before it was masked, as bytes: (weights, elements of the ring), without arrays that are small or alike."""
+    weights_found, ring_found = [], []
+
+    def telling(arrays):
+        return [array.tobytes() for array in arrays if array.size >= 16 and np.unique(array).size >= 8]
 
     def ring(weights, examples, members):
         made = to_ring(weights, examples, members)
-        found.extend([*weights.values(), *(array for name, array in made.items() if array.size > 1)])
+        weights_found.extend(telling(weights.values()))
+        ring_found.extend(telling(made.values()))
         return made
 
     monkeypatch.setattr("strategies.sums.to_ring", ring)
-    return found
-
-
-def held(record, messages):
-    """All bytes that the server sent, received or wrote."""
-    files = [file.read_bytes() for file in record.folder.rglob("*") if file.is_file()]
-    return [*messages, *files]
-
-
-def singles(given, blobs):
-    """Which of the arrays are in the bytes. Small ones occur by chance, and the initial weights are everybody's."""
-    large = [array.tobytes() for array in given if array.size >= 16 and np.unique(array).size >= 8]
-    assert len(large) >= 4 * 3 * 10
-    return sum(any(array in blob for blob in blobs) for array in large), len(large)
+    return weights_found, ring_found
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -314,21 +308,22 @@ def test_the_server_holds_no_single_update_and_each_where_masks_are_left_out(
     masks, scenario, nodes, run, given, monkeypatch
 ):
     if not masks:
-        monkeypatch.setattr(federation.secure_sum.member, "add_mask", lambda ring, seed, sign: None)
+        monkeypatch.setattr("federation.secure_sum.member.add_mask", lambda ring, seed, sign: None)
         monkeypatch.setattr("federation.secure_sum.coordinator.add_mask", lambda ring, seed, sign: None)
-    messages = []
+    held = []
 
     def listen(message):
         if message.has_content():
-            messages.extend(array.data for array in message.content.array_records["arrays"].values())
-            messages.append(str(message.content.config_records["envelope"]["json"]).encode())
+            held.extend(array.data for array in message.content.array_records["arrays"].values())
+            held.append(str(message.content.config_records["envelope"]["json"]).encode())
 
     done, record = run(scenario, nodes(scenario), on_message=listen)
     assert done, news(record)
-    found, all_of_them = singles(given, held(record, messages))
-    assert found == 0 if masks else found >= all_of_them / 2, (
-        "elements of the ring are found, each; weights are not sent as such"
-    )
+    held += [file.read_bytes() for file in record.folder.rglob("*") if file.is_file()]
+    weights, ring = given
+    assert min(len(ring), len(weights)) >= 4 * 3 * 8
+    found = [sum(any(one in blob for blob in held) for one in given) for given in (weights, ring)]
+    assert found == ([0, 0] if masks else [0, len(ring)])
 
 
 def test_no_loss_and_no_count_of_a_centre_leaves_beside_the_sum(scenario, nodes, run):

@@ -300,7 +300,6 @@ def test_what_a_centre_alone_has_learned_does_not_leave_in_every_round_unless_it
         "train_classifier_summed_round",
         "train_generator",
         "sum_opening",
-        "adopt_classifier",
     ):
         policy.accept(trial(node, release=rule), jobs(kind))
     bare = jobs("train_summed_round")

@@ -111,7 +111,7 @@ def test_a_federation_has_seeds_of_its_own_for_every_arm_and_centre(federated):
 def test_three_centres_whose_mean_is_enough_are_summed_unless_the_scenario_says_otherwise(keys, kinds, federated):
     scenario = federated(
         "centres.D={roles: [provider], data: {source: phantom, patients: 24, scanner: film}}",
-        "arms={real: {strategy: local}, x: {strategy: fedavg_gan, model: dcgan, %s}}" % keys,
+        f"arms={{real: {{strategy: local}}, x: {{strategy: fedavg_gan, model: dcgan, {keys}}}}}",
     )
     for deployed in (False, True):
         asks = [ask for ask in Plan(scenario, deployed=deployed).asks() if ask.strategy == "fedavg_gan"]

@@ -22,15 +22,18 @@ from strategies.kind import Answer, Array, Arrays, Body, Field, Kind, Layout, Ph
 from strategies.layouts import prefixed
 from strategies.members import LOCAL
 
+_KEY = r"^[0-9a-f]{64}$"
+
 # -- bodies ------------------------------------------------------------------------------------------------------------
 
 
 class PublicKeys(Body):
     """A member's keys of one session, in hexadecimal digits; see `SumMember.keys`."""
 
-    encryption: str = Described(max_length=64)
-    masking: str = Described(max_length=64)
-    signature: str = Described(max_length=1024)
+    # Checked at both ends: what one member sends must not make the others stop.
+    encryption: str = Described(pattern=_KEY)
+    masking: str = Described(pattern=_KEY)
+    signature: str = Described(pattern=r"^([0-9a-f]{2}){1,512}$")
 
 
 class OfSum(Body):

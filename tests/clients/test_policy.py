@@ -62,7 +62,7 @@ def config_of(node):
     return {"centre_file": str(node.workspace.parent / "centre.yaml")}
 
 
-PUBLIC = {"encryption": "ab", "masking": "ab", "signature": "ab"}
+PUBLIC = {"encryption": "ab" * 32, "masking": "cd" * 32, "signature": "ab"}
 STEP = {"round": 1, "session": "ab12"}
 STEPS = {
     "keys": STEP, "shares": STEP | {"keys": {"B": PUBLIC}}, "survivors": STEP | {"survivors": ["B"], "next_session": ""},

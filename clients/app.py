@@ -91,7 +91,7 @@ def _answered(node: Node, job: Job) -> Reply:
         return replace(Reply.error(job, "ok"), body=introduction(node))
     _check_code(node, job)
     question = policy.accept(node, job)
-    if question is None:
+    if question is None or question.kind.once:
         reply = policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
         policy.covered(node, job)
         return reply

@@ -134,6 +134,7 @@ class Release(_Section):
         epsilon_at_most: a model that saw patients leaves only if its differential privacy is at least this strong.
         attacks_must_fail: a model that saw patients leaves only after these attacks on it have failed.
         predictions: whether the probability of each test image may leave, under a running number; metrics always may.
+        plain_updates: whether what this centre alone has learned may leave in every round, and not only in a secure sum.
     """
 
     strategies: tuple[Annotated[str, AfterValidator(_strategy)], ...] | None = None
@@ -141,6 +142,7 @@ class Release(_Section):
     epsilon_at_most: float | None = Field(None, gt=0)
     attacks_must_fail: tuple[str, ...] = ()
     predictions: bool = False
+    plain_updates: bool = False
 
     @property
     def largest_message(self) -> int:

@@ -63,10 +63,11 @@ def accept(node: Node, job: Job, now: datetime | None = None) -> Question | None
             approved = Approvals(node.workspace).read(job.scenario, now)
             question = approved_study.question_of(approved.resolved, node.centre, job)
     _check_strategy(release_of(node), kind, job)
-    if kind.releases_model(kind.parse(job.body)):
-        rule = unmet_release_rule(release_of(node))
-        if rule:
-            raise Refusal("policy", rule=rule)
+    body = kind.parse(job.body)
+    rule = unmet_release_rule(release_of(node)) if kind.releases_model(body) else ""
+    rule = rule or unmet_sum_rule(release_of(node), kind, body)
+    if rule:
+        raise Refusal("policy", rule=rule)
     return question
 
 
@@ -126,6 +127,16 @@ def unmet_release_rule(release: Release) -> str:
             "is known to fail"
         )
     return ""
+
+
+def unmet_sum_rule(release: Release, kind: Kind, body: Any) -> str:
+    """Why an answer that shows what this centre alone has learned may not leave in every round; empty where it may."""
+    if release.plain_updates or not kind.plain_update(body):
+        return ""
+    return (
+        "release.plain_updates is false, and the answer would show in every round what this centre alone has learned; only sums over three "
+        "centres or more may leave"
+    )
 
 
 def on_own_terms(node: Node, job: Job) -> Job:

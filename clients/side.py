@@ -14,6 +14,8 @@ from basics.csv_table import to_csv
 from clients import cohorts, member_keys
 from clients.node import Node, device_for, platform_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, build_patches
+from federation.secure_sum.member import Signer, SumMember
+from federation.secure_sum.rules import Session, SumRefused
 from federation.wire.arrays import arrays_digest
 from federation.wire.job import Job, canonical_json, plain_name
 from models import Precision, probe_precision
@@ -80,6 +82,22 @@ class NodeSide:
     def _signed(self, about: Sequence[Any], arrays: Mapping[str, np.ndarray]) -> bytes:
         """Of one study only: what was signed in another one says nothing in this."""
         return canonical_json([self.job.scenario, list(about), arrays_digest(arrays)]).encode()
+
+    def sum_member(self, of: str, members: Sequence[str], number: int, session: str) -> SumMember:
+        file = self.node.file
+        if file is None:
+            raise SumRefused("this node has no centre.yaml, so no key to sign with")
+        unknown = [name for name in members if name != self.centre and name not in file.members]
+        if unknown:
+            raise member_keys.BadSignature(unknown[0], "a secure sum")
+        signer = Signer(
+            self.centre,
+            lambda purpose, content: member_keys.sign(file.key, purpose, content),
+            lambda name, purpose, content, signature: member_keys.verify(
+                file.members, name, purpose, content, signature
+            ),
+        )
+        return SumMember(self.node.kept / "sums", signer, Session(self.job.scenario, of, number, session), members)
 
     # -- for the survey ------------------------------------------------------------------------------------------
 

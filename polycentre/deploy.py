@@ -123,7 +123,7 @@ def trial(
         name: {
             "workspace": str(places["workspace"]), "cache": str(places["cache"]), "port": port,
             # All of it belongs to the user of this machine, from whom nothing needs protection.
-            "approve": {"bundles": "own", "studies": "any"}, "release": {"predictions": True},
+            "approve": {"bundles": "own", "studies": "any"}, "release": {"predictions": True, "plain_updates": True},
             "preload": preload, "plugins": [asdict(plugin) for plugin in plugins],
             # Beside the workspace, with which it stays when this folder is made anew.
             "log": {"anchor": f"{places['workspace']}.anchor"},
@@ -170,7 +170,11 @@ def init(
             )
     # Beside the workspace: centre.yaml is usually where the node may not write.
     log = {"anchor": f"{workspace.rstrip('/')}-anchor/{CENTRE_FILE.removesuffix('.yaml')}.anchor"}
-    settings = {"workspace": workspace, "log": log, "approve": {"bundles": "own", "studies": studies}}
+    settings: dict[str, object] = {
+        "workspace": workspace, "log": log, "approve": {"bundles": "own", "studies": studies},
+    }  # fmt: skip
+    if studies == "any":  # a trial without patients' data, in which two centres may train together, too
+        settings["release"] = {"plain_updates": True}
     prepare(folder, dict.fromkeys(centre, settings), host, superlink=f"{host[0]}:{port}", operator=operator, days=days)
     console.print(f"{folder}: for {', '.join(centre)}, reached as {', '.join(host)}", highlight=False, soft_wrap=True)
 

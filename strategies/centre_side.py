@@ -14,6 +14,7 @@ import numpy as np
 from basics.seeds import rank
 from data_partitions import PatchDataset
 from data_partitions.small_counts import shown_count, shown_total, shown_weight
+from federation.secure_sum.member import SumMember
 from metrics import shown_share, shown_shares
 from models import PatchArrays, Precision
 from strategies.bodies import OfTask, OwnData, Size
@@ -82,6 +83,19 @@ class CentreSide(Protocol):
 
         Raises:
             ValueError: "not_signed".
+        """
+
+    def sum_member(self, of: str, members: Sequence[str], number: int, session: str) -> SumMember:
+        """This centre's half of a secure sum.
+
+        Args:
+            of: what is trained.
+            members: those that may take part.
+            number: of the round, from 0 on.
+            session: of the attempt.
+
+        Raises:
+            ValueError: with a code; this centre has no key to sign with, or lists none of some member.
         """
 
 

@@ -107,6 +107,10 @@ def _always(body: Any) -> bool:
     return True
 
 
+def _never(body: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Received:
     """Arrays that come with a job.
@@ -205,6 +209,8 @@ class Kind:
         steady: of an answer that is made anew each time (`kept` is False), what must not change within an approved study.
         averaged: whether answers become part of a running result and are not kept themselves.
         kept: whether a resumed run takes a recorded answer instead of asking again.
+        once: whether the work itself answers each question once, and refuses otherwise; a node's memory leaves it alone.
+        masked: whether the arrays of an answer can be read in a sum over several centres only, from the body.
     """
 
     name: str
@@ -223,6 +229,8 @@ class Kind:
     place: tuple[str, ...] = ()
     start: Start | None = None
     steady: Callable[[Mapping[str, Any]], Any] | None = None
+    once: bool = False
+    masked: Callable[[Any], bool] = _never
 
     def parse(self, body: Mapping[str, Any]) -> Any:
         """The body, checked.
@@ -244,6 +252,10 @@ class Kind:
     def releases_model(self, body: Any) -> bool:
         """Whether the answer holds what a model learned from patients."""
         return any(part.risk == "model" and part.sent_if(body) for part in self.sends)
+
+    def plain_update(self, body: Any) -> bool:
+        """Whether the answer holds what this centre alone has learned, round after round."""
+        return self.averaged and self.releases_model(body) and not self.masked(body)
 
     def layout_in(self, body: Any) -> Layout:
         """Arrays that a job of this body brings."""

@@ -98,9 +98,11 @@ def round_ask(
         "from_step": lambda body: body.from_step == body.round * settings.local_steps,
     }
     course |= dict.fromkeys(("federation", "state_unit", "fresh", "attempt", "introduce"), anything)
+    # A round whose sum came to nothing is masked anew, as another attempt.
+    each = settings.attempts + 1 if "attempt" in kind.place else 1
     return Ask(
         kind, strategy, centre, task, {**fixed, "steps": settings.local_steps, "transport": settings.transport},
-        {**course, **(free or {})}, times=settings.rounds if times is None else times, at_most=settings.rounds, steps=steps,
+        {**course, **(free or {})}, times=settings.rounds if times is None else times, at_most=each * settings.rounds, steps=steps,
         reach=reach,
     )  # fmt: skip
 

@@ -256,7 +256,8 @@ def leaks():
 def centre_file(tmp_path_factory):
     """Function: write a centre.yaml with a key and a certificate beside it; returns its path.
 
-    Settings are given as a mapping, which is merged into what every file needs. Centres A to E know each other's keys.
+    Settings are given as a mapping, which is merged into what every file needs. Centres A to E know each other's keys, and plain
+    updates may leave, as in a trial.
     """
     import yaml
 
@@ -275,6 +276,7 @@ def centre_file(tmp_path_factory):
             "centre": centre, "superlink": "localhost:8000", "root_certificate": "ca.crt", "key": "node.key",
             "workspace": "workspace", "members": {name: (keys / f"{name}.pub").read_text() for name in "ABCDE"},
         }  # fmt: skip
+        settings["release"] = {"plain_updates": True} | settings.get("release", {})
         (folder / "centre.yaml").write_text(yaml.safe_dump(tree | settings, sort_keys=False))
         return folder / "centre.yaml"
 

@@ -23,7 +23,9 @@ from federation.wire.names import is_array_name
 MAX_BYTES = 2 * 1024**3
 # The networks here have some hundred, twice that with scales; an ensemble of ten generators has 700.
 MAX_ARRAYS = 20_000
-ALLOWED_DTYPES = {"float16", "float32", "float64", "int8", "uint8", "uint16", "int16", "int32", "int64", "bool"}
+ALLOWED_DTYPES = {
+    "float16", "float32", "float64", "int8", "uint8", "uint16", "int16", "int32", "int64", "uint64", "bool",
+}  # fmt: skip
 # In this machine's byte order, as the names mean.
 _ALLOWED = {np.dtype(name): name for name in ALLOWED_DTYPES}
 _CARRIED_AS = "numpy.ndarray"

@@ -33,7 +33,7 @@ REFUSAL_CODES = frozenset(
         "data_changed", "foreign_study", "foreign_weights", "job_altered", "message_too_large", "not_addressed",
         "not_in_strategy", "not_in_study", "not_signed", "outside_hours", "paused", "plugin_altered", "plugin_differs",
         "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch", "strategy_refused", "study_not_approved",
-        "too_alike",
+        "sum_refused", "too_alike",
     }
 )  # fmt: skip
 
@@ -148,6 +148,9 @@ TEXTS = {
     "--node-config 'centre=\"NAME\" workspace=\"/absolute/path\" cache=\"/absolute/path\"'",
     "not_signed": "refuses {label}: {what} is not signed by {member!r}, or centre.yaml does not list that member's key; list in `members` "
     "the public keys of all centres of the study",
+    "sum_refused": "refuses {label} in a secure sum: {reason}",
+    "out_of_range": "holds a number in {name!r} that a secure sum cannot take (at most {largest:.6g}); lower the learning rate if the "
+    "weights diverge, or set secure_aggregation: false",
     "bad_body": "refuses {label}: {key} of {kind!r} is missing, unknown or of another type; server and clients run different code",
     "bad_answer": "sent an answer to {kind!r} that was refused: its field {field!r} is missing, or not declared; server and clients run "
     "different code, or the centre is wrong",

@@ -25,6 +25,7 @@ from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent,
 from strategies.layouts import classifier_layout, encoded, prefixed
 from strategies.learning import REAL
 from strategies.members import GLOBAL, LOCAL, Weights
+from strategies.sums import SUMMED, Summed, sum_kinds, summed_answer, summed_layout, weight_layout
 
 # Images on which the receiver recomputes batch norm's statistics before it validates.
 _STATISTICS_IMAGES = 256
@@ -62,6 +63,10 @@ class TrainRound(OfClassifier, Course):
     pretrained: bool
 
 
+class TrainSummedRound(TrainRound, Summed):
+    """The same, where answers are summed."""
+
+
 class Validate(OfClassifier):
     """Arguments of validating a round at the receiver."""
 
@@ -90,15 +95,29 @@ class Adopt(OfClassifier):
 
 def train(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
     """A round at one centre."""
+    weights, kept, facts, examples = _trained(here, body, arrays, state)
+    sent, error = encode_noting_error(weights, body.transport)
+    answer = facts | {"examples": examples, "transport_error": error}
+    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+
+
+def train_summed(here: CentreSide, body: TrainSummedRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
+    """The same round, of which only the sum over all centres can be read."""
+    weights, kept, _, examples = _trained(here, body, arrays, state)
+    return ({}, summed_answer(here, body, weights, examples)), kept
+
+
+def _trained(
+    here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays
+) -> tuple[Weights, Weights, dict[str, Any], int]:
+    """(weights, what stays, facts, training patches)."""
     own = receiver_patches(here, body, body.size, body.subset_seed)
     weights, kept, facts = local_steps(
         body.classifier, as_arrays(own), _received(body, arrays), state, body.training, optimizer=body.optimizer,
         proximal_mu=body.proximal_mu, seed=body.seed, from_step=body.from_step, steps=body.steps, of_steps=body.of_steps,
         **body.compute.options,
     )  # fmt: skip
-    sent, error = encode_noting_error(weights, body.transport)
-    answer = facts | {"examples": boxes_as_weight(own), "transport_error": error}
-    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+    return weights, kept, facts, boxes_as_weight(own)
 
 
 def validate(here: CentreSide, body: Validate, arrays: Arrays) -> Answer:
@@ -265,6 +284,25 @@ TRAIN_ROUND = Kind(
     place=("round",),
     start=Start("round", _received, _initial, _statistics),
 )  # fmt: skip
+TRAIN_SUMMED_ROUND = Kind(
+    name="train_classifier_summed_round",
+    title="train a classifier's round of a secure sum",
+    phase="learn",
+    body=TrainSummedRound,
+    work=train_summed,
+    stateful=True,
+    averaged=True,
+    masked=lambda body: body.masked,
+    place=("round", "attempt"),
+    start=TRAIN_ROUND.start,
+    sends=(
+        Sent("weights.*", "masked weights", f"weights as of a round: {SUMMED}", "model",
+             layout=lambda body: summed_layout(classifier_layout(body.classifier, averaged=True))),
+        Sent("weight", "masked count", f"how many training patches take part: {SUMMED}", "counts", layout=weight_layout),
+    ),
+    receives=TRAIN_ROUND.receives,
+)  # fmt: skip
+SUM_KINDS = sum_kinds("learn", "classifier_")
 VALIDATE = Kind(
     name="validate_classifier",
     title="validate a classifier",

@@ -21,6 +21,7 @@ from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent,
 from strategies.layouts import averaged_layout, encoded, prefixed
 from strategies.members import GLOBAL, LOCAL, Weights
 from strategies.one_shot import card_fields
+from strategies.sums import SUMMED, Summed, sum_kinds, summed_answer, summed_layout, weight_layout
 
 
 class LocalRules(Body):
@@ -56,8 +57,28 @@ class TrainRound(OfTask, Course):
     compute: Compute
 
 
+class TrainSummedRound(TrainRound, Summed):
+    """Arguments of `work_summed`."""
+
+
 def work(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
     """A round at one centre."""
+    weights, kept, facts, examples, introduced = _trained(here, body, arrays, state)
+    sent, error = encode_noting_error(weights, body.transport)
+    answer = facts | {"examples": examples, "transport_error": error} | introduced
+    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+
+
+def work_summed(here: CentreSide, body: TrainSummedRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
+    """The same round, of which only the sum over all centres can be read."""
+    weights, kept, _, examples, introduced = _trained(here, body, arrays, state)
+    return (introduced, summed_answer(here, body, weights, examples)), kept
+
+
+def _trained(
+    here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays
+) -> tuple[Weights, Weights, dict[str, Any], int, dict[str, Any]]:
+    """(weights, what stays, facts, training patches, introduction)."""
     spec, compute = body.generator, body.compute
     own = training_patches(here, body, spec.labels)
     patches = joined(as_arrays(own), [here.read_pool(unit) for unit in body.pools])
@@ -66,10 +87,7 @@ def work(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> t
         from_step=body.from_step, steps=body.steps, **compute.options,
         on_progress=here.progress(),
     )  # fmt: skip
-    sent, error = encode_noting_error(weights, body.transport)
-    answer = facts | {"examples": boxes_as_weight(own), "transport_error": error}
-    answer |= introduction(here, body, own, wanted=body.introduce)
-    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+    return weights, kept, facts, boxes_as_weight(own), introduction(here, body, own, wanted=body.introduce)
 
 
 def build(spec: GeneratorSpec, seed: int, *, averaged: bool = True) -> GenerativeModel:
@@ -185,8 +203,12 @@ def arrays_of(state: Mapping[str, Tensor]) -> Weights:
     return {name: tensor.numpy() for name, tensor in state.items()}
 
 
+def _averaged(body: TrainRound) -> Layout:
+    return averaged_layout(body.generator, averaged_generator=body.rules.ema == "average")
+
+
 def _travelling(body: TrainRound) -> Layout:
-    return encoded(averaged_layout(body.generator, averaged_generator=body.rules.ema == "average"), body.transport)
+    return encoded(_averaged(body), body.transport)
 
 
 def _received(body: Any, arrays: Arrays) -> Weights:
@@ -229,3 +251,23 @@ TRAIN_ROUND = Kind(
     place=("round",),
     start=Start("round", _received, _initial, _statistics),
 )  # fmt: skip
+TRAIN_SUMMED_ROUND = Kind(
+    name="train_summed_round",
+    title="train a round of a secure sum",
+    phase="share",
+    body=TrainSummedRound,
+    work=work_summed,
+    stateful=True,
+    averaged=True,
+    masked=lambda body: body.masked,
+    place=("round", "attempt"),
+    start=TRAIN_ROUND.start,
+    answer=card_fields("in the first answer"),
+    sends=(
+        Sent("weights.*", "masked weights", f"weights as of a round: {SUMMED}", "model",
+             layout=lambda body: summed_layout(_averaged(body))),
+        Sent("weight", "masked count", f"how many training patches take part: {SUMMED}", "counts", layout=weight_layout),
+    ),
+    receives=TRAIN_ROUND.receives,
+)  # fmt: skip
+SUM_KINDS = sum_kinds("share")

@@ -80,7 +80,8 @@ def test_an_approved_study_runs_and_gives_the_bytes_of_a_simulation(
             " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 16, every: 3, fewest_patients: 2}}",
             "arms.swapped={strategy: md_gan, model: dcgan, conditional: true, width: 4, batch_size: 4, updates: 5, batches_per_job: 1,"
             " swap_every: 2, transport: int8, fidelity: {images: 16, every: 5, fewest_patients: 2}}",
-            "arms.together={strategy: fedavg_classifier, rounds: 2, local_steps: 2, fine_tune: 2, transport: fp16}",
+            "arms.together={strategy: fedavg_classifier, rounds: 2, local_steps: 2, fine_tune: 2, transport: fp16,"
+            " secure_aggregation: false}",
             "study.test_on=[B]",
         ],
     ],

@@ -14,8 +14,9 @@ ARG CPU_ONLY=1
 RUN groupadd --gid 1000 polycentre \
     && useradd --uid 1000 --gid polycentre --create-home --shell /usr/sbin/nologin polycentre \
     # A new named volume takes over owner and mode of the folder that it is mounted on.
-    && mkdir -p /opt/polycentre /var/lib/polycentre /etc/polycentre /data \
-    && chown polycentre:polycentre /var/lib/polycentre /etc/polycentre
+    && mkdir -p /opt/polycentre /var/lib/polycentre /var/lib/polycentre-anchor /etc/polycentre /data \
+    && chown polycentre:polycentre /var/lib/polycentre /var/lib/polycentre-anchor /etc/polycentre \
+    && chmod 700 /var/lib/polycentre /var/lib/polycentre-anchor
 
 WORKDIR /opt/polycentre
 COPY constraints.txt pyproject.toml ./

@@ -58,7 +58,7 @@ centres:
 task: {{name: lesion, label: lesion, image_size: {image_size}, margin_mm: 6}}
 arms:
   dm: {{strategy: dm_gan, model: dcgan, width: {width}, batch_size: 8, learning_rate: 0.0004, updates: {updates},
-       batches_per_job: {batches}, {how}, fidelity: {{every: {every}, images: 256}}}}
+       batches_per_job: {batches}, {how}, fidelity: {{every: {every}, images: 256, fewest_patients: 2}}}}
 study: {{classifiers: [cnn_small], synthetic: 8, minimum_positives: 2, schedule: {{real: 2, mix: 2}}, training: {{validate_every: 2}}}}
 compute: {{workers: 1, threads_per_job: 1, precision: fp32}}
 """

@@ -35,7 +35,7 @@ centres:
   C: {{roles: [provider], data: {{source: phantom, patients: 40, scanner: digital-2}}}}
 task: {{name: lesion, label: lesion, image_size: 32, margin_mm: 6}}
 arms:
-  dm: {{strategy: dm_gan, model: wgan_gp, width: 16, batch_size: 16, updates: {updates}, transport: fp16, fidelity: {{every: {updates}}}}}
+  dm: {{strategy: dm_gan, model: wgan_gp, width: 16, batch_size: 16, updates: {updates}, transport: fp16, fidelity: {{spaces: []}}}}
 study: {{classifiers: [cnn_small], synthetic: 8, minimum_positives: 2, schedule: {{real: 2, mix: 2}}, training: {{validate_every: 2}}}}
 compute: {{threads_per_job: 1, precision: fp32}}
 """

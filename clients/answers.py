@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from basics.atomic_files import write_bytes, write_text
+from basics.private_files import make_private_folder
 from clients.node import Refusal
 from federation.wire.arrays import arrays_digest
 from federation.wire.job import Job, canonical_json
@@ -95,7 +96,8 @@ class Answers:
         Args:
             again: forget all that was answered.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder.parent)
+        make_private_folder(self._folder)
         if again or not self._file.exists():
             write_text(self._file, canonical_json({"series": {}, "kept": []}))
         return self.count()

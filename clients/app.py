@@ -20,10 +20,12 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from basics.words import one_line
 from clients import minimums, plugins, policy, received_weights
 from clients.answers import Answers
+from clients.digests import job_digest, record_digest
 from clients.introduction import introduction
-from clients.ledger import recorded
+from clients.ledger import Ledger, recorded
 from clients.local_state import remembered
 from clients.node import Node, Refusal
 from clients.side import NodeSide
@@ -31,6 +33,7 @@ from federation.wire.arrays import check_arrays
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import TEXTS, EnvelopeError
 from federation.wire.job import IDENTIFY, Job, Reply, canonical_json
+from federation.wire.names import is_plain_name
 from strategies import KINDS, STRATEGIES, Kind
 from strategies.kind import Arrays
 
@@ -49,7 +52,8 @@ def handle(message: Message, context: Context) -> Message:
         job = Job.from_record(message.content, at_most=policy.largest_message(node))
     except EnvelopeError as problem:
         # Nothing of the message can be trusted, not even whom to answer; the code says why.
-        reply = _recorded(node, None, Reply("", "", "", "", code=problem.code, numbers=problem.numbers))
+        refused = Reply("", "", "", "", code=problem.code, numbers=problem.numbers)
+        reply = refused if node is None else _recorded(node, None, refused, record_digest(message.content))
         return Message(reply.to_record(), reply_to=message)
     return Message(answer(job, config).to_record(), reply_to=message)
 
@@ -67,7 +71,10 @@ def answer(job: Job, config: Mapping[str, Any]) -> Reply:
         return replace(Reply.error(job, "no_workspace"), started=started, finished=time.time())
     except Refusal as refusal:
         return Reply.error(job, refusal.code, **refusal.numbers)
+    received = job_digest(job) if node.deployed else ""  # before a job's work, which may write into its arrays
     try:
+        if node.deployed:
+            _ledger(node).check()
         with plugins.allowed_at(node):
             reply = _answered(node, job)
     except Exception as problem:  # the one place where everything that a job can raise ends
@@ -75,7 +82,7 @@ def answer(job: Job, config: Mapping[str, Any]) -> Reply:
         reply = Reply.error(job, code, **numbers)
     # What a hospital calls its machines is not the server's business.
     worker = f"{node.centre if node.deployed else socket.gethostname()}/{os.getpid()}"
-    return replace(_recorded(node, job, reply), started=started, finished=time.time(), worker=worker)
+    return replace(_recorded(node, job, reply, received), started=started, finished=time.time(), worker=worker)
 
 
 def _answered(node: Node, job: Job) -> Reply:
@@ -84,7 +91,7 @@ def _answered(node: Node, job: Job) -> Reply:
         return replace(Reply.error(job, "ok"), body=introduction(node))
     _check_code(node, job)
     question = policy.accept(node, job)
-    if question is None:
+    if question is None or question.kind.once:
         reply = policy.release(node, job, _done(node, policy.on_own_terms(node, job)))
         policy.covered(node, job)
         return reply
@@ -102,8 +109,12 @@ def _answered(node: Node, job: Job) -> Reply:
     return reply
 
 
-def _recorded(node: Node | None, job: Job | None, reply: Reply) -> Reply:
-    return reply if node is None or not node.deployed else recorded(node.workspace, node.centre, job, reply)
+def _recorded(node: Node, job: Job | None, reply: Reply, received: str) -> Reply:
+    return recorded(_ledger(node), node.centre, job, reply, received) if node.deployed else reply
+
+
+def _ledger(node: Node) -> Ledger:
+    return Ledger(node.workspace) if node.file is None else Ledger.of(node.file)
 
 
 def _fitting(kind: Kind, job: Job) -> Arrays:
@@ -156,8 +167,8 @@ def _check_code(node: Node, job: Job) -> None:
 def _as_code(problem: Exception, node: Node, job: Job) -> tuple[str, dict]:
     """(code, numbers that are safe to share); the rest goes into the centre's own log."""
     code = getattr(problem, "code", None)
-    if isinstance(code, str):
-        node.log(f"{job.label or job.kind} [{job.unit}]: {code}: {problem}")
+    if isinstance(code, str) and is_plain_name(code):
+        node.log(f"{_label(job)} [{job.unit}]: {code}: {problem}")
         numbers = getattr(problem, "numbers", {})
         # Only what a template can show: numbers and short setting names, as the raiser declared them.
         return code, {k: v for k, v in numbers.items() if isinstance(v, int | float | str | bool)} | (
@@ -165,9 +176,11 @@ def _as_code(problem: Exception, node: Node, job: Job) -> tuple[str, dict]:
         )
     reference = uuid4().hex[:8]
     full = isinstance(problem, MemoryError) or "can't allocate memory" in str(problem)  # the second is torch's
-    node.log(
-        f"{job.label or job.kind} [{job.unit}]: reference {reference}\n{''.join(traceback.format_exception(problem))}"
-    )
+    node.log(f"{_label(job)} [{job.unit}]: reference {reference}\n{''.join(traceback.format_exception(problem))}")
     if getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(problem):
         return "no_workspace", {}  # the second is safetensors'
     return "out_of_memory" if full else "exception", {"reference": reference}
+
+
+def _label(job: Job) -> str:
+    return one_line(job.label[:256], 64) or job.kind

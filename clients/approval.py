@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from basics.atomic_files import write_text
+from basics.bounded_text import SCENARIO, TextProblem, read_text
+from basics.private_files import make_private_folder
 from clients.answers import Answers
 from clients.node import STUDIES, Refusal
 from federation.wire.job import canonical_json
@@ -55,7 +57,8 @@ class Approvals:
             again: forget what was answered: the study may ask everything once more.
         """
         digest, until = scenario_digest(resolved), (now or datetime.now(UTC)) + timedelta(days=days)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder.parent)
+        make_private_folder(self._folder)
         if again:
             shutil.rmtree(self._studies / digest, ignore_errors=True)
         Answers(self._studies / digest).begin()
@@ -92,7 +95,10 @@ class Approvals:
         """
         if digest not in self.digests():  # also what keeps a path in the place of a hash out
             raise Refusal("study_not_approved", scenario=digest[:64])
-        text = self._file(digest).read_text(encoding="utf-8")
+        try:
+            text = read_text(self._file(digest), SCENARIO)
+        except (TextProblem, UnicodeDecodeError):
+            text = ""
         if scenario_digest(text) != digest:
             raise Refusal("approval_altered", scenario=digest)
         until = self._until(digest)

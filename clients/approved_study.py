@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import yaml
-
+from basics.bounded_text import SCENARIO, load_yaml
 from clients.answers import Question
 from clients.node import Refusal
 from federation.wire.job import Job
@@ -34,7 +33,7 @@ def question_of(resolved: str, centre: str, job: Job) -> Question:
     Raises:
         Refusal: with the first key that is not as approved.
     """
-    scenario = Scenario.model_validate(yaml.load(resolved, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    scenario = Scenario.model_validate(load_yaml(resolved, SCENARIO))
     if centre not in scenario.centres:
         raise Refusal("not_in_study", key="centre")
     nearest: list[str] | None = None

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from basics.bounded_text import SETTINGS, TextProblem, load_yaml, read_text
 from basics.plugins import Identity, PluginError, only
+from basics.private_files import OTHERS_WRITE, too_open
 from basics.words import one_line
+from clients.anchor import DEV_LOG
 from clients.member_keys import checked_public_key
 from clients.working_hours import WorkingHours
 from federation.wire.names import is_plain_name
@@ -179,6 +181,7 @@ class Release(_Section):
         epsilon_at_most: a model that saw patients leaves only if its differential privacy is at least this strong.
         attacks_must_fail: a model that saw patients leaves only after these attacks on it have failed.
         predictions: whether the probability of each test image may leave, under a running number; metrics always may.
+        plain_updates: whether what this centre alone has learned may leave in every round, and not only in a secure sum.
     """
 
     strategies: tuple[Annotated[str, AfterValidator(_strategy)], ...] = ("local", "one_shot")
@@ -186,6 +189,43 @@ class Release(_Section):
     epsilon_at_most: float | None = Field(None, gt=0)
     attacks_must_fail: tuple[str, ...] = ()
     predictions: bool = False
+    plain_updates: bool = False
+
+    @property
+    def largest_message(self) -> int:
+        """`largest_message_mib` in bytes."""
+        return int(self.largest_message_mib * 2**20)
+
+
+def _syslog(value: bool | str) -> bool | str:
+    if isinstance(value, str) and not (value.startswith("/") or _ADDRESS.fullmatch(value)):
+        raise ValueError("is not a syslog; write true for /dev/log, the path of a socket, or host:port")
+    return value
+
+
+class Log(_Section):
+    """Where the end of this centre's record is kept besides the record; see `clients.anchor`.
+
+    Attributes:
+        anchor: file outside the workspace; when left out, beside this file, with its name and .anchor.
+        syslog: where each entry's number and hash are sent: true for /dev/log, the path of a socket, or host:port (UDP).
+    """
+
+    anchor: Path | None = None
+    syslog: Annotated[bool | str, AfterValidator(_syslog)] = False
+
+    @property
+    def syslog_address(self) -> str:
+        """Empty: none."""
+        return self.syslog if isinstance(self.syslog, str) else DEV_LOG if self.syslog else ""
+
+
+def trial_release(**more: Any) -> Release:
+    """What leaves in a trial without patients: all that moves no images of patients; of plug-ins, of those that are known now."""
+    from strategies import STRATEGIES
+
+    names = tuple(name for name in STRATEGIES if not STRATEGIES[name].pixels)
+    return Release(strategies=names, plain_updates=True, **more)
 
 
 def _name(value: str) -> str:
@@ -206,6 +246,34 @@ def _address(value: str) -> str:
     return value
 
 
+class RecordPlace(BaseModel):
+    """Of a centre's file only where its record is. Checking the rest imports torch, which an idle node does without.
+
+    Attributes: see `CentreFile`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    centre: str
+    workspace: Path
+    log: Log = Log()
+
+    @staticmethod
+    def read(path: Path) -> RecordPlace:
+        """Read a file, whose paths become absolute.
+
+        Raises:
+            CentreFileError: it does not say where the record is.
+        """
+        try:
+            read = RecordPlace.model_validate(load_yaml(read_text(path, SETTINGS), SETTINGS))
+        except (OSError, UnicodeDecodeError, TextProblem, ValidationError) as problem:
+            raise CentreFileError(f"{path}: cannot be read ({one_line(problem)}); correct it") from None
+        path = path.absolute()
+        log = read.log.model_copy(update={"anchor": _anchor(path, read.log.anchor)})
+        return read.model_copy(update={"workspace": _from_base(path.parent, read.workspace), "log": log})
+
+
 class CentreFile(_Section):
     """The settings of a node; the field names are the keys of the file. Reading makes all paths absolute.
 
@@ -223,6 +291,7 @@ class CentreFile(_Section):
         preload: keep a process that has imported everything, and fork each job from it.
         plugins: those whose code may run here; no other is imported.
         members: public keys of the centres of its studies, by name, each as its hospital gave it; see `clients.member_keys`.
+        log: where the end of the record is kept besides the record.
     """
 
     centre: Annotated[str, AfterValidator(_name)]
@@ -242,6 +311,7 @@ class CentreFile(_Section):
     approve: Approval = Approval()
     release: Release = Release()
     minimums: Minimums = Minimums()
+    log: Log = Log()
 
     @staticmethod
     def read(path: Path, *, complete: bool = True) -> CentreFile:
@@ -254,10 +324,10 @@ class CentreFile(_Section):
             CentreFileError: one line per problem: key, value, and what to write instead.
         """
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            tree = load_yaml(read_text(path, SETTINGS), SETTINGS)
         except (OSError, UnicodeDecodeError) as problem:
             raise CentreFileError(f"{path}: cannot be read ({problem}); name the centre's own file") from None
-        except yaml.YAMLError as problem:
+        except TextProblem as problem:
             raise CentreFileError(f"{path}: is not YAML ({one_line(problem)}); correct it there") from None
         if not isinstance(tree, dict):
             raise CentreFileError(
@@ -265,7 +335,7 @@ class CentreFile(_Section):
             )
         base = path.absolute().parent
         with only(_listed(tree.get("plugins"))):  # `data` and `release` may name what one of them offers
-            problems = [*_file_problems(tree, base), *_data_problems(tree.get("data"), base)]
+            problems = [*_file_problems(tree, path.absolute()), *_data_problems(tree.get("data"), base)]
             try:
                 file = CentreFile.model_validate(tree)
                 problems += [NO_DATA] if complete and file.lacks_data else []
@@ -273,7 +343,7 @@ class CentreFile(_Section):
                 problems = [*_lines(error), *problems]
         if problems:
             raise CentreFileError("\n".join(f"{path}: {problem}" for problem in problems))
-        return file._absolute(base)
+        return file._absolute(path.absolute())
 
     @property
     def lacks_data(self) -> bool:
@@ -290,11 +360,13 @@ class CentreFile(_Section):
         """The plug-ins whose code may run here."""
         return [one.identity for one in self.plugins]
 
-    def _absolute(self, base: Path) -> CentreFile:
+    def _absolute(self, path: Path) -> CentreFile:
+        base = path.parent
         keys = ("root_certificate", "key", "workspace", *(() if self.cache is None else ("cache",)))
         paths: dict[str, Any] = {key: _from_base(base, getattr(self, key)) for key in keys}
         if self.data is not None:
             paths["data"] = _with_paths(self.data, base)
+        paths["log"] = self.log.model_copy(update={"anchor": _anchor(path, self.log.anchor)})
         return self.model_copy(update=paths)
 
 
@@ -313,14 +385,20 @@ def _from_base(base: Path, value: str | Path) -> Path:
     return base / Path(value).expanduser()  # an absolute one stays
 
 
-def _file_problems(tree: dict[str, Any], base: Path) -> list[str]:
-    """What is wrong with the files that the settings name."""
+def _anchor(path: Path, named: str | Path | None) -> Path:
+    """The anchor of a centre.yaml."""
+    return path.with_suffix(".anchor") if named is None else _from_base(path.parent, named)
+
+
+def _file_problems(tree: dict[str, Any], path: Path) -> list[str]:
+    """What is wrong with the file itself and with those that the settings name."""
+    base = path.parent
     found = {
         key: _from_base(base, tree[key])
         for key in ("root_certificate", "key", "workspace")
         if isinstance(tree.get(key), str)
     }
-    problems = []
+    problems = [*_open_modes(path)]
     certificate, key, workspace = (found.get(name) for name in ("root_certificate", "key", "workspace"))
     if certificate is not None and not certificate.is_file():
         problems.append(f"root_certificate: no file {certificate}; ask the operator of the SuperLink for it")
@@ -328,12 +406,54 @@ def _file_problems(tree: dict[str, Any], base: Path) -> list[str]:
         problems.append(
             f"key: no file {key}; create one (ssh-keygen -t ecdsa) and give the public half to the operator"
         )
-    elif key is not None and key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        mode = stat.S_IMODE(key.stat().st_mode)
-        problems.append(f"key: {key} has mode {mode:04o}, so others can read it: chmod 600 {key}")
+    elif key is not None and (opened := too_open(key, f"chmod 600 {key}")):
+        problems.append(f"key: {opened}")
     if workspace is not None and workspace.exists() and not workspace.is_dir():
         problems.append(f"workspace: {workspace} is not a folder; name another place")
+    elif workspace is not None:
+        if opened := next(
+            filter(None, (too_open(at, f"chmod -R go-rwx {workspace}") for at in _private(workspace))), ""
+        ):
+            problems.append(f"workspace: {opened}")
+        log = tree.get("log")
+        named = log.get("anchor") if isinstance(log, dict) else None
+        anchor = _anchor(path, named if isinstance(named, str) else None)
+        if anchor.resolve().is_relative_to(workspace.resolve()):
+            problems.append(
+                f"log.anchor: {anchor} is in the workspace, where it would be lost with the record; name a file outside"
+            )
+        if opened := too_open(anchor, f"chmod 600 {anchor}"):
+            problems.append(f"log.anchor: {opened}")
     return problems
+
+
+def _open_modes(path: Path) -> Iterator[str]:
+    """Whether others may write to a centre.yaml, or put another in its place."""
+    if opened := too_open(path, f"chmod go-w {path}", OTHERS_WRITE):
+        yield opened
+    folder = path.parent
+    # In a sticky folder, such as /tmp, only the owner of a file can replace it.
+    if not folder.stat().st_mode & stat.S_ISVTX and (opened := too_open(folder, f"chmod go-w {folder}", OTHERS_WRITE)):
+        yield opened
+
+
+def _private(workspace: Path) -> Iterator[Path]:
+    """What of a workspace must not be open to others: itself, and what decides or is evidence."""
+    yield workspace
+    for name in (
+        "secret",
+        "ledger.jsonl",
+        "ledger.refusals",
+        "ledger.torn",
+        "node.log",
+        "predictions",
+        "pools",
+        "samples",
+    ):
+        yield workspace / name
+    for name in ("approved", "states", "studies"):
+        yield workspace / name
+        yield from sorted((workspace / name).glob("*"))
 
 
 def _with_paths(data: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -389,7 +509,7 @@ def _lines(error: ValidationError, above: Sequence[str] = (), schema: Any = Cent
 def _keys(schema: Any, parts: Sequence[str]) -> list[str]:
     """The keys of the section at a path."""
     sections = {
-        "resources": Resources, "working_hours": WorkingHours, "approve": Approval, "release": Release, "plugins": Listed,
+        "resources": Resources, "working_hours": WorkingHours, "approve": Approval, "release": Release, "plugins": Listed, "log": Log,
         "minimums": Minimums,
     }  # fmt: skip
     owner: Any = next((sections[part] for part in reversed(parts) if part in sections), schema)

@@ -5,7 +5,7 @@ has approved before a byte of it is unpacked or imported. It never runs a bundle
 installed here, and the installed code runs. A bundle that is not approved gets a reply in the project's own envelope, so that
 the server reports a refusal as a refusal.
 
-The rest is Flower's process (`flwr.supernode.runtime.run_clientapp`), in which two imported functions are replaced. This is
+The rest is Flower's process (`flwr.supernode.runtime.run_clientapp`), in which three functions are replaced. This is
 why the range of Flower's versions is narrow.
 """
 
@@ -18,13 +18,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
+from flwr.app.message import make_message
+from flwr.common.constant import ErrorCode
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as process
 
 from basics.plugins import CENTRE_FILE_VARIABLE
+from basics.private_files import UMASK
+from clients import flower_errors
 from clients.centre_file import CentreFile, CentreFileError
-from clients.ledger import recorded
+from clients.digests import record_digest
+from clients.ledger import Ledger, LedgerError, recorded
 from federation.flower.bundle import (
     BundleError,
     differences,
@@ -40,7 +45,8 @@ from federation.wire.job import Job, Reply
 
 log = logging.getLogger("flwr")
 
-CHECKS = ("install_from_fab", "get_load_client_app_fn")
+CHECKS = ("install_from_fab", "get_load_client_app_fn", "push_message")
+FOREIGN = "foreign_bundle"
 
 
 class Gate:
@@ -94,6 +100,28 @@ class Gate:
         chosen = self._run
         return lambda fab_id, fab_version, fab_hash: chosen()
 
+    def push_message(self, client: Any, message: Message, context: Context) -> None:
+        """Replaces Flower's function of this name: no text of an error leaves, and no answer of a foreign bundle unrecorded."""
+        if message.has_error():
+            message = flower_errors.without_text(message, None if self._file is None else self._file.workspace)
+        elif self._run is None:
+            message = self._recorded_foreign(message)
+        _flower_push(client, message, context)
+
+    def _recorded_foreign(self, message: Message) -> Message:
+        assert self._file is not None  # else nothing of a bundle would have been run
+        size = sum(len(array.data) for part in message.content.array_records.values() for array in part.values())
+        try:
+            Ledger.of(self._file).record_other(
+                FOREIGN, "ok", self._file.centre, received=flower_errors.received_by_flower(message),
+                sha256=record_digest(message.content), bytes_up=size,
+            )  # fmt: skip
+            return message
+        except (LedgerError, OSError) as problem:
+            log.error("an answer of a listed bundle stays here, as it cannot be recorded: %s", problem)
+        withheld = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "the answer stays at the node, which cannot record it")
+        return make_message(message.metadata, error=withheld)
+
     def _refuse(self, code: str, **numbers: str) -> None:
         def app(message: Message, context: Context) -> Message:
             return refusal(message, self._file, code, **numbers)
@@ -105,12 +133,15 @@ def refusal(message: Message, file: CentreFile | None, code: str, **numbers: str
     """The reply to any message when nothing may run."""
     job: Job | None = None
     try:
-        job = Job.from_record(message.content)
+        largest = {} if file is None else {"at_most": file.release.largest_message}
+        job = Job.from_record(message.content, **largest)
         reply = Reply.error(job, code, **(numbers if file is None else numbers | {"at": file.centre}))
     except EnvelopeError as problem:
         reply = Reply("", "", "", "", code=problem.code, numbers=problem.numbers)
     if file is not None:
-        reply = recorded(file.workspace, file.centre, job, reply)
+        reply = recorded(
+            Ledger.of(file), file.centre, job, reply, record_digest(message.content) if job is None else None
+        )
     return Message(reply.to_record(), reply_to=message)
 
 
@@ -122,6 +153,7 @@ def _own_app() -> Any:
 
 _flower_install: Callable[..., Any] = getattr(process, "install_from_fab", None)  # type: ignore[assignment]
 _flower_load: Callable[..., Any] = getattr(process, "get_load_client_app_fn", None)  # type: ignore[assignment]
+_flower_push: Callable[..., None] = getattr(process, "push_message", None)  # type: ignore[assignment]
 
 
 def limit_memory(memory_gib: float | None) -> None:
@@ -134,6 +166,7 @@ def limit_memory(memory_gib: float | None) -> None:
 
 def main() -> None:
     """Entry point of `bin/flwr-clientapp` in a centre's workspace; takes the arguments of Flower's own program."""
+    os.umask(UMASK)
     path = os.environ.get(CENTRE_FILE_VARIABLE)
     if not path:
         raise SystemExit(f"{CENTRE_FILE_VARIABLE} is not set; start a node with `polycentre centre run`")

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from basics.private_files import make_private_folder
+from clients import node_log
 from clients.centre_file import CentreFile, CentreFileError
 from federation.wire.job import Job, plain_name
 
@@ -69,7 +71,10 @@ class Node:
             node = Node(job.centre, Path(job.place["out"]) / "centres" / job.centre, Path(job.place["cache"]))
         if node is None:
             raise Refusal("bad_node_config", key="centre")
-        node.workspace.mkdir(parents=True, exist_ok=True)
+        if node.deployed:
+            make_private_folder(node.workspace)
+        else:
+            node.workspace.mkdir(parents=True, exist_ok=True)
         if node.file is not None and node.file.approve.studies == "listed" and _HASH.fullmatch(job.scenario):
             return replace(node, study=job.scenario)
         return node
@@ -114,12 +119,8 @@ class Node:
         return file.read_bytes()
 
     def log(self, text: str) -> None:
-        """Append to the centre's own log, which is where the text of an error stays."""
-        try:
-            with open(self.workspace / "node.log", "a", encoding="utf-8") as out:
-                out.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text.rstrip()}\n")
-        except OSError as problem:  # a full disk: the text is on the console then, and the job still gets its answer
-            logging.getLogger("flwr").error("node.log cannot be written (%s): %s", problem, text.rstrip())
+        """Append to the centre's own log, which is where the text of an error stays; see `clients.node_log`."""
+        node_log.write(self.workspace, text)
 
     def progress(self, unit: str, label: str) -> Callable[[int, int], None]:
         """A callback (done, total) that leaves the state of a job where the command line can see it."""

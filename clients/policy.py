@@ -1,7 +1,7 @@
 """A centre's own policy: which jobs it does, on which terms, and what of the answer leaves the hospital.
 
 The rules are those of its `centre.yaml`. A deployed node without one (a trial, whose folders its node configuration names)
-keeps to the defaults and takes part in any study. In a simulation there is no policy.
+keeps to those of a trial and takes part in any study. In a simulation there is no policy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from basics.atomic_files import write_text
 from basics.csv_table import to_csv
 from clients.answers import Question
 from clients.approval import Approvals
-from clients.centre_file import CentreFile, Minimums, Release
+from clients.centre_file import TRIAL_MINIMUMS, CentreFile, Minimums, Release, trial_release
 from clients.node import Node, Refusal
 from federation.wire.job import MAX_BYTES, Job, Reply
 from strategies import CELL_KINDS, KINDS, SHARED_KINDS, STRATEGIES, Kind
@@ -26,17 +26,17 @@ _PREDICTION = ("case", "patient", "label", "probability")
 
 def release_of(node: Node) -> Release:
     """What may leave a node's hospital."""
-    return node.file.release if node.file is not None else Release()
+    return node.file.release if node.file is not None else trial_release()
 
 
 def minimums_of(node: Node) -> Minimums:
     """What a node's jobs must keep to."""
-    return node.file.minimums if node.file is not None else Minimums()
+    return node.file.minimums if node.file is not None else TRIAL_MINIMUMS
 
 
 def largest_message(node: Node | None) -> int:
     """Bytes that a node takes in one message; in a simulation whatever the protocol allows."""
-    return MAX_BYTES if node is None else int(release_of(node).largest_message_mib * 2**20)
+    return MAX_BYTES if node is None else release_of(node).largest_message
 
 
 def accept(node: Node, job: Job, now: datetime | None = None) -> Question | None:
@@ -68,10 +68,11 @@ def accept(node: Node, job: Job, now: datetime | None = None) -> Question | None
             approved = Approvals(node.workspace).read(job.scenario, now)
             question = approved_study.question_of(approved.resolved, node.centre, job)
     _check_strategy(release_of(node), kind, job)
-    if kind.releases_model(kind.parse(job.body)):
-        rule = unmet_release_rule(release_of(node))
-        if rule:
-            raise Refusal("policy", rule=rule)
+    body = kind.parse(job.body)
+    rule = unmet_release_rule(release_of(node)) if kind.releases_model(body) else ""
+    rule = rule or unmet_sum_rule(release_of(node), kind, body)
+    if rule:
+        raise Refusal("policy", rule=rule)
     return question
 
 
@@ -129,6 +130,16 @@ def unmet_release_rule(release: Release) -> str:
             "is known to fail"
         )
     return ""
+
+
+def unmet_sum_rule(release: Release, kind: Kind, body: Any) -> str:
+    """Why an answer that shows what this centre alone has learned may not leave in every round; empty where it may."""
+    if release.plain_updates or not kind.plain_update(body):
+        return ""
+    return (
+        "release.plain_updates is false, and the answer would show in every round what this centre alone has learned; only sums over three "
+        "centres or more may leave"
+    )
 
 
 def on_own_terms(node: Node, job: Job) -> Job:

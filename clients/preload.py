@@ -23,6 +23,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from basics.private_files import UMASK
+
 log = logging.getLogger("flwr")
 
 SOCKET = "launch.sock"
@@ -171,6 +173,7 @@ def main() -> None:
     from clients import launcher
     from federation.flower.bundle import own_checkout, own_digest
 
+    os.umask(UMASK)
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     memory = folder / "resident_bundle.json"

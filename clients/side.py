@@ -11,10 +11,12 @@ from pydantic import TypeAdapter
 
 from basics.atomic_files import write_text
 from basics.csv_table import to_csv
-from clients import member_keys
+from clients import cohorts, member_keys
 from clients.node import Node, Refusal, device_for, platform_of
 from clients.policy import minimums_of
 from data_partitions import SOURCES, DataError, PatchDataset, PatchTask, build_patches
+from federation.secure_sum.member import Signer, SumMember
+from federation.secure_sum.rules import Session, SumRefused
 from federation.wire.arrays import arrays_digest
 from federation.wire.job import Job, canonical_json, plain_name
 from metrics.near_copies import NearCopies, near_copies
@@ -45,6 +47,14 @@ class NodeSide:
     @property
     def deployed(self) -> bool:
         return self.node.deployed
+
+    @property
+    def fewest_patients(self) -> int:
+        return minimums_of(self.node).sum_patients if self.node.deployed else 0
+
+    def hold_cohorts(self, sums: Sequence[PatchDataset]) -> None:
+        if self.node.deployed:
+            cohorts.hold(self.node, sums, self.fewest_patients)
 
     def patches(self, body: OfTask) -> PatchDataset:
         return load_patches(self.node, body, body.task)
@@ -91,6 +101,22 @@ class NodeSide:
     def _signed(self, about: Sequence[Any], arrays: Mapping[str, np.ndarray]) -> bytes:
         """Of one study only: what was signed in another one says nothing in this."""
         return canonical_json([self.job.scenario, list(about), arrays_digest(arrays)]).encode()
+
+    def sum_member(self, of: str, members: Sequence[str], number: int, session: str) -> SumMember:
+        file = self.node.file
+        if file is None:
+            raise SumRefused("this node has no centre.yaml, so no key to sign with")
+        unknown = [name for name in members if name != self.centre and name not in file.members]
+        if unknown:
+            raise member_keys.BadSignature(unknown[0], "a secure sum")
+        signer = Signer(
+            self.centre,
+            lambda purpose, content: member_keys.sign(file.key, purpose, content),
+            lambda name, purpose, content, signature: member_keys.verify(
+                file.members, name, purpose, content, signature
+            ),
+        )
+        return SumMember(self.node.kept / "sums", signer, Session(self.job.scenario, of, number, session), members)
 
     # -- for the survey ------------------------------------------------------------------------------------------
 

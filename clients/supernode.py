@@ -19,6 +19,7 @@ from pathlib import Path
 
 from basics.atomic_files import write_text
 from basics.plugins import CENTRE_FILE_VARIABLE
+from basics.private_files import UMASK, make_private_folder
 from clients.centre_file import CentreFile
 from clients.preload import SOCKET
 from federation.flower.launchers import launcher_script, write_launchers
@@ -73,7 +74,8 @@ class SuperNode:
         Raises:
             StudyError: another node uses this workspace.
         """
-        self._file.workspace.mkdir(parents=True, exist_ok=True)
+        os.umask(UMASK)  # also of every process below this one
+        make_private_folder(self._file.workspace)
         with open(self._file.workspace / "node.lock", "a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,10 +25,11 @@ from data_partitions.code import code_digest
 from data_partitions.errors import BadFile, DataError
 from data_partitions.exams import Cohort
 from data_partitions.extraction import Extraction
-from data_partitions.patch_dataset import PatchDataset, PixelWriter, open_patches, write_patches
+from data_partitions.patch_dataset import PRIVATE, PatchDataset, PixelWriter, open_patches, write_patches
 from data_partitions.patches import PatchTask
 from data_partitions.preprocessing import preprocessed
 from data_partitions.shown_classes import of_task
+from data_partitions.small_counts import shown_count
 from data_partitions.source import DataSource
 from data_partitions.sources import WHOLE_SOURCES
 from data_partitions.split import SplitRule
@@ -111,7 +112,7 @@ def _make(
             )
         write_patches(temporary, table, _report(cohort, extraction), task.classes)
         # The only file with identities: it stays beside the data, readable by its owner only.
-        private = temporary / "private.json"
+        private = temporary / PRIVATE
         private.touch(mode=0o600)
         private.write_text(json.dumps({"patients": codes, **cohort.private}, indent=1), encoding="utf-8")
         os.rename(temporary, folder)
@@ -128,6 +129,6 @@ def _report(cohort: Cohort, extraction: Extraction) -> dict[str, Any]:
         report["healthy_boxes_missing"] = extraction.missing
         report["notes"] = [
             *report.get("notes", []),
-            f"{extraction.missing} healthy boxes have no place in any image and were left out",
+            f"{shown_count(extraction.missing)} healthy boxes have no place in any image and were left out",
         ]
     return report

@@ -33,7 +33,7 @@ class BadFile(ValueError):
 class DataError(ValueError):
     """Data that cannot be used.
 
-    `code` and `numbers` (counts and field names, never ids or paths) are safe to send to a server. `str(error)` is one
+    `code` and `numbers` (rounded counts and field names, never ids or paths) are safe to send to a server. `str(error)` is one
     line that names files and rows, and stays at the centre; `problems` lists every fault that was found.
     """
 

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from basics.csv_table import read_cell, text_cell
 from basics.image_shape import ImageShape, Storage
 from basics.seeds import rank
-from data_partitions.small_counts import guarded, is_small, pooled, suppressed_count
+from data_partitions.card_words import OTHER, WORDS
+from data_partitions.small_counts import HIDDEN, STEP, is_small, shown_count, shown_total
 from data_partitions.split import SPLITS
 
 COLUMNS = (
@@ -24,6 +26,7 @@ COLUMNS = (
     "birads", "malignant", "spacing_mm", "scanner", "width", "background",
 )  # fmt: skip
 PIXELS = "pixels.npy"
+PRIVATE = "private.json"  # the only file with identities
 TEXT = ("split", "lesion_type", "view", "laterality", "density", "birads", "scanner")
 
 
@@ -37,6 +40,7 @@ class PatchDataset:
     index: int64, the rows of this selection, ascending.
     report: what was found, skipped and moved while the patches were made (counts only).
     classes: names of the task's classes, in the order of their labels.
+    folder: where they were opened; None for a data set that was made in memory.
     """
 
     pixels: np.ndarray
@@ -44,6 +48,7 @@ class PatchDataset:
     index: np.ndarray
     report: dict
     classes: tuple[str, ...]
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -82,6 +87,19 @@ class PatchDataset:
         """float32 (k, channels, height, width) in [-1, 1]: black becomes -1 and white 1."""
         stored = self.stored(rows)
         return stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max / 2) - np.float32(1)
+
+    def people(self) -> dict[int, str]:
+        """Names of the patients by their running numbers: identities, which stay here.
+
+        Raises:
+            ValueError: the data set was made in memory.
+        """
+        if self.folder is None:
+            raise ValueError(
+                "patches that were made in memory have no names of patients; open them from the folder of build_patches"
+            )
+        codes = json.loads((self.folder / PRIVATE).read_text(encoding="utf-8"))["patients"]
+        return {number: name for name, number in codes.items()}
 
     def counts(self) -> dict[str, dict[int, int]]:
         """Boxes (not crops) by split and label, zeros included."""
@@ -143,64 +161,76 @@ class PatchDataset:
         return replace(self, index=self.index[self.table["box"].isin(drawn).to_numpy()])
 
     def partition_rows(self, secret: bytes) -> list[dict]:
-        """Patients, images (boxes) and keyed digest of this selection, by split and class; classes without images left out.
+        """Patients, images (boxes) and keyed digest of this selection, by split and class; counts as they may be shown.
 
-        Counts of 1 to 4 are "<5", and no other count here or on the data card reveals them (`guarded`).
+        Every split and class has its row, so that none tells a 0 from a small count. Small ones have no digest.
         """
         rows: list[dict] = []
         for split in SPLITS:
             for label, name in enumerate(self.classes):
                 part = self.select(split=split, labels=(label,))
-                if len(part):
-                    boxes = part.table.drop_duplicates("box")
-                    rows.append({
-                        "split": split, "class": name,
-                        "patients": int(boxes["patient"].nunique()), "images": suppressed_count(len(boxes)),
-                        "digest": part.digest(secret)[:16],
-                    })  # fmt: skip
-        for row, shown in zip(rows, guarded([row["patients"] for row in rows]), strict=True):
-            row["patients"] = shown
+                boxes = part.table.drop_duplicates("box")
+                rows.append({
+                    "split": split, "class": name,
+                    "patients": shown_count(boxes["patient"].nunique()), "images": shown_count(len(boxes)),
+                    "digest": "" if is_small(len(boxes)) else part.digest(secret)[:16],
+                })  # fmt: skip
         return rows
 
     def data_card(self) -> dict:
-        """What a centre says about its data: counts without identities, those of 1 to 4 shown as "<5".
+        """What a centre says about its data: rounded counts without identities, and words of `card_words` only.
 
-        No sum reveals what is not shown. Where a count of boxes is hidden, every number that gives their sum is left
-        out: `patches`, and the counts by column, of which only the values remain (a list). Where none is hidden, the
-        sum is known, and the rare values of a column are counted together with another (`pooled`).
+        `boxes` alone gives numbers of boxes. `scanner` and the like share its total out, so that no sum of theirs is a second
+        rounding of the same boxes. A value of fewer than 5 patients is "other", and a spacing of so few is left out.
         """
         boxes = self.table.drop_duplicates("box")
         counts = self.counts()
-        hidden = any(is_small(n) for labels in counts.values() for n in labels.values())
-        columns = {
-            name: {str(value): int(n) for value, n in boxes[name].value_counts().sort_index().items()}
-            for name in ("scanner", "view", "laterality", "density", "lesion_type")
-        }
-        # Healthy boxes have no kind: without them the kinds sum to the lesions and not to some mixture.
-        columns["lesion_type"].pop("", None)
+        spacings = boxes.assign(spacing_mm=boxes["spacing_mm"].round(4)).groupby("spacing_mm")["patient"].nunique()
+        # Healthy boxes have no kind: without them the kinds share out the lesions and not some mixture.
+        lesions = boxes[boxes["lesion_type"] != ""]
+        shared_out = {name: boxes for name in ("scanner", "view", "laterality", "density")} | {"lesion_type": lesions}
         return {
             "image": dict(zip(("channels", "height", "width"), map(int, self.pixels.shape[1:]), strict=True)),
             "classes": list(self.classes),
-            "patients": suppressed_count(boxes["patient"].nunique()),
+            "patients": shown_count(boxes["patient"].nunique()),
             "boxes": {
-                split: {self.classes[label]: suppressed_count(n) for label, n in labels.items()}
+                split: {self.classes[label]: shown_count(n) for label, n in labels.items()}
                 for split, labels in counts.items()
             },
-            **({} if hidden else {"patches": len(self)}),
-            "spacing_mm": sorted({round(float(value), 4) for value in boxes["spacing_mm"].dropna()}),
-            **{name: list(found) if hidden else pooled(found) for name, found in columns.items()},
+            "spacing_mm": sorted(float(value) for value in spacings.index[spacings >= STEP]),
+            **{name: _shared_out(own, name, counts) for name, own in shared_out.items()},
         }
+
+
+def _shared_out(boxes: pd.DataFrame, name: str, counts: Mapping[str, Mapping[int, int]]) -> dict[str, int | str]:
+    """How a column's words share out the boxes, {word: part of their shown total}; what is small is left out.
+
+    Args:
+        counts: of all boxes, by split and label.
+    """
+    labels = set(boxes["label"])
+    cells = [n for of_split in counts.values() for label, n in of_split.items() if label in labels]
+    shown = shown_total(cells)
+    if shown == HIDDEN:
+        return {}
+    words = boxes[name].map(WORDS[name])
+    rare = [word for word, patients in boxes.groupby(words)["patient"].nunique().items() if is_small(patients)]
+    held = boxes.groupby(words.where(~words.isin(rare), OTHER))["patient"].agg(["size", "nunique"])
+    return {
+        str(word): shown_count(round(int(n) * int(shown) / sum(cells)))
+        for word, n, patients in held.itertuples() if not is_small(patients)
+    }  # fmt: skip
 
 
 def open_patches(folder: Path) -> PatchDataset:
     """The patches in a folder that `build_patches` wrote; pixels stay on disk."""
     pixels = np.load(folder / PIXELS, mmap_mode="r")
-    table = pd.read_csv(folder / "table.csv", dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={
+    table = pd.read_csv(folder / "table.csv", keep_default_na=False, na_values={
         "age": [""], "spacing_mm": [""], "malignant": [""],
-    })  # fmt: skip
+    }, converters={name: read_cell for name in TEXT})  # fmt: skip
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
-    return PatchDataset(pixels, table, np.arange(len(table), dtype=np.int64), report, classes)
+    return PatchDataset(pixels, table, np.arange(len(table), dtype=np.int64), report, classes, folder)
 
 
 class PixelWriter:
@@ -234,6 +264,7 @@ def write_patches(folder: Path, table: pd.DataFrame, report: dict, classes: Sequ
     """Write what belongs to the pixels in a folder, to be opened by `open_patches`."""
     (folder / "classes.json").write_text(json.dumps(list(classes)), encoding="utf-8")
     text = io.StringIO()
+    table = table.assign(**{name: table[name].map(text_cell, na_action="ignore") for name in TEXT})
     table.to_csv(text, index=False, columns=list(COLUMNS), float_format="%.10g", lineterminator="\n")
     (folder / "table.csv").write_text(text.getvalue(), encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")

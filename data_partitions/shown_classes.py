@@ -7,7 +7,7 @@ from dataclasses import replace
 from data_partitions.errors import DataError, Problem
 from data_partitions.exams import KINDS, Cohort, Exam, Lesion
 from data_partitions.patches import PatchTask
-from data_partitions.small_counts import suppressed_count
+from data_partitions.small_counts import shown_count
 
 
 def of_task(cohort: Cohort, task: PatchTask, what: str) -> Cohort:
@@ -46,7 +46,7 @@ def of_task(cohort: Cohort, task: PatchTask, what: str) -> Cohort:
     for name, (count, text) in counts.items():
         if count:
             report[name] = count
-            report["notes"] = [*report.get("notes", []), f"{suppressed_count(count)} {text}"]
+            report["notes"] = [*report.get("notes", []), f"{shown_count(count)} {text}"]
     return replace(cohort, exams=kept, report=report)
 
 

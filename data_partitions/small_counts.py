@@ -1,49 +1,47 @@
-"""Counts that may leave a centre. Small counts, 1 to 4, may point to a person and are shown as "<5"."""
+"""Counts as they leave a centre: rounded to 5, "<5" below that. One rule for tables, notes, errors, replies and weights.
 
-from collections.abc import Mapping, Sequence
+The rounded count follows from the count alone: no noise, so that asking again tells nothing new. No total is rounded beside
+its parts, and no number leaves from which a count could be computed to the unit; see docs/decisions/0014-rounded-counts.md.
+"""
 
-SMALLEST_SHOWN = 5
+from collections.abc import Iterable
+
+STEP = 5
+HIDDEN = f"<{STEP}"
+OTHER = "other"
 
 
-def suppressed_count(count: int) -> int | str:
-    """The count, or "<5" for 1 to 4."""
-    return f"<{SMALLEST_SHOWN}" if is_small(count) else int(count)
+def shown_count(count: int) -> int | str:
+    """The nearest multiple of 5; "<5" for 0 to 4, because a 0 that becomes "<5" would tell of one new patient."""
+    return HIDDEN if is_small(count) else _rounded(count)
+
+
+def shown_weight(count: int) -> int:
+    """A count as a number to compute with: the nearest multiple of 5, at least 5."""
+    return max(STEP, _rounded(count))
+
+
+def fewest_shown_alike(count: int) -> int:
+    """The smallest count that is shown as this one is: 43 for 43 to 47, 0 for 0 to 4.
+
+    So many can be picked from what is there, and their number tells no more than the shown count does.
+    """
+    return 0 if is_small(count) else max(STEP, _rounded(count) - STEP // 2)
 
 
 def is_small(count: int) -> bool:
-    return 0 < count < SMALLEST_SHOWN
+    """Whether a count is hidden."""
+    return count < STEP
 
 
-def pooled(counts: Mapping[str, int]) -> dict[str, int]:
-    """Counts whose sum is known elsewhere: the small ones added up together with the smallest of the others.
+def shown_total(counts: Iterable[int]) -> int | str:
+    """The total of counts that are shown one by one: the sum of what is shown of them, where a hidden one counts nothing.
 
-    Were a small count shown as "<5", the sum and the other counts would give it away. A total that includes a larger
-    count does not reveal its parts. {"a": 2, "b": 9, "c": 30} becomes {"a or b": 11, "c": 30}.
+    Rounded on its own a total would tell which way its parts were rounded.
     """
-    order = sorted(counts, key=lambda name: (counts[name], name))
-    small = sum(is_small(counts[name]) for name in order)
-    if not small:
-        return dict(counts)
-    pool = sorted(order[: small + 1])
-    together = {" or ".join(name or "none" for name in pool): sum(counts[name] for name in pool)}
-    return together | {name: count for name, count in counts.items() if name not in pool}
+    total = sum(_rounded(count) for count in counts if not is_small(count))
+    return total or HIDDEN
 
 
-def guarded(counts: Sequence[int]) -> list[int | str]:
-    """Counts whose sum may be known elsewhere, in their order: small ones as "<5", and one more count withheld.
-
-    The largest count becomes "5 or more", so that the sum does not give the small ones away. Where the largest is too
-    small for that, only "<5" and zeros are shown and the others are "". [2, 9, 30] becomes ["<5", 9, "5 or more"].
-    """
-    small = [n for n in counts if is_small(n)]
-    if not small:
-        return list(counts)
-    largest = max(range(len(counts)), key=lambda i: counts[i])
-    covered = counts[largest] + sum(small) >= SMALLEST_SHOWN + (SMALLEST_SHOWN - 1) * len(small)
-    shown: list[int | str] = []
-    for i, n in enumerate(counts):
-        if is_small(n) or n == 0:
-            shown.append(suppressed_count(n))
-        else:
-            shown.append(f"{SMALLEST_SHOWN} or more" if i == largest and covered else int(n) if covered else "")
-    return shown
+def _rounded(count: int) -> int:
+    return (int(count) + STEP // 2) // STEP * STEP

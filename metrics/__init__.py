@@ -3,6 +3,7 @@
 from metrics.classification import METRICS, Metric, measure, measured_names, selection_score
 from metrics.feature_spaces import FEATURE_SPACES, FeatureSpace
 from metrics.frechet import FeatureSums, frechet_distance, half_split_floor, split_in_halves
+from metrics.rounding import shown_metrics, shown_number, shown_share, shown_shares
 
 __all__ = [
     "FEATURE_SPACES",
@@ -15,5 +16,9 @@ __all__ = [
     "measure",
     "measured_names",
     "selection_score",
+    "shown_metrics",
+    "shown_number",
+    "shown_share",
+    "shown_shares",
     "split_in_halves",
 ]

@@ -87,7 +87,6 @@ class BatchStream:
                 "batch_too_large",
                 f"there are {len(images)} training images but batch_size is {training.largest_batch}; "
                 "lower batch_size or give the centre more patients",
-                have=len(images),
                 batch_size=training.largest_batch,
             )
         self._images, self._training, self._seed = images, training, seed

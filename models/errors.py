@@ -8,7 +8,8 @@ class ModelError(ValueError):
 
     Attributes:
         code: short name of the problem, e.g. "batch_too_large", "diverged", "bad_package".
-        numbers: counts and field names that explain it, which may cross the wire; never an identifier, a path or pixels.
+        numbers: settings and field names that explain it, no counts of patients; they may cross the wire; never an identifier, a path
+            or pixels.
     """
 
     def __init__(self, code: str, message: str, **numbers: int | float | str):

@@ -25,6 +25,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from basics.bounded_text import CARD as LIMITS
+from basics.bounded_text import load_json, read_text
 from models.errors import PackageError
 from models.generative import GenerativeModel
 from models.generator_spec import GeneratorSpec
@@ -77,11 +79,13 @@ class GeneratorPackage:
         """
         folder = Path(folder)
         try:
-            card_bytes, weight_bytes = (folder / CARD).read_bytes(), (folder / WEIGHTS).read_bytes()
+            card_text, weight_bytes = read_text(folder / CARD, LIMITS), (folder / WEIGHTS).read_bytes()
         except OSError as error:
             raise PackageError(f"{folder} is not a generator package: {error.strerror}: {error.filename}") from error
+        except ValueError as error:
+            raise PackageError(f"{folder / CARD} cannot be read: {error}; get the package again") from error
         try:
-            card = json.loads(card_bytes)
+            card = load_json(card_text, LIMITS)
             if card["format"] != FORMAT:
                 raise PackageError(f"{folder} has format {card['format']!r}; this version reads {FORMAT!r}")
             if hashlib.sha256(weight_bytes).hexdigest() != card["hashes"][WEIGHTS]:
@@ -101,7 +105,7 @@ class GeneratorPackage:
             ) from error
         package = cls(spec, weights, {k: v for k, v in card.items() if k not in _OWN_KEYS})
         package._check()
-        if package._card_bytes() != card_bytes:
+        if package._card_bytes() != card_text.encode():
             raise PackageError(f"{folder / CARD} was altered: it is not what its own hash says; get the package again")
         return package
 

@@ -1,4 +1,7 @@
-"""`polycentre centre`: the commands of a hospital's administrator."""
+"""`polycentre centre`: the commands of a hospital's administrator.
+
+Longer than most files, because each command of an administrator is a function here.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from basics.private_files import UMASK, make_private_folder
+
 if TYPE_CHECKING:
     from polycentre.centre_check import Finding
 
@@ -25,6 +30,13 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+
+
+@cli.callback()
+def private() -> None:
+    # No docstring: Typer would take it for the group's help.
+    os.umask(UMASK)
+
 
 SCENARIO = typer.Argument(help="A scenario file, or the name of a shipped one.")
 SET = typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the scenario. May be repeated.")
@@ -171,8 +183,7 @@ def revoke(file: Annotated[Path, FILE], scenario_hash: Annotated[str, typer.Argu
 @cli.command()
 def approved(file: Annotated[Path, FILE]) -> None:
     """List the approved studies: hash, name, until when, and how much was answered."""
-    import yaml
-
+    from basics.bounded_text import SCENARIO, load_yaml
     from clients.approval import Approvals
     from clients.centre_file import CentreFile
     from clients.node import Refusal
@@ -187,7 +198,7 @@ def approved(file: Annotated[Path, FILE]) -> None:
         except Refusal as problem:
             say(f"{digest}  {explain(centre.centre, problem.code, 'it', problem.numbers)}", "yellow")
             continue
-        name = yaml.safe_load(found.resolved)["name"]
+        name = load_yaml(found.resolved, SCENARIO)["name"]
         say(f"{digest}  {name}, until {found.until:%Y-%m-%d %H:%M} UTC, {given} answers given")
     if not approvals.digests():
         say("no study is approved")
@@ -243,7 +254,7 @@ def pause(file: Annotated[Path, FILE]) -> None:
     from clients.policy import PAUSED
 
     centre = CentreFile.read(file)
-    centre.workspace.mkdir(parents=True, exist_ok=True)
+    make_private_folder(centre.workspace)
     (centre.workspace / PAUSED).touch()
     say(f"centre {centre.centre} is paused; go on with: polycentre centre resume {file}")
 
@@ -261,12 +272,40 @@ def resume(file: Annotated[Path, FILE]) -> None:
 
 @cli.command()
 def log(
-    file: Annotated[Path, FILE],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="The centre's settings, after `verify` if only what is wrong is to be shown.",
+            metavar="[verify] CENTRE.yaml",
+        ),
+    ],
     tail: Annotated[int, typer.Option(help="How many of the last lines are shown.", min=0)] = 20,
 ) -> None:
-    """Verify the record of what left this hospital, sum it up by study and kind, and show its last lines."""
+    """Verify the record of what left this hospital against its anchor, sum it up by study and kind, and show its last lines."""
     from clients.centre_file import CentreFile
     from clients.ledger import Ledger
-    from polycentre.centre_log import print_record
+    from polycentre.centre_log import print_record, print_verdict
 
-    raise typer.Exit(print_record(console, Ledger(CentreFile.read(file).workspace), tail))
+    *verify, file = words
+    if verify not in ([], ["verify"]):
+        raise typer.BadParameter(
+            f"write the centre's settings, or verify and the settings, and not {' '.join(words)!r}"
+        )
+    ledger = Ledger.of(CentreFile.read(Path(file)))
+    raise typer.Exit(print_verdict(console, ledger) if verify else print_record(console, ledger, tail))
+
+
+@cli.command()
+def acknowledge(file: Annotated[Path, FILE]) -> None:
+    """Let the node go on whose record does not match its anchor. What was found becomes an entry of the record."""
+    from clients.centre_file import CentreFile
+    from clients.ledger import Ledger, LedgerError
+    from federation.wire.errors import StudyError
+
+    centre = CentreFile.read(file)
+    make_private_folder(centre.workspace)
+    try:
+        found = Ledger.of(centre).acknowledge(centre.centre)
+    except (LedgerError, OSError) as problem:
+        raise StudyError(str(problem)) from None
+    say(f"acknowledged: {found}" if found else "nothing to acknowledge: the record goes on from its anchor")

@@ -19,8 +19,11 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import TypeAdapter
 
 from basics.plugins import PluginError, only
+from basics.private_files import make_private_folder
+from clients.anchor import send
 from clients.approval import Approvals
 from clients.centre_file import NO_DATA, CentreFile
+from clients.ledger import Ledger, LedgerError
 from clients.plugins import unlisted, verdicts
 from data_partitions import SOURCES, DataError
 from federation.flower.superlink_health import ask, clock_problem, clock_refused, clock_words
@@ -56,6 +59,7 @@ def own_findings(file: CentreFile) -> Iterator[Finding]:
     yield _key(file.key)
     yield from _certificates(file.root_certificate)
     yield from _folders(file)
+    yield from _record(file)
     if file.approve.studies == "any":
         yield note(
             "approve.studies is any: this node does every study that it is asked for; use it in trials without patients only"
@@ -163,9 +167,11 @@ def _certificates(path: Path) -> Iterator[Finding]:
 
 
 def _folders(file: CentreFile) -> Iterator[Finding]:
-    for key, folder in {"workspace": file.workspace, "cache": file.cache_folder}.items():
+    assert file.log.anchor is not None  # reading the file names it
+    folders = {"workspace": file.workspace, "cache": file.cache_folder, "log.anchor": file.log.anchor.parent}
+    for key, folder in folders.items():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(folder)
         except OSError as error:
             yield problem(f"{key}: {folder} cannot be made ({error.strerror}); make it, or name another")
             continue
@@ -176,3 +182,15 @@ def _folders(file: CentreFile) -> Iterator[Finding]:
         words = f"{key}: {folder}, {free:.1f} GiB free"
         yield ok(words) if free >= _FREE_GIB else note(f"{words}; patches and models may need more")
     yield ok(f"clock: {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}")
+
+
+def _record(file: CentreFile) -> Iterator[Finding]:
+    ledger = Ledger.of(file)
+    try:
+        ledger.check()
+        yield ok(f"record: {ledger.path} goes on from its anchor {ledger.anchor.path}")
+    except (LedgerError, OSError) as error:
+        yield problem(f"record: {error}")
+    address = file.log.syslog_address
+    if address and (failed := send(address, f"polycentre {file.centre}: this node was checked")):
+        yield problem(f"log.syslog: {address} cannot be reached ({failed}); name another, or leave it out")

@@ -13,7 +13,7 @@ from basics.markdown import code, escaped, fenced
 from clients.centre_file import CentreFile
 from clients.introduction import ROLL_CALL
 from clients.plugins import verdicts
-from clients.policy import takes_part, unmet_release_rule
+from clients.policy import takes_part, unmet_release_rule, unmet_sum_rule
 from federation.flower.bundle import own_checkout, own_digest
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import StudyError, explain
@@ -245,6 +245,11 @@ def _refused(file: CentreFile, asks: list[Ask], rows: list[Expected]) -> Iterato
     releasing = {ask.kind.name for ask in asks if ask.kind.releases_model(ask.outline) and not ask.kind.pixels}
     for kind in sorted(releasing) if rule else ():
         yield f"{_kind(kind).title}: {rule}"
+    plain = {
+        ask.kind.name: sum_rule for ask in asks if (sum_rule := unmet_sum_rule(file.release, ask.kind, ask.outline))
+    }
+    for kind, sum_rule in sorted(plain.items()):
+        yield f"{_kind(kind).title}: {sum_rule}"
     limit = file.release.largest_message_mib * 2**20
     for row in rows:
         for way, size in (("in", row.bytes_down), ("out", row.bytes_up)):

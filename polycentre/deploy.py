@@ -16,14 +16,16 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
 
-from basics.atomic_files import write_text
-from basics.plugins import Identity
+from basics.atomic_files import write_bytes, write_text
+from basics.plugins import Identity, only
+from basics.private_files import make_private_folder
+from clients.centre_file import TRIAL_MINIMUMS, trial_release
 from federation.flower.certificates import (
     AUTHORITY,
     SECRET,
@@ -48,6 +50,10 @@ commands = typer.Typer(
 )
 console = Console()
 CENTRE_FILE, CENTRE_KEY = "centre.yaml", "centre.key"
+TRIAL_WORDS = (
+    "for trials without patients' data: every study is done, every strategy and plain updates may leave, and the minimums of each "
+    "centre.yaml are as low as can be"
+)
 
 NAME = typer.Argument(help="A deployment: the name of a folder in deployments/, or its deployment.yaml.")
 
@@ -83,6 +89,7 @@ def prepare(
     members = {}
     for name in centres:
         home = folder / "centres" / name
+        make_private_folder(home)
         create_node_key(home / CENTRE_KEY)
         _copy(authority / AUTHORITY, home / AUTHORITY)
         if not (own / "keys" / f"{name}.pub").exists():  # a hospital may have sent its own
@@ -93,7 +100,9 @@ def prepare(
         if not file.exists():
             identity = {"centre": name, "superlink": superlink, "root_certificate": AUTHORITY, "key": CENTRE_KEY}
             tree: dict[str, object] = {**identity, "members": members, **more}
-            write_text(file, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+            content = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+            # Whatever the umask: a node refuses a file to which others may write.
+            write_bytes(file, content.encode(), mode=0o644)
 
 
 def trial(
@@ -115,22 +124,37 @@ def trial(
     address = f"127.0.0.1:{link_port}"
     for name in centres:  # ports change from start to start
         (folder / "centres" / name / CENTRE_FILE).unlink(missing_ok=True)
+    plugins = list(plugins)
+    with only(plugins):
+        without_patients = _trial_settings(predictions=True)
     settings = {
         name: {
             "workspace": str(places["workspace"]), "cache": str(places["cache"]), "port": port,
             # All of it belongs to the user of this machine, from whom nothing needs protection.
-            "approve": {"bundles": "own", "studies": "any"}, "release": {"predictions": True},
+            "approve": {"bundles": "own", "studies": "any"}, **without_patients,
             "preload": preload, "plugins": [asdict(plugin) for plugin in plugins],
+            # Beside the workspace, with which it stays when this folder is made anew.
+            "log": {"anchor": f"{places['workspace']}.anchor"},
         }
         for (name, places), port in zip(centres.items(), ports, strict=True)
     }  # fmt: skip
     prepare(folder, settings, ["127.0.0.1", "localhost"], superlink=address, operator=address)
     nodes = {}
     for name, places in centres.items():
-        places["workspace"].mkdir(parents=True, exist_ok=True)
+        make_private_folder(places["workspace"])
         home = folder / "centres" / name
+        for made in (places["workspace"], home):
+            made.chmod(0o700)  # it may have been made before, as any other folder
         nodes[name] = TrialNode(home / CENTRE_FILE, home / f"{CENTRE_KEY}.pub", places["workspace"] / "supernode.log")
     return LoopbackDeployment(processes, folder / "superlink", nodes, log_file, link_port)
+
+
+def _trial_settings(**release: Any) -> dict[str, object]:
+    """What a trial without patients' data has in a centre.yaml, and no hospital should: everything leaves, and minimums are low."""
+    return {
+        "release": trial_release(**release).model_dump(mode="json", exclude_defaults=True),
+        "minimums": TRIAL_MINIMUMS.model_dump(mode="json"),
+    }
 
 
 @commands.command()
@@ -160,9 +184,20 @@ def init(
             raise StudyError(
                 f"--centre {name!r} cannot be the name of a centre; use letters, digits, - and _, at most 64", 2
             )
-    settings = {"workspace": workspace, "approve": {"bundles": "own", "studies": studies}}
+    # Beside the workspace: centre.yaml is usually where the node may not write.
+    log = {"anchor": f"{workspace.rstrip('/')}-anchor/{CENTRE_FILE.removesuffix('.yaml')}.anchor"}
+    settings: dict[str, object] = {
+        "workspace": workspace, "log": log, "approve": {"bundles": "own", "studies": studies},
+    }  # fmt: skip
+    if studies == "any":
+        settings |= _trial_settings()
     prepare(folder, dict.fromkeys(centre, settings), host, superlink=f"{host[0]}:{port}", operator=operator, days=days)
     console.print(f"{folder}: for {', '.join(centre)}, reached as {', '.join(host)}", highlight=False, soft_wrap=True)
+    if studies == "any":
+        console.print(TRIAL_WORDS, highlight=False, soft_wrap=True)
+    else:
+        console.print("each hospital writes `data` into its centre.yaml, and `polycentre centre check` says what else is missing",
+                      highlight=False, soft_wrap=True)  # fmt: skip
 
 
 @commands.command()
@@ -192,6 +227,7 @@ def local(
         deployment = trial(processes, folder, places, folder / "superlink.log")
         deployment.start()
         deployment.place.write(file)
+        console.print(TRIAL_WORDS, highlight=False, soft_wrap=True)
         console.print(f"{', '.join(centres)} are online; logs below {folder}", highlight=False, soft_wrap=True)
         console.print(
             f"now: polycentre run {scenario} --deployment {name}      (Ctrl-C here ends all)",

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from basics.atomic_files import write_text
-from basics.csv_table import to_csv
+from basics.csv_table import read_cell, to_csv
 
 
 class RecordError(ValueError):
@@ -57,10 +57,14 @@ class CsvTable:
             return pd.DataFrame({n: pd.Series(dtype=float if n in self.numbers else object) for n in self.columns})
         # Everything as text first: pandas would take a centre called "NA" or "None" for a missing value.
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        for name in self.numbers:
-            column = pd.to_numeric(table[name], errors="coerce")
-            if not (column.isna() & (table[name] != "")).any():  # a size given in words ("100 images") stays text
-                table[name] = column
+        for name in table.columns:
+            if name in self.numbers:
+                column = pd.to_numeric(table[name], errors="coerce")
+                if not (column.isna() & (table[name] != "")).any():  # a size given in words ("100 images") stays text
+                    table[name] = column
+                    continue
+            read = {cell: read_cell(cell) for cell in table[name].unique()}
+            table[name] = table[name].map(read)
         return table
 
 

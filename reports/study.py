@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
-
+from basics.bounded_text import SCENARIO, load_yaml
 from data_partitions.classes import CLASSES_OF
 from reports.kinds import Kinds, MetricWords
 
@@ -71,8 +70,7 @@ def read_study(scenario_yaml: str, kinds: Kinds | None = None) -> Study:
     kinds: what the record says of strategies. Of those it does not describe, the keys of their arms show whether they share
     anything, and whether real images move to the receiver.
     """
-    # libyaml where it is there: a thousand centres are a megabyte of YAML.
-    settings = yaml.load(scenario_yaml, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    settings = load_yaml(scenario_yaml, SCENARIO) or {}
     arms: dict[str, Arm] = {}
     for name, entry in (settings.get("arms") or {}).items():
         has_baseline = any(arm.role == "baseline" for arm in arms.values())

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from basics.bounded_text import SCENARIO, TextProblem, TooMuch, load_yaml, read_text
 from basics.words import listed
 from scenarios.checks import file_problems, model_problems
 from scenarios.groups import GroupError, merge_alike, write_out_groups
@@ -91,7 +92,9 @@ def read(file: str | Path, overrides: list[str] | None = None) -> Scenario:
     """
     path = find(str(file))
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, SCENARIO)
+    except TooMuch as problem:
+        raise ScenarioError(f"{file}: {problem}; a scenario is far shorter") from None
     except (OSError, UnicodeDecodeError) as problem:
         raise ScenarioError(f"{file}: cannot be read as UTF-8 text ({problem}); save it again as UTF-8") from None
     return parse(text, source=str(file), base=path.parent, overrides=overrides or [])
@@ -100,12 +103,10 @@ def read(file: str | Path, overrides: list[str] | None = None) -> Scenario:
 def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = None) -> Scenario:
     """Like `read`, from text; relative paths start at `base`."""
     try:
-        tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
-    except yaml.MarkedYAMLError as problem:
-        where = f"line {problem.problem_mark.line + 1}" if problem.problem_mark else "?"
-        raise ScenarioError(f"{source}: {where}: {problem.problem}; correct the YAML there") from None
-    except yaml.YAMLError as problem:
-        raise ScenarioError(f"{source}: is not YAML ({str(problem).splitlines()[0]}); correct it there") from None
+        tree = load_yaml(text, SCENARIO, _StrictLoader)
+    except TextProblem as problem:
+        where = f"line {problem.line}: " if problem.line else ""
+        raise ScenarioError(f"{source}: {where}{problem}; correct the YAML there") from None
     if not isinstance(tree, dict):
         raise ScenarioError(f"{source}: holds no settings; start from one of: {', '.join(shipped())}")
     # Keys that begin with x- are a place for what several sections share through YAML's anchors.
@@ -179,8 +180,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
             )
         place = child
     try:
-        parsed = yaml.load(value, Loader=_StrictLoader)  # noqa: S506
-    except yaml.YAMLError:
+        parsed = load_yaml(value, SCENARIO, _StrictLoader)
+    except TextProblem:
         raise ScenarioError(f"--set {override}: the value is not valid YAML; quote it") from None
     if isinstance(place, list):
         place[_index(place, parts[-1], override)] = parsed

@@ -15,7 +15,8 @@ import numpy as np
 
 from federation.wire.centres import Centres
 from federation.wire.errors import explain
-from federation.wire.job import Job, Reply
+from federation.wire.job import Job, Reply, canonical_json
+from federation.wire.names import is_plain_name
 from reports.run_record import RunRecord
 from strategies import KINDS
 
@@ -64,7 +65,8 @@ class Checkpointed(Centres):
             self._finished(job, reply, cached=False)
         else:
             lost = str(reply.numbers.get("input"))
-            if reply.code == "missing_input" and lost.isalnum():  # a resumed run sends it once more
+            # A resumed run sends it once more. Of this job only: no centre takes back what another did.
+            if reply.code == "missing_input" and is_plain_name(lost) and f'"{lost}"' in canonical_json(job.body):
                 self._record.forget_unit(lost)
             text = explain(reply.centre, reply.code, job.label or job.kind, reply.numbers)
             self._record.event(

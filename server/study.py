@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
+from basics.words import one_line
 from federation.wire.centres import Centres
 from federation.wire.clock import Clock, VirtualClock
 from federation.wire.code_digest import code_digest
@@ -107,7 +108,7 @@ class Study:
         for reply in replies:
             for task in reply.body["tasks"].values():
                 for note in task["notes"]:
-                    self._record.event("note", centre=reply.centre, text=note)
+                    self._record.event("note", centre=reply.centre, text=one_line(note))
         self._record.write_partition(
             {"centre": reply.centre, "task": name, **row}
             for reply in replies for name, task in reply.body["tasks"].items() for row in task["partition"]
@@ -122,8 +123,7 @@ class Study:
     def _refuse_empty_classes(self, replies: Sequence[Reply]) -> None:
         """A class that no centre can teach is a mistake in the task. One that some centres lack is not."""
         for task in self._scenario.all_tasks:
-            rows = [row for reply in replies for row in reply.body["tasks"][task.name]["partition"]]
-            taught = {row.get("class") for row in rows if row.get("split") == "train"}
+            taught = {name for reply in replies for name in reply.body["tasks"][task.name]["classes"]}
             absent = [name for name in task.classes if name not in taught]
             if absent:
                 raise StudyError(

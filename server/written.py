@@ -98,7 +98,9 @@ def write_results(
     results, predictions = [], []
     for cell, tested_on, learned_reply, reply in places:
         body = learned_reply.body
-        fraction = cell.fraction if cell.fraction is not None else (cell.images or 0) / body["train_boxes"]
+        # Of the rounded number of boxes, which may be a little less than there are.
+        share = (cell.images or 0) / max(1, body["train_boxes"])
+        fraction = cell.fraction if cell.fraction is not None else min(1.0, share)
         shared: dict[str, Any] = {
             "arm": cell.arm, "task": cell.task, "classifier": cell.classifier,
             "real_fraction": round(fraction, 6), "repeat": cell.repeat, "receiver": cell.receiver, "tested_on": tested_on,

@@ -34,6 +34,8 @@ AGGREGATIONS: dict[str, type[flower.FedAvg]] = {
     "MultiKrum": flower.MultiKrum,
     "Bulyan": flower.Bulyan,
 }
+# Those that look at single answers; the others need only their mean.
+_OF_SINGLES = ("FedMedian", "FedTrimmedAvg", "Krum", "MultiKrum", "Bulyan")
 _OPTIMIZERS = ("FedAvgM", "FedAdagrad", "FedAdam", "FedYogi")
 # Arguments of Flower's classes that concern its own loop.
 _NOT_OURS = {
@@ -78,6 +80,11 @@ def check_aggregation(name: str, options: Mapping[str, Any], centres: int | None
             f"{name} with num_malicious_nodes {malicious} needs {least_replies(name, options)} centres and there are {centres}; "
             "lower num_malicious_nodes or name another aggregation"
         )
+
+
+def needs_single_answers(name: str) -> bool:
+    """Whether an aggregation compares the answers of single centres, and a sum of them is not enough."""
+    return name in _OF_SINGLES
 
 
 def least_replies(name: str, options: Mapping[str, Any]) -> int:

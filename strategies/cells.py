@@ -1,22 +1,32 @@
-"""Cells of the study: a receiver learns a classifier from its own patches and foreign ones, and it is tested here and elsewhere."""
+"""Cells of the study: a receiver learns a classifier from its own patches and foreign ones, and it is tested here and elsewhere.
+
+Longer than most files, because learning and testing a cell are one recipe, declared with all that it answers.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
 from data_partitions import PatchDataset
-from metrics import METRICS, measure
+from metrics import METRICS, measure, shown_metrics, shown_number, shown_share
 from models import ClassifierFit, ClassifierSpec, ClassifierTraining, PatchArrays, predict
 from strategies import choice, learning, terms
 from strategies.bodies import CellName, Compute, OfTask, Pool, Size
-from strategies.centre_side import CentreSide, as_arrays, receiver_patches
-from strategies.kind import Answer, Arrays, Field, Kind, Received, Sent, Uses
+from strategies.centre_side import (
+    CentreSide,
+    as_arrays,
+    boxes_as_weight,
+    patients_in,
+    receiver_patches,
+    shown_course,
+)
+from strategies.kind import Answer, Answered, Arrays, Count, Curves, Field, Kind, Received, Sent, Uses, Words
 from strategies.layouts import classifier_layout, prefixed
 
 # Before a source's name, which may be that of one of the stages' own sources.
@@ -89,8 +99,9 @@ def learn(here: CentreSide, body: Learn, arrays: Arrays) -> Answer:
         rng = np.random.default_rng(body.subset_seed)
         foreign["own positives again"] = learning.oversampled(real, body.oversample, rng)
     training, compute = body.training, body.compute
-    boxes = len(np.unique(train.table["box"]))
-    validation = as_arrays(patches.select(split="val"))
+    boxes = boxes_as_weight(train)  # the number of steps of an epoch is seen in the answer
+    held_out = patches.select(split="val")
+    validation = as_arrays(held_out)
 
     def fitted(sources: Mapping[str, PatchArrays]) -> ClassifierFit:
         items = boxes + sum(len(patches.rows) for patches in sources.values())
@@ -101,13 +112,12 @@ def learn(here: CentreSide, body: Learn, arrays: Arrays) -> Answer:
 
     selected: dict[str, Any] = {}
     if body.choose is not None:
-        foreign, selected = _chosen(body.choose, real, foreign, fitted)
+        foreign, selected = _chosen(here, body.choose, train, foreign, fitted, patients_in(held_out))
     fit = fitted(foreign)
     network = body.classifier.model_copy(update={"pretrained": None}).build(body.seed)
     network.load_state_dict(fit.state)
     answer = learned(body, patches, train, network) | {
-        "history": fit.history,
-        "best": {"step": fit.best_step, "val_auprc": fit.best_auprc},
+        **shown_course(fit.history, {"step": fit.best_step, "val_auprc": fit.best_auprc}, held_out),
         "n_synthetic": int(sum(len(p.rows) for p in foreign.values())),
         **selected,
     }
@@ -118,8 +128,8 @@ def learned(body: Learn | Any, patches: PatchDataset, train: PatchDataset, netwo
     """What a receiver answers about a classifier that it has: tested here, and how many patches it saw."""
     return tested(network, patches.select(split="test"), body.training, body.compute, body.metrics) | {
         "cell": body.cell.model_dump(mode="json"),
-        "n_real": int(train.table["box"].nunique()),
-        "train_boxes": int(patches.select(split="train").table["box"].nunique()),
+        "n_real": body.size.images or boxes_as_weight(train),  # as many as the study asks for is no news
+        "train_boxes": boxes_as_weight(patches.select(split="train")),
     }
 
 
@@ -137,16 +147,23 @@ def _signed_of(cell: CellName) -> list[Any]:
 
 
 def _chosen(
-    rule: choice.Choice, real: PatchArrays, foreign: Mapping[str, PatchArrays],
-    fitted: Callable[[Mapping[str, PatchArrays]], ClassifierFit],
+    here: CentreSide, rule: choice.Choice, train: PatchDataset, foreign: Mapping[str, PatchArrays],
+    fitted: Callable[[Mapping[str, PatchArrays]], ClassifierFit], validated: int,
 ) -> tuple[dict[str, PatchArrays], dict[str, Any]]:  # fmt: skip
     """The images that this cell uses of its candidates, and what is reported of the choice.
 
     Every candidate holds as many images as all chosen ones together are to have.
+
+    Args:
+        validated: patients of the validation split.
+
+    Raises:
+        DataError: "too_few_to_measure".
     """
     if rule.by == "distance":
-        pools = {source: by_class(patches) for source, patches in foreign.items()}
-        scores = choice.distances(by_class(real), pools, rule.space)
+        pools = {source: learning.by_class(patches) for source, patches in foreign.items()}
+        own = choice.own_images(train, max(rule.fewest_patients, here.fewest_patients))
+        scores = choice.distances(own, pools, rule.space)
     else:
         scores = choice.gains(
             foreign, lambda source: fitted({} if source is None else {source: foreign[source]}).best_auprc
@@ -162,8 +179,11 @@ def _chosen(
             labels = np.full(min(count, len(part.rows)), label)
             labels = labels if before is None else np.concatenate([learning.labels_of(before), labels])
             used[source] = PatchArrays(part.pixels, rows, labels)
-    by_name = ({source.removeprefix(_FROM): value for source, value in table.items()} for table in (share_of, scores))
-    return used, dict(zip(("selected", "selection_scores"), by_name, strict=True))
+    rounded = shown_number if rule.by == "distance" else shown_share
+    return used, {
+        "selected": {name.removeprefix(_FROM): shown_share(value, validated) for name, value in share_of.items()},
+        "selection_scores": {name.removeprefix(_FROM): rounded(value, validated) for name, value in scores.items()},
+    }
 
 
 def _shares_of_class(share_of: Mapping[str, float], foreign: Mapping[str, PatchArrays], label: int) -> dict[str, float]:
@@ -176,12 +196,6 @@ def _shares_of_class(share_of: Mapping[str, float], foreign: Mapping[str, PatchA
         chosen = dict.fromkeys(having, 1.0)
     total = sum(chosen.values())
     return {source: share / total for source, share in chosen.items()}
-
-
-def by_class(patches: PatchArrays) -> dict[int, np.ndarray]:
-    """Images of each label that is there, as they are stored (n, c, h, w)."""
-    labels = learning.labels_in([patches])
-    return {label: np.asarray(patches.pixels[learning.of_label(patches, label).rows]) for label in labels}
 
 
 def test(here: CentreSide, body: Test, arrays: Arrays) -> Answer:
@@ -203,7 +217,7 @@ def tested(
     compute: Compute,
     metrics: Sequence[str],
 ) -> dict[str, Any]:
-    """Metrics and predictions; cases and patients are running numbers of this test set, not identities.
+    """Rounded metrics, and predictions; cases and patients are running numbers of this test set, not identities.
 
     Args:
         metrics: of plug-ins, beside those of every study.
@@ -212,9 +226,7 @@ def tested(
     patients = {patient: number for number, patient in enumerate(dict.fromkeys(patches.table["patient"].tolist()))}
     labels = patches.labels
     return {
-        "metrics": {
-            name: _number(value) for name, value in measure(labels, probability, patches.classes, metrics).items()
-        },
+        "metrics": shown_metrics(measure(labels, probability, patches.classes, metrics), len(patients)),
         "predictions": {
             "patient": [patients[p] for p in patches.table["patient"].tolist()],
             "label": labels.tolist(),
@@ -229,17 +241,16 @@ def _digits(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-def _number(value: float) -> float | None:
-    """JSON has no NaN: a metric that is not defined (one class only) travels as null."""
-    return None if np.isnan(value) else float(json.loads(f"{value:.12g}"))
-
-
 # -- kinds -------------------------------------------------------------------------------------------------------------
 
 
 def measured_on(*splits: str) -> tuple[Uses, ...]:
     """What a kind declares that measures a classifier on each class of some splits."""
-    return tuple(Uses("test", lambda patches, body, split=split: terms.each_class(patches, split)) for split in splits)
+    return tuple(Uses("test", partial(_each_class, split)) for split in splits)
+
+
+def _each_class(split: str, patches: PatchDataset, body: Any) -> Iterator[PatchDataset]:
+    return terms.each_class(patches, split)
 
 
 TESTED_TELL = (
@@ -257,7 +268,7 @@ def send_classifier(body: Any) -> bool:
     return bool(body.send_classifier)
 
 
-class TestedAnswer(BaseModel):
+class TestedAnswer(Answered):
     """What is answered of a tested classifier, as far as the server computes with it; None: the metric is not defined."""
 
     metrics: dict[str, float | None]
@@ -273,13 +284,26 @@ class TestedAnswer(BaseModel):
 class LearnedAnswer(TestedAnswer):
     """The same of a cell that was learned."""
 
-    n_real: int
-    n_synthetic: int
-    train_boxes: int
+    n_real: Count
+    n_synthetic: Count
+    train_boxes: Count
+    cell: dict[str, Any]
+    history: Curves
+    best: dict[str, float | None]
+    selected: dict[Words, float] | None = None
+    selection_scores: dict[Words, float] | None = None
+
+    @field_validator("cell")
+    @classmethod
+    def _the_one_asked_for(cls, value: dict[str, Any], asked: ValidationInfo) -> dict[str, Any]:
+        if asked.context is not None and value != asked.context.cell.model_dump(mode="json"):
+            raise ValueError("is another cell than was asked for")
+        return value
 
 
 TESTED = (
-    Field("metrics.*", "numbers", "accuracy, AUROC and the like over the test images", "aggregate"),
+    Field("metrics.*", "numbers", "accuracy, AUROC and the like over the test images, to two decimals (three from 1,000 patients on)",
+          "aggregate"),
     Field(
         "predictions.*", "lists", "true class and probabilities for each test image, under running numbers",
         "aggregate", "only with release.predictions: true; else they stay here",
@@ -288,11 +312,11 @@ TESTED = (
 LEARNED = (
     *TESTED,
     Field("cell.*", "names", "which cell of the study it is: as it was asked"),
-    Field("history.*", "lists of numbers", "losses and validation AUPRC during training", "aggregate"),
+    Field("history.*", "lists of numbers", "losses and validation AUPRC (rounded) during training", "aggregate"),
     Field("best.*", "numbers", "the best step and its validation AUPRC", "aggregate"),
-    Field("n_real", "count", "how many training boxes were used, exactly", "counts"),
+    Field("n_real", "count", "how many training boxes were used, rounded to 5", "counts"),
     Field("n_synthetic", "count", "how many synthetic images were used"),
-    Field("train_boxes", "count", "how many training boxes there are, exactly", "counts"),
+    Field("train_boxes", "count", "how many training boxes there are, rounded to 5", "counts"),
     Field("signature", "text", "that this centre learned the classifier", when="only where another centre tests it"),
 )
 LEARNED_CLASSIFIER = Sent(

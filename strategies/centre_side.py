@@ -6,18 +6,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from basics.seeds import rank
 from data_partitions import PatchDataset
-from data_partitions.small_counts import suppressed_count
+from data_partitions.small_counts import shown_count, shown_total, shown_weight
+from federation.secure_sum.member import SumMember
+from metrics import shown_share, shown_shares
 from models import PatchArrays, Precision
 from strategies.bodies import OfTask, OwnData, Size
 
 Progress = Callable[[int, int], None]
 # (images of each class, what for) -> stored images (n, c, h, w) and their int64 labels (n,)
 Draw = Callable[[int, str], tuple[np.ndarray, np.ndarray]]
+# Of whom features may be summed up: in each half of a sum, and of each class of a distance.
+FEWEST_PATIENTS = 20
 PrecisionSetting = Literal["fp32", "bf16", "auto"]
 
 
@@ -28,6 +34,8 @@ class CentreSide(Protocol):
         centre: its name.
         label: of the job, for people.
         deployed: whether this is a real node: noise is then drawn from its own entropy.
+        fewest_patients: the fewest over which features may be summed up or compared; 0 in a simulation, where the scenario
+            alone says it.
     """
 
     @property
@@ -36,6 +44,15 @@ class CentreSide(Protocol):
     def label(self) -> str: ...
     @property
     def deployed(self) -> bool: ...
+    @property
+    def fewest_patients(self) -> int: ...
+
+    def hold_cohorts(self, sums: Sequence[PatchDataset]) -> None:
+        """Called before sums over patients leave: a real centre refuses those that differ by a few from earlier ones.
+
+        Args:
+            sums: of each sum, one patch of each patient.
+        """
 
     def patches(self, body: OfTask) -> PatchDataset:
         """All patches of the body's task: made once, then opened from the cache."""
@@ -81,6 +98,19 @@ class CentreSide(Protocol):
             ValueError: "not_signed".
         """
 
+    def sum_member(self, of: str, members: Sequence[str], number: int, session: str) -> SumMember:
+        """This centre's half of a secure sum.
+
+        Args:
+            of: what is trained.
+            members: those that may take part.
+            number: of the round, from 0 on.
+            session: of the attempt.
+
+        Raises:
+            ValueError: with a code; this centre has no key to sign with, or lists none of some member.
+        """
+
 
 class SurveySide(CentreSide, Protocol):
     """What the survey alone may use."""
@@ -124,12 +154,45 @@ def receiver_patches(here: CentreSide, body: OfTask, size: Size, subset_seed: in
 
 
 def trained_on(used: PatchDataset) -> dict[str, Any]:
-    """How many boxes and patients a model saw, and of which classes; counts of 1 to 4 are suppressed."""
-    counts: dict[str, Any] = {
-        name: suppressed_count(int(used.table[column].nunique()))
-        for name, column in (("boxes", "box"), ("patients", "patient"))
+    """How many boxes and patients a model saw, and of which classes; the boxes are the total of those that the data card shows."""
+    return {
+        "boxes": shown_total(n for labels in used.counts().values() for n in labels.values()),
+        "patients": shown_count(used.table["patient"].nunique()),
+        "classes": [used.classes[label] for label in labels_in(used)],
     }
-    return counts | {"classes": [used.classes[label] for label in labels_in(used)]}
+
+
+def boxes_as_weight(patches: PatchDataset) -> int:
+    """How many boxes there are, as a number to compute with that may leave: rounded by split and class, at least 5.
+
+    Boxes and not crops, of which there are several in each: their rounded number would give the exact number of boxes.
+    """
+    shown = shown_total(n for labels in patches.counts().values() for n in labels.values())
+    return shown_weight(0) if isinstance(shown, str) else shown
+
+
+def one_of_each_patient(patches: PatchDataset) -> PatchDataset:
+    """One patch of each patient, so that nobody counts more than another; always the same one of the same patches."""
+    table = patches.table
+    named = list(zip(*(table[name].tolist() for name in ("patient", "box", "crop")), strict=True))
+    first: dict[int, int] = {}
+    for row in sorted(range(len(named)), key=lambda row: rank(0, "patch", *named[row])):
+        first.setdefault(named[row][0], row)
+    return replace(patches, index=patches.index[sorted(first.values())])
+
+
+def patients_in(patches: PatchDataset) -> int:
+    """How many patients there are."""
+    return int(patches.table["patient"].nunique())
+
+
+def shown_course(history: Mapping[str, Any], best: Mapping[str, Any], validation: PatchDataset) -> dict[str, Any]:
+    """How a training went, as it leaves: validation AUPRC is rounded; by what a step was chosen here, it was not."""
+    patients = patients_in(validation)
+    return {
+        "history": dict(history) | {"val_auprc": shown_shares(history["val_auprc"], patients)},
+        "best": dict(best) | {"val_auprc": shown_share(best["val_auprc"], patients)},
+    }
 
 
 def labels_in(patches: PatchDataset) -> list[int]:

@@ -17,8 +17,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from data_partitions import DataError, PatchDataset
+from data_partitions.small_counts import shown_count
 from metrics.feature_spaces import FEATURE_SPACES, FeatureSpaceName
 from metrics.frechet import FeatureSums, frechet_distance
+from strategies.centre_side import FEWEST_PATIENTS, labels_in, one_of_each_patient
 from strategies.kind import Body
 
 # Images of a class on which a distance is taken at most: enough for a stable one, few enough to cost little.
@@ -36,6 +39,30 @@ class Choice(Body):
     )
     keep: int = Field(1, ge=1, description="generators that are selected")
     space: FeatureSpaceName = Field("texture", description="feature space of the distance")
+    fewest_patients: int = Field(
+        FEWEST_PATIENTS,
+        ge=2,
+        description="fewest patients of a class whose patches a distance is taken to; a hospital may want more",
+    )
+
+
+def own_images(train: PatchDataset, fewest: int) -> dict[int, np.ndarray]:
+    """What distances are taken to: of each class with enough patients one patch of each, images (n, c, h, w) by label.
+
+    Raises:
+        DataError: "too_few_to_measure": no class has so many patients.
+    """
+    own = {label: one_of_each_patient(train.select(labels=(label,))) for label in labels_in(train)}
+    enough = {label: patches.stored() for label, patches in own.items() if len(patches) >= fewest}
+    if not enough:
+        have = max(map(len, own.values()), default=0)
+        raise DataError(
+            "too_few_to_measure",
+            f"no class has more than {have} patients, {fewest} wanted",
+            have=shown_count(have),
+            need=fewest,
+        )
+    return enough
 
 
 def distances(

@@ -5,6 +5,11 @@ from them; no image does), the server adds them up. A centre then draws images o
 their Fréchet distance to the reference. All series that are to be compared (the federation, each centre alone, the
 central model) have the same reference and number of images.
 
+A sum counts patients: one patch of each, so that nobody weighs more than another, and at least 20 in either half. A patch and
+not the mean of a patient's patches, because means vary less than the images to which they are compared. Which patch, and which
+half, follows from the patients alone and not from the study's seed: halves dealt in many ways are equations to be solved. So
+many patients are taken that their number says no more than the rounded count; see docs/decisions/0014-rounded-counts.md.
+
 The floor is the distance between one half of the real patches (by patient) and the other.
 """
 
@@ -17,18 +22,24 @@ import numpy as np
 
 from basics.seeds import rank
 from data_partitions import DataError, PatchDataset
+from data_partitions.small_counts import fewest_shown_alike, shown_count
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models import GeneratorSpec, Precision
 from strategies.bodies import Body, Compute, OfTask
-from strategies.centre_side import CentreSide, labels_in, training_patches
+from strategies.centre_side import (
+    CentreSide,
+    boxes_as_weight,
+    labels_in,
+    one_of_each_patient,
+    patients_in,
+    training_patches,
+)
 from strategies.delivery import drawn
-from strategies.kind import Answer, Array, Arrays, Field, Kind, Layout, Received, Sent, Uses
+from strategies.kind import Answer, Answered, Array, Arrays, Count, Field, Kind, Layout, Received, Sent, Uses, Words
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
 
 HALVES = ("first", "second")
-# Sums of a few images confine their features; below this a half is not sent.
-FEWEST = 5
 _BATCH = 512
 _WEIGHTS, _REFERENCE = "weights.", "reference."
 
@@ -85,39 +96,48 @@ class FeatureSumsBody(OfTask):
 
     Attributes:
         labels: of the classes that count.
-        seed: of the halves.
+        fewest_patients: in a half; a centre may want more.
     """
 
     labels: tuple[int, ...]
-    seed: int
     spaces: tuple[str, ...]
+    fewest_patients: int
 
 
 def own_sums(here: CentreSide, body: FeatureSumsBody, arrays: Arrays) -> Answer:
-    """Sums of features over two halves (by patient) of this centre's training patches.
+    """Sums of features over two halves of this centre's training patients, one patch of each.
 
     Raises:
-        DataError: "too_few_to_measure".
+        DataError: "too_few_to_measure"; a real centre also refuses sums that differ by a few patients from earlier ones.
     """
     patches = training_patches(here, body, body.labels)
-    first = in_first_half(patches, body.seed)
-    fewest = min(int(first.sum()), int((~first).sum()))
-    if body.spaces and fewest < FEWEST:
-        raise DataError("too_few_to_measure", f"a half of the training patches has {fewest}", have=fewest, need=FEWEST)
-    return {"images": len(patches), "labels": labels_in(patches)}, sums_of_halves(patches.stored(), first, body.spaces)
+    answer = {"images": boxes_as_weight(patches), "labels": labels_in(patches)}
+    if not body.spaces:
+        return answer, {}
+    have, need = patients_in(patches), 2 * max(body.fewest_patients, here.fewest_patients)
+    summed = fewest_shown_alike(have)
+    if summed < need:
+        text = f"the training patches are of {have} patients, of whom {summed} can be summed up"
+        raise DataError("too_few_to_measure", text, have=shown_count(have), need=need)
+    one_each = one_of_each_patient(patches)
+    rows, first = _summed_rows(one_each, summed)
+    sums = [replace(one_each, index=one_each.index[part]) for part in (rows, rows[first], rows[~first])]
+    here.hold_cohorts(sums)
+    return answer, sums_of_halves(one_each.stored(rows), first, body.spaces)
 
 
-def in_first_half(patches: PatchDataset, seed: int) -> np.ndarray:
-    """bool (n,): which patches belong to the first half of the patients."""
-    patients = patches.table["patient"].to_numpy()
-    order = sorted(set(patients.tolist()), key=lambda patient: rank(seed, "half", int(patient)))
-    return np.isin(patients, order[::2])
+def _summed_rows(one_each: PatchDataset, summed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows of so many patients, which of them belong to the first half)."""
+    patients = one_each.table["patient"].tolist()
+    order = sorted(range(len(patients)), key=lambda row: rank(0, "half", int(patients[row])))[:summed]
+    rows = np.sort(order)
+    return rows, np.isin(rows, order[::2])
 
 
 def _halves(patches: PatchDataset, body: FeatureSumsBody) -> list[PatchDataset]:
-    own = patches.select(split="train", labels=body.labels)
-    first = in_first_half(own, body.seed)
-    return [replace(own, index=own.index[chosen]) for chosen in (first, ~first)]
+    one_each = one_of_each_patient(patches.select(split="train", labels=body.labels))
+    rows, first = _summed_rows(one_each, fewest_shown_alike(patients_in(one_each)))
+    return [replace(one_each, index=one_each.index[part]) for part in (rows[first], rows[~first])]
 
 
 class Measurement(Body):
@@ -156,6 +176,19 @@ def measured(here: CentreSide, body: Measurement, arrays: Arrays) -> Answer:
     return {"distances": distances}, {"preview.pixels": pixels[shown], "preview.labels": labels[shown]}
 
 
+class SumsAnswer(Answered):
+    """What is answered beside sums of features."""
+
+    images: Count
+    labels: list[int]
+
+
+class MeasuredAnswer(Answered):
+    """Distances of a generator."""
+
+    distances: dict[Words, float]
+
+
 # -- kinds ---------------------------------------------------------------------------------------------
 
 
@@ -181,19 +214,26 @@ FEATURE_SUMS = Kind(
     body=FeatureSumsBody,
     work=own_sums,
     answer=(
-        Field("images", "count", "how many training patches there are, exactly", "counts"),
+        Field("images", "count", "how many training boxes there are, rounded to 5", "counts"),
         Field("labels", "numbers", "classes of which there is a training patch", "counts"),
     ),
+    answer_model=SumsAnswer,
     sends=(
         Sent(
             "*.*.count",
             "count",
-            "how many images each half of the training patches has",
+            "how many patients each half of the training patches has; together a multiple of 5, less 2",
             "counts",
             layout=_halves_layout,
         ),
-        Sent("*.*.sum", "vector", "sum of texture features over at least 5 images", "aggregate", layout=_halves_layout),
-        Sent("*.*.outer", "matrix", "sum of their products over at least 5 images", "aggregate", layout=_halves_layout),
+        Sent(
+            "*.*.sum",
+            "vector",
+            "sum of texture features, one image of each of at least 20 patients",
+            "aggregate",
+            layout=_halves_layout,
+        ),
+        Sent("*.*.outer", "matrix", "sum of their products over the same patients", "aggregate", layout=_halves_layout),
     ),
     reveals="Sums and products of features of each half. Over few patients they come close to the features of single images, and two "
     "sums that differ by a patient give that patient's.",
@@ -206,6 +246,7 @@ MEASURE = Kind(
     body=Measurement,
     work=measured,
     answer=(Field("distances.*", "numbers", "distance of synthetic images to the sums of all centres' images"),),
+    answer_model=MeasuredAnswer,
     sends=(
         Sent("preview.*", "images", "synthetic images for the report", layout=lambda body: preview_layout(body.generator, body.images),
              sent_if=lambda body: body.preview),

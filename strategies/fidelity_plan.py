@@ -29,7 +29,7 @@ class Reference:
     Attributes:
         arrays: sums by feature space.
         floors: distance between the halves, by metric.
-        images: training patches of each member.
+        images: training boxes of each member, rounded: its weight.
         labels_of: labels that its patches have.
         units: ids of what it was made from.
     """
@@ -98,7 +98,7 @@ class Fidelity:
             raise FederationFailed(f"centre {bad[0].centre!r} did not send sums of features ({bad[0].code})")
         try:
             return self._reference(replies)
-        except (KeyError, TypeError, ValueError) as problem:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as problem:
             raise FederationFailed(f"sums of features cannot be used: {problem}") from None
 
     def _reference(self, replies: Sequence[Reply]) -> Reference:
@@ -155,7 +155,7 @@ def planned_fidelity(
     # Of more than two classes the members also say which of them they have.
     for centre in view.members(arm) if choice.spaces or counts or len(spec.classes) > 2 else ():
         fixed = view.data(centre, task) | {
-            "labels": spec.labels, "seed": derive_seed(view.seed, f"halves/{task}", centre), "spaces": choice.spaces,
+            "labels": spec.labels, "spaces": choice.spaces, "fewest_patients": choice.fewest_patients,
         }  # fmt: skip
         sums.append(Ask(FEATURE_SUMS, strategy, centre, task, fixed))
     fixed = {

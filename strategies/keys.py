@@ -6,15 +6,17 @@ Longer than most files, because every key is declared here once, with its descri
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from federation.secure_sum.rules import LEAST
 from federation.wire.transport import Transport
 from metrics.feature_spaces import FeatureSpaceName
 from models import GenerativeModelName, GenerativeTraining, settings_class
-from strategies.aggregation import check_aggregation
+from strategies.aggregation import check_aggregation, needs_single_answers
+from strategies.centre_side import FEWEST_PATIENTS
 
 # A number of optimizer steps, or "100 epochs" of the stage's own training set.
 Duration = int | str
@@ -170,6 +172,11 @@ class FidelityChoice(Section):
     spaces: tuple[FeatureSpaceName, ...] = Field(
         ("texture",), description="feature spaces; none: only pictures are drawn"
     )
+    fewest_patients: int = Field(
+        FEWEST_PATIENTS,
+        ge=2,
+        description="fewest training patients in a half of a member's sums; a hospital may want more",
+    )
 
 
 def generative_settings(
@@ -300,8 +307,33 @@ class Averaged(Together):
     aggregation: str = Field("FedAvg", description="any of Flower's, by name")
     aggregation_options: dict[str, float | int] = Field({}, description="its parameters, e.g. {eta: 0.01}")
     proximal_mu: float = Field(0.0, ge=0, description="weight of FedProx's proximal term in every local loss")
+    secure_aggregation: bool | None = Field(
+        None,
+        description="the server learns the sum of the members' weights only; when left out: true where the aggregation needs the mean "
+        "alone and there are three members or more",
+    )
 
     @model_validator(mode="after")
     def _aggregation(self) -> Averaged:
         check_aggregation(self.aggregation, self.aggregation_options)
+        if self.secure_aggregation and needs_single_answers(self.aggregation):
+            raise ValueError(
+                f"secure_aggregation is true, but aggregation {self.aggregation} compares the weights of single centres, which a "
+                "secure sum hides; name FedAvg or a server optimizer (FedAvgM, FedAdam, ...), or set secure_aggregation: false"
+            )
         return self
+
+    def summed(self, members: int) -> bool:
+        """Whether so many members give sums only."""
+        wanted = (
+            not needs_single_answers(self.aggregation) if self.secure_aggregation is None else self.secure_aggregation
+        )
+        return wanted and members >= LEAST
+
+    def sum_problems(self, name: str, members: int) -> Iterator[str]:
+        """A sum that so few members cannot hide in."""
+        if self.secure_aggregation and members < LEAST:
+            yield (
+                f"arms.{name}.secure_aggregation: true, but {members} centres train together, and a sum of fewer than {LEAST} "
+                "shows what single ones gave; add centres, or set secure_aggregation: false"
+            )

@@ -3,6 +3,8 @@
 Both sides read the declaration. The server makes jobs from it and refuses answers that do not fit; a centre parses the body,
 refuses arrays that do not fit, does the work, and keeps back whatever the declaration does not name. Predicted bytes, the check
 against an approved study, a hospital's plan page and the policy's rules follow from it, too.
+
+Longer than most files, because a declaration and what follows from it stand together.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import Field as Field_
 
 # For what a job uses patients: a model learns from them, they are added up, or a model is measured on them.
 Purpose = Literal["training", "sum", "test"]
@@ -30,6 +33,29 @@ class Body(BaseModel):
     """Arguments of a job. A missing or an unknown key is an error on either side."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Answered(BaseModel):
+    """Types of an answer's fields that the server computes with, as they must be in JSON: a text is no number, nor is a truth value.
+    More fields may be there."""
+
+    model_config = ConfigDict(strict=True)
+
+
+# A sentence, or the name of a version, of a platform or of a class.
+Words = Annotated[str, StringConstraints(max_length=2000)]
+Count = Annotated[int, Field_(ge=0)]
+
+
+def _as_long_as_steps(value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    lengths = {len(column) for column in value.values()}
+    if len(lengths) > 1 or (value and "step" not in value):
+        raise ValueError("has columns of different lengths, or no steps")
+    return value
+
+
+# What a training was like: columns of one length, among them `step`. None: nothing was measured then.
+Curves = Annotated[dict[Words, list[float | Words | None]], AfterValidator(_as_long_as_steps)]
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
@@ -81,6 +107,10 @@ def _nothing(body: Any) -> Layout:
 
 def _always(body: Any) -> bool:
     return True
+
+
+def _never(body: Any) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -221,6 +251,8 @@ class Kind:
         reveals: what a dishonest coordinator could learn of patients from the answers, in plain words.
         uses: whose images. A kind that tells of patients of a task and says nothing here is taken to train on all training patches.
         trains: how what leaves is trained, from the body; None where nothing that was trained leaves.
+        once: whether the work itself answers each question once, and refuses otherwise; a node's memory leaves it alone.
+        masked: whether the arrays of an answer can be read in a sum over several centres only, from the body.
     """
 
     name: str
@@ -242,6 +274,8 @@ class Kind:
     reveals: str = ""
     uses: tuple[Uses, ...] = ()
     trains: Callable[[Any], Terms | None] = _no_training
+    once: bool = False
+    masked: Callable[[Any], bool] = _never
 
     def parse(self, body: Mapping[str, Any]) -> Any:
         """The body, checked.
@@ -263,6 +297,10 @@ class Kind:
     def releases_model(self, body: Any) -> bool:
         """Whether the answer holds what a model learned from patients."""
         return any(part.risk == "model" and part.sent_if(body) for part in self.sends)
+
+    def plain_update(self, body: Any) -> bool:
+        """Whether the answer holds what this centre alone has learned, round after round."""
+        return self.averaged and self.releases_model(body) and not self.masked(body)
 
     def layout_in(self, body: Any) -> Layout:
         """Arrays that a job of this body brings."""

@@ -146,3 +146,9 @@ def draw_per_class(labels: np.ndarray, counts: Mapping[int, int]) -> np.ndarray:
     """Rows of the first `counts[label]` images of each label: a prefix of a random pool is a random draw."""
     chosen = [np.flatnonzero(labels == label)[:count] for label, count in sorted(counts.items())]
     return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+
+
+def by_class(patches: PatchArrays) -> dict[int, np.ndarray]:
+    """Images of each label that is there, as they are stored (n, c, h, w)."""
+    labels = labels_in([patches])
+    return {label: np.asarray(patches.pixels[of_label(patches, label).rows]) for label in labels}

@@ -98,9 +98,11 @@ def round_ask(
         "from_step": lambda body: body.from_step == body.round * settings.local_steps,
     }
     course |= dict.fromkeys(("federation", "state_unit", "fresh", "attempt", "introduce"), anything)
+    # A round whose sum came to nothing is masked anew, as another attempt.
+    each = settings.attempts + 1 if "attempt" in kind.place else 1
     return Ask(
         kind, strategy, centre, task, {**fixed, "steps": settings.local_steps, "transport": settings.transport},
-        {**course, **(free or {})}, times=settings.rounds if times is None else times, at_most=settings.rounds, steps=steps,
+        {**course, **(free or {})}, times=settings.rounds if times is None else times, at_most=each * settings.rounds, steps=steps,
         reach=reach,
     )  # fmt: skip
 
@@ -137,12 +139,12 @@ def summary_of(stored: Mapping[str, Any]) -> Summary:
 def sound(body: Mapping[str, Any], counts: Sequence[str], there: Sequence[str] = ()) -> bool:
     """Whether a reply's body has what the server computes with: counts above 0, a rounding error, and the keys `there`."""
     numbers = [body.get(name) for name in counts]
-    error = body.get("transport_error")
+    error: Any = body.get("transport_error")
     return (
         all(type(number) is int and number > 0 for number in numbers)
-        and isinstance(error, int | float)
+        and type(error) in (int, float)
         and error >= 0
-        and all(name in body for name in there)
+        and all(isinstance(body.get(name), Mapping) for name in there)
     )
 
 

@@ -4,6 +4,8 @@ Each provider trains a generative model on its own patches, alone; the trained g
 once, and its images take the place of the provider's patients. Differences from the paper: besides its recipe
 (an unconditional GAN of lesions), all classes can be shared by a label-conditional model, because adding
 only foreign lesions to home healthy patches lets a classifier recognise the centre instead of the lesion.
+
+Longer than most files, because both halves of the strategy and its keys stand together.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from strategies.choice import Choice
 from strategies.delivery import drawn
 from strategies.generative import made_labels
 from strategies.keys import BaseArm
-from strategies.kind import Answer, Arrays, Kind, Sent, Uses
+from strategies.kind import Answer, Answered, Arrays, Count, Curves, Kind, Sent, Uses, Words
 from strategies.kind import Field as AnswerField
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
 from strategies.members import Summary
@@ -106,14 +108,29 @@ def trained(
     return model.shared_arrays(fit), fit.history
 
 
+class Introduced(Answered):
+    """What a centre says of itself beside a model, as far as the server computes with it.
+
+    Attributes:
+        trained_on: names of the classes, beside counts as they may be shown.
+    """
+
+    trained_on: dict[Words, Count | Words | list[Words]]
+    data_card: dict[Words, Any]
+
+
+class TrainedAnswer(Introduced):
+    """What is answered of a generator."""
+
+    history: Curves
+
+
 def card_fields(when: str = "") -> tuple[AnswerField, ...]:
     """What a centre says of itself beside a model."""
     return (
         AnswerField("data_card", "counts", CARD, "counts", when),
-        AnswerField("trained_on.boxes", "count", "how many training boxes; 1 to 4 are suppressed", "counts", when),
-        AnswerField(
-            "trained_on.patients", "count", "how many training patients; 1 to 4 are suppressed", "counts", when
-        ),
+        AnswerField("trained_on.boxes", "count", "how many training boxes, rounded to 5", "counts", when),
+        AnswerField("trained_on.patients", "count", "how many training patients, rounded to 5", "counts", when),
         AnswerField("trained_on.classes", "names", "classes of which there is a training image", "counts", when),
     )
 
@@ -125,6 +142,7 @@ TRAIN = Kind(
     body=TrainGenerator,
     work=train_here,
     answer=(*card_fields(), AnswerField("history.*", "lists of numbers", "losses during training", "aggregate")),
+    answer_model=TrainedAnswer,
     sends=(
         Sent("weights.*", "weights", f"a generator of synthetic images; {MEMORY}", "model",
              layout=lambda body: prefixed(generator_layout(body.generator), WEIGHTS)),

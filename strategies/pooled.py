@@ -24,7 +24,7 @@ from strategies.bodies import Body, OfTask, Pool
 from strategies.centre_side import CentreSide
 from strategies.delivery import counts_of
 from strategies.keys import BaseArm
-from strategies.kind import Answer, Array, Arrays, Kind, Layout, Received, Sent
+from strategies.kind import Answer, Answered, Array, Arrays, Count, Kind, Layout, Received, Sent, Words
 from strategies.kind import Field as AnswerField
 from strategies.layouts import patches_layout
 from strategies.planned import Planned, ServerHalf, Shared, problems_of
@@ -81,6 +81,12 @@ def _any_layout(body: ReceivePatches) -> Layout:
     return {"pixels": Array((None, None, None, None), body.storage), "labels": Array((None,), "int64")}
 
 
+class MovedAnswer(Answered):
+    """How many patches moved, by label."""
+
+    counts: dict[Words, Count]
+
+
 _COUNTS = AnswerField("counts.*", "counts", "how many real patches of each class", "counts")
 SEND = Kind(
     name="send_patches",
@@ -91,6 +97,7 @@ SEND = Kind(
     pixels=True,
     kept=False,
     answer=(_COUNTS,),
+    answer_model=MovedAnswer,
     sends=(
         Sent("pixels", "images", "images of patients", "model", layout=_sent_layout),
         Sent("labels", "numbers", "their labels", "model"),
@@ -104,6 +111,7 @@ RECEIVE = Kind(
     work=receive,
     pixels=True,
     answer=(_COUNTS,),
+    answer_model=MovedAnswer,
     receives=(Received("pixels", _any_layout), Received("labels", _any_layout)),
 )
 KINDS = (SEND, RECEIVE)

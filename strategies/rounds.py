@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from federation.secure_sum.fixed_point import added, mean_of
+from federation.secure_sum.rules import LEAST
 from federation.wire.centres import Centres
 from federation.wire.clock import Arrival, Clock
 from federation.wire.exchange import Exchange
@@ -35,6 +37,8 @@ from strategies.members import (
     sound,
     summary_of,
 )
+from strategies.sum_rounds import SumRounds
+from strategies.sums import Sums
 
 
 @dataclass
@@ -87,6 +91,7 @@ class Rounds:
             `Outcome.measured`.
         images_in: real images that a member sees in each round.
         introduction: what the body of a member's first reply must hold.
+        sums: where the answers are summed; None: weights as they are.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Rounds:
         after_round: AfterRound | None = None,
         images_in: Sequence[int] = (),
         introduction: Sequence[str] = (),
+        sums: Sums | None = None,
     ):
         self._units, self._centres, self._key, self._label = units, centres, key, label
         self._kind = members[0].ask.kind.name
@@ -117,6 +123,9 @@ class Rounds:
         self._local = {name: _Local() for name in self._members}
         self._at_server, self._introduction = frozenset(at_server), tuple(introduction)
         self._done = Outcome(initial, digest([key, "initial"]))
+        self._sums, self._masks = sums, None
+        if sums is not None and sums.masked:
+            self._masks = SumRounds(units, centres, clock, key=key, label=label, sums=sums, settings=settings)
 
     @property
     def done(self) -> Outcome:
@@ -132,9 +141,7 @@ class Rounds:
         self._resume()
         done = self._done
         while done.round < self._settings.rounds:
-            used = yield from self._round()
-            replies = [self._weights_in(reply) for reply in used]
-            examples = [int(reply.body["examples"]) for reply in used]
+            used, replies, examples = yield from self._answers()
             done.round += 1
             averaged = self._aggregator.aggregate(done.round, self._travelling, replies, examples)
             if not all(np.isfinite(array).all() for array in averaged.values()):
@@ -154,9 +161,54 @@ class Rounds:
                 done.measured += yield from self._after_round(done, self._clock.now)
             self._save()
             self._centres.discard(reply.unit for reply in used)
+            if self._masks is not None:
+                self._centres.discard(self._masks.take_spent())
         return done
 
     # -- one round -----------------------------------------------------------------------------------------------
+
+    def _answers(self) -> Exchange[tuple[list[Reply], list[Weights], list[int]]]:
+        """The good replies of one round, and what is averaged: weights and how much each counts, or the mean of all of them."""
+        if self._sums is None:
+            used = yield from self._round()
+            return used, [self._weights_in(reply) for reply in used], [int(reply.body["examples"]) for reply in used]
+        if self._masks is None:
+            used = yield from self._round()
+            total = added(reply.arrays for reply in used)
+        else:
+            used, total = yield from self._masked_round(self._masks)
+        try:
+            mean, weight = mean_of(total)
+        except ValueError as problem:
+            raise FederationFailed(
+                f"{self._label}: round {self._done.round + 1}: {problem}; begin the run anew"
+            ) from None
+        before = self._done.weights
+        return used, [{name: mean[LOCAL + name].astype(before[name].dtype) for name in self._travelling}], [weight]
+
+    def _masked_round(self, masks: SumRounds) -> Exchange[tuple[list[Reply], Weights]]:
+        """The survivors' replies, and their sum. Whoever is lost after it gave its input is in the sum; before, it is not."""
+        number, local = self._done.round, {name: replace(own) for name, own in self._local.items()}
+        encoded, good, needed = self._encoded(), dict[str, Reply](), LEAST
+        for _ in range(self._settings.attempts + 1):
+            names = self._turn()
+            group = yield from masks.prepared(number, names, self._done.summary)
+            needed = max(self._quorum(len(names)), masks.least)
+            if masks.decided or len(group) >= needed:
+                good = {}
+                for name in group:
+                    self._send(name, masks.attempt, encoded)
+                yield from self._listen(good, masks.attempt, encoded, needed)
+                if masks.decided or len(good) >= needed:
+                    total = yield from masks.opened(good, self._done.summary)
+                    return [good[name] for name in self._members if name in good], total
+            # Nothing of this session will be used, and the next one builds on the same states.
+            self._local = {name: replace(own) for name, own in local.items()}
+            masks.again()
+        raise FederationFailed(
+            f"{self._label}: round {number + 1} had {len(good)} good answers and {needed} are needed for its secure sum; no answer from "
+            f"{', '.join(name for name in self._members if name not in good)}; bring them back and resume"
+        )
 
     def _turn(self) -> list[str]:
         """Whose turn it is, without those that are gone for good."""
@@ -169,7 +221,8 @@ class Rounds:
 
     def _quorum(self, asked: int) -> int:
         """Good answers needed when so many centres are asked."""
-        return 1 if self._turns == "cyclic" else max(self._settings.quorum_of(asked), self._aggregator.least)
+        least = self._aggregator.least if self._sums is None else LEAST
+        return 1 if self._turns == "cyclic" else max(self._settings.quorum_of(asked), least)
 
     def _round(self) -> Exchange[list[Reply]]:
         """The good replies of one round, in the members' order."""
@@ -229,17 +282,20 @@ class Rounds:
         self._clock.send(
             job,
             work_s=self._settings.local_steps * self._settings.step_s,
-            bytes_up=sum(a.nbytes for a in encoded.values()),
+            bytes_up=sum(a.nbytes if self._sums is None else 8 * a.size for a in encoded.values()),
         )
 
     def _job(self, name: str, attempt: int, encoded: Weights) -> Job:
         member, local, number = self._members[name], self._local[name], self._done.round
         steps = self._settings.local_steps
+        found = dict(member.found)
+        if self._sums is not None:
+            found |= {"session": "", "shares": {}} if self._masks is None else self._masks.found(name)
         label = f"{self._label} · round {number + 1} of {self._settings.rounds}"
         job = member.ask.job(
             self._units, inputs=[self._done.identity, local.chain, *member.inputs], arrays=encoded, label=label,
             federation=self._key, round=number, from_step=number * steps, fresh=local.fresh, attempt=attempt,
-            introduce=name not in self._done.facts, state_unit=local.made_by, **member.found,
+            introduce=name not in self._done.facts, state_unit=local.made_by, **found,
         )  # fmt: skip
         return replace(job, expects_state=local.version)
 
@@ -276,6 +332,9 @@ class Rounds:
         """A code for why a reply cannot be averaged; empty: it can."""
         if not reply.ok:
             return reply.code
+        if self._sums is not None:  # integers, of the names and shapes that the kind declares
+            there = () if reply.centre in self._done.facts else self._introduction
+            return "" if all(name in reply.body for name in there) else "bad_body"
         # Finite as it travelled; a scale may still be too large for what it multiplies.
         if not all(np.isfinite(array).all() for array in self._weights_in(reply).values()):
             return "not_finite"

@@ -6,18 +6,18 @@ import time
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, ValidationInfo, field_validator
 from pydantic import Field as PydanticField
 
 from data_partitions import DataError, PatchDataset, PatchTask
-from data_partitions.small_counts import suppressed_count
+from data_partitions.small_counts import shown_count
 from strategies.bodies import Body, Compute, OwnData
 from strategies.centre_side import SurveySide, labels_in
-from strategies.kind import Answer, Arrays, Field, Kind
+from strategies.kind import Answer, Answered, Arrays, Count, Field, Kind, Words
 
 # Real patches of each class on a contact sheet.
 _SHOWN = 32
-CARD = "counts of patients, images, views, scanners, kinds of lesions; 1 to 4 of anything are suppressed"
+CARD = "counts of patients, images, views, scanners, kinds of lesions, rounded to 5; fewer than 5 of anything are suppressed"
 
 
 class Batch(Body):
@@ -68,33 +68,42 @@ class Survey(OwnData):
     compute: Compute
 
 
-class PartitionRow(BaseModel):
+class PartitionRow(Answered):
     """Patients and images of one class in one split; counts as they may be shown."""
 
     model_config = ConfigDict(extra="forbid")
 
     split: Literal["train", "val", "test"]
-    of_class: str = PydanticField(alias="class")
-    patients: int | str
-    images: int | str
-    digest: str
+    of_class: Words = PydanticField(alias="class")
+    patients: Count | Words
+    images: Count | Words
+    digest: Words
 
 
-class TaskAnswer(BaseModel):
+class TaskAnswer(Answered):
     """What a survey finds of one task, as far as the server computes with it."""
 
-    digest: str
-    partition: list[PartitionRow]
-    notes: list[str]
+    digest: Words
+    classes: list[Words] = PydanticField(max_length=1000)
+    partition: list[PartitionRow] = PydanticField(max_length=1000)
+    notes: list[Words] = PydanticField(max_length=100)
 
 
-class SurveyAnswer(BaseModel):
+class SurveyAnswer(Answered):
     """What a survey answers, as far as the server computes with it."""
 
     tasks: dict[str, TaskAnswer]
-    platform: str
-    device: str
+    platform: Words
+    device: Words
     precision: dict[str, Literal["fp32", "bf16"]]
+
+    @field_validator("tasks")
+    @classmethod
+    def _those_asked_for(cls, value: dict[str, TaskAnswer], asked: ValidationInfo) -> dict[str, TaskAnswer]:
+        wanted = [entry.task.name for entry in getattr(asked.context, "tasks", ())]
+        if wanted and set(value) != set(wanted):
+            raise ValueError(f"has other tasks than {', '.join(wanted)}")
+        return value
 
 
 def survey(here: SurveySide, body: Survey, arrays: Arrays) -> Answer:
@@ -112,10 +121,11 @@ def survey(here: SurveySide, body: Survey, arrays: Arrays) -> Answer:
         cards[task.name] = {
             "card": patches.data_card(),
             "digest": patches.digest(here.digest_key()),
+            "classes": [patches.classes[label] for label in labels_in(patches.select(split="train"))],
             "partition": patches.partition_rows(here.digest_key()),
             "notes": [*patches.report.get("notes", []), *_lacking(patches, task.name)],
             "left_out": {
-                name: {why: suppressed_count(n) for why, n in patches.report[name].items()}
+                name: {why: shown_count(n) for why, n in patches.report[name].items()}
                 for name in ("skipped", "excluded")
                 if patches.report.get(name)
             },
@@ -156,7 +166,7 @@ def _check(patches: PatchDataset, task: str, needs: Needs) -> None:
         part = train.select(labels=batch.labels)
         if len(part) < batch.batch_size:
             text = f"{len(part)} patches, batch {batch.batch_size}"
-            raise DataError("batch_too_large", text, have=len(part), batch_size=batch.batch_size)
+            raise DataError("batch_too_large", text, batch_size=batch.batch_size)
         if batch.conditional and len(labels_in(part)) < 2:
             raise DataError(
                 "one_class", f"a model that tells classes apart has one here, in task {task}", have=1, task=task
@@ -165,13 +175,15 @@ def _check(patches: PatchDataset, task: str, needs: Needs) -> None:
         labels = patches.select(split="val").labels
         if len(set(labels.tolist())) < 2:
             raise DataError(
-                "no_validation", f"validation split of task {task} holds one class", have=len(labels), task=task,
-            )  # fmt: skip
+                "no_validation",
+                f"the {len(labels)} examples of the validation split of task {task} are of one class",
+                task=task,
+            )
 
 
 def _at_least(have: int, need: int, code: str, task: str) -> None:
     if have < need:
-        raise DataError(code, f"{have} of {need} wanted for task {task}", have=have, need=need, task=task)
+        raise DataError(code, f"{have} of {need} wanted for task {task}", have=shown_count(have), need=need, task=task)
 
 
 def _keep_pictures(here: SurveySide, patches: PatchDataset, task: str) -> None:
@@ -196,11 +208,12 @@ SURVEY = Kind(
     steady=lambda body: {task: found["digest"] for task, found in body["tasks"].items()},
     answer=(
         Field("tasks.*.card", "counts", CARD, "counts"),
-        Field("tasks.*.partition", "table", "patients and images by split and class; 1 to 4 are suppressed", "counts"),
+        Field("tasks.*.partition", "table", "patients and images by split and class, rounded to 5; fewer than 5 are suppressed", "counts"),
+        Field("tasks.*.classes", "names", "classes of which there is a training image", "counts"),
         Field("tasks.*.digest", "keyed digest", "whether the data is the same as before; without this centre's key it cannot be tested "
               "for an image"),
         Field("tasks.*.notes", "sentences", "remarks on the data as a whole, such as copies in it", "counts"),
-        Field("tasks.*.left_out", "counts", "how many images were left out, by reason; 1 to 4 are suppressed", "counts"),
+        Field("tasks.*.left_out", "counts", "how many images were left out, by reason, rounded to 5", "counts"),
         Field("tasks.*.seconds", "number", "how long it took"),
         Field("platform", "names", "versions, processor or GPU"),
         Field("device", "name", "cpu or GPU"),

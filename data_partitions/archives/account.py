@@ -1,6 +1,8 @@
 """The account of one pass over an archive: what was looked at, what was wrong, and what is worth a note.
 
 What is no fault and yet not as it lies in the files is counted by the names in `facts`: left out, changed or doubted.
+
+Longer than most files, because it is one class: all that an archive can say of its files.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from data_partitions.reading.image_files import is_image, open_image
 from data_partitions.reading.limits import Limits
 from data_partitions.reading.looks import FileLook, bytes_digest, inspect
 from data_partitions.reading.tables import read_records
-from data_partitions.small_counts import suppressed_count
+from data_partitions.small_counts import shown_count
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -80,7 +82,7 @@ class Account:
         """Report a count that is not a fault, unless it is 0."""
         if count:
             self.report[name] = count
-            self.report["notes"].append(f"{suppressed_count(count)} {text}")
+            self.report["notes"].append(f"{shown_count(count)} {text}")
 
     def fact(self, name: str, *things: str, times: int = 1) -> None:
         """Take down that a fact of `facts` is true of things: files, rows or images; of each so many times."""
@@ -282,7 +284,7 @@ class Account:
         if skipped:
             self.report["skipped"] = skipped
             self.report["notes"] += [
-                f"{suppressed_count(count)} left out: {code}" for code, count in sorted(skipped.items())
+                f"{shown_count(count)} left out: {code}" for code, count in sorted(skipped.items())
             ]
             self.private["problems"] = [problem.text for problem in self.problems]
         self.exams = exams
@@ -312,7 +314,7 @@ class Account:
             for name, things in self.facts.items()
         }
         counts = {name: len(things) for name, things in facts.items() if things}
-        notes = [f"{suppressed_count(count)} {FACTS[name].text}" for name, count in counts.items()]
+        notes = [f"{shown_count(count)} {FACTS[name].text}" for name, count in counts.items()]
         rows = [*self._rows(facts), *cohort.private.get("account", [])]
         left_out = bool(self.problems) or any(FACTS[name].kind == "left out" for name in counts)
         if part and left_out:

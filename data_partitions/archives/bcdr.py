@@ -6,6 +6,8 @@ the first of mass, calcification, distortion. Its label is the biopsy's. Healthy
 have no finding: in another set, an image without an outline may hold a finding that was outlined in the other view only.
 
 Departures: an image that two sets share is taken once, with the outlines of both.
+
+Longer than most files, because six sets of one archive share their tables and their faults.
 """
 
 from __future__ import annotations

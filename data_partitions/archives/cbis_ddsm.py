@@ -5,6 +5,8 @@ finds these files.
 
 Each connected area of a mask is a lesion (`contours.mask_areas`), and equal boxes on one image are one lesion. So 1,318
 and 378 rows of masses become the 1,296 and 402 lesions of Szafranowska et al.; `tally` counts each step.
+
+Longer than most files, because each step from rows of the tables to lesions is counted where it is taken.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from data_partitions.reading.folders import files_below, folders_in
 from data_partitions.reading.looks import FileLook
 from data_partitions.reading.masks import MaskLook, MaskRule, mask_looks
 from data_partitions.reading.views import USED, is_view
-from data_partitions.small_counts import suppressed_count
+from data_partitions.small_counts import shown_count
 
 TABLES = {
     (kind, split): f"{short}_case_description_{split}_set.csv"
@@ -105,7 +107,7 @@ class CbisDdsmSource(ArchiveSource):
         for table, count in counts.items():
             steps = {"rows": count["rows_benign"] + count["rows_malignant"], "masks": count["masks"], "areas": count["areas"],
                      "lesions": count["lesions_benign"] + count["lesions_malignant"]}  # fmt: skip
-            amounts = ", ".join(f"{suppressed_count(number)} {step}" for step, number in steps.items())
+            amounts = ", ".join(f"{shown_count(number)} {step}" for step, number in steps.items())
             account.report["notes"].append(f"{table}: {amounts}")
         if self.official_split:
             self._reserve(account, rows)

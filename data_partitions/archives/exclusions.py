@@ -19,8 +19,9 @@ from data_partitions.reading.folders import files_below, plain_path
 from data_partitions.reading.image_files import DICOM, PICTURES
 from data_partitions.reading.limits import Limits
 from data_partitions.reading.tables import canonical, read_records
-from data_partitions.small_counts import suppressed_count
+from data_partitions.small_counts import is_small, shown_count
 
+_OTHER_REASONS = "reasons of fewer than 5 images each"
 NAMES = ("image", "image_id", "image_name", "file", "filename")
 
 
@@ -82,14 +83,20 @@ def without(
             reason = reason_of[hits[0]] or "no reason given"
             reasons[reason] += 1
             examples.setdefault(reason, exam.name)
+    told = Counter[str]()
+    for (
+        reason,
+        n,
+    ) in reasons.items():  # the words of a list in which every image has a reason of its own could be anything
+        told[_OTHER_REASONS if is_small(n) else reason] += n
     notes = list(cohort.report.get("notes", []))
-    notes += [f"{suppressed_count(n)} images excluded: {reason}" for reason, n in sorted(reasons.items())]
+    notes += [f"{shown_count(n)} images excluded: {reason}" for reason, n in sorted(told.items())]
     found.update(name for exam in whole or () for name in names_of(exam) if name in reason_of)
     unknown = len(reason_of) - len(found)
     if unknown:
-        notes.append(f"{suppressed_count(unknown)} names of the exclusion list match no image here")
+        notes.append(f"{shown_count(unknown)} names of the exclusion list match no image here")
     patients = {exam.patient for exam in kept}
-    report = cohort.report | {"notes": notes, "excluded": dict(reasons), "excluded_unknown": unknown}
+    report = cohort.report | {"notes": notes, "excluded": dict(told), "excluded_unknown": unknown}
     strangers = sorted(set(reason_of) - found)
     rows = [("left out", f"excluded: {reason}", count, examples[reason]) for reason, count in sorted(reasons.items())]
     rows += [("doubted", "names of the exclusion list match no image", unknown, strangers[0])] if unknown else []

@@ -108,6 +108,14 @@ class FolderSource(FileSource):
         return self
 
     @model_validator(mode="after")
+    def _numbers_or_shares(self) -> FolderSource:
+        if self.mask_classes and self.mask_threshold is not None:
+            raise ValueError(
+                "mask_classes and mask_threshold are both given; numbers of classes have no threshold: remove one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _part_exists(self) -> FolderSource:
         if self.part and not 1 <= self.part[0] <= self.part[1]:
             raise ValueError(f"part {self.part[0]}/{self.part[1]} does not exist; count from 1/{self.part[1]}")
@@ -274,6 +282,8 @@ class FolderSource(FileSource):
         return rows
 
     def _exam(self, row: dict, look: FileLook, table: LesionTable, malignant: bool | None, account: Account) -> Exam:
+        if row["malignant"] is False and any(table.labels.get(row["image"], ())):
+            account.fact("malignant_in_benign", row["image"])
         return account.exam(
             look, self.path / row["image"], patient=row["patient_id"], name=row["image"], view=row["view"],
             laterality=row["laterality"], density=row["density"], age=row["age"], scanner=row["scanner"] or self.scanner,

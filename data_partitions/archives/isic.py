@@ -28,7 +28,7 @@ from data_partitions.reading.cells import BadCell, age, flag
 from data_partitions.reading.folders import files_below
 from data_partitions.reading.image_files import is_image
 from data_partitions.reading.label_words import LabelWords, UnknownWord
-from data_partitions.small_counts import suppressed_count
+from data_partitions.small_counts import shown_count
 
 TABLES = {
     "ham10000": (
@@ -97,7 +97,7 @@ class IsicSource(ArchiveSource):
         notes = list(cohort.report["notes"])
         if spanning := dealt.report.get("spanning"):
             notes.append(
-                f"{suppressed_count(spanning)} patients have images of several sites; each is kept where most of those are"
+                f"{shown_count(spanning)} patients have images of several sites; each is kept where most of those are"
             )
         patients = {exam.patient for exam in exams}
         groups = {patient: group for patient, group in cohort.groups.items() if patient in patients}

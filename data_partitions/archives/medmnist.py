@@ -23,7 +23,7 @@ from data_partitions.reading.body import body_mask
 from data_partitions.reading.image_files import is_blank
 from data_partitions.reading.limits import Limits
 from data_partitions.reading.opening import brief, check_unpacked
-from data_partitions.small_counts import suppressed_count
+from data_partitions.small_counts import shown_count
 from data_partitions.split import SPLITS
 
 # Labels that count as positive: cancer, or the disease that the set is about.
@@ -82,7 +82,7 @@ class MedmnistSource(ArchiveSource):
         across = sum(len({name.split("_")[0] for name in names}) > 1 for names in copies)
         if self.official_split and across:
             account.report["notes"].append(
-                f"{suppressed_count(across)} of them are in several official splits and are kept in the first by name"
+                f"{shown_count(across)} of them are in several official splits and are kept in the first by name"
             )
         return cohort
 

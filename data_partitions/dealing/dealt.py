@@ -19,7 +19,7 @@ from basics.atomic_files import write_text
 from data_partitions.dealing.partition import PartitionRule, partition
 from data_partitions.exams import Cohort, Exam
 from data_partitions.patches import TISSUE_STEP, PatchTask
-from data_partitions.small_counts import suppressed_count
+from data_partitions.small_counts import shown_count
 from data_partitions.source import DataSource
 from data_partitions.sources import AnySource
 
@@ -70,11 +70,11 @@ class DealtSource(DataSource):
         notes = list(cohort.report.get("notes", []))
         if spanning := dealt.report.get("spanning"):
             notes.append(
-                f"{suppressed_count(spanning)} patients have images of several values of {self.partition.by}; each is kept in the "
+                f"{shown_count(spanning)} patients have images of several values of {self.partition.by}; each is kept in the "
                 "centre of most of those"
             )
         if left_out := dealt.report.get("left_out"):
-            notes.append(f"{suppressed_count(left_out)} images of the archive go to no centre")
+            notes.append(f"{shown_count(left_out)} images of the archive go to no centre")
         report = cohort.report | {"notes": notes, "partition": dealt.report}
         groups = {patient: group for patient, group in cohort.groups.items() if patient in patients}
         private = cohort.private | {"spanning_patients": list(dealt.spanning)}

@@ -26,6 +26,7 @@ from basics.seeds import stream
 from data_partitions.dealing.dealing import REST, Group, deal, in_order, label_skew, proportional, quantity_skew
 from data_partitions.errors import DataError
 from data_partitions.exams import Cohort, Exam
+from data_partitions.small_counts import shown_count
 
 BY_VALUE = ("site", "scanner", "density")
 
@@ -98,7 +99,7 @@ class PartitionRule(BaseModel):
                 "partition_too_large",
                 f"partition asks for {sum(sizes.values()):.0f} images and the archive has {images}; lower its numbers, "
                 "or give shares",
-                need=round(sum(sizes.values())), have=images,
+                need=shown_count(round(sum(sizes.values()))), have=shown_count(images),
             )  # fmt: skip
         return sizes
 

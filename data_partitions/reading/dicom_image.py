@@ -7,6 +7,8 @@ up.
 
 The body is found on the displayed means of stored values, not on the means of displayed values: at the edges of a window
 the two differ by less than the mask's coarse step.
+
+Longer than most files, because it is one class: an image that is read in part, however it is stored.
 """
 
 from __future__ import annotations

@@ -55,5 +55,6 @@ FACTS: dict[str, Fact] = {
     "orientation_unreadable": Fact("doubted", "images have EXIF data that cannot be read, and were not turned"),
     "burnt_in": Fact("doubted", "DICOM images say that text is burnt into their pixels"),
     "without_outlines": Fact("doubted", "images with a finding by their BI-RADS have no file of outlines; none of their lesions is known"),
+    "malignant_in_benign": Fact("doubted", "images labelled benign have a lesion labelled malignant; each label is used where it stands"),
     "raw_alone": Fact("doubted", "images are raw (for processing) and have no image for presentation beside them; used"),
 }  # fmt: skip

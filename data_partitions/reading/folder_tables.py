@@ -3,6 +3,8 @@
 A column has our name, the name in `columns: {ours: theirs}`, or one of the names in ALIASES, which public archives use.
 A lesion is given as a circle (x, y, radius), a box (x0, y0, x1, y1), or a contour (contour_x, contour_y: numbers
 separated by spaces), all in pixels from the top left corner.
+
+Longer than most files, because the columns of both tables, and what may be wrong in them, are told in one place.
 """
 
 from __future__ import annotations

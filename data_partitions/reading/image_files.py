@@ -3,6 +3,8 @@
 What a file is, its content says and not its name. 8-bit images are used as they are. A DICOM file says how it is displayed
 (`dicom`). Other deep integers and floats (.npy, TIFF) say nothing about their range, so their own smallest and largest value
 become black and white. An image is turned as its EXIF orientation says, as every viewer does; what is transparent is black.
+
+Longer than most files, because every format but DICOM is read here, by the same steps.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import yaml
 
+from basics.bounded_text import SETTINGS, load_yaml, read_text
 from basics.words import one_line
 from federation.flower.flower_command import FlowerCommand
 from federation.flower.launchers import launcher_script, write_launchers
@@ -60,8 +61,8 @@ class DeploymentFile:
                 "`polycentre deploy init`, or name the file", 2,
             )  # fmt: skip
         try:
-            tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as problem:
+            tree = load_yaml(read_text(file, SETTINGS), SETTINGS)
+        except (OSError, ValueError) as problem:
             raise StudyError(f"{file}: cannot be read ({one_line(problem)})", 2) from None
         if not isinstance(tree, dict) or set(tree) != set(_KEYS) or not all(isinstance(v, str) for v in tree.values()):
             found = ", ".join(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__

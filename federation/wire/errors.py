@@ -6,7 +6,12 @@ the other names come from the reply's `numbers`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
+
+from basics.words import one_line
+from federation.wire.names import is_plain_name
 
 # Codes of input that the user can correct before any training: the run ends with status 2.
 INPUT_CODES = frozenset(
@@ -28,6 +33,7 @@ REFUSAL_CODES = frozenset(
         "data_changed", "foreign_study", "foreign_weights", "job_altered", "message_too_large", "near_copies", "not_addressed",
         "not_in_strategy", "not_in_study", "not_signed", "outside_hours", "paused", "plugin_altered", "plugin_differs",
         "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch", "strategy_refused", "study_not_approved",
+        "sum_refused", "too_alike",
     }
 )  # fmt: skip
 
@@ -86,12 +92,14 @@ TEXTS = {
     "the centre more patients",
     "one_class": "has training examples of fewer than two classes in task {task!r} ({have}), and two are needed to tell classes apart; "
     "give it more patients, or leave it out",
-    "no_validation": "has {have} validation examples in task {task!r}, of fewer than two classes; two classes "
+    "no_validation": "has validation examples of fewer than two classes in task {task!r}; two classes "
     "are needed to choose a classifier; give the centre more patients or a larger split.val",
-    "batch_too_large": "has {have} training patches for {label} but batch_size is {batch_size}; "
+    "batch_too_large": "has fewer training patches for {label} than its batch_size of {batch_size}; "
     "lower batch_size or give the centre more patients",
-    "too_few_to_measure": "has {have} training patches in half of its data but {need} are needed to measure fidelity; "
-    "set fidelity.spaces: [] or give the centre more patients",
+    "too_few_to_measure": "has {have} patients to measure distances on but {need} are needed; set fidelity.spaces: [] or choose by "
+    "validation, give the centre more patients, or in a simulation lower fewest_patients",
+    "too_alike": "keeps its sums of features back: they differ by fewer than {need} patients from sums that left before; use the data, "
+    "task and split of that study, or set fidelity.spaces: []",
     "state_lost": "no longer holds the state that {label} builds on; it starts again from the beginning",
     "missing_input": "no longer holds an input of {label}; run again with --resume to send it again",
     "policy": "refuses {label} by its own policy ({rule})",
@@ -144,6 +152,9 @@ TEXTS = {
     "--node-config 'centre=\"NAME\" workspace=\"/absolute/path\" cache=\"/absolute/path\"'",
     "not_signed": "refuses {label}: {what} is not signed by {member!r}, or centre.yaml does not list that member's key; list in `members` "
     "the public keys of all centres of the study",
+    "sum_refused": "refuses {label} in a secure sum: {reason}",
+    "out_of_range": "holds a number in {name!r} that a secure sum cannot take (at most {largest:.6g}); lower the learning rate if the "
+    "weights diverge, or set secure_aggregation: false",
     "bad_body": "refuses {label}: {key} of {kind!r} is missing, unknown or of another type; server and clients run different code",
     "bad_answer": "sent an answer to {kind!r} that was refused: its field {field!r} is missing, or not declared; server and clients run "
     "different code, or the centre is wrong",
@@ -151,8 +162,8 @@ TEXTS = {
     "unknown_kind": "does not know the job {kind!r}; server and clients run different code",
     "code_mismatch": "runs other code (digest {theirs}) than the server ({ours}); update one of them",
     "protocol_mismatch": "speaks version {theirs} of the protocol, and the server version {ours}; update the older one",
-    "ledger_broken": "cannot continue its record of what left the hospital (ledger.jsonl), so nothing leaves; check the record there with "
-    "`polycentre centre log`",
+    "ledger_broken": "cannot continue its record of what left the hospital (ledger.jsonl), so nothing leaves; its administrator "
+    "sees why with `polycentre centre log verify`, and lets it go on with `polycentre centre acknowledge`",
     "diverged": "could not train {label}: the loss became NaN at step {step}; lower the learning rate",
     "exception": "failed in {label}; the traceback is in the centre's own log (reference {reference})",
     "timeout": "did not answer {label} within {timeout_s} s",
@@ -174,7 +185,25 @@ class EnvelopeError(ValueError):
 
     def __init__(self, code: str, text: str, **numbers: int | float | str):
         super().__init__(text)
-        self.code, self.numbers = code, numbers
+        self.code, self.numbers = code, shareable(numbers)
+
+
+# The longest that this project's own refusals say is a policy's rule, of 160 characters.
+_LONGEST, _MOST = 300, 16
+
+
+def shareable(numbers: Mapping[Any, Any]) -> dict[str, int | float | str]:
+    """Of the numbers of a refusal those that can travel and be shown, whoever wrote them: at most 16, by plain names; finite
+    numbers of at most 64 bits; texts on one line of at most 300 characters."""
+    kept: dict[str, int | float | str] = {}
+    for name, value in numbers.items():
+        if len(kept) == _MOST or not is_plain_name(name):
+            continue
+        if isinstance(value, str):
+            kept[name] = one_line(value[: 2 * _LONGEST], _LONGEST)
+        elif isinstance(value, int) and -(2**63) <= value < 2**63 or isinstance(value, float) and math.isfinite(value):
+            kept[name] = value
+    return kept
 
 
 class _Known(dict):
@@ -182,11 +211,12 @@ class _Known(dict):
         return f"?{key}"
 
 
-def explain(centre: str, code: str, label: str, numbers: dict[str, Any], subject: str = "centre") -> str:
+def explain(centre: str, code: str, label: str, numbers: Mapping[str, Any], subject: str = "centre") -> str:
     """One line for a person: which centre (or other subject), what happened, and what to do."""
-    default = (
-        "could not do {label}: " + code.replace("_", " ") + "".join(f", {k} {v}" for k, v in sorted(numbers.items()))
-    )
-    return f"{subject} {centre!r} " + TEXTS.get(code, default).format_map(
-        _Known(numbers, label=label or "the job", centre=centre)
-    )
+    said, label = shareable(numbers), label or "the job"
+    if code in TEXTS:
+        text = TEXTS[code].format_map(_Known(said, label=label, centre=centre))
+    else:  # no template: what a centre says is never one
+        text = f"could not do {label}: {one_line(code[:_LONGEST], 64)}".replace("_", " ")
+        text += "".join(f", {name} {value}" for name, value in sorted(said.items()))
+    return f"{subject} {centre!r} {text}"

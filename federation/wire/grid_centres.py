@@ -11,6 +11,8 @@ a few wait at Flower, and a worker that finishes one goes on with the next at on
 may be under way (`nodes_for`), not one for each of a thousand centres.
 
 Flower itself never sends a message again.
+
+Longer than most files, because it is one class: a queue of jobs, and everything that can happen to one.
 """
 
 from __future__ import annotations
@@ -222,7 +224,9 @@ class GridCentres(Centres):
         try:
             return Reply.from_record(message.content, flight.job)
         except EnvelopeError as problem:
-            return replace(Reply.error(flight.job, problem.code), started=flight.pushed, finished=time.time())
+            return replace(
+                Reply.error(flight.job, problem.code, **problem.numbers), started=flight.pushed, finished=time.time()
+            )
 
     def _lost(self, flight: _InFlight, code: int, reason: str) -> None:
         job = flight.job

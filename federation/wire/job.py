@@ -4,6 +4,8 @@ Both sides check the envelope before anything becomes a tensor: protocol version
 size, array names, dtypes and finiteness. A reply carries either a result or an error *code* with
 numbers that are safe to share. The text of an exception never crosses the wire: it may hold paths and
 patient identifiers.
+
+Longer than most files, because jobs and replies are one envelope, with one set of checks.
 """
 
 from __future__ import annotations
@@ -16,12 +18,18 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from federation.wire.arrays import MAX_BYTES, check_arrays, read_array, write_array
-from federation.wire.errors import EnvelopeError
+from basics.bounded_text import Limits, TooMuch, load_json
+from basics.words import one_line
+from federation.wire.arrays import MAX_BYTES, check_arrays, check_names, read_array, write_array
+from federation.wire.errors import EnvelopeError, shareable
 from federation.wire.names import is_plain_name
 
 PROTOCOL = 3
-MAX_ENVELOPE = 256 * 1024**2  # characters of JSON
+# The JSON of a message. The longest honest ones: predictions for 100,000 test images (3 MB and 300,000 values of two classes, 14 MB
+# and 1.3 million of ten), and the survey of a receiver of 10,000 generators (5.7 MB and 720,000 values). Texts are names, versions,
+# sentences and paths.
+ENVELOPE = Limits(size=16 * 2**20, values=1_500_000, depth=32, word=8192)
+_LATEST = 2.0**40  # seconds since the epoch; a clock may be wrong, but not by an age of the earth
 # The Message type under which every job travels; the kind of work is in the envelope.
 MESSAGE_TYPE = "query"
 # The kind of the one job that every node answers, whichever centre it is: which centre are you? See `federation.wire.roll_call`.
@@ -40,7 +48,7 @@ def plain_name(value: Any, what: str) -> str:
         EnvelopeError: it could be a path.
     """
     if not is_plain_name(value):
-        raise EnvelopeError("bad_name", f"{what} {value!r} is not a plain name")
+        raise EnvelopeError("bad_name", f"{what} {str(value)[:64]!r} is not a plain name")
     return value
 
 
@@ -162,25 +170,36 @@ class Reply:
             EnvelopeError: the reply is malformed, too large, not finite, or answers another job.
         """
         envelope, arrays = _from_record(record, _REPLY_KEYS)
+        plain_name(envelope["code"], "code")
+        for key in ("started", "finished"):
+            if not 0 <= envelope[key] <= _LATEST:
+                raise EnvelopeError("malformed", f"{key} is {envelope[key]!r}, which is no time")
         if not envelope["unit"] and envelope["code"] != "ok":
-            numbers = {k: v for k, v in envelope["numbers"].items() if isinstance(v, int | float | str)}
-            return Reply.error(job, envelope["code"], **numbers)  # the centre could not even read the job
+            return Reply.error(job, envelope["code"], **envelope["numbers"])  # the centre could not even read the job
         for key in ("study", "unit", "centre", "kind"):
             if envelope[key] != getattr(job, key):
                 raise EnvelopeError(
-                    "foreign_reply", f"reply has {key} {envelope[key]!r}, the job has {getattr(job, key)!r}"
+                    "foreign_reply", f"reply has {key} {envelope[key][:64]!r}, the job has {getattr(job, key)!r}"
                 )
+        said = {
+            "numbers": shareable(envelope["numbers"]), "worker": one_line(envelope["worker"][:256], 128),
+            "finished": max(envelope["started"], envelope["finished"]),  # its clock may have been set back meanwhile
+        }  # fmt: skip
         return Reply(
             arrays=arrays,
             bytes_down=job.nbytes,
             bytes_up=_size(envelope["body"], arrays),
-            **{key: envelope[key] for key in _REPLY_KEYS},
+            **{key: envelope[key] for key in _REPLY_KEYS} | said,
         )
 
     @staticmethod
-    def error(job: Job, code: str, **numbers: Any) -> Reply:
-        """The reply to a job that was not done, and why."""
-        return Reply(job.study, job.unit, job.centre, job.kind, code=code, numbers=numbers)
+    def error(job: Job, code: str, /, **numbers: Any) -> Reply:
+        """The reply to a job that was not done, and why.
+
+        Args:
+            numbers: may have any names, also those of an argument here; see `federation.wire.errors.shareable`.
+        """
+        return Reply(job.study, job.unit, job.centre, job.kind, code=code, numbers=shareable(numbers))
 
 
 _JOB_KEYS = (
@@ -188,10 +207,11 @@ _JOB_KEYS = (
     "plugins",
 )  # fmt: skip
 _REPLY_KEYS = ("study", "unit", "centre", "kind", "code", "numbers", "body", "started", "finished", "worker")
+_ABSENT = type(None)
 # Of the fields that are not text.
-_TYPES: dict[str, Any] = {
-    "body": dict, "plugins": list, "place": dict, "numbers": dict, "expects_state": int | None, "timeout_s": int | float | None,
-    "started": int | float, "finished": int | float,
+_TYPES: dict[str, tuple[type, ...]] = {
+    "body": (dict,), "plugins": (list,), "place": (dict,), "numbers": (dict,), "expects_state": (int, _ABSENT),
+    "timeout_s": (int, float, _ABSENT), "started": (int, float), "finished": (int, float),
 }  # fmt: skip
 
 
@@ -210,37 +230,69 @@ def _size(body: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> int:
 def _from_record(
     record: RecordDict, keys: Sequence[str], at_most: int = MAX_BYTES
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(envelope, arrays) of a message of this protocol, of which nothing is used before it is checked."""
+    """(envelope, arrays) of a message of this protocol, of which nothing is used before it is checked.
+
+    Raises:
+        EnvelopeError: whatever it is instead.
+    """
     try:
-        text = str(record.config_records["envelope"]["json"])
-        array_record = record.array_records["arrays"]
-        if len(text) > MAX_ENVELOPE:
-            raise EnvelopeError("too_large", f"an envelope of {len(text)} characters; the limit is {MAX_ENVELOPE}")
-        envelope = _parsed(text)
-        protocol = envelope["protocol"]
+        return _read(record, keys, at_most)
     except EnvelopeError:
         raise
-    except (KeyError, TypeError, ValueError, RecursionError) as problem:
-        raise EnvelopeError("malformed", f"not a polycentre message: {problem!r}") from problem
+    except Exception as problem:  # what others wrote may be anything, and one message must not end a run or a node
+        text = f"not a polycentre message: {type(problem).__name__}: {one_line(str(problem)[:400], 200)}"
+        raise EnvelopeError("malformed", text) from problem
+
+
+def _read(record: RecordDict, keys: Sequence[str], at_most: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    text, arrays = _parts(record)
+    # All sizes before anything is decoded.
+    carried = len(text) + sum(len(array.data) for array in arrays.values())
+    if len(text) > ENVELOPE.size or carried > MAX_BYTES:
+        raise EnvelopeError(
+            "too_large", f"{len(text)} characters of JSON, {carried} bytes in all; at most {ENVELOPE.size}, {MAX_BYTES}"
+        )
+    _refuse_larger(carried, at_most)
+    check_names(arrays)
+    envelope = _parsed(text)
+    protocol = envelope["protocol"]
     if protocol != PROTOCOL:
-        text = f"message speaks protocol {protocol!r}, this side {PROTOCOL}"
-        raise EnvelopeError("protocol_mismatch", text, theirs=str(protocol)[:16], ours=PROTOCOL)
+        theirs = one_line(str(protocol)[:16])
+        text = f"message speaks protocol {theirs!r}, this side {PROTOCOL}"
+        raise EnvelopeError("protocol_mismatch", text, theirs=theirs, ours=PROTOCOL)
     for key in keys:
-        if key not in envelope or not isinstance(envelope[key], _TYPES.get(key, str)):
+        # Exactly: to Python a truth value is a number.
+        if key not in envelope or type(envelope[key]) not in _TYPES.get(key, (str,)):
             raise EnvelopeError("malformed", f"the envelope's {key} is {type(envelope.get(key)).__name__}")
     declared = envelope.get("array_bytes")
-    if not isinstance(declared, int) or declared > MAX_BYTES:
-        raise EnvelopeError("too_large", f"message declares {declared!r} bytes; the limit is {MAX_BYTES}")
-    carried = len(text) + sum(len(array.data) for array in array_record.values())
-    if max(carried, declared) > at_most:
-        mib, limit = max(carried, declared) / 2**20, at_most / 2**20
+    if type(declared) is not int or declared > MAX_BYTES:
+        raise EnvelopeError("too_large", f"message declares {str(declared)[:64]} bytes; the limit is {MAX_BYTES}")
+    _refuse_larger(declared, at_most)
+    read = {name: read_array(name, array) for name, array in arrays.items()}
+    if check_arrays(read) != declared:
+        raise EnvelopeError("size_mismatch", f"message declares {declared} bytes of arrays but carries another number")
+    return envelope, read
+
+
+def _parts(record: RecordDict) -> tuple[str, ArrayRecord]:
+    """The two parts of a message; it has no others.
+
+    Raises:
+        EnvelopeError: it has.
+    """
+    envelope, arrays = record.get("envelope"), record.get("arrays")
+    text = envelope.get("json") if isinstance(envelope, ConfigRecord) else None
+    if len(record) != 2 or not isinstance(arrays, ArrayRecord) or not isinstance(text, str) or len(envelope or ()) != 1:
+        raise EnvelopeError("malformed", "not a polycentre message: it has other parts than an envelope and arrays")
+    return text, arrays
+
+
+def _refuse_larger(size: int, at_most: int) -> None:
+    if size > at_most:
+        mib, limit = size / 2**20, at_most / 2**20
         raise EnvelopeError(
             "message_too_large", f"{mib:.1f} MiB; at most {limit:g}", mib=round(mib, 1), limit=round(limit, 3)
         )
-    arrays = {name: read_array(name, array) for name, array in array_record.items()}
-    if check_arrays(arrays) != declared:
-        raise EnvelopeError("size_mismatch", f"message declares {declared} bytes of arrays but carries another number")
-    return envelope, arrays
 
 
 def _parsed(text: str) -> Any:
@@ -250,9 +302,13 @@ def _parsed(text: str) -> Any:
     would end the whole run instead of one answer.
 
     Raises:
+        EnvelopeError: it exceeds the limits of an envelope.
         ValueError: NaN, infinity, half a surrogate pair, or a whole number beyond 64 bits.
     """
-    value = json.loads(text, parse_int=_whole)
+    try:
+        value = load_json(text, ENVELOPE, parse_int=_whole)
+    except TooMuch as problem:
+        raise EnvelopeError("too_large", f"an envelope of {problem}") from None
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     return value
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from basics.words import one_line
 from federation.wire.errors import EnvelopeError, StudyError, explain
 from federation.wire.grid_centres import NODE_UNAVAILABLE
 from federation.wire.job import IDENTIFY, MESSAGE_TYPE, Job, Reply
@@ -24,6 +26,13 @@ _TTL_S = 600.0
 _POLL_S = 0.25
 # Flower refuses the signatures of a node whose clock is more than 5 s ahead of the SuperLink's or 305 s behind.
 _CLOCK_S = 60.0
+_LATEST_S = 1e11  # of clocks: seconds of 3,000 years
+_VERSIONS = 16  # that a node may tell
+
+
+def _short(said: object, at_most: int = 64) -> str:
+    """What a node says, for a person."""
+    return one_line(str(said)[:at_most])
 
 
 class RollCall:
@@ -113,7 +122,10 @@ class RollCall:
 
     def _listen(self) -> None:
         for message in self._grid.pull_messages(list(self._asked)) if self._asked else []:
-            node, job, asked = self._asked.pop(message.metadata.reply_to_message_id)
+            found = self._asked.pop(message.metadata.reply_to_message_id, None)
+            if found is None:
+                continue
+            node, job, asked = found
             if message.has_error() and message.error.code == NODE_UNAVAILABLE:
                 continue  # it went offline before it answered; it is asked again when it is back
             centre, problem = self._read(node, job, message, asked)
@@ -133,13 +145,14 @@ class RollCall:
         if not reply.ok:
             at = ""
             if "at" in reply.numbers:
-                self._unable.add(str(reply.numbers["at"])[:64])
-                at = f" (centre {str(reply.numbers['at'])[:64]!r})"
+                there = one_line(reply.numbers["at"], 64)
+                self._unable.add(there)
+                at = f" (centre {there!r})"
             return None, explain(f"{node}", reply.code, job.label, reply.numbers, subject="node") + at
-        centre = str(reply.body.get("centre"))[:64]
+        centre = _short(reply.body.get("centre"))
         if centre not in self._centres:
             return None, f"node {node} is centre {centre!r}, which this scenario does not have"
-        theirs = str(reply.body.get("code"))[:64]
+        theirs = _short(reply.body.get("code"))
         if theirs != self._code:
             self._unable.add(centre)
             return None, (
@@ -148,13 +161,14 @@ class RollCall:
             )
         off_s = self._compare_clocks(centre, reply.body.get("clock"), asked)
         said = reply.body.get("versions")
-        versions = {str(k)[:32]: str(v)[:32] for k, v in said.items()} if isinstance(said, dict) else {}
+        some = list(said.items())[:_VERSIONS] if isinstance(said, dict) else []
+        versions = {_short(name, 32): _short(version, 32) for name, version in some}
         self._on_node(centre=centre, code=theirs, versions=versions, clock_off_s=off_s)
         return centre, ""
 
-    def _compare_clocks(self, centre: str, clock: object, asked: float) -> float | None:
+    def _compare_clocks(self, centre: str, clock: Any, asked: float) -> float | None:
         """By how many seconds a clock lies outside the time between question and answer; a large difference is noted."""
-        if not isinstance(clock, int | float):
+        if type(clock) not in (int, float) or not 0 <= clock <= _LATEST_S:
             return None
         behind, ahead = asked - clock, clock - time.time()
         if max(behind, ahead) > _CLOCK_S:

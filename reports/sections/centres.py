@@ -1,4 +1,4 @@
-"""The section "Centres": what each centre says about its own data, as it says it (small counts are suppressed there).
+"""The section "Centres": what each centre says about its own data, as it says it (counts are rounded there, and small ones suppressed).
 
 The survey is a row per centre. What was dealt out is a row per centre, split and class for up to `MANY` centres; beyond that a
 row per split and class, with the range over centres.
@@ -23,7 +23,7 @@ _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 _TEMPLATE = """
 {% if tables %}{% for t in tables %}{{ plain_table(t) }}{% endfor %}
-<p class="soft">Counts of 1 to 4 are shown as &lt;5. Splits are by patient.</p>
+<p class="soft">Counts are rounded to 5, and 0 to 4 are shown as &lt;5. Splits are by patient.</p>
 {% else %}<p>The record holds no survey.</p>{% endif %}
 {% if notes %}<h3>Notes</h3><ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
 """
@@ -117,7 +117,7 @@ def _words(value: Any) -> str:
 
 
 def partition_tables(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
-    """One table a task. rows: `RunRecord.partition()`; small counts are "<5", held-back ones "5 or more" or ""."""
+    """One table a task. rows: `RunRecord.partition()`; counts are rounded, small ones "<5"."""
     tables = []
     for task in dict.fromkeys(rows["task"]):
         own = rows[rows["task"] == task]
@@ -143,7 +143,7 @@ def _each_centre(task: str, own: pd.DataFrame, centres: list[str], classes: Sequ
     ]
     return {
         "caption": f"Task {task}, as dealt out: patients and images (lesions or regions, before they are cut into crops). "
-        "Classes of which a centre holds nothing are left out.",
+        "Counts are rounded to 5.",
         "header": ["Centre", "Split", "Class", "Patients", "Images"],
         "text": [True, True, True, False, False],
         "rows": rows,
@@ -161,7 +161,7 @@ def _over_centres(task: str, own: pd.DataFrame, centres: int, classes: Sequence[
     return {
         "caption": f"Task {task}, as dealt out to {centres} centres: images of those that give a number. Every centre's row is in "
         "partition.csv.",
-        "header": ["Split", "Class", "Centres with any", "of them with fewer than 5", "Fewest", "Median", "Most"],
+        "header": ["Split", "Class", "Centres", "of them with fewer than 5", "Fewest", "Median", "Most"],
         "text": [True, True] + [False] * 5,
         "rows": rows,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from strategies.aggregation import reach_after
 from strategies.ask import Ask, anything
 from strategies.bodies import Pool, Size
 from strategies.cell_plan import cell_fixed, subset_seed
-from strategies.fedavg_classifier.local import ADOPT, TRAIN_ROUND, VALIDATE
+from strategies.fedavg_classifier.local import ADOPT, SUM_KINDS, TRAIN_ROUND, TRAIN_SUMMED_ROUND, VALIDATE
 from strategies.fedavg_classifier.server import ClassifierFederation, ClassifierTrainedTogether
 from strategies.fedavg_gan import aggregation_problems
 from strategies.generative import quorum_problems
@@ -21,6 +21,7 @@ from strategies.keys import Averaged, BaseArm
 from strategies.members import STEP_AT_MOST, Member, round_ask, round_settings
 from strategies.planned import Learned, Planned
 from strategies.strategy import Strategy
+from strategies.sums import SUMMED_FREE, planned_sums
 from strategies.view import Cell, Facts, View, classifier_key
 
 
@@ -49,7 +50,7 @@ class FedAvgClassifier(Strategy):
     """Each cell is one federation; no image is made."""
 
     name, title, keys = "fedavg_classifier", "a classifier averaged in rounds", FedAvgClassifierArm
-    kinds = (TRAIN_ROUND, VALIDATE, ADOPT)
+    kinds = (TRAIN_ROUND, TRAIN_SUMMED_ROUND, *SUM_KINDS.all, VALIDATE, ADOPT)
 
     def problems(self, facts: Facts, name: str, arm: FedAvgClassifierArm) -> Iterator[str]:
         yield from super().problems(facts, name, arm)
@@ -76,6 +77,11 @@ class FedAvgClassifier(Strategy):
         own, purpose = cell_fixed(view, arm, cell), _purpose(cell)
         plain = own["classifier"].model_copy(update={"pretrained": None})  # its initial weights travel
         size, draw = Size(fraction=cell.fraction, images=cell.images), subset_seed(view, cell)
+        sums = None
+        if arm.summed(len(members)):
+            sums = planned_sums(SUM_KINDS, self.name, purpose, members, settings.rounds, view.deployed)
+        kind = TRAIN_ROUND if sums is None else TRAIN_SUMMED_ROUND
+        more, free_sum = ({}, {}) if sums is None else (sums.fixed, SUMMED_FREE)
         asked = []
         step = STEP_AT_MOST * own["training"].learning_rate * settings.local_steps
         reach = reach_after(arm.aggregation, arm.aggregation_options, step)
@@ -89,7 +95,9 @@ class FedAvgClassifier(Strategy):
                 "pretrained": own["classifier"].pretrained is not None,
                 "compute": view.compute(centre, classifier_key(cell.classifier, cell.task)),
             }  # fmt: skip
-            asked.append(Member(round_ask(TRAIN_ROUND, self.name, centre, cell.task, settings, fixed, reach=reach)))
+            asked.append(
+                Member(round_ask(kind, self.name, centre, cell.task, settings, fixed | more, free_sum, reach=reach))
+            )
         data = view.data(cell.receiver, cell.task)
         common = data | {
             "size": size, "subset_seed": draw, "classifier": plain, "training": own["training"], "compute": own["compute"],
@@ -105,6 +113,7 @@ class FedAvgClassifier(Strategy):
             aggregation=arm.aggregation, options=arm.aggregation_options,
             validation=Ask(VALIDATE, self.name, cell.receiver, cell.task, common, times=settings.rounds),
             adoption=Ask(ADOPT, self.name, cell.receiver, cell.task, adoption, free), select=own["training"].select,
+            sums=sums,
         )  # fmt: skip
         return Planned(
             self.name, federation.asks, lambda units, clock: ClassifierTrainedTogether(units, federation, clock),

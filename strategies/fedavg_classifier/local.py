@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from federation.wire.transport import decode, encode_noting_error
-from metrics.classification import selection_score
+from metrics import selection_score, shown_share
 from models import ClassifierSpec, ClassifierTraining, PatchArrays, Precision, Stage, predict
 from models.federated_parts import averaged_state, load_averaged
 from models.fit_classifier import StageTrainer
@@ -29,12 +29,13 @@ from strategies.cells import (
     send_classifier,
     sent_classifier,
 )  # fmt: skip
-from strategies.centre_side import CentreSide, as_arrays, receiver_patches
+from strategies.centre_side import CentreSide, as_arrays, boxes_as_weight, patients_in, receiver_patches, shown_course
 from strategies.fedavg_gan.local import COURSE_FIELDS, statistics_of
 from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start, Uses
 from strategies.layouts import classifier_layout, encoded, prefixed
 from strategies.learning import REAL
 from strategies.members import GLOBAL, LOCAL, Weights
+from strategies.sums import SUMMED, Summed, sum_kinds, summed_answer, summed_layout, weight_layout
 
 # Images on which the receiver recomputes batch norm's statistics before it validates.
 _STATISTICS_IMAGES = 256
@@ -72,6 +73,10 @@ class TrainRound(OfClassifier, Course):
     pretrained: bool
 
 
+class TrainSummedRound(TrainRound, Summed):
+    """The same, where answers are summed."""
+
+
 class Validate(OfClassifier):
     """Arguments of validating a round at the receiver."""
 
@@ -100,21 +105,35 @@ class Adopt(OfClassifier):
 
 def train(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
     """A round at one centre."""
+    weights, kept, facts, examples = _trained(here, body, arrays, state)
+    sent, error = encode_noting_error(weights, body.transport)
+    answer = facts | {"examples": examples, "transport_error": error}
+    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+
+
+def train_summed(here: CentreSide, body: TrainSummedRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
+    """The same round, of which only the sum over all centres can be read."""
+    weights, kept, _, examples = _trained(here, body, arrays, state)
+    return ({}, summed_answer(here, body, weights, examples)), kept
+
+
+def _trained(
+    here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays
+) -> tuple[Weights, Weights, dict[str, Any], int]:
+    """(weights, what stays, facts, training patches)."""
     own = receiver_patches(here, body, body.size, body.subset_seed)
     weights, kept, facts = local_steps(
         body.classifier, as_arrays(own), _received(body, arrays), state, body.training, optimizer=body.optimizer,
         proximal_mu=body.proximal_mu, seed=body.seed, from_step=body.from_step, steps=body.steps, of_steps=body.of_steps,
         **body.compute.options,
     )  # fmt: skip
-    sent, error = encode_noting_error(weights, body.transport)
-    answer = facts | {"examples": len(own), "transport_error": error}
-    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+    return weights, kept, facts, boxes_as_weight(own)
 
 
 def validate(here: CentreSide, body: Validate, arrays: Arrays) -> Answer:
-    """AUPRC of a round's weights on this centre's validation patches."""
+    """AUPRC of a round's weights on this centre's validation patches, rounded."""
     auprc, _ = _validated(here, body, arrays)
-    return {"val_auprc": auprc}, {}
+    return {"val_auprc": shown_share(auprc, patients_in(here.patches(body).select(split="val")))}, {}
 
 
 def adopt(here: CentreSide, body: Adopt, arrays: Arrays) -> Answer:
@@ -142,7 +161,8 @@ def adopt(here: CentreSide, body: Adopt, arrays: Arrays) -> Answer:
             best = {"step": before + fit.best_step, "val_auprc": fit.best_auprc}
         else:
             _, network = _validated(here, body, arrays)
-    answer = learned(body, whole, train, network) | {"history": history, "best": best, "n_synthetic": 0}
+    course = shown_course(history, best, whole.select(split="val"))
+    answer = learned(body, whole, train, network) | course | {"n_synthetic": 0}
     return sent_classifier(here, body, answer, network.state_dict())
 
 
@@ -283,6 +303,29 @@ TRAIN_ROUND = Kind(
     uses=(Uses("training", terms.classifier_training),),
     trains=lambda body: terms.of_classifier(body.training, body.steps),
 )  # fmt: skip
+TRAIN_SUMMED_ROUND = Kind(
+    name="train_classifier_summed_round",
+    title="train a classifier's round of a secure sum",
+    phase="learn",
+    body=TrainSummedRound,
+    work=train_summed,
+    stateful=True,
+    averaged=True,
+    masked=lambda body: body.masked,
+    place=("round", "attempt"),
+    start=TRAIN_ROUND.start,
+    sends=(
+        Sent("weights.*", "masked weights", f"weights as of a round: {SUMMED}", "model",
+             layout=lambda body: summed_layout(classifier_layout(body.classifier, averaged=True))),
+        Sent("weight", "masked count", f"how many training patches take part: {SUMMED}", "counts", layout=weight_layout),
+    ),
+    receives=TRAIN_ROUND.receives,
+    reveals="The sum over the centres that take part, three or more: what all of them learned together. A coordinator that owns all but "
+    "one of them reads that one's.",
+    uses=TRAIN_ROUND.uses,
+    trains=TRAIN_ROUND.trains,
+)  # fmt: skip
+SUM_KINDS = sum_kinds("learn", "classifier_")
 VALIDATE = Kind(
     name="validate_classifier",
     title="validate a classifier",

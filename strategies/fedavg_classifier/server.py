@@ -28,6 +28,7 @@ from strategies.ask import Ask
 from strategies.members import FederationFailed, Member, RoundSettings
 from strategies.planned import FederationRecord, Learned, ServerHalf, problems_of
 from strategies.rounds import Outcome, Rounds
+from strategies.sums import Sums
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class ClassifierFederation:
         members: receiver first.
         validation, adoption: what is asked of the receiver.
         select: which round is adopted: the best on validation, or the last.
+        sums: where the server learns sums only.
     """
 
     arm: str
@@ -55,11 +57,13 @@ class ClassifierFederation:
     validation: Ask
     adoption: Ask
     select: Literal["best", "last"]
+    sums: Sums | None = None
 
     @property
     def asks(self) -> tuple[Ask, ...]:
         """All that it asks of the centres."""
-        return (*(member.ask for member in self.members), self.validation, self.adoption)
+        opening = () if self.sums is None else self.sums.every_ask
+        return (*(member.ask for member in self.members), *opening, self.validation, self.adoption)
 
 
 class ClassifierTrainedTogether(ServerHalf[Learned]):
@@ -111,7 +115,7 @@ class ClassifierTrainedTogether(ServerHalf[Learned]):
 
         self._rounds = Rounds(
             self._units, centres, key=key, label=f.label, members=f.members,
-            settings=f.settings, clock=self._clock, initial=initial, after_round=after_round,
+            settings=f.settings, clock=self._clock, initial=initial, after_round=after_round, sums=f.sums,
             aggregator=Aggregator(f.aggregation, f.options, [n for n, part in parts(network).items() if part == "statistic"]),
         )  # fmt: skip
         done = yield from self._rounds.run()

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from models import GeneratorSpec
 from strategies.aggregation import check_aggregation, reach_after
-from strategies.ask import anything
-from strategies.fedavg_gan.local import TRAIN_ROUND, LocalRules
+from strategies.ask import Check, anything
+from strategies.fedavg_gan.local import SUM_KINDS, TRAIN_ROUND, TRAIN_SUMMED_ROUND, LocalRules
 from strategies.fedavg_gan.server import FederatedTraining, Federation
 from strategies.fidelity import FEATURE_SUMS, MEASURE
 from strategies.fidelity_plan import Fidelity, planned_fidelity
@@ -21,6 +21,7 @@ from strategies.layouts import fastest_rate_of
 from strategies.members import STEP_AT_MOST, Member, RoundSettings, round_ask, round_settings
 from strategies.planned import Planned, Shared, Training
 from strategies.pooled import Move
+from strategies.sums import SUMMED_FREE, Sums, planned_sums
 from strategies.view import Facts, View
 
 Series = Literal["federation", "alone", "central"]
@@ -48,6 +49,10 @@ class InRounds(GenerativeStrategy):
         """What the arm's keys say of the centres' half."""
         return LocalRules(optimizer=arm.optimizer, batch_norm=arm.batch_norm)
 
+    def sums(self, view: View, arm: Any, of: str, members: tuple[str, ...]) -> Sums | None:
+        """How the rounds are summed; None: the server sees each member's weights."""
+        return None
+
     def trainings(self, view: View, name: str, arm: Any, task: str, spec: GeneratorSpec) -> list[Planned[Shared]]:
         measured = planned_fidelity(view, self.name, name, arm, task, spec, arm.rounds)
         return [self.training(view, name, arm, spec, measured, "federation", view.members(arm), self.rules(arm))]
@@ -64,6 +69,8 @@ class InRounds(GenerativeStrategy):
                 what belongs to averaging over a line.
         """
         comparing, task = series != "federation", measured.task
+        sums = None if comparing else self.sums(view, arm, f"{name}/{task}", members)
+        kind = TRAIN_ROUND if sums is None else TRAIN_SUMMED_ROUND
         settings = (
             RoundSettings(arm.rounds, arm.local_steps, step_s=view.step_s)
             if comparing
@@ -76,10 +83,12 @@ class InRounds(GenerativeStrategy):
         for number, centre in enumerate(members):
             rounds = len(range(number, settings.rounds, len(members))) if self.turns == "cyclic" else settings.rounds
             fixed = member_fixed(view, name, arm, task, spec, centre) | {"rules": rules}
-            free = {"pools": anything} if pooled else {}
+            free: dict[str, Check] = {"pools": anything} if pooled else {}
             fixed |= {} if pooled else {"pools": ()}
+            if sums is not None:
+                fixed, free = fixed | sums.fixed, free | SUMMED_FREE
             asked.append(Member(round_ask(
-                TRAIN_ROUND, self.name, centre, task, settings, fixed, free, times=rounds, steps=settings.local_steps,
+                kind, self.name, centre, task, settings, fixed, free, times=rounds, steps=settings.local_steps,
                 reach=reach,
             )))  # fmt: skip
         federation = Federation(
@@ -87,7 +96,7 @@ class InRounds(GenerativeStrategy):
             members=asked, settings=settings, rules=rules,
             aggregation=averaged, options=options,
             fidelity=measured,
-            turns=self.turns, pooled=pooled,
+            turns=self.turns, pooled=pooled, sums=sums,
         )  # fmt: skip
         return Planned(
             self.name, federation.asks, lambda units, clock: FederatedTraining(units, federation, clock),
@@ -100,10 +109,16 @@ class FedAvgGAN(InRounds):
     """Generator and discriminator are trained at every centre and averaged in rounds (paper 002)."""
 
     name, title, keys = "fedavg_gan", "GANs averaged in rounds", FedAvgGANArm
+    kinds = (*InRounds.kinds, TRAIN_SUMMED_ROUND, *SUM_KINDS.all)
 
     def problems(self, facts: Facts, name: str, arm: FedAvgGANArm) -> Iterator[str]:
         yield from super().problems(facts, name, arm)
         yield from aggregation_problems(name, arm, len(facts.members(arm)))
+
+    def sums(self, view: View, arm: FedAvgGANArm, of: str, members: tuple[str, ...]) -> Sums | None:
+        if not arm.summed(len(members)):
+            return None
+        return planned_sums(SUM_KINDS, self.name, of, members, arm.rounds, view.deployed)
 
     def rules(self, arm: FedAvgGANArm) -> LocalRules:
         return LocalRules(
@@ -126,3 +141,4 @@ def aggregation_problems(name: str, arm: Averaged, members: int) -> Iterator[str
         check_aggregation(arm.aggregation, arm.aggregation_options, members)
     except ValueError as problem:
         yield f"arms.{name}.aggregation: {problem}"
+    yield from arm.sum_problems(name, members)

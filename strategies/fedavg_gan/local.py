@@ -17,11 +17,12 @@ from models.schedule import Schedule
 from strategies import terms
 from strategies.bodies import Body, Compute, Course, OfTask
 from strategies.cells import MEMORY
-from strategies.centre_side import CentreSide, as_arrays, introduction, joined, training_patches
+from strategies.centre_side import CentreSide, as_arrays, boxes_as_weight, introduction, joined, training_patches
 from strategies.kind import Answer, Arrays, Field, Kind, Layout, Received, Sent, Start, Uses
 from strategies.layouts import averaged_layout, encoded, prefixed
 from strategies.members import GLOBAL, LOCAL, Weights
 from strategies.one_shot import card_fields
+from strategies.sums import SUMMED, Summed, sum_kinds, summed_answer, summed_layout, weight_layout
 
 
 class LocalRules(Body):
@@ -57,8 +58,28 @@ class TrainRound(OfTask, Course):
     compute: Compute
 
 
+class TrainSummedRound(TrainRound, Summed):
+    """Arguments of `work_summed`."""
+
+
 def work(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
     """A round at one centre."""
+    weights, kept, facts, examples, introduced = _trained(here, body, arrays, state)
+    sent, error = encode_noting_error(weights, body.transport)
+    answer = facts | {"examples": examples, "transport_error": error} | introduced
+    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+
+
+def work_summed(here: CentreSide, body: TrainSummedRound, arrays: Arrays, state: Arrays) -> tuple[Answer, Arrays]:
+    """The same round, of which only the sum over all centres can be read."""
+    weights, kept, _, examples, introduced = _trained(here, body, arrays, state)
+    return (introduced, summed_answer(here, body, weights, examples)), kept
+
+
+def _trained(
+    here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays
+) -> tuple[Weights, Weights, dict[str, Any], int, dict[str, Any]]:
+    """(weights, what stays, facts, training patches, introduction)."""
     spec, compute = body.generator, body.compute
     own = training_patches(here, body, spec.labels)
     patches = joined(as_arrays(own), [here.read_pool(unit) for unit in body.pools])
@@ -67,10 +88,7 @@ def work(here: CentreSide, body: TrainRound, arrays: Arrays, state: Arrays) -> t
         from_step=body.from_step, steps=body.steps, **compute.options,
         on_progress=here.progress(),
     )  # fmt: skip
-    sent, error = encode_noting_error(weights, body.transport)
-    answer = facts | {"examples": len(patches), "transport_error": error}
-    answer |= introduction(here, body, own, wanted=body.introduce)
-    return (answer, {LOCAL + name: array for name, array in sent.items()}), kept
+    return weights, kept, facts, boxes_as_weight(own), introduction(here, body, own, wanted=body.introduce)
 
 
 def build(spec: GeneratorSpec, seed: int, *, averaged: bool = True) -> GenerativeModel:
@@ -186,8 +204,12 @@ def arrays_of(state: Mapping[str, Tensor]) -> Weights:
     return {name: tensor.numpy() for name, tensor in state.items()}
 
 
+def _averaged(body: TrainRound) -> Layout:
+    return averaged_layout(body.generator, averaged_generator=body.rules.ema == "average")
+
+
 def _travelling(body: TrainRound) -> Layout:
-    return encoded(averaged_layout(body.generator, averaged_generator=body.rules.ema == "average"), body.transport)
+    return encoded(_averaged(body), body.transport)
 
 
 def _received(body: Any, arrays: Arrays) -> Weights:
@@ -210,7 +232,7 @@ def _statistics(body: TrainRound) -> frozenset[str]:
 COURSE_FIELDS = (
     Field("scalars.*", "numbers", "losses, means over the steps of the job", "aggregate"),
     Field("transport_error", "number", "rounding of what travels"),
-    Field("examples", "count", "how many training patches take part, exactly", "counts"),
+    Field("examples", "count", "how many training boxes take part, rounded to 5, as weight of the answer", "counts"),
 )
 TRAIN_ROUND = Kind(
     name="train_round",
@@ -234,3 +256,27 @@ TRAIN_ROUND = Kind(
     uses=(Uses("training", terms.generator_training),),
     trains=lambda body: terms.of_generator(body.generator, body.steps),
 )  # fmt: skip
+TRAIN_SUMMED_ROUND = Kind(
+    name="train_summed_round",
+    title="train a round of a secure sum",
+    phase="share",
+    body=TrainSummedRound,
+    work=work_summed,
+    stateful=True,
+    averaged=True,
+    masked=lambda body: body.masked,
+    place=("round", "attempt"),
+    start=TRAIN_ROUND.start,
+    answer=card_fields("in the first answer"),
+    sends=(
+        Sent("weights.*", "masked weights", f"weights as of a round: {SUMMED}", "model",
+             layout=lambda body: summed_layout(_averaged(body))),
+        Sent("weight", "masked count", f"how many training patches take part: {SUMMED}", "counts", layout=weight_layout),
+    ),
+    receives=TRAIN_ROUND.receives,
+    reveals="The sum over the centres that take part, three or more: what all of them learned together. A coordinator that owns all but "
+    "one of them reads that one's.",
+    uses=TRAIN_ROUND.uses,
+    trains=TRAIN_ROUND.trains,
+)  # fmt: skip
+SUM_KINDS = sum_kinds("share")

@@ -43,6 +43,7 @@ from strategies.one_shot import preview_of
 from strategies.planned import FederationRecord, Generated, ServerHalf, Shared, problems_of
 from strategies.pooled import Move, move
 from strategies.rounds import Correction, Outcome, Rounds
+from strategies.sums import Sums
 
 _STATISTICS = ("running_mean", "running_var")
 
@@ -58,6 +59,7 @@ class Federation:
         build_seed: of the initial weights.
         pooled: patches that move to the only member before the first round; see `strategies.pooled`.
         options: of the aggregation.
+        sums: where the server learns sums only.
     """
 
     arm: str
@@ -74,6 +76,7 @@ class Federation:
     fidelity: Fidelity
     turns: Literal["all", "cyclic"] = "all"
     pooled: tuple[Move, ...] = ()
+    sums: Sums | None = None
 
     @property
     def asks(self) -> tuple[Ask, ...]:
@@ -81,7 +84,8 @@ class Federation:
         moved = [ask for one in self.pooled for ask in one.asks]
         # The reference of all members is the arm's, and is asked for once.
         sums = self.fidelity.sums if self.series != "alone" else ()
-        return (*moved, *sums, *(member.ask for member in self.members), *self.fidelity.measuring)
+        opening = () if self.sums is None else self.sums.every_ask
+        return (*moved, *sums, *(member.ask for member in self.members), *opening, *self.fidelity.measuring)
 
 
 class FederatedTraining(ServerHalf[Shared]):
@@ -161,7 +165,7 @@ class FederatedTraining(ServerHalf[Shared]):
             aggregator=Aggregator(f.aggregation, f.options, plain), clock=self._clock, initial=initial, turns=f.turns,
             at_server=[name for name in initial if name.startswith("average.") and f.rules.ema == "rebuild"],
             correct=self._rebuild(schedule), after_round=after_round,
-            introduction=("data_card", "trained_on"), images_in=np.diff(rounds).tolist(),
+            introduction=("data_card", "trained_on"), images_in=np.diff(rounds).tolist(), sums=f.sums,
         )  # fmt: skip
         done = yield from self._rounds.run()
         record = self._record(done)

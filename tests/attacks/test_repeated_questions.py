@@ -13,12 +13,14 @@ from approved_node import ApprovedNode
 
 from clients import answers, policy, received_weights
 from clients.approval import DAYS, Approvals
-from clients.ledger import content_digest
+from clients.digests import content_digest
 from clients.member_keys import BadSignature
 from clients.side import NodeSide
 from strategies import KINDS
 from strategies.dm_gan.local import DISCRIMINATOR
 from strategies.members import GLOBAL, LOCAL
+
+CLASSIFIER = "arms.classifier={strategy: fedavg_classifier, rounds: 3, local_steps: 2, secure_aggregation: false}"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def scenario(federated):
         "generators={b_gan: {centre: B, model: dcgan, width: 4, steps: 2, batch_size: 4}}",
         "arms.one={strategy: one_shot, generators: [b_gan]}",
         "arms.average.alone=true", "arms.average.fidelity={spaces: []}", "arms.average.transport=fp32",
-        "arms.classifier={strategy: fedavg_classifier, rounds: 3, local_steps: 2}",
+        CLASSIFIER,
         "arms.swapped={strategy: md_gan, model: wgan_gp, conditional: true, width: 32, critic_steps: 1, batch_size: 2, updates: 4,"
         " batches_per_job: 1, swap_every: 2, classes: both, fidelity: {spaces: []}}",
         "study.test_on=[B]",
@@ -402,7 +404,7 @@ def test_results_of_a_revoked_study_do_not_leave_under_another_approval(
     assert made.ask(ask, initial(ask), state=0, unit="shared").code == "study_not_approved"
     assert [path.name for path in kept.iterdir()] == ["answers.json"], "what was answered stays known, nothing else"
     other = ApprovedNode(
-        centre_file, tmp_path, federated("name=other", "arms.classifier={strategy: fedavg_classifier, rounds: 3, local_steps: 2}"),
+        centre_file, tmp_path, federated("name=other", CLASSIFIER),
         cache=str(patch_cache),
     )  # fmt: skip
     theirs = other.asked("train_classifier_round")

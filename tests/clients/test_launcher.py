@@ -37,6 +37,7 @@ from flwr.supernode.runtime import run_clientapp as process
 from basics.plugins import CENTRE_FILE_VARIABLE
 from clients import launcher
 from clients.centre_file import CentreFile
+from clients.digests import record_digest
 from clients.ledger import Ledger
 from clients.supernode import SuperNode
 from federation.flower import bundle
@@ -183,7 +184,8 @@ def launched(monkeypatch, home):
             monkeypatch.setattr(process, name, getattr(process, name))  # restored afterwards
         guard(process, gate or launcher.Gate(settings, CHECKOUT), launcher.CHECKS)
         process.run_clientapp("127.0.0.1:1", "token", insecure=True)
-        return Reply.from_record(runtime.reply.content, job)
+        run.asked, run.pushed = message, runtime.reply
+        return Reply.from_record(run.pushed.content, job)
 
     return run
 
@@ -267,6 +269,41 @@ def test_a_listed_bundle_is_unpacked_and_run_as_flower_does(own, file, launched,
     with pytest.raises(EnvelopeError):  # it answers with the job itself, which is not a reply of ours
         launched(foreign, settings, job)
     assert flag.exists() and unpacked(home)
+    entry = Ledger.of(settings).verify().entries[-1]
+    assert (entry["kind"], entry["code"]) == ("foreign_bundle", "ok"), "whether or not that code keeps a record"
+    assert (entry["received"], entry["sha256"]) == (
+        launched.asked.metadata.message_id,
+        record_digest(launched.pushed.content),
+    )
+    lines = (settings.workspace / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (settings.workspace / "ledger.jsonl").write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(ValueError, match="content is None"):
+        launched(foreign, settings, job)
+    assert launched.pushed.error.reason == "the answer stays at the node, which cannot record it"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["", "its centre.yaml cannot be read"])
+def test_the_text_of_an_error_of_flowers_own_does_not_leave(known, own, file, launched, monkeypatch, caplog):
+    """Where neither the app nor the gate has seen the message, Flower sends what the exception says."""
+
+    def fails():
+        raise RuntimeError("/home/ward7/Jane Doe\n2026-01-01T00:00:00Z approved")
+
+    settings = file()
+    monkeypatch.setattr(launcher, "_own_app", fails)
+    gate = launcher.Gate(settings, CHECKOUT)
+    if not known:
+        gate._decided = lambda *_: setattr(gate, "_run", fails)
+        gate._file = None
+    with pytest.raises(ValueError, match="content is None"):
+        launched(own, settings, gate=gate)
+    error = launched.pushed.error
+    assert "Jane" not in error.reason and "ward7" not in error.reason
+    reference = error.reason.partition("reference ")[2].rstrip(")")
+    # Flower itself also writes the traceback on the console, as it is.
+    said = "".join(record.message for record in caplog.records if "reference" in record.message)
+    text = (settings.workspace / "node.log").read_text() if known else said
+    assert f"reference {reference}" in text and "Jane Doe" in text and "\n2026-01-01" not in text
 
 
 def test_a_listed_bundle_does_not_take_the_own_one_away(own, file, launched):

@@ -30,6 +30,10 @@ def scenario(federated):
         "generators={b_gan: {centre: B, model: dcgan, width: 4, steps: 2, batch_size: 4}}",
         "arms.one={strategy: one_shot, generators: [b_gan]}",
         "arms.classifier={strategy: fedavg_classifier, rounds: 2, local_steps: 2}",
+        "arms.plain={strategy: fedavg_classifier, rounds: 2, local_steps: 2, secure_aggregation: false}",
+        "centres.D={roles: [provider], data: {source: phantom, patients: 24, scanner: film}}",
+        "arms.summed={strategy: fedavg_gan, model: dcgan, width: 4, batch_size: 4, rounds: 4, local_steps: 2}",
+        "arms.average.centres=[B, C]", "arms.remote.centres=[B, C]", "arms.ring.centres=[B, C]",
         "arms.remote.clip=1.0", "study.test_on=[B]",
     )  # fmt: skip
 
@@ -58,6 +62,13 @@ def config_of(node):
     return {"centre_file": str(node.workspace.parent / "centre.yaml")}
 
 
+PUBLIC = {"encryption": "ab" * 32, "masking": "cd" * 32, "signature": "ab"}
+STEP = {"round": 1, "session": "ab12"}
+STEPS = {
+    "keys": STEP, "shares": STEP | {"keys": {"B": PUBLIC}}, "survivors": STEP | {"survivors": ["B"], "next_session": ""},
+    "opening": STEP | {"signatures": {"B": "ab"}, "next_session": "", "next_keys": {}},
+}  # fmt: skip
+SUMMED = {"session": "ab12", "shares": {"C": "ab"}}
 COURSE = {"federation": "ab12", "fresh": 0, "introduce": True, "state_unit": ""}
 # Of each kind: the strategy and the centre of an honest job, and what the server finds out on the way.
 HONEST = {
@@ -74,6 +85,12 @@ HONEST = {
     "learn_classifier": ("one_shot", "A", {"pretrained_sha256": None}),
     "test_classifier": ("one_shot", "B", {"signature": ""}),
     "train_classifier_round": ("fedavg_classifier", "B", COURSE | {"attempt": 0, "round": 1, "from_step": 2}),
+    "train_classifier_summed_round": (
+        "fedavg_classifier", "B", COURSE | SUMMED | {"attempt": 0, "round": 1, "from_step": 2},
+    ),
+    "train_summed_round": ("fedavg_gan", "B", COURSE | SUMMED | {"attempt": 0, "round": 3, "from_step": 6}),
+    **{f"sum_{name}": ("fedavg_gan", "B", found) for name, found in STEPS.items()},
+    **{f"sum_classifier_{name}": ("fedavg_classifier", "B", found) for name, found in STEPS.items()},
     "validate_classifier": ("fedavg_classifier", "A", {}),
     "adopt_classifier": ("fedavg_classifier", "A", {"history": {}, "best": {}, "pretrained_sha256": None}),
 }  # fmt: skip
@@ -141,7 +158,7 @@ def tampered():
             yield kind, "data_seed", {"data_seed": 5}
         yield kind, "extra", {"extra": 1}
         yield kind, "compute", {"compute": {"device": "cpu"}}
-        if kind != "feature_sums":
+        if kind != "feature_sums" and not kind.startswith("sum_"):
             yield kind, "compute.threads", {"compute": {"device": "cpu", "threads": 64, "precision": "fp32"}}
     yield "survey_data", "tasks", {"tasks": []}
     yield "survey_data", "models", {"models": {"x": {}}}
@@ -150,12 +167,24 @@ def tampered():
         yield kind, "seed", {"seed": 1}
     yield "feature_sums", "spaces", {"spaces": ["pixels"]}
     yield "measure_generator", "images", {"images": 10**6}
-    for kind in ("train_round", "train_classifier_round"):
+    for kind in ("train_round", "train_classifier_round", "train_summed_round", "train_classifier_summed_round"):
         yield kind, "round", {"round": 400, "from_step": 800}
         yield kind, "round", {"round": -1, "from_step": -2}
         yield kind, "from_step", {"from_step": 1000}
         yield kind, "steps", {"steps": 10**6}
         yield kind, "transport", {"transport": "int8"}
+    for kind in ("train_summed_round", "train_classifier_summed_round"):
+        yield kind, "masked", {"masked": False}
+        yield kind, "sum_of", {"sum_of": "another"}
+        yield kind, "shares", {"shares": {"X": "ab"}}
+    for kind in ("sum_keys", "sum_classifier_shares", "sum_survivors", "sum_classifier_opening"):
+        yield kind, "sum_members", {"sum_members": ["B", "X", "Y"]}
+        yield kind, "sum_of", {"sum_of": "another"}
+        yield kind, "round", {"round": 400}
+    yield "sum_shares", "keys", {"keys": {"X": PUBLIC}}
+    yield "sum_survivors", "survivors", {"survivors": ["X"]}
+    yield "sum_opening", "signatures", {"signatures": {"X": "ab"}}
+    yield "sum_opening", "next_keys", {"next_keys": {"X": PUBLIC}}
     yield "train_round", "pools", {"pools": ["../../secret"]}
     yield "train_round", "rules", {"rules": {}}
     yield "train_discriminator", "gradients", {"gradients": {"clip": None, "noise": 0.0}}
@@ -253,6 +282,30 @@ def test_a_model_does_not_leave_where_a_rule_cannot_be_checked(rule, node, jobs)
         policy.accept(made, replace(job, body=job.body | {"send_classifier": False}))
     for kind in ("survey_data", "feature_sums", "test_classifier"):
         policy.accept(made, jobs(kind))
+
+
+@pytest.mark.parametrize("rule", [{"epsilon_at_most": 8}, {"attacks_must_fail": ["membership"]}])
+def test_a_sum_is_a_model_too_and_such_a_rule_keeps_it_back(rule, node, jobs):
+    for kind in ("train_summed_round", "train_classifier_summed_round"):
+        assert refused(trial(node, release=rule), jobs(kind))[0] == "policy"
+
+
+def test_what_a_centre_alone_has_learned_does_not_leave_in_every_round_unless_it_says_so(node, jobs):
+    rule = {"plain_updates": False}
+    for kind in ("train_round", "train_discriminator", "train_classifier_round"):
+        code, numbers = refused(trial(node, release=rule), jobs(kind))
+        assert code == "policy" and numbers["rule"].startswith("release.plain_updates is false")
+        policy.accept(trial(node, release={"plain_updates": True}), jobs(kind))
+    for kind in (
+        "train_summed_round",
+        "train_classifier_summed_round",
+        "train_generator",
+        "sum_opening",
+    ):
+        policy.accept(trial(node, release=rule), jobs(kind))
+    bare = jobs("train_summed_round")
+    bare = replace(bare, body=bare.body | {"masked": False})
+    assert refused(trial(node, release=rule), bare)[0] == "policy", "the ring without masks is as plain"
 
 
 def test_working_hours_and_a_pause(node, jobs):
@@ -357,7 +410,7 @@ ZEROS = np.zeros(4, np.float32)
     ("record", "code"),
     [
         (message_with("{"), "malformed"),
-        (message_with("[" * 100_000), "malformed"),
+        (message_with("[" * 100_000), "too_large"),
         (message_with(f'{{"protocol": {PROTOCOL}}}'), "malformed"),
         (message_with(plugins={}), "malformed"),
         (message_with(protocol=PROTOCOL + 1), "protocol_mismatch"),

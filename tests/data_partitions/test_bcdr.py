@@ -102,7 +102,7 @@ def test_patches_of_lesions_and_healthy_tissue(tmp_path):
     source = BcdrSource(path=root, sets=("d01", "dn01"))
     data = build_patches(source, task, SplitRule(test_only=True), centre="B", seed=0, cache=tmp_path / "cache")
     assert data.counts()["test"] == {0: 12, 1: 12}
-    assert data.data_card()["scanner"] == {"digital": 24}
+    assert data.data_card()["scanner"] == {"digital": 20}
 
 
 def broken(folder):

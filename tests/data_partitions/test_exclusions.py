@@ -35,8 +35,12 @@ def test_images_go_by_path_file_or_stem_and_are_counted_by_reason(folder):
     )
     cohort = FolderSource(path=folder / "data", exclude=folder / "out.csv").load("A", 0)
     assert {e.name for e in cohort.exams} == {f"images/{i:03d}.png" for i in (0, 4, 5, 6, 8, 9, 10, 11)}
-    assert cohort.report["excluded"] == {"clip": 1, "implant": 2, "no reason given": 1}
-    assert "<5 images excluded: implant" in cohort.report["notes"]
+    assert cohort.report["excluded"] == {"reasons of fewer than 5 images each": 4}, "and their words stay here"
+    assert "<5 images excluded: reasons of fewer than 5 images each" in cohort.report["notes"]
+    assert [row[:3] for row in cohort.private["account"]][:2] == [
+        ("left out", "excluded: clip", 1),
+        ("left out", "excluded: implant", 2),
+    ]
     assert "<5 names of the exclusion list match no image here" in cohort.report["notes"]
     assert cohort.private["excluded_unknown"] == ["none.png"]
 

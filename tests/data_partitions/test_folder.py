@@ -271,6 +271,24 @@ def test_bad_lesions_are_named(tmp_path):
     assert [e.name for e in left if e.usable_as_healthy] == ["images/003.png"]
 
 
+def test_a_malignant_lesion_in_a_benign_image_is_doubted(tmp_path):
+    archive(tmp_path, 4)
+    rows = "".join(f"images/{n:03d}.png,mass,20,20,5,{label}\n" for n, label in enumerate((1, 1, 0, 0)))
+    (tmp_path / "lesions.csv").write_text("image,kind,x,y,radius,lesion_label\n" + rows)
+    table = pd.read_csv(tmp_path / "metadata.csv").assign(label=[0, 1, 0, 1])
+    table.to_csv(tmp_path / "metadata.csv", index=False)
+    cohort = FolderSource(path=tmp_path, lesions="lesions.csv").load("A", 0)
+    assert cohort.report["malignant_in_benign"] == 1
+    assert [(exam.malignant, exam.lesions[0].malignant) for exam in cohort.exams] == [
+        (False, True), (True, True), (False, False), (True, False),
+    ]  # fmt: skip
+
+
+def test_class_numbers_have_no_threshold(tmp_path):
+    with pytest.raises(ValidationError, match="mask_classes and mask_threshold are both given"):
+        FolderSource(path=tmp_path, masks="masks", mask_classes={1: "mass"}, mask_threshold=0.5)
+
+
 def test_images_without_a_label_are_refused_for_malignancy(tmp_path):
     archive(tmp_path, 6).drop(columns="label").to_csv(tmp_path / "metadata.csv", index=False)
     with pytest.raises(DataError, match="6 problems: .* has no label; .*`columns: {label: malignant}`") as error:

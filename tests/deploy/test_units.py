@@ -106,7 +106,29 @@ def test_a_hospitals_node_is_confined_and_nobody_can_connect_to_it():
     assert node["user"] == "1000:1000" and node["mem_limit"] and node["pids_limit"] and node["init"]
     assert not {"ports", "privileged", "network_mode", "devices", "build"} & set(node)
     places = {entry.removesuffix(":ro").rsplit(":", 1)[1]: entry.endswith(":ro") for entry in node["volumes"]}
-    assert places == {"/etc/polycentre": True, "/var/lib/polycentre": False, "/data": True}
+    assert places == {
+        "/etc/polycentre": True, "/var/lib/polycentre": False, "/var/lib/polycentre-anchor": False, "/data": True,
+    }  # fmt: skip
+
+
+def test_the_anchor_of_the_guides_is_where_units_and_containers_may_write():
+    """centre.yaml lies where the node may not write, so its default place for the anchor is none here."""
+    guide = (CHECKOUT / "deploy" / "README.md").read_text()
+    tree = yaml.safe_load(guide.partition("## centre.yaml")[2].partition("```yaml\n")[2].partition("```")[0])
+    workspace, anchor = Path(tree["workspace"]), Path(tree["log"]["anchor"])
+    assert not anchor.is_relative_to(workspace)
+    states = [Path("/var/lib", name) for name in service_of("polycentre-node")["StateDirectory"].split()]
+    assert states == [workspace, anchor.parent]
+    for name in ("docker-compose.yml", "deploy/hospital-compose.yml"):
+        for node in yaml.safe_load((CHECKOUT / name).read_text())["services"].values():
+            if node.get("command", [None])[0] == "centre":
+                assert str(anchor.parent) in {entry.rsplit(":", 1)[1] for entry in node["volumes"]}
+    # A named volume takes over owner and mode of the folder in the image.
+    image = (CHECKOUT / "Dockerfile").read_text()
+    assert (
+        f"chown polycentre:polycentre {workspace} {anchor.parent}" in image
+        and f"chmod 700 {workspace} {anchor.parent}" in image
+    )
 
 
 @pytest.mark.parametrize(("file", "base"), [

@@ -148,6 +148,10 @@ COMMANDS: dict[str, Cli | Shell | By | NotRun] = {
     "polycentre centre resume centre.yaml": Cli(f"polycentre centre resume {B}", says="does jobs again"),
     "polycentre centre log CENTRE.yaml": Cli(f"polycentre centre log {B}", says="0 lines"),
     "polycentre centre log centre.yaml": Cli(f"polycentre centre log {B}", says="0 lines"),
+    "polycentre centre log verify CENTRE.yaml": Cli(f"polycentre centre log verify {B}", says="0 lines"),
+    "polycentre centre log verify centre.yaml": Cli(f"polycentre centre log verify {B}", says="0 lines"),
+    "polycentre centre acknowledge CENTRE.yaml": Cli(f"polycentre centre acknowledge {B}", says="nothing to acknowledge"),
+    "polycentre centre acknowledge centre.yaml": Cli(f"polycentre centre acknowledge {B}", says="nothing to acknowledge"),
     # -- the operator -------------------------------------------------------------------------------------------------------
     "polycentre deploy init site --centre A --centre B --host superlink.example.org --host 127.0.0.1": Cli(
         "polycentre deploy init site --centre A --centre B --host superlink.example.org --host 127.0.0.1", says="for A, B"
@@ -177,15 +181,15 @@ COMMANDS: dict[str, Cli | Shell | By | NotRun] = {
     "docker compose -f docker-compose.yml -f deploy/docker-compose.gpu.yml up --build -d": GPU,
     # -- installing a node, with Docker and without -------------------------------------------------------------------------------
     "docker load < polycentre.tar.gz": IMAGE,
-    "mkdir -p settings workspace && chmod 700 workspace": Shell(
-        "mkdir -p settings workspace && chmod 700 workspace", leaves="workspace"
+    "mkdir -p settings workspace anchor && chmod 700 workspace anchor": Shell(
+        "mkdir -p settings workspace anchor && chmod 700 workspace anchor", leaves="anchor"
     ),
     "cp ca.crt settings/": HANDED_OVER,
     "ssh-keygen -q -t ecdsa -b 384 -N '' -C '' -f settings/centre.key": Shell(
         "mkdir -p keys && ssh-keygen -q -t ecdsa -b 384 -N '' -C '' -f keys/centre.key", leaves="keys/centre.key.pub"
     ),
     "$EDITOR settings/centre.yaml": NotRun("opens an editor; tests/deploy/test_guides.py compares the keys of the file"),
-    "sudo chown -R 1000:1000 settings workspace": ROOT,
+    "sudo chown -R 1000:1000 settings workspace anchor": ROOT,
     "export POLYCENTRE_DATA=/path/of/the/images": HOSPITALS_DOCKER,
     "docker compose -f hospital-compose.yml run --rm node centre check /etc/polycentre/centre.yaml": HOSPITALS_DOCKER,
     "docker compose -f hospital-compose.yml run --rm node centre ...": HOSPITALS_DOCKER,

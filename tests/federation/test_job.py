@@ -1,6 +1,7 @@
 """The envelope carries what it is given and refuses what must not become a tensor."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,7 +152,7 @@ SHAPE = b"(4,), }             "
         (reply_with(code=0), "malformed"),
         (reply_with(started="now"), "malformed"),
         (reply_with(text=lambda good: good[:-1]), "malformed"),
-        (reply_with(text=lambda good: "[" * 100_000), "malformed"),
+        (reply_with(text=lambda good: "[" * 100_000), "too_large"),
         (reply_with(body={"metrics": {"auroc": float("nan")}}), "malformed"),
         (reply_with(text=lambda good: good.replace('"body": {}', '"body": {"m": 1e999}')), "malformed"),
         (reply_with(numbers={"have": float("inf")}), "malformed"),
@@ -188,7 +189,7 @@ def test_what_a_header_says_is_not_allocated(monkeypatch):
 
 
 def test_an_answer_with_an_endless_envelope_is_refused_before_it_is_parsed(monkeypatch):
-    monkeypatch.setattr(job_module, "MAX_ENVELOPE", 1000)
+    monkeypatch.setattr(job_module, "ENVELOPE", replace(job_module.ENVELOPE, size=1000))
     monkeypatch.setattr(job_module, "_parsed", lambda text: pytest.fail("it was parsed"))
     with pytest.raises(EnvelopeError) as problem:
         Reply.from_record(reply_with(body={"x": "y" * 1000}), a_job())

@@ -16,14 +16,14 @@ MORE = (
     "arms.average.alone=true", "arms.average.transport=fp16", "arms.average.average_ema=rebuild",
     "arms.remote.transport=int8", "arms.remote.clip=1.0",
     "arms.swap={strategy: md_gan, model: wgan_gp, width: 4, critic_steps: 1, batch_size: 4, updates: 4, batches_per_job: 2, "
-    "swap_every: 2, fidelity: {images: 16, every: 4}}",
+    "swap_every: 2, fidelity: {images: 16, every: 4, fewest_patients: 2}}",
     "arms.central={strategy: pooled_gan, model: dcgan, width: 4, batch_size: 4, rounds: 2, local_steps: 2, "
-    "fidelity: {images: 16, every: 2}}",
+    "fidelity: {images: 16, every: 2, fewest_patients: 2}}",
     "arms.classifier={strategy: fedavg_classifier, rounds: 3, local_steps: 2, fine_tune: 2, optimizer: keep}",
     "study.test_on=[A, B]",
 )  # fmt: skip
 CHOOSING = (
-    "arms.near={strategy: one_shot, generators: [b_gan, c_flow], choose: {by: distance, how: weight}}",
+    "arms.near={strategy: one_shot, generators: [b_gan, c_flow], choose: {by: distance, how: weight, fewest_patients: 2}}",
     "arms.gain={strategy: one_shot, generators: [b_gan, c_flow], choose: {by: validation}}",
     "repeats=1",
 )

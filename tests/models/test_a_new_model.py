@@ -99,8 +99,8 @@ task: {label: lesion, image_size: 32}
 generators: {b_new: {centre: B, model: least_squares, latent: 4, steps: 3}}
 arms:
   new: {strategy: one_shot, generators: [b_new]}
-  average: {strategy: fedavg_gan, model: least_squares, rounds: 2, local_steps: 2}
-  remote: {strategy: dm_gan, model: least_squares, updates: 2}
+  average: {strategy: fedavg_gan, model: least_squares, rounds: 2, local_steps: 2, fidelity: &few {fewest_patients: 2}}
+  remote: {strategy: dm_gan, model: least_squares, updates: 2, fidelity: *few}
 study: {classifiers: [perceptron], synthetic: 8}
 """
 

@@ -2,6 +2,7 @@
 
 import http.server
 import ipaddress
+import json
 import re
 import ssl
 import threading
@@ -18,8 +19,9 @@ from cryptography.x509.oid import NameOID
 from clients.approval import Approvals
 from clients.centre_file import CentreFile
 from clients.ledger import Ledger
+from clients.ledger_line import line_hash
 from clients.policy import PAUSED
-from federation.wire.job import Job, Reply
+from federation.wire.job import Job, Reply, canonical_json
 from federation.wire.units import scenario_digest
 from polycentre import command_line
 from scenarios import reader
@@ -336,11 +338,11 @@ def test_pause_and_resume(run, file):
 
 def test_the_log_verifies_and_sums_up(run, file):
     path = file()
-    workspace = CentreFile.read(path).workspace
-    workspace.mkdir()
+    centre = CentreFile.read(path)
+    centre.workspace.mkdir()
     status, out, _ = run("log", path)
     assert status == 0 and "0 lines in" in out
-    ledger = Ledger(workspace)
+    ledger = Ledger.of(centre)
     for number in range(3):
         job = Job("s", f"u{number}", "B", "learn", {}, scenario="ab" * 32, strategy="local")
         ledger.record(job, Reply.error(job, "ok" if number else "paused"), "B")
@@ -354,3 +356,67 @@ def test_the_log_verifies_and_sums_up(run, file):
     ledger.path.write_bytes(ledger.path.read_bytes().replace(b"paused", b"paysed"))
     status, out, _ = run("log", path)
     assert status == 1 and "PROBLEM line 1 (entry 1) was edited" in out
+
+
+def filled(path, lines=3):
+    ledger = Ledger.of(CentreFile.read(path))
+    ledger.path.parent.mkdir(exist_ok=True)
+    for number in range(lines):
+        job = Job("s", f"u{number}", "B", "learn", {}, scenario="ab" * 32, strategy="local")
+        ledger.record(job, Reply.error(job, "ok"), "B")
+    return ledger
+
+
+def test_a_record_that_was_cut_off_is_named_and_acknowledged(run, file):
+    path = file(superlink="localhost:9")
+    ledger = filled(path)
+    assert run("log", "verify", path)[0] == 0
+    assert run("acknowledge", path)[1].startswith("nothing to acknowledge")
+    ledger.path.write_bytes(b"".join(ledger.path.read_bytes().splitlines(keepends=True)[:-1]))
+    status, out, _ = run("log", "verify", path)
+    assert status == 1 and "PROBLEM the record ends with entry 2, and its anchor knows entry 3" in out
+    assert run("log", path)[0] == 1
+    assert any(line.startswith("record: the record ends with") for line in lines(run("check", path)[1], "PROBLEM"))
+    status, out, err = run("run", path)
+    assert status == 2 and "correct what is marked PROBLEM" in err
+    status, out, _ = run("acknowledge", path)
+    assert status == 0 and out.startswith("acknowledged: the record ends with entry 2")
+    status, out, _ = run("log", "verify", path)
+    assert status == 0 and "NOTE entry 3, " in out and "was cut off at its end, or replaced" in out
+
+
+def test_log_takes_verify_and_one_file(run, file):
+    for words in (("verfy", file()), ("verify", "verify", file())):
+        status, _, err = run("log", *words)
+        assert status == 2 and "write the centre's settings, or verify and the settings" in err
+
+
+def test_what_a_job_said_is_shown_as_text(run, file):
+    """Lines of an older version hold it as it came."""
+    path = file()
+    ledger = filled(path, 1)
+    entry = json.loads(ledger.path.read_text())
+    for key in ("received", "replies", "note"):
+        del entry[key]
+    entry |= {"scenario": "\x1b[1A\x1b[2K[/x]\n  9 2026", "kind": "[/y]\x1b[2K"}
+    entry["hash"] = line_hash(entry)
+    ledger.path.write_text(canonical_json(entry) + "\n")
+    ledger.anchor.path.unlink()
+    status, out, _ = run("log", path)
+    assert status == 0 and "\x1b" not in out and "[/y]" in out and "\n  9 2026" not in out
+
+
+def test_an_open_workspace_is_refused_by_every_command(run, file):
+    path = file(superlink="localhost:9")
+    filled(path)
+    workspace = CentreFile.read(path).workspace
+    workspace.chmod(0o750)
+    for command in ("check", "run", "log"):
+        status, _, err = run(command, path)
+        assert status == 2
+        assert f"workspace: {workspace} has mode 0750, so others can read it: chmod -R go-rwx {workspace}" in err
+
+
+def test_a_syslog_that_cannot_be_reached_is_a_problem_of_the_check(run, file, tmp_path):
+    status, out, _ = run("check", file(superlink="localhost:9", log={"syslog": str(tmp_path / "none.sock")}))
+    assert any(line.startswith("log.syslog: ") and "cannot be reached" in line for line in lines(out, "PROBLEM"))

@@ -1,14 +1,21 @@
 """`polycentre deploy`: who gets which file, and what is kept when it is run again."""
 
+import os
+import stat
+
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from clients.centre_file import CentreFile
+from clients.ledger import Ledger
 from federation.flower.certificates import SERVER
 from federation.flower.operator import DeploymentFile
+from federation.flower.processes import OwnProcesses
 from federation.wire.errors import StudyError
+from federation.wire.job import Job, Reply
 from polycentre.command_line import cli
+from polycentre.deploy import trial
 
 
 def init(folder, *arguments):
@@ -17,8 +24,15 @@ def init(folder, *arguments):
     )
 
 
+@pytest.fixture(params=[0o022])
+def usual_umask(request):
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, usual_umask):
     done = init(tmp_path / "site")
     assert done.exit_code == 0, done.output
     return tmp_path / "site"
@@ -45,6 +59,30 @@ def test_a_hospitals_file_is_one_that_its_node_reads_and_approves_nothing_by_its
         "listed",
         "own",
     )
+
+
+def test_the_record_is_anchored_beside_the_workspace(folder):
+    read = CentreFile.read(folder / "centres" / "B" / "centre.yaml")
+    assert (str(read.workspace), str(read.log.anchor)) == (
+        "/var/lib/polycentre",
+        "/var/lib/polycentre-anchor/centre.anchor",
+    )
+
+
+@pytest.mark.parametrize("usual_umask", [0o022, 0o002, 0o000], indirect=True)
+def test_a_trial_makes_workspaces_that_its_nodes_accept(tmp_path, usual_umask):
+    """Also of a folder that a run has made as any other, and without losing the record's anchor when it starts again."""
+    workspace = tmp_path / "run" / "centres" / "A"
+    workspace.mkdir(parents=True)
+    (tmp_path / "second" / "centres" / "A").mkdir(parents=True)
+    for start in ("first", "second"):
+        places = {"A": {"workspace": workspace, "cache": tmp_path / "cache"}}
+        deployment = trial(OwnProcesses(), tmp_path / start, places, tmp_path / "superlink.log")
+        file = CentreFile.read(deployment._nodes["A"].centre_file)
+        assert stat.S_IMODE(workspace.stat().st_mode) == 0o700
+        Ledger.of(file).record(Job("s", start, "A", "learn", {}), Reply("s", start, "A", "learn"), "A")
+    verified = Ledger.of(file).verify()
+    assert not verified.problems and len(verified.entries) == 2 and file.log.anchor.parent == workspace.parent
 
 
 def test_run_again_it_keeps_what_is_there_and_adds_what_is_new(folder):

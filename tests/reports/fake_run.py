@@ -389,8 +389,8 @@ def partition_rows(centres):
         }
         for i, centre in enumerate(centres)
         for split, label, patients, images in [
-            ("train", "lesion", "5 or more", 40 + i), ("train", "healthy", 9, 30), ("val", "lesion", "<5", "<5"),
-            ("test", "healthy", "", 7), ("test", "lesion", 6, 12),
+            ("train", "lesion", 35, 40 + 5 * i), ("train", "healthy", 10, 30), ("val", "lesion", "<5", "<5"),
+            ("test", "healthy", "<5", 5), ("test", "lesion", 5, 10),
         ]
     ]  # fmt: skip
 

@@ -20,10 +20,10 @@ def tables(tmp_path, centres, **changes):
 def test_every_split_and_class_of_few_centres_in_the_scenarios_order(tmp_path):
     (table,) = tables(tmp_path, ["b", "a"])
     assert table["rows"] == [
-        ["b", "training", "lesion", "5 or more", "40"], ["b", "training", "healthy", "9", "30"],
-        ["b", "validation", "lesion", "<5", "<5"], ["b", "test", "lesion", "6", "12"], ["b", "test", "healthy", "–", "7"],
-        ["a", "training", "lesion", "5 or more", "41"], ["a", "training", "healthy", "9", "30"],
-        ["a", "validation", "lesion", "<5", "<5"], ["a", "test", "lesion", "6", "12"], ["a", "test", "healthy", "–", "7"],
+        ["b", "training", "lesion", "35", "40"], ["b", "training", "healthy", "10", "30"],
+        ["b", "validation", "lesion", "<5", "<5"], ["b", "test", "lesion", "5", "10"], ["b", "test", "healthy", "<5", "5"],
+        ["a", "training", "lesion", "35", "45"], ["a", "training", "healthy", "10", "30"],
+        ["a", "validation", "lesion", "<5", "<5"], ["a", "test", "lesion", "5", "10"], ["a", "test", "healthy", "<5", "5"],
     ]  # fmt: skip
     assert len(table["header"]) == len(table["text"]) == 5
 
@@ -31,9 +31,9 @@ def test_every_split_and_class_of_few_centres_in_the_scenarios_order(tmp_path):
 def test_many_centres_are_six_rows(tmp_path):
     (table,) = tables(tmp_path, [f"c{i:03d}" for i in range(MANY + 1)])
     assert table["rows"] == [
-        ["training", "lesion", 21, 0, "40", "50", "60"], ["training", "healthy", 21, 0, "30", "30", "30"],
+        ["training", "lesion", 21, 0, "40", "90", "140"], ["training", "healthy", 21, 0, "30", "30", "30"],
         ["validation", "lesion", 21, 21, "–", "–", "–"], ["validation", "healthy", 0, 0, "–", "–", "–"],
-        ["test", "lesion", 21, 0, "12", "12", "12"], ["test", "healthy", 21, 0, "7", "7", "7"],
+        ["test", "lesion", 21, 0, "10", "10", "10"], ["test", "healthy", 21, 0, "5", "5", "5"],
     ]  # fmt: skip
     assert "21 centres" in table["caption"] and len(table["header"]) == len(table["text"]) == 7
 

@@ -26,6 +26,17 @@ NEW = "arms.x={strategy: %s, model: dcgan, %s}"
             "arms.average={strategy: fedavg_gan, model: dcgan, aggregation: FedTrimmedAvg, aggregation_options: {beta: 0.7}}",
             r"arms\.average: .*beta is 0\.7; .*below 0\.5",
         ),
+        (
+            NEW % ("fedavg_gan", "aggregation: FedMedian, secure_aggregation: true"),
+            r"arms\.x: .*secure_aggregation is true, but aggregation FedMedian compares the weights of single centres, which a secure sum "
+            r"hides; name FedAvg .* or set secure_aggregation: false",
+        ),
+        (
+            "arms.average.secure_aggregation=true",
+            r"arms\.average\.secure_aggregation: true, but 2 centres train together, .*fewer than 3 .*; add centres, or set "
+            r"secure_aggregation: false",
+        ),
+        (NEW % ("cyclic", "secure_aggregation: true"), r"arms\.x: .*unknown key secure_aggregation"),
         ("arms.average.local_stepz=3", r"arms\.average: .*unknown key local_stepz; dcgan takes"),
         ("arms.average.steps=3", r"arms\.average: .*steps cannot be set here: the arm's other keys say how long"),
         ("arms.average.model=vae", r"arms\.average\.model: .*no model 'vae'; known models: dcgan"),
@@ -83,3 +94,29 @@ def test_a_federation_has_seeds_of_its_own_for_every_arm_and_centre(federated):
     # A centre alone draws what it draws in the federation: the two are compared.
     assert alone == together and len({together, ring, seeds["average/lesion", "C"]}) == 3
     assert len({one.purpose for one in plan.exchanges}) == len(plan.exchanges)
+
+
+@pytest.mark.parametrize(
+    ("keys", "kinds"),
+    [
+        ("", {"train_summed_round"}),
+        ("aggregation: FedAdam", {"train_summed_round"}),
+        ("secure_aggregation: true", {"train_summed_round"}),
+        ("secure_aggregation: false", {"train_round"}),
+        ("aggregation: FedMedian", {"train_round"}),
+        ("centres: [B, C]", {"train_round"}),
+        ("alone: true", {"train_summed_round", "train_round"}),
+    ],
+)
+def test_three_centres_whose_mean_is_enough_are_summed_unless_the_scenario_says_otherwise(keys, kinds, federated):
+    scenario = federated(
+        "centres.D={roles: [provider], data: {source: phantom, patients: 24, scanner: film}}",
+        f"arms={{real: {{strategy: local}}, x: {{strategy: fedavg_gan, model: dcgan, {keys}}}}}",
+    )
+    for deployed in (False, True):
+        asks = [ask for ask in Plan(scenario, deployed=deployed).asks() if ask.strategy == "fedavg_gan"]
+        assert {ask.kind.name for ask in asks if ask.kind.averaged} == kinds
+        opening = {ask.kind.name: ask.times for ask in asks if ask.kind.name.startswith("sum_")}
+        summed = deployed and "train_summed_round" in kinds
+        assert opening == ({"sum_keys": 1, "sum_shares": 1, "sum_survivors": 20, "sum_opening": 20} if summed else {})
+        assert all(ask.fixed["masked"] == deployed for ask in asks if ask.kind.name == "train_summed_round")

@@ -77,15 +77,17 @@ def test_an_approved_study_runs_and_gives_the_bytes_of_a_simulation(
             "arms.average.alone=true",
             "arms.average.transport=int8",
             "arms.weights={strategy: dm_gan, model: wgan_gp, width: 4, critic_steps: 2, batch_size: 4, updates: 3, batches_per_job: 2,"
-            " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 16, every: 3}}",
+            " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 16, every: 3, fewest_patients: 2}}",
             "arms.swapped={strategy: md_gan, model: dcgan, conditional: true, width: 4, batch_size: 4, updates: 5, batches_per_job: 1,"
-            " swap_every: 2, transport: int8, fidelity: {images: 16, every: 5}}",
-            "arms.together={strategy: fedavg_classifier, rounds: 2, local_steps: 2, fine_tune: 2, transport: fp16}",
+            " swap_every: 2, transport: int8, fidelity: {images: 16, every: 5, fewest_patients: 2}}",
+            "arms.together={strategy: fedavg_classifier, rounds: 2, local_steps: 2, fine_tune: 2, transport: fp16,"
+            " secure_aggregation: false}",
             "study.test_on=[B]",
         ],
     ],
 )
-def test_every_job_of_approved_federations_is_recognised(overrides, federated, nodes, conduct_over):
+def test_every_job_of_approved_federations_is_recognised(overrides, federated, nodes, conduct_over, monkeypatch):
+    monkeypatch.setattr("clients.side.FEWEST_PATIENTS", 2)  # phantoms of so few patients
     scenario = federated(*overrides)
     done, record = conduct_over(scenario, nodes(scenario))
     assert done, texts(record, "unit_failed")

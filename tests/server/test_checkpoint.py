@@ -13,7 +13,7 @@ from server.checkpoint import checked
 from strategies import KINDS
 
 SURVEY = {
-    "tasks": {"lesion": {"card": {}, "digest": "ab", "partition": [], "notes": [], "seconds": 1.0}},
+    "tasks": {"lesion": {"card": {}, "digest": "ab", "classes": [], "partition": [], "notes": [], "seconds": 1.0}},
     "platform": "p", "device": "cpu", "precision": {"classifier/cnn/lesion": "fp32"},
 }  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_an_answer_as_declared_is_handed_on_as_it_is(job):
         ({"precision": {"classifier/cnn/lesion": "fp8"}}, "precision.classifier/cnn/lesion"),
         ({"precision": ["x"]}, "precision"),
         ({"device": 3}, "device"),
-        ({"tasks": {"lesion": {"digest": "ab", "partition": []}}}, "tasks.lesion.notes"),
+        ({"tasks": {"lesion": {"digest": "ab", "classes": [], "partition": []}}}, "tasks.lesion.notes"),
         ({"patients": ["Doe"]}, "patients"),
     ],
 )

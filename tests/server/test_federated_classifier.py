@@ -10,8 +10,9 @@ from federation.wire.job import Job
 BYTES = ("results.csv", "virtual_time.csv", "predictions.csv", "federations.json")
 ARMS = """arms={
   real: {strategy: local},
-  together: {strategy: fedavg_classifier, rounds: 4, local_steps: 2, optimizer: keep, proximal_mu: 0.1, transport: fp16},
-  tuned: {strategy: fedavg_classifier, rounds: 2, local_steps: 2, aggregation: FedAdam, fine_tune: 2},
+  together: {strategy: fedavg_classifier, rounds: 4, local_steps: 2, optimizer: keep, proximal_mu: 0.1, transport: fp16,
+             secure_aggregation: false},
+  tuned: {strategy: fedavg_classifier, rounds: 2, local_steps: 2, aggregation: FedAdam, fine_tune: 2, secure_aggregation: false},
 }"""
 
 
@@ -29,6 +30,13 @@ class Interrupting:
         if job.kind != "survey_data":
             self.computed[job.unit] += 1
             self.kinds[job.kind] += 1
+
+
+def test_of_three_centres_none_can_be_missed_in_a_secure_sum(federated, conduct_in_process, tmp_path):
+    """Two of them are enough for plain weights, as below; the simulation is as strict as real nodes are."""
+    scenario = federated(ARMS.replace("secure_aggregation: false", "secure_aggregation: true"), faults=True)
+    done, record = conduct_in_process(scenario, tmp_path / "run")
+    assert not done and "had 2 good answers and the quorum is 3" in record.events()[-1]["text"]
 
 
 def bytes_of(record):

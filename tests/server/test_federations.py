@@ -179,7 +179,8 @@ def test_a_centre_that_loses_its_states_within_a_run_begins_anew(federated, cond
 
 
 def test_a_centre_that_lost_moved_patches_gets_them_again_on_resume(federated, conduct_in_process, tmp_path):
-    arm = "{strategy: pooled_gan, model: dcgan, width: 4, batch_size: 4, rounds: 3, local_steps: 1, fidelity: {images: 16}}"
+    arm = "{strategy: pooled_gan, model: dcgan, width: 4, batch_size: 4, rounds: 3, local_steps: 1, "
+    arm += "fidelity: {images: 16, fewest_patients: 2}}"
     scenario = federated(f"arms={{real: {{strategy: local}}, central: {arm}}}")
     with pytest.raises(KeyboardInterrupt):
         conduct_in_process(scenario, tmp_path / "run", fault=Centre(stop_at=10))

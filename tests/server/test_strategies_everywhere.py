@@ -20,13 +20,13 @@ centres:
   B: {roles: [provider], data: {source: phantom, patients: 24, scanner: film}}
   C: {roles: [provider], data: {source: phantom, patients: 24, scanner: digital-2}}
 task: {name: lesion, label: lesion, image_size: 32, margin_mm: 4.2, crops: 2}
-x-gan: &gan {model: dcgan, width: 8, batch_size: 4, fidelity: {images: 32, every: 9}}
+x-gan: &gan {model: dcgan, width: 8, batch_size: 4, fidelity: {images: 32, every: 9, fewest_patients: 2}}
 generators:
   b_gan: {centre: B, model: dcgan, width: 8, steps: 2, batch_size: 4}
   c_gan: {centre: C, model: dcgan, width: 8, steps: 2, batch_size: 4}
 arms:
   real: {strategy: local}
-  chosen: {strategy: one_shot, generators: [b_gan, c_gan], choose: {by: distance}}
+  chosen: {strategy: one_shot, generators: [b_gan, c_gan], choose: {by: distance, fewest_patients: 2}}
   average: {<<: *gan, strategy: fedavg_gan, rounds: 2, local_steps: 2, transport: fp16}
   ring: {<<: *gan, strategy: cyclic, rounds: 2, local_steps: 2}
   lock_step: {<<: *gan, strategy: dm_gan, updates: 2, batches_per_job: 1, lock_step: true}

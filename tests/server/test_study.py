@@ -69,8 +69,9 @@ def test_the_partition_is_recorded_without_identifiers(finished):
     assert {(c, s) for c, s in zip(table["centre"], table["split"], strict=True)} >= {
         (centre, "train") for centre in "ABC"
     } and set(table["class"]) == {"lesion", "healthy"}
-    assert not {"1", "2", "3", "4"} & {*table["patients"], *table["images"]}, "small cells are suppressed"
-    assert not table["digest"].duplicated().any()
+    shown = {*table["patients"], *table["images"]}
+    assert shown <= {"<5", *map(str, range(5, 200, 5))} and "<5" in shown, "small cells are suppressed, others rounded"
+    assert not table["digest"].dropna().duplicated().any()
 
 
 def test_metrics_follow_from_the_predictions(finished):
@@ -79,7 +80,7 @@ def test_metrics_follow_from_the_predictions(finished):
     cell = ["arm", "repeat", "tested_on"]
     auroc = finished.results().query("metric == 'auroc'").set_index(cell)["value"]
     for key, table in finished.predictions().groupby(cell):
-        assert auroc[key] == pytest.approx(roc_auc_score(table["label"], table["probability"]), abs=1e-9)
+        assert auroc[key] == pytest.approx(roc_auc_score(table["label"], table["probability"]), abs=0.00501)
 
 
 def test_resuming_a_finished_run_computes_nothing_and_changes_nothing(finished, tiny, conduct_in_process):
@@ -154,7 +155,7 @@ def test_a_failing_provider_takes_only_what_depends_on_it(tiny, conduct_in_proce
     ("override", "expected"),
     [
         ("study.minimum_positives=500", "centre 'A' has [0-9]+ positive training examples.*500 are needed"),
-        ("generators.b_gan.batch_size=5000", "centre 'B' has [0-9]+ training patches.*batch_size is 5000"),
+        ("generators.b_gan.batch_size=5000", "centre 'B' has fewer training patches.*its batch_size of 5000"),
     ],
 )
 def test_data_that_cannot_do_is_refused_before_any_training(override, expected, tiny, conduct_in_process, tmp_path):

@@ -133,9 +133,9 @@ ARMS = (
     "arms.average.alone=true",
     "arms.remote.lock_step=true",
     "arms.weights={strategy: dm_gan, model: wgan_gp, width: 4, critic_steps: 2, batch_size: 4, updates: 3, batches_per_job: 2,"
-    " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 16, every: 3}}",
+    " lock_step: true, exchange: generator, transport: fp16, fidelity: {images: 16, every: 3, fewest_patients: 2}}",
     "arms.swapped={strategy: md_gan, model: dcgan, conditional: true, width: 4, batch_size: 4, updates: 5, batches_per_job: 1,"
-    " swap_every: 2, transport: int8, fidelity: {images: 16, every: 5}}",
+    " swap_every: 2, transport: int8, fidelity: {images: 16, every: 5, fewest_patients: 2}}",
 )
 
 

@@ -186,7 +186,7 @@ class Lab:
     def fidelity(self, spec, spaces=(), every=1, images=16):
         at = next(iter(self.datasets))
         choice = FidelityChoice(every=every, images=images, spaces=spaces)
-        halves = OWN_DATA | {"labels": spec.labels, "seed": 1, "spaces": choice.spaces}
+        halves = OWN_DATA | {"labels": spec.labels, "spaces": choice.spaces, "fewest_patients": 2}
         fixed = {
             "generator": spec,
             "seed": 2,

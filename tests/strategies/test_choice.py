@@ -11,6 +11,7 @@ from scipy.linalg import sqrtm
 
 from clients.node import Node
 from clients.side import NodeSide
+from data_partitions import DataError
 from federation.wire.job import Job
 from metrics.feature_spaces import FEATURE_SPACES, FeatureSpace
 from models import ClassifierSpec, ClassifierTraining
@@ -210,7 +211,7 @@ def cell(split_patches, tmp_path, monkeypatch, own_data, compute):
 
 
 def rule(**changes):
-    return Choice(by="distance").model_dump() | changes
+    return Choice(by="distance", fewest_patients=2).model_dump() | changes
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_by_distance_the_nearest_give_all_images_of_each_class(keep, used, cell)
     pools = [cell.pool("far", 6, 9, 200), cell.pool("near", 6, 9, 95)]
     result = cell.learn(pools, rule(keep=keep))
     assert cell.trained == [used]
-    assert result["n_synthetic"] == 15 and result["n_real"] == 16
+    assert result["n_synthetic"] == 15 and result["n_real"] == 20, "8 of each class, each shown as 10"
     assert result["selected"] == ({"gan_near": 1.0} if keep == 1 else {"gan_near": 0.5, "gan_far": 0.5})
     scores = result["selection_scores"]
     assert scores.keys() == {"gan_near", "gan_far"} and 0 < scores["gan_near"] < scores["gan_far"]
@@ -235,14 +236,27 @@ def test_by_distance_the_nearest_give_all_images_of_each_class(keep, used, cell)
 def test_by_weight_all_candidates_give_in_inverse_proportion_to_their_distance(cell):
     pools = [cell.pool("far", 40, 40, 130), cell.pool("near", 40, 40, 100)]
     result = cell.learn(pools, rule(how="weight"))
-    near, far = (result["selection_scores"][f"gan_{name}"] for name in ("near", "far"))
+    ((own, foreign),) = cell.compared
+    exact = {name.removeprefix("from "): value for name, value in choice.distances(own, foreign, "texture").items()}
+    near, far = exact["gan_near"], exact["gan_far"]
+    assert result["selection_scores"] == {name: float(f"{value:.2g}") for name, value in exact.items()}
     expected = {"gan_near": far / (near + far), "gan_far": near / (near + far)}
-    assert result["selected"] == pytest.approx(expected)
+    assert result["selected"] == {name: round(value, 2) for name, value in expected.items()}
     (used,) = cell.trained
     for label in (0, 1):
         assert sum(labels[label] for labels in used.values()) == 40
     for source, labels in used.items():
         assert abs(labels[0] - 40 * expected[source.removeprefix("from ")]) < 1
+
+
+def test_a_distance_is_taken_to_one_patch_of_each_of_enough_patients(cell):
+    pools = [cell.pool("far", 6, 9, 200), cell.pool("near", 6, 9, 95)]
+    cell.learn(pools, rule(fewest_patients=8))
+    ((own, _),) = cell.compared
+    assert {label: len(images) for label, images in own.items()} == {0: 8, 1: 8}
+    with pytest.raises(DataError) as error:
+        cell.learn(pools, rule(fewest_patients=9))
+    assert (error.value.code, error.value.numbers) == ("too_few_to_measure", {"have": 10, "need": 9})
 
 
 def test_by_validation_each_candidate_is_tried_alone_and_the_chosen_is_trained_last(cell, monkeypatch):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.app import answer
+from federation.wire.code_digest import code_digest
 from federation.wire.errors import explain
 from federation.wire.exchange import run_together
 from federation.wire.job import Job
@@ -81,9 +82,11 @@ def test_the_reference_is_the_union_of_all_members_and_its_floor_the_distance_of
     here = lab(A=14, B=22)
     centres = here.centres()
     reference = ask(centres, measuring(here, here.spec()).reference(here.units))
-    own = {name: patches.select(labels=(1,)).stored() for name, patches in here.datasets.items()}
-    close(FeatureSums.from_arrays(reference.arrays, "texture"), by_hand(np.concatenate([own["A"], own["B"]])))
-    assert reference.images == {"A": 14, "B": 22} and len(set(reference.units)) == 2
+    total = FeatureSums.from_arrays(reference.arrays, "texture")
+    assert total.count == 13 + 18, "the fewest that are shown as 15, and as 20"
+    whole = by_hand(np.concatenate([patches.select(labels=(1,)).stored() for patches in here.datasets.values()]))
+    np.testing.assert_allclose(total.mean, whole.mean, atol=0.3 * np.sqrt(np.diag(whole.covariance)).max())
+    assert reference.images == {"A": 15, "B": 20} and len(set(reference.units)) == 2
     sums = [
         fidelity.sum_up([FeatureSums.from_arrays(reply.arrays, f"texture.{half}") for reply in centres.replies])
         for half in fidelity.HALVES
@@ -95,7 +98,7 @@ def test_the_reference_is_the_union_of_all_members_and_its_floor_the_distance_of
 def test_a_reference_without_a_space_still_counts_the_members_patches(lab):
     here = lab(A=14, B=12)
     reference = ask(here.centres(), here.fidelity(here.spec()).reference(here.units))
-    assert (reference.arrays, reference.floors, reference.images) == ({}, {}, {"A": 14, "B": 12})
+    assert (reference.arrays, reference.floors, reference.images) == ({}, {}, {"A": 15, "B": 10})
 
 
 def test_a_member_that_does_not_answer_is_named_with_its_code(lab):
@@ -110,57 +113,80 @@ def test_a_member_that_does_not_answer_is_named_with_its_code(lab):
 # -- the centre's half ---------------------------------------------------------------------------------------
 
 
-def sums_of(here, folder, conditional=False, seed=1):
+def sums_of(here, folder, conditional=False, fewest=2, deployed=False):
     place = {"out": str(folder), "cache": str(folder)}
     (ask,) = here.fidelity(here.spec(conditional=conditional), spaces=SPACES).sums
-    return answer(Job("s", "u", "A", "feature_sums", ask.filled() | {"seed": seed}, place=place), PLAYS)
+    body = ask.filled() | {"fewest_patients": fewest}
+    if not deployed:
+        return answer(Job("s", "u", "A", "feature_sums", body, place=place), PLAYS)
+    config = {"centre": "A", "workspace": str(folder / "workspace"), "cache": str(folder / "cache")}
+    return answer(Job("s", "u", "A", "feature_sums", body, code=code_digest(), strategy="fedavg_gan"), config)
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_halves_are_by_patient_and_of_the_classes_that_the_model_makes(conditional, lab, tmp_path):
-    """Every half holds whole patients: what one half sums to is a sum over patients, found among all of them."""
-    here = lab(A=11)
+def test_halves_are_by_patient_with_one_patch_of_each(conditional, lab, tmp_path):
+    """What a half sums to is a sum over patients of one of their patches, found among all of them."""
+    here = lab(A=13)
     patches = here.datasets["A"]
     reply = sums_of(here, tmp_path, conditional)
     used = patches if conditional else patches.select(labels=(1,))
-    assert reply.ok and reply.body == {"images": len(used), "labels": sorted(set(used.labels.tolist()))}
-    first = FeatureSums.from_arrays(reply.arrays, "texture.first")
+    boxes = 30 if conditional else 15  # each class rounded by itself
+    assert reply.ok and reply.body == {"images": boxes, "labels": sorted(set(used.labels.tolist()))}
     features = FEATURE_SPACES["texture"](used.stored())
-    patients = used.table["patient"].to_numpy()
-    assert first.count == 6 * (2 if conditional else 1), "the odd patient is in the first half"
-    # Which patients: least squares of the sum over the sums of each patient has 0 and 1 as its only solution.
-    per_patient = np.stack([features[patients == patient].sum(0) for patient in range(11)], 1)
-    weights, *_ = np.linalg.lstsq(per_patient, first.sum, rcond=None)
-    chosen = weights > 0.5
-    np.testing.assert_allclose(weights, chosen, atol=1e-6)
-    close(first, FeatureSums.of(features[chosen[patients]]))
-    close(FeatureSums.from_arrays(reply.arrays, "texture.second"), FeatureSums.of(features[~chosen[patients]]))
+    patients, found = used.table["patient"].to_numpy(), []
+    for half, count in (("first", 7), ("second", 6)):
+        sums = FeatureSums.from_arrays(reply.arrays, f"texture.{half}")
+        assert sums.count == count, "the odd patient is in the first half"
+        # Which patches: least squares of the sum over their features has 0 and 1 as its only solution.
+        weights, *_ = np.linalg.lstsq(features.T, sums.sum, rcond=None)
+        chosen = weights > 0.5
+        np.testing.assert_allclose(weights, chosen, atol=1e-6)
+        close(sums, FeatureSums.of(features[chosen]))
+        found += patients[chosen].tolist()
+    assert sorted(found) == list(range(13)), "each patient once"
 
 
-def test_another_seed_deals_other_halves_and_the_same_seed_the_same(lab, tmp_path):
+def test_the_study_does_not_choose_who_is_in_which_half(lab, tmp_path):
+    """With halves of many seeds every single patient could be solved for."""
+    assert "seed" not in fidelity.FeatureSumsBody.model_fields
     here = lab(A=30)
-    sums = [sums_of(here, tmp_path, seed=seed).arrays["texture.first.sum"] for seed in (1, 1, 2)]
-    assert np.array_equal(sums[0], sums[1]) and not np.allclose(sums[0], sums[2])
+    first, second = (sums_of(here, tmp_path).arrays["texture.first.sum"] for _ in range(2))
+    assert np.array_equal(first, second)
 
 
-def test_only_training_patches_are_summed(lab, tmp_path, monkeypatch):
-    here = lab(A=20)
+@pytest.mark.parametrize(("patients", "summed"), [(43, 43), (45, 43), (47, 43), (48, 48)])
+def test_the_number_of_patients_in_a_sum_says_no_more_than_the_rounded_count(patients, summed, lab, tmp_path):
+    reply = sums_of(lab(A=patients), tmp_path)
+    counts = [int(reply.arrays[f"texture.{half}.count"]) for half in fidelity.HALVES]
+    assert sum(counts) == summed and counts[0] - counts[1] in (0, 1)
+
+
+def test_only_training_patches_are_summed(lab, tmp_path):
+    here = lab(A=21)
     patches = here.datasets["A"]
-    table = patches.full_table.assign(split=["train" if p < 12 else "test" for p in patches.full_table["patient"]])
+    table = patches.full_table.assign(split=["train" if p < 13 else "test" for p in patches.full_table["patient"]])
     here.datasets["A"] = replace(patches, full_table=table)
     reply = sums_of(here, tmp_path)
-    train = by_hand(patches.select(labels=(1,), patients=range(12)).stored())
-    assert reply.body == {"images": 12, "labels": [1]}
+    train = by_hand(patches.select(labels=(1,), patients=range(13)).stored())
+    assert reply.body == {"images": 15, "labels": [1]}
     close(fidelity.sum_up([FeatureSums.from_arrays(reply.arrays, f"texture.{h}") for h in fidelity.HALVES]), train)
 
 
-@pytest.mark.parametrize(("patients", "sent"), [(2 * fidelity.FEWEST, True), (2 * fidelity.FEWEST - 1, False)])
-def test_sums_of_a_few_images_are_not_sent(patients, sent, lab, tmp_path):
-    reply = sums_of(lab(A=patients), tmp_path)
+@pytest.mark.parametrize(("patients", "fewest", "deployed", "sent"), [
+    (13, 6, False, True), (13, 7, False, False), (42, 2, True, False), (43, 2, True, True), (43, 22, True, False),
+])  # fmt: skip
+def test_sums_of_a_few_patients_are_not_sent(patients, fewest, deployed, sent, lab, tmp_path, monkeypatch):
+    """A simulation keeps to the scenario's number, a real centre to its own where that is larger."""
+    monkeypatch.setattr("clients.side.cohorts.hold", lambda *of: None)  # these patients have no names
+    reply = sums_of(lab(A=patients), tmp_path, fewest=fewest, deployed=deployed)
     assert reply.ok == sent and bool(reply.arrays) == sent
     if not sent:
-        assert (reply.code, reply.numbers) == ("too_few_to_measure", {"have": 4, "need": 5})
-        assert "4" in explain("A", reply.code, "features of real patches", reply.numbers)
+        have = {13: 15, 42: 40, 43: 45}[patients]
+        assert (reply.code, reply.numbers) == (
+            "too_few_to_measure",
+            {"have": have, "need": 2 * max(fewest, 20 * deployed)},
+        )
+        assert f"has {have} patients" in explain("A", reply.code, "features of real patches", reply.numbers)
 
 
 # -- measuring -----------------------------------------------------------------------------------------------
@@ -187,8 +213,7 @@ def test_a_measured_distance_is_that_between_its_images_and_all_real_ones(condit
     reply = ask(centres, plan.measurement(here.units, reference, "id", weights, preview=True, label="x"))
     per_class = dict.fromkeys((0, 1) if conditional else (1,), plan.choice.images)
     images, labels = drawn(spec, weights, per_class, seed=2, device="cpu", precision="fp32")
-    real = [d if conditional else d.select(labels=(1,)) for d in here.datasets.values()]
-    expected = frechet_distance(by_hand(images), by_hand(np.concatenate([patches.stored() for patches in real])))
+    expected = frechet_distance(by_hand(images), FeatureSums.from_arrays(reference.arrays, "texture"))
     assert reply.ok and reply.centre == "A"
     assert reply.body["distances"] == {"fd_texture": pytest.approx(expected, rel=1e-6)}
     # Fewer than PREVIEW of each class were drawn: all are shown.

@@ -471,9 +471,10 @@ def _data_problems(data: Any, base: Path) -> list[str]:
     # Imports the readers of every archive, with pandas and pydicom, which a node without this section never needs.
     from data_partitions import SOURCES
 
-    known = [name for name in SOURCES if name != "dealt"]
-    if data.get("source") not in known:
-        return [f"data.source: {data.get('source')!r} is not a source of data; sources: {', '.join(known)}"]
+    name = data.get("source")
+    if name == "dealt" or (name not in SOURCES.builtin and name not in SOURCES):
+        known = ", ".join(one for one in SOURCES if one != "dealt")
+        return [f"data.source: {name!r} is not a source of data; sources: {known}"]
     try:
         source: Any = SOURCES[data["source"]]
     except PluginError as problem:

@@ -130,7 +130,7 @@ def _summed_rows(one_each: PatchDataset, summed: int) -> tuple[np.ndarray, np.nd
     """(rows of so many patients, which of them belong to the first half)."""
     patients = one_each.table["patient"].tolist()
     order = sorted(range(len(patients)), key=lambda row: rank(0, "half", int(patients[row])))[:summed]
-    rows = np.sort(order)
+    rows = np.sort(np.array(order, dtype=int))
     return rows, np.isin(rows, order[::2])
 
 

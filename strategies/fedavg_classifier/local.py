@@ -325,7 +325,9 @@ TRAIN_SUMMED_ROUND = Kind(
     uses=TRAIN_ROUND.uses,
     trains=TRAIN_ROUND.trains,
 )  # fmt: skip
-SUM_KINDS = sum_kinds("learn", "classifier_")
+SUM_KINDS = sum_kinds(
+    "learn", ("sum_classifier_keys", "sum_classifier_shares", "sum_classifier_survivors", "sum_classifier_opening")
+)
 VALIDATE = Kind(
     name="validate_classifier",
     title="validate a classifier",

@@ -279,4 +279,4 @@ TRAIN_SUMMED_ROUND = Kind(
     uses=TRAIN_ROUND.uses,
     trains=TRAIN_ROUND.trains,
 )  # fmt: skip
-SUM_KINDS = sum_kinds("share")
+SUM_KINDS = sum_kinds("share", ("sum_keys", "sum_shares", "sum_survivors", "sum_opening"))

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from clients import app
 from clients.approval import Approvals
-from clients.centre_file import CentreFile
+from clients.centre_file import TRIAL_MINIMUMS, CentreFile
 from clients.node import Node
 from clients.side import load_patches
 from data_partitions import PatchDataset
@@ -69,12 +69,14 @@ class DrawnHospital:
 
     Args:
         centre_file: the fixture.
+        sum_patients: minimum of its centre.yaml, where everything else is as low as in a trial.
         data: keys of its data section beside the folder.
     """
 
-    def __init__(self, centre_file, folder, pictures, **data):
+    def __init__(self, centre_file, folder, pictures, sum_patients=20, **data):
         self.data = {"source": "folder", "path": str(pictures), "lesions": "lesions.csv", "background": "none", **data}
-        self.path = centre_file(folder, "B", data=self.data)
+        minimums = TRIAL_MINIMUMS.model_copy(update={"sum_patients": sum_patients}).model_dump(mode="json")
+        self.path = centre_file(folder, "B", data=self.data, minimums=minimums)
         self.file = CentreFile.read(self.path)
         self.file.workspace.mkdir(parents=True, exist_ok=True)
         self.file.workspace.chmod(0o700)

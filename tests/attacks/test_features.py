@@ -36,14 +36,16 @@ def nearest(node, plan, task, features):
 
 def undefended(monkeypatch):
     """Sums over patches as they are, of however few patients."""
-    monkeypatch.setattr("clients.side.FEWEST_PATIENTS", 0)
+    monkeypatch.setattr("clients.minimums.check", lambda *of: None)
+    monkeypatch.setattr("clients.side.NodeSide.fewest_patients", 0)
     monkeypatch.setattr("strategies.fidelity.fewest_shown_alike", lambda count: count)
 
 
 def test_a_half_of_one_patient_is_refused_and_its_number_hidden(centre_file, tmp_path):
     node = hospital(centre_file, tmp_path, positives=20, negatives=20)
     reply = node.sums(node.plan("few", FEW, LOW))
-    assert (reply.code, reply.numbers, reply.arrays) == ("too_few_to_measure", {"have": "<5", "need": 40}, {})
+    said = {"rule": "minimums.sum_patients", "asks": "at least 20 patients in each sum", "has": "fewer"}
+    assert (reply.code, reply.numbers, reply.arrays) == ("below_minimum", said, {})
 
 
 def test_without_a_minimum_a_half_is_one_patient(centre_file, tmp_path, monkeypatch):

@@ -19,9 +19,17 @@ def problems_of(path):
 
 
 def test_a_file_with_what_is_needed_takes_the_careful_defaults(centre_file, tmp_path):
-    file = CentreFile.read(centre_file(tmp_path, "B"))
+    file = CentreFile.read(centre_file(tmp_path, "B", release=None, minimums=None))
     assert (file.approve.bundles, file.approve.studies) == ("own", "listed")
-    assert file.release.strategies is None and file.release.predictions is False
+    assert file.release.strategies == ("local", "one_shot") and file.release.predictions is False
+    least = file.minimums
+    assert (least.training_patients, least.sum_patients, least.test_patients, least.batch_size, least.steps) == (
+        50,
+        20,
+        20,
+        16,
+        50,
+    )
     assert file.working_hours is None and file.resources.threads == 1 and not file.preload
 
 
@@ -37,9 +45,17 @@ def test_paths_start_at_the_folder_of_the_file(centre_file, tmp_path, monkeypatc
     assert CentreFile.read(centre_file(tmp_path / "other", cache="kept")).cache_folder == tmp_path / "other" / "kept"
 
 
-def test_the_strategies_that_are_allowed_where_none_is_named_are_all_but_those_that_move_patches(centre_file, tmp_path):
-    release = CentreFile.read(centre_file(tmp_path, "B")).release
-    assert {name for name in STRATEGIES if not takes_part(release, name)} == {"pooled", "pooled_gan"}
+def test_where_no_strategy_is_named_one_generator_may_leave_once_and_nothing_else(centre_file, tmp_path):
+    release = CentreFile.read(centre_file(tmp_path, "B", release=None)).release
+    assert {name for name in STRATEGIES if takes_part(release, name)} == {"local", "one_shot"}
+
+
+def test_a_node_that_lists_its_studies_says_where_its_data_are(centre_file, tmp_path):
+    path = centre_file(tmp_path, "B", data=None)
+    with pytest.raises(CentreFileError, match="data: is missing; write where this hospital's images and tables are"):
+        CentreFile.read(path)
+    assert CentreFile.read(path, complete=False).lacks_data
+    assert CentreFile.read(centre_file(tmp_path, "B", data=None, approve={"studies": "any"})).data is None
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_data_that_cannot_be_read(run, file, tmp_path):
 
 def test_what_makes_a_node_less_careful_is_said(run, file):
     approve = {"studies": "any", "bundles": ["ab" * 32]}
-    _, out, _ = run("check", file(superlink="localhost:9", approve=approve))
+    _, out, _ = run("check", file(superlink="localhost:9", approve=approve, data=None))
     notes = "\n".join(lines(out, "NOTE"))
     assert (
         "approve.studies is any" in notes
@@ -252,8 +252,8 @@ def test_the_plan_shows_what_would_leave_field_by_field(run, file, scenario, tmp
     assert page.startswith("# What the study 'tiny' would take out of centre B\n")
     assert "**Yes**, once the study is approved" in page
     assert (
-        "| train a generator | 1 | " in page
-        and "| survey of the data | 1 | none | how many there are of what |" in page
+        "| train a generator | 1 | 15 in training | " in page
+        and "| survey of the data | 1 | all | none | how many there are of what |" in page
     )
     assert "`weights.*` | weights | a generator of synthetic images; a model can remember" in page
     assert "receive" not in page and "### train a classifier" not in page, "B is no receiver"

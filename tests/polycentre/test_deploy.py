@@ -7,7 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from clients.centre_file import CentreFile
+from clients.centre_file import NO_DATA, CentreFile, CentreFileError
 from clients.ledger import Ledger
 from federation.flower.certificates import SERVER
 from federation.flower.operator import DeploymentFile
@@ -51,8 +51,12 @@ def test_everyone_gets_what_is_theirs_and_no_more(folder):
     assert private == {"ca.key", "superlink.key", "operator.secret", "centre.key"}
 
 
-def test_a_hospitals_file_is_one_that_its_node_reads_and_approves_nothing_by_itself(folder):
-    read = CentreFile.read(folder / "centres" / "B" / "centre.yaml")
+def test_a_hospitals_file_is_one_that_its_node_reads_once_it_says_where_the_data_are(folder):
+    path = folder / "centres" / "B" / "centre.yaml"
+    with pytest.raises(CentreFileError) as missing:
+        CentreFile.read(path)
+    assert str(missing.value) == f"{path}: {NO_DATA}"
+    read = CentreFile.read(path, complete=False)
     assert (read.centre, read.superlink, read.approve.studies, read.approve.bundles) == (
         "B",
         "link.example:8000",
@@ -62,7 +66,7 @@ def test_a_hospitals_file_is_one_that_its_node_reads_and_approves_nothing_by_its
 
 
 def test_the_record_is_anchored_beside_the_workspace(folder):
-    read = CentreFile.read(folder / "centres" / "B" / "centre.yaml")
+    read = CentreFile.read(folder / "centres" / "B" / "centre.yaml", complete=False)
     assert (str(read.workspace), str(read.log.anchor)) == (
         "/var/lib/polycentre",
         "/var/lib/polycentre-anchor/centre.anchor",

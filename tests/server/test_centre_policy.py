@@ -86,8 +86,7 @@ def test_an_approved_study_runs_and_gives_the_bytes_of_a_simulation(
         ],
     ],
 )
-def test_every_job_of_approved_federations_is_recognised(overrides, federated, nodes, conduct_over, monkeypatch):
-    monkeypatch.setattr("clients.side.FEWEST_PATIENTS", 2)  # phantoms of so few patients
+def test_every_job_of_approved_federations_is_recognised(overrides, federated, nodes, conduct_over):
     scenario = federated(*overrides)
     done, record = conduct_over(scenario, nodes(scenario))
     assert done, texts(record, "unit_failed")

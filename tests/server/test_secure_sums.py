@@ -42,12 +42,6 @@ CLASSIFIER = (
 STEPS = ("sum_keys", "sum_shares", "train_summed_round", "sum_survivors", "sum_opening")
 
 
-@pytest.fixture(autouse=True)
-def few_patients(monkeypatch):
-    """Phantoms of so few patients."""
-    monkeypatch.setattr("clients.side.FEWEST_PATIENTS", 2)
-
-
 @pytest.fixture(scope="module")
 def scenario(federated):
     return federated(*FOUR)
@@ -66,7 +60,8 @@ def nodes(centre_file, tmp_path, patch_cache):
             made[centre] = path
         members = {name: checked_public_key((path.parent / "node.key.pub").read_text()) for name, path in made.items()}
         for path in made.values():
-            tree = yaml.safe_load(path.read_text()) | {"members": members, "release": release}
+            tree = yaml.safe_load(path.read_text())
+            tree |= {"members": members, "release": tree["release"] | {"plain_updates": False} | release}
             path.write_text(yaml.safe_dump(tree))
             Approvals(CentreFile.read(path).workspace).add(resolved_yaml(scenario))
         return [{"centre_file": str(path)} for path in made.values()]

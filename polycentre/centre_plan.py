@@ -152,8 +152,10 @@ def _from_whom(row: Expected, found: list[Judged], unit: str) -> str:
     """From how many patients a message is, as far as they were counted."""
     kind = _kind(row.kind)
     of_kind = [one for one in found if one.kind.name == kind.name and one.line.counted]
+    if kind.pixels:
+        return "refused"
     if not of_kind:
-        return "all" if issubclass(kind.body, OwnData) and not kind.pixels else "none"
+        return "all" if issubclass(kind.body, OwnData) else "none"
     return "; ".join(
         f"{one.has} {_USED_AS[one.line.rule]}" if one.line.values else f"not counted: {_USED_AS[one.line.rule]}"
         for one in of_kind

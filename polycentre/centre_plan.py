@@ -3,6 +3,8 @@
 A page in Markdown: which messages, from how many patients, how often and how large, what a dishonest coordinator could learn from
 them, the minimums of this hospital, every field of the messages, what comes in, what stays, and what this node's policy would
 refuse. What the study says of itself comes last, where it can neither format the page nor add to it.
+
+Longer than most files, because it is one page.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ What `init` writes is sorted by who gets it:
     superlink/     for the machine of the SuperLink: certificate, key, the operator's secret
     operator/      for the operator: the authority's certificate, the secret, deployment.yaml, the hospitals' public keys
     centres/NAME/  for a hospital: the authority's certificate, its key, centre.yaml
+
+Longer than most files, because its commands write the same folder.
 """
 
 from __future__ import annotations

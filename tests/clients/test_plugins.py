@@ -28,7 +28,15 @@ def right(install):
 @pytest.fixture
 def listing(centre_file, tmp_path):
     """Function: the settings of centre B with a list of plug-ins."""
-    return lambda *plugins: CentreFile.read(centre_file(tmp_path / "B", plugins=[asdict(one) for one in plugins]))
+    return lambda *plugins: CentreFile.read(
+        centre_file(
+            tmp_path / "B",
+            release=None,
+            data=None,
+            approve={"studies": "any"},
+            plugins=[asdict(one) for one in plugins],
+        )
+    )
 
 
 def refusal(file, wanted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from functools import partial
 
 from basics.words import one_line
 
@@ -30,7 +31,7 @@ def fenced(text: str, at_most: int = 4000) -> list[str]:
         lines += textwrap.wrap(one_line(line), _WIDTH) or [""]
     if len(text) > at_most:
         lines.append(f"... ({len(text) - at_most} more characters)")
-    fence = "~" * max(4, 1 + _longest("~", text))
+    fence = "~" * max(4, 1 + max(map(partial(_longest, "~"), lines), default=0))
     return [f"{fence}text", *lines, fence]
 
 

@@ -48,6 +48,8 @@ def near_copies(
         synthetic, real: (n, channels, height, width), of one size.
         patients: (n,), of the real images. Of one patient alone every image counts as a near copy: nothing says how far is far.
     """
+    if not len(synthetic):
+        return NearCopies(0, 0)
     own, made = _directions(real), _directions(synthetic)
     if len(np.unique(patients)) < 2:
         return NearCopies(len(made), len(made))

@@ -3,6 +3,8 @@
 A page in Markdown: which messages, from how many patients, how often and how large, what a dishonest coordinator could learn from
 them, the minimums of this hospital, every field of the messages, what comes in, what stays, and what this node's policy would
 refuse. What the study says of itself comes last, where it can neither format the page nor add to it.
+
+Longer than most files, because it is one page.
 """
 
 from __future__ import annotations
@@ -152,8 +154,10 @@ def _from_whom(row: Expected, found: list[Judged], unit: str) -> str:
     """From how many patients a message is, as far as they were counted."""
     kind = _kind(row.kind)
     of_kind = [one for one in found if one.kind.name == kind.name and one.line.counted]
+    if kind.pixels:
+        return "refused"
     if not of_kind:
-        return "all" if issubclass(kind.body, OwnData) and not kind.pixels else "none"
+        return "all" if issubclass(kind.body, OwnData) else "none"
     return "; ".join(
         f"{one.has} {_USED_AS[one.line.rule]}" if one.line.values else f"not counted: {_USED_AS[one.line.rule]}"
         for one in of_kind

@@ -6,6 +6,8 @@ What `init` writes is sorted by who gets it:
     superlink/     for the machine of the SuperLink: certificate, key, the operator's secret
     operator/      for the operator: the authority's certificate, the secret, deployment.yaml, the hospitals' public keys
     centres/NAME/  for a hospital: the authority's certificate, its key, centre.yaml
+
+Longer than most files, because its commands write the same folder.
 """
 
 from __future__ import annotations
@@ -54,6 +56,13 @@ TRIAL_WORDS = (
     "for trials without patients' data: every study is done, every strategy and plain updates may leave, and the minimums of each "
     "centre.yaml are as low as can be"
 )
+# What only the hospital can fill in; until then `centre check` names it.
+DATA_TEMPLATE = """# Where this hospital's images and tables are; no study chooses paths or columns. See docs/data for each source.
+# data:
+#   source: folder
+#   path: /data
+#   lesions: lesions.csv
+"""
 
 NAME = typer.Argument(help="A deployment: the name of a folder in deployments/, or its deployment.yaml.")
 
@@ -101,6 +110,10 @@ def prepare(
             identity = {"centre": name, "superlink": superlink, "root_certificate": AUTHORITY, "key": CENTRE_KEY}
             tree: dict[str, object] = {**identity, "members": members, **more}
             content = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+            if tree.get("minimums") == TRIAL_MINIMUMS.model_dump(mode="json"):
+                content = f"# {TRIAL_WORDS[0].upper()}{TRIAL_WORDS[1:]}.\n{content}"
+            elif "data" not in tree:
+                content += DATA_TEMPLATE
             # Whatever the umask: a node refuses a file to which others may write.
             write_bytes(file, content.encode(), mode=0o644)
 

@@ -14,6 +14,8 @@ from strategies.kind import Kind, Terms, Uses
 def used_by(kind: Kind) -> tuple[Uses, ...]:
     """What a kind declares; see `Kind.uses` for one that tells of patients and declares nothing."""
     tells = any(field.risk in ("model", "aggregate") for field in kind.fields())
+    if kind.pixels:
+        return ()  # no deployed node does such a job
     if kind.uses or not tells or not issubclass(kind.body, OfTask):
         return kind.uses
     return (Uses("training", lambda patches, body: [patches.select(split="train")]),)

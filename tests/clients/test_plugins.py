@@ -116,8 +116,8 @@ def test_what_is_wrong_with_a_list(plugins, words, centre_file, tmp_path):
     assert str(problem.value) == f"{path}: {words}"
 
 
-def test_a_node_reads_the_files_of_a_plugin_once_a_job(right, listing, tmp_path, monkeypatch):
-    listing(right)
+def test_a_node_reads_the_files_of_a_plugin_once_a_job(right, centre_file, tmp_path, monkeypatch):
+    centre_file(tmp_path / "B", plugins=[asdict(right)], release=None, data=None, approve={"studies": "any"})
     job = Job("s", "u", "B", IDENTIFY, {}, code=code_digest(), plugins=[asdict(right)])
     read, digest = [], Plugin.digest
     monkeypatch.setattr(Plugin, "digest", lambda self: read.append(self.name) or digest(self))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.centre_file import Approval, CentreFile, Log, Release, Resources
+from clients.centre_file import Approval, CentreFile, Log, Minimums, Release, Resources
 from federation.wire.code_digest import ALL
 from federation.wire.errors import TEXTS
 from federation.wire.job import IDENTIFY
@@ -34,8 +34,14 @@ def first_cells(text):
 
 
 def test_every_key_of_a_centres_file_is_explained():
-    keys = set(CentreFile.model_fields) - {"resources", "approve", "release", "log"}
-    for name, part in (("resources", Resources), ("approve", Approval), ("release", Release), ("log", Log)):
+    keys = set(CentreFile.model_fields) - {"resources", "approve", "release", "minimums", "log"}
+    for name, part in (
+        ("resources", Resources),
+        ("approve", Approval),
+        ("release", Release),
+        ("minimums", Minimums),
+        ("log", Log),
+    ):
         keys |= {f"{name}.{key}" for key in part.model_fields}
     assert first_cells(section(text_of("deploy/README.md"), "centre.yaml")) == keys
 

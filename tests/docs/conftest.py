@@ -35,7 +35,10 @@ def workshop(tmp_path_factory, patch_cache):
 
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "study.yaml").write_text(STUDY)
-    settings = {"workspace": str(folder / "B"), "approve": {"bundles": "own", "studies": "listed"}}
+    settings = {
+        "workspace": str(folder / "B"), "approve": {"bundles": "own", "studies": "listed"},
+        "data": {"source": "phantom", "patients": 16, "scanner": "film"},
+    }  # fmt: skip
     prepare(folder / "site", {"B": settings}, ["superlink.example.org", "127.0.0.1"],
             superlink="superlink.example.org:8000", operator="127.0.0.1:8001")  # fmt: skip
     for name in ("hospitals", "local"):

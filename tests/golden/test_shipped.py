@@ -82,7 +82,9 @@ def test_the_page_of_a_hospital(name, plan_of, golden, centre_file, tmp_path, mo
         for role in ("provider", "receiver")
     }
     for centre in dict.fromkeys(c for c in first.values() if c is not None):
-        file = CentreFile.read(centre_file(tmp_path / centre, centre))
+        # With the scenario's own data, and the minimums that a hospital has by default.
+        settings = {"approve": {"studies": "any"}, "data": None, "minimums": None}
+        file = CentreFile.read(centre_file(tmp_path / centre, centre, **settings))
         text = plan_page(file, plan.scenario, "approve")
         text = re.sub(r"`[0-9a-f]{16,64}`", "`<digest>`", text)
         golden(f"{name}.{centre}.md", text)

@@ -109,7 +109,7 @@ for row in expected:
 
 
 def test_a_hospitals_page_lists_its_fields_and_a_policy_without_it_refuses_it(copy, centre_file):
-    careful = centre_file(copy / "hospital", "B")
+    careful = centre_file(copy / "hospital", "B", release={"strategies": ["local", "averages"]})
     strict = centre_file(copy / "strict", "B", release={"strategies": ["local"]}, approve={"studies": "any"})
     code = """
 import sys

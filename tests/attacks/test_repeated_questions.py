@@ -20,7 +20,6 @@ from strategies import KINDS
 from strategies.dm_gan.local import DISCRIMINATOR
 from strategies.members import GLOBAL, LOCAL
 
-
 CLASSIFIER = "arms.classifier={strategy: fedavg_classifier, rounds: 3, local_steps: 2, secure_aggregation: false}"
 
 

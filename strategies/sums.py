@@ -3,6 +3,8 @@
 A strategy that averages declares its training kind twice: once with weights in the answer, once with elements of the ring of
 `federation.secure_sum.fixed_point` under the same names (`summed_layout`, `summed_answer`). In a simulation, where all centres are
 one machine, these are added as they are; on real nodes they carry masks, and four more kinds of jobs open the sum.
+
+Longer than most files, because bodies, answers, work and asks of a secure sum stand together.
 """
 
 from __future__ import annotations
@@ -213,11 +215,11 @@ class SumKinds:
         return (self.keys, self.shares, self.survivors, self.opening)
 
 
-def sum_kinds(phase: Phase, infix: str = "") -> SumKinds:
+def sum_kinds(phase: Phase, names: tuple[str, str, str, str]) -> SumKinds:
     """The kinds of a phase.
 
     Args:
-        infix: sets their names apart from those of another phase.
+        names: in the order of `SumKinds`.
     """
     keys = Field("keys", "public keys", "of this sum, signed by this centre")
     shares = Field("shares.*", "ciphertexts", "shares of this centre's secrets, which their recipients alone can read")
@@ -231,15 +233,15 @@ def sum_kinds(phase: Phase, infix: str = "") -> SumKinds:
     def kind(
         name: str, title: str, body: type[Body], work: Callable[..., Answer], model: type[BaseModel], *fields: Field
     ) -> Kind:
-        return Kind(f"sum_{infix}{name}", title, phase, body, work, answer=fields, answer_model=model, once=True)
+        return Kind(name, title, phase, body, work, answer=fields, answer_model=model, once=True)
 
     when = "for the next round"
     return SumKinds(
-        kind("keys", "make keys of a secure sum", OfRound, make_keys, KeysAnswer, keys),
-        kind("shares", "share secrets of a secure sum", Shares, make_shares, SharesAnswer, shares),
-        kind("survivors", "sign who is in a secure sum", Survivors, sign_survivors, SurvivorsAnswer, signature,
+        kind(names[0], "make keys of a secure sum", OfRound, make_keys, KeysAnswer, keys),
+        kind(names[1], "share secrets of a secure sum", Shares, make_shares, SharesAnswer, shares),
+        kind(names[2], "sign who is in a secure sum", Survivors, sign_survivors, SurvivorsAnswer, signature,
              Field(keys.name, keys.type, keys.tells, when=when)),
-        kind("opening", "open a secure sum", Opening, open_sum, OpeningAnswer, opening,
+        kind(names[3], "open a secure sum", Opening, open_sum, OpeningAnswer, opening,
              Field(shares.name, shares.type, shares.tells, when=when)),
     )  # fmt: skip
 

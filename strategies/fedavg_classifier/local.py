@@ -1,4 +1,7 @@
-"""A federated classifier, a centre's half: a round anywhere, validation and adoption at the receiver."""
+"""A federated classifier, a centre's half: a round anywhere, validation and adoption at the receiver.
+
+Longer than most files, because a round, plain and summed, validation and adoption share their weights.
+"""
 
 from __future__ import annotations
 
@@ -302,7 +305,9 @@ TRAIN_SUMMED_ROUND = Kind(
     ),
     receives=TRAIN_ROUND.receives,
 )  # fmt: skip
-SUM_KINDS = sum_kinds("learn", "classifier_")
+SUM_KINDS = sum_kinds(
+    "learn", ("sum_classifier_keys", "sum_classifier_shares", "sum_classifier_survivors", "sum_classifier_opening")
+)
 VALIDATE = Kind(
     name="validate_classifier",
     title="validate a classifier",

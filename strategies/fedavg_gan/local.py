@@ -270,4 +270,4 @@ TRAIN_SUMMED_ROUND = Kind(
     ),
     receives=TRAIN_ROUND.receives,
 )  # fmt: skip
-SUM_KINDS = sum_kinds("share")
+SUM_KINDS = sum_kinds("share", ("sum_keys", "sum_shares", "sum_survivors", "sum_opening"))

@@ -210,7 +210,8 @@ COMMANDS: dict[str, Cli | Shell | By | NotRun] = {
     ".venv/bin/pip install --no-deps --no-build-isolation -e .": INSTALLS,
     ".venv/bin/python -m compileall -q basics clients data_partitions federation metrics models polycentre reports scenarios "
     "server strategies": NotRun("writes into the checkout; tests/deploy/test_guides.py compares its list of packages"),
-    'pip download -d wheelhouse --require-hashes --only-binary :all: --extra-index-url "$TORCH_INDEX" -r requirements-node-cpu.lock': INSTALLS,
+    'pip download -d wheelhouse --require-hashes --only-binary :all: '
+    '--extra-index-url "$TORCH_INDEX" -r requirements-node-cpu.lock': INSTALLS,
     ".venv/bin/pip install --no-index --find-links wheelhouse --require-hashes -r requirements-node-cpu.lock": INSTALLS,
     "docker buildx imagetools inspect python:3.11-slim": NotRun("needs Docker and the registry of its images"),
     "docker build -t polycentre --build-arg BASE_IMAGE=python:3.11-slim@sha256:... .": IMAGE,

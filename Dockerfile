@@ -1,15 +1,20 @@
-# One image for the SuperLink, the hospitals' nodes, and the operator; what a container is, its command says.
+# One image for the SuperLink and the hospitals' nodes; what a container is, its command says.
 #
 #   docker build -t polycentre .                                                           CPU
-#   docker build -t polycentre --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126 --build-arg CPU_ONLY=0 .
+#   docker build -t polycentre --build-arg LOCK=requirements-node-cuda.lock .              GPU
+#   docker build -t polycentre --build-arg LOCK=requirements.lock .                        and Ray, for an operator's simulations
 #
 # No secret, no data and no setting of a site is in it. `docker save polycentre | gzip > polycentre.tar.gz` carries it to a
 # hospital without internet.
-FROM python:3.11-slim
 
-# Where torch's wheels come from, beside the package index. With CPU_ONLY=1 a build that brought CUDA along fails.
+# A tag can be moved; a digest cannot. deploy/README.md says how to name one.
+ARG BASE_IMAGE=python:3.11-slim
+FROM ${BASE_IMAGE}
+
+# What is installed: these versions, and of these only files with the hashes that are written there.
+ARG LOCK=requirements-node-cpu.lock
+# Where torch's CPU wheels come from, beside the package index.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG CPU_ONLY=1
 
 RUN groupadd --gid 1000 polycentre \
     && useradd --uid 1000 --gid polycentre --create-home --shell /usr/sbin/nologin polycentre \
@@ -19,18 +24,19 @@ RUN groupadd --gid 1000 polycentre \
     && chmod 700 /var/lib/polycentre /var/lib/polycentre-anchor
 
 WORKDIR /opt/polycentre
-COPY constraints.txt pyproject.toml ./
+COPY requirements.lock requirements-node-cpu.lock requirements-node-cuda.lock pyproject.toml ./
 # The packages have to be there, if only by name, for pip to install the project; their code comes later, so that changing it
 # does not install torch again.
 RUN python -m venv /opt/venv \
-    # Only these two are looked for there; what they need comes with the rest.
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt --no-deps --extra-index-url "$TORCH_INDEX" \
-       torch torchvision \
+    # Two indexes may offer a name; a file that neither the lock nor its hash names is not taken from either.
+    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
+       --extra-index-url "$TORCH_INDEX" -r "$LOCK" \
     && for package in polycentre server clients strategies federation scenarios models data_partitions metrics reports basics; do \
            mkdir $package && touch $package/__init__.py; done \
     && touch LICENSE README.md \
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt -e '.[dicom-codecs,spreadsheets]' \
-    && { [ "$CPU_ONLY" != 1 ] || ! /opt/venv/bin/pip list 2>/dev/null | grep -i '^nvidia-'; } \
+    # From the lock alone, setuptools included: nothing is fetched here.
+    && /opt/venv/bin/pip install --no-index --disable-pip-version-check --no-deps --no-build-isolation -e . \
+    && /opt/venv/bin/pip check \
     && rm -rf /root/.cache
 
 COPY .gitignore LICENSE README.md ./

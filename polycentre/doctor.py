@@ -35,7 +35,9 @@ def diagnose(console: Console, deployment: str | None = None) -> int:
     console.print(f"python {sys.version.split()[0]}  {sys.executable}", highlight=False)
     for package, found in versions().items():
         console.print(f"  {package:<14} {found}", highlight=False)
-        if found == "not installed":
+        if found == "not installed" and package == "ray":
+            console.print("    a node needs none; simulations do: install requirements.lock", highlight=False)
+        elif found == "not installed":
             problems.append(f"{package} is not installed; run make install")
     folder = package_folder("server").parent
     console.print(f"code {folder} (digest {code_digest()})", highlight=False)

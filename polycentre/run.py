@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,11 @@ def _where(engine: str | None, deployment: str | None, ray: str | None) -> Condu
         other = "--engine inprocess" if deployment is None else "--deployment"
         raise StudyError(f"--ray simulates on a Ray cluster, which {other} does not use; give one of them", 2)
     if deployment is None:
+        if (engine or "ray") == "ray" and find_spec("ray") is None:  # a node's lock leaves it out
+            raise StudyError(
+                "ray is not installed, on which simulations run; install requirements.lock, or give --engine inprocess",
+                2,
+            )
         return ENGINES[engine or "ray"]
     if engine is not None:
         raise StudyError("--engine chooses how a simulation runs, --deployment runs real nodes; give one of them", 2)

@@ -3,6 +3,8 @@
 A strategy that averages declares its training kind twice: once with weights in the answer, once with elements of the ring of
 `federation.secure_sum.fixed_point` under the same names (`summed_layout`, `summed_answer`). In a simulation, where all centres are
 one machine, these are added as they are; on real nodes they carry masks, and four more kinds of jobs open the sum.
+
+Longer than most files, because bodies, answers, work and asks of a secure sum stand together.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ else, it refuses. So a coordinator learns nothing from asking twice, and a membe
 
 Two rules hold over all sessions of a round: one list of survivors, whatever is asked later (two sums of one round that differ by
 one member would give that member's numbers), and of no member both the self mask and the masking key.
+
+Longer than most files, because it is one state machine.
 """
 
 from __future__ import annotations

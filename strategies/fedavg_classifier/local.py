@@ -1,4 +1,7 @@
-"""A federated classifier, a centre's half: a round anywhere, validation and adoption at the receiver."""
+"""A federated classifier, a centre's half: a round anywhere, validation and adoption at the receiver.
+
+Longer than most files, because a round, plain and summed, validation and adoption share their weights.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ import pytest
 from federation.flower.processes import free_ports
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-COPIED = ("Dockerfile", ".dockerignore", ".gitignore", "docker-compose.yml", "constraints.txt", "pyproject.toml", "LICENSE", "README.md",
+COPIED = ("Dockerfile", ".dockerignore", ".gitignore", "docker-compose.yml", "pyproject.toml", "LICENSE", "README.md",
+          "requirements.lock", "requirements-node-cpu.lock", "requirements-node-cuda.lock",
           "polycentre", "server", "clients", "strategies", "federation", "scenarios", "models", "data_partitions", "metrics",
           "reports", "basics", "deploy", "deployments")  # fmt: skip
 

@@ -293,6 +293,25 @@ def test_doctor_reports_this_machine(run):
     assert "torch" in out and "nothing is missing" in out
 
 
+def test_an_installation_without_ray_says_so_and_does_what_needs_none(run, scenario, monkeypatch, tmp_path):
+    from server import environment
+
+    def missing(package):
+        if package == "ray":
+            raise environment.PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr("polycentre.run.find_spec", lambda _: None)
+    monkeypatch.setattr(environment, "version", missing)
+    status, out, _ = run("doctor")
+    assert status == 0 and "a node needs none" in out, out
+    for options in ((), ("--engine", "ray"), ("--ray", "10.0.0.1:6379")):
+        status, _, err = run("run", scenario(), *options, "--out", tmp_path / "out")
+        assert status == 2 and "ray is not installed" in one_line(err) and not (tmp_path / "out").exists()
+    monkeypatch.setitem(ENGINES, "inprocess", lambda *_: None)  # nothing is computed
+    assert "ray is not installed" not in run("run", scenario(), "--engine", "inprocess", "--out", tmp_path / "out")[2]
+
+
 def help_of(*words):
     """{what is listed: its words} in the help of a command: its options, or the commands below it."""
     out = CliRunner().invoke(command_line.cli, [*words, "--help"], env={"COLUMNS": "250", "NO_COLOR": "1"}).output

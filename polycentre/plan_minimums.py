@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from basics.plugins import only
+from basics.plugins import PluginError, only
 from clients.centre_file import CentreFile
 from clients.minimums import Line, lines
 from clients.node import Node
@@ -87,9 +87,11 @@ class Counts:
             with only(file.allowed):
                 node = Node(file.centre, file.workspace, file.cache_folder, deployed=True, file=file)
                 return load_patches(node, own, own.task)
-        except DataError as problem:
+        except (DataError, PluginError) as problem:
             self.problem = str(problem)
-            return None
+        except KeyError as missing:
+            self.problem = f"no source of data {missing} is known here"
+        return None
 
 
 def unit_of(file: CentreFile, data: dict[str, Any]) -> str:
@@ -100,7 +102,11 @@ def unit_of(file: CentreFile, data: dict[str, Any]) -> str:
     """
     section = file.data or data
     with only(file.allowed):
-        source: Any = TypeAdapter(SOURCES[section["source"]]).validate_python(section)
+        try:
+            found: Any = SOURCES[section["source"]]
+        except (KeyError, PluginError):  # of a plug-in that does not run here, which the page says
+            return "patient"
+        source: Any = TypeAdapter(found).validate_python(section)
     return source.counted_as
 
 

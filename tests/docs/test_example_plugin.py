@@ -253,7 +253,7 @@ found["pages"] = {name: plan_page(CentreFile.read(Path(of[1])), scenario, "appro
 found["lines"] = {name: lines_to_copy(of[1]) for name, of in files.items()}
 metric.write_text(text + "# edited\\n")
 edited = units()
-found["edited since"] = over_nodes(folder / "edited", *files["listed"])
+found["edited since"] = over_nodes(folder / "edited", *files["to be edited"])
 metric.write_text(text)
 found["units"] = [before, edited, units()]
 (folder / "found.json").write_text(json.dumps(found))
@@ -269,12 +269,15 @@ def at_nodes(place, run, centre_file, tmp_path_factory):
     lists = {
         "listed": [right],
         "not listed": [],
+        "to be edited": [right],
         "another digest": [right | {"digest": "0" * 64}],
         "another version": [right | {"version": "1.1"}],
     }
     for name, listed in lists.items():
         for centre, own in (("A", [right]), ("B", listed)):
-            settings = {"approve": {"studies": "any"}, "release": {"predictions": True}, "plugins": own}
+            settings = {"approve": {"studies": "any"}, "data": None, "release": {"predictions": True}, "plugins": own}
+            if name == "listed":  # another file cannot name what it does not let run
+                settings["release"]["strategies"] = ["local", "one_shot", "averages"]
             centre_file(folder / name / centre, centre, **settings)
     inside(place, "-c", AT_NODES, folder, *lists)
     return json.loads((folder / "found.json").read_text()) | {"right": right, "folder": folder}

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.app import answer
+from clients.centre_file import TRIAL_MINIMUMS
 from federation.wire.code_digest import code_digest
 from federation.wire.errors import explain
 from federation.wire.exchange import run_together
@@ -178,6 +179,8 @@ def test_only_training_patches_are_summed(lab, tmp_path):
 def test_sums_of_a_few_patients_are_not_sent(patients, fewest, deployed, sent, lab, tmp_path, monkeypatch):
     """A simulation keeps to the scenario's number, a real centre to its own where that is larger."""
     monkeypatch.setattr("clients.side.cohorts.hold", lambda *of: None)  # these patients have no names
+    monkeypatch.setattr("clients.minimums.check", lambda *of: None)  # which refuses the same, without the numbers
+    monkeypatch.setattr("clients.policy.TRIAL_MINIMUMS", TRIAL_MINIMUMS.model_copy(update={"sum_patients": 20}))
     reply = sums_of(lab(A=patients), tmp_path, fewest=fewest, deployed=deployed)
     assert reply.ok == sent and bool(reply.arrays) == sent
     if not sent:

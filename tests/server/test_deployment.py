@@ -13,13 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from real_nodes import ended, kill_node, new_record, wait_until
 
-from basics.plugins import CENTRE_FILE_VARIABLE
 from clients.app import app as client_app
 from federation.flower.in_process import FIRST_NODE, InProcessGrid
-from federation.flower.operator import Operator
-from federation.flower.processes import MARK, OwnProcesses, carrying, kill
-from polycentre.deploy import trial
+from federation.flower.processes import MARK, carrying
 from reports.run_record import RunRecord
 from scenarios.reader import resolved_yaml
 from server.app import begin, conduct
@@ -41,10 +39,6 @@ def reference(small, conduct_in_process, tmp_path_factory):
     done, record = conduct_in_process(small(), tmp_path_factory.mktemp("reference") / "run")
     assert done
     return (record.folder / "results.csv").read_bytes()
-
-
-def new_record(scenario, folder):
-    return RunRecord.create(folder, resolved_yaml(scenario), {})
 
 
 def nodes_below(folder, centres):
@@ -201,14 +195,6 @@ def start(scenario_file, tmp_path):
         process.kill()
 
 
-def wait_until(condition, process, what, timeout_s=240.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert process is None or process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline, f"timed out waiting until {what}"
-        time.sleep(0.1)
-
-
 def told_of(processes, what):
     """What each process says of itself; one that has ended meanwhile says nothing."""
     found = []
@@ -274,49 +260,6 @@ def test_sigkill_of_the_command_line_ends_every_process(start, tmp_path):
 
 
 # -- a node is killed ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def deployment(tmp_path):
-    """Function: start a study over real nodes; returns (deployment, operator, record)."""
-    running = []
-
-    def begin_study(scenario, node_wait_s, change=lambda folder, address: None):
-        record = new_record(scenario, tmp_path / "run")
-        processes = OwnProcesses()
-        running.append(processes)
-        places = {c: {"workspace": tmp_path / c / "work", "cache": tmp_path / c / "cache"} for c in scenario.centres}
-        made = trial(processes, processes.home / "trial", places, tmp_path / "superlink.log")
-        change(processes.home / "trial", made.link.address)
-        made.start()
-        begin(record)
-        operator = Operator(CHECKOUT, tmp_path, made.place, processes)
-        operator.start()
-        config = {
-            "out": str(record.folder),
-            "cache": str(tmp_path),
-            "begun": True,
-            "deployed": True,
-            "node_wait_s": node_wait_s,
-        }
-        operator.submit(config)
-        return made, operator, record
-
-    yield begin_study
-    for processes in running:
-        processes.stop()
-
-
-def kill_node(running, centre):
-    """SIGKILL a node and everything that it does, as when its machine goes down."""
-    file = str(running.place.root_certificate.parents[1] / "centres" / centre / "centre.yaml")
-    supervisor = [p for p in psutil.process_iter(["cmdline"]) if file in (p.info["cmdline"] or [])]
-    assert supervisor
-    kill([*supervisor, *carrying(CENTRE_FILE_VARIABLE, file)])
-
-
-def ended(record):
-    return record.events()[-1]["event"] == "run_finished"
 
 
 def training_at_b(record):

@@ -80,3 +80,13 @@ def test_the_trial_in_containers_is_built_from_all_that_the_image_copies():
         line.split()[1:-1] for line in (CHECKOUT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")
     ]
     assert {name for names in lines for name in names if not name.startswith("--")} <= set(copied)
+
+
+def test_the_apptainer_image_copies_the_packages_that_the_image_copies():
+    """That file was never built, so at least what it names is compared."""
+    image = (CHECKOUT / "Dockerfile").read_text().splitlines()
+    wanted = {name for line in image if line.startswith("COPY ") for name in line.split()[1:-1]}
+    section = (CHECKOUT / "deploy/slurm/polycentre.def").read_text().partition("%files\n")[2].partition("\n\n")[0]
+    copied = dict(line.split() for line in section.splitlines())
+    assert {name for name in wanted if "node" not in name} <= set(copied)
+    assert all(target == f"/opt/polycentre/{name}" for name, target in copied.items())

@@ -86,8 +86,8 @@ class Search:
         wanted: parts of what single centres gave.
     """
 
-    def __init__(self, running, home, record, wanted):
-        self._running, self._home, self._record, self._wanted = running, home, record, wanted
+    def __init__(self, running, record, wanted):
+        self._home, self._record, self._wanted = running.place.root_certificate.parents[2], record, wanted
         self.in_memory, self.on_disk, self.scans, self.bytes = set(), set(), 0, 0
 
     def coordinator(self):
@@ -146,7 +146,7 @@ def test_one_of_four_is_killed_in_each_phase_and_the_coordinator_holds_no_single
     expected, weights, ring = simulated
     wanted = scenario()
     running, operator, record = deployment(wanted, 90.0, of_a_hospital(wanted, plain_updates=False))
-    search = Search(running, running.home, record, [*weights, *ring])
+    search = Search(running, record, [*weights, *ring])
     for number, phase in enumerate(PHASES):
         wait_until(lambda: ended(record) or reached(record, "D", number, phase), None, f"D took {phase}", 400.0)  # noqa: B023
         assert not ended(record), record.events()[-1]
@@ -165,7 +165,7 @@ def test_the_same_search_finds_each_update_where_masks_are_left_out(deployment, 
     expected, weights, _ = simulated
     wanted = scenario("arms.average.secure_aggregation=false")
     running, operator, record = deployment(wanted, 90.0, of_a_hospital(wanted, plain_updates=True))
-    search = Search(running, running.home, record, weights)
+    search = Search(running, record, weights)
     while not ended(record):
         search.look()
         threading.Event().wait(1.0)

@@ -6,7 +6,7 @@ where the answers carry no masks, the same search finds it.
 
 import contextlib
 import json
-import threading
+import time
 
 import psutil
 import pytest
@@ -177,13 +177,30 @@ def test_one_of_four_is_killed_in_each_phase_and_the_coordinator_holds_no_single
     assert not search.in_memory and not search.on_disk
 
 
-def test_the_same_search_finds_each_update_where_masks_are_left_out(deployment, scenario, simulated):
-    expected, weights, _ = simulated
+@pytest.fixture
+def plain_updates(scenario, conduct_in_process, tmp_path):
+    """(scenario without masks, part of what each centre gives in each round)."""
+    found = []
+
+    def listen(message):
+        if message.has_content() and message.metadata.reply_to_message_id:
+            envelope = json.loads(str(message.content.config_records["envelope"]["json"]))
+            if envelope["kind"] == "train_round":
+                largest = max((one.data for one in message.content.array_records["arrays"].values()), key=len)
+                found.append(largest[len(largest) // 2 :][:64])
+
     wanted = scenario("arms.average.secure_aggregation=false")
+    done, _ = conduct_in_process(wanted, tmp_path / "simulated", on_message=listen)
+    assert done and len(set(found)) == 4 * ROUNDS
+    return wanted, set(found)
+
+
+def test_the_same_search_finds_each_update_where_masks_are_left_out(deployment, plain_updates):
+    wanted, updates = plain_updates
     running, operator, record = deployment(wanted, 90.0, of_a_hospital(wanted, plain_updates=True))
-    search = Search(running, record, weights)
+    search = Search(running, record, updates)
     while not ended(record):
         search.look()
-        threading.Event().wait(1.0)
+        time.sleep(1.0)
     assert record.events()[-1]["status"] == "completed", record.events()[-1]
-    assert search.in_memory and search.in_memory | search.on_disk == set(weights)
+    assert search.in_memory and search.in_memory | search.on_disk == updates

@@ -229,8 +229,8 @@ def load_pretrained(network: nn.Module, path: Path, sha256: str | None = None) -
     """
     try:
         content = path.read_bytes()
-        if sha256 is not None and (own := hashlib.sha256(content).hexdigest()) != sha256:
-            raise ValueError(f"its SHA-256 is {own}, and pretrained_sha256 is {sha256}")
+        if sha256 is not None and (actual := hashlib.sha256(content).hexdigest()) != sha256:
+            raise ValueError(f"its SHA-256 is {actual}, and pretrained_sha256 is {sha256}")
         found: Any = (
             load(content) if path.suffix == ".safetensors" else torch.load(BytesIO(content), "cpu", weights_only=True)
         )

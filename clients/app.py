@@ -100,9 +100,9 @@ def _answered(node: Node, job: Job) -> Reply:
     if before and kind.kept and not kind.stateful:
         body, arrays = answers.answer(question)
         return Reply(job.study, job.unit, job.centre, job.kind, body=body, arrays=arrays)
-    if not before:
-        received_weights.check(node.kept, question, kind.parse(job.body), _fitting(kind, job))
     own = policy.on_own_terms(node, job)
+    if not before:
+        received_weights.check(node.kept, question, kind.parse(own.body), _fitting(kind, own))
     reply = policy.release(node, job, _done(node, own, question=question.inputs, answered=before))
     answers.keep(question, reply.body, reply.arrays)
     policy.covered(node, job)

@@ -9,6 +9,7 @@ Longer than most files, because one file of a hospital is one schema here.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from basics.bounded_text import SETTINGS, TextProblem, load_yaml, read_text
+from basics.file_hash import sha256_of
 from basics.plugins import Identity, PluginError, only
 from basics.private_files import OTHERS_WRITE, too_open
 from basics.words import one_line
@@ -290,6 +292,7 @@ class CentreFile(_Section):
         device: where jobs compute; auto: on a GPU if there is one.
         preload: keep a process that has imported everything, and fork each job from it.
         plugins: those whose code may run here; no other is imported.
+        weights: files of weights with which training may begin, each found by its SHA-256 that a study names. No study names a path.
         members: public keys of the centres of its studies, by name, each as its hospital gave it; see `clients.member_keys`.
         log: where the end of the record is kept besides the record.
     """
@@ -307,6 +310,7 @@ class CentreFile(_Section):
     working_hours: WorkingHours | None = None
     preload: bool = False
     plugins: Plugins = ()
+    weights: tuple[Path, ...] = ()
     members: Annotated[dict[str, str], AfterValidator(_members)] = {}
     approve: Approval = Approval()
     release: Release = Release()
@@ -355,6 +359,14 @@ class CentreFile(_Section):
         """Where what can be made again is kept."""
         return self.cache or self.workspace / "cache"
 
+    def weights_of(self, sha256: str) -> Path | None:
+        """The file of weights with this hash; None without one."""
+        for file in self.weights:
+            with contextlib.suppress(OSError):
+                if sha256_of(file) == sha256:
+                    return file
+        return None
+
     @property
     def allowed(self) -> list[Identity]:
         """The plug-ins whose code may run here."""
@@ -366,6 +378,7 @@ class CentreFile(_Section):
         paths: dict[str, Any] = {key: _from_base(base, getattr(self, key)) for key in keys}
         if self.data is not None:
             paths["data"] = _with_paths(self.data, base)
+        paths["weights"] = tuple(_from_base(base, file) for file in self.weights)
         paths["log"] = self.log.model_copy(update={"anchor": _anchor(path, self.log.anchor)})
         return self.model_copy(update=paths)
 
@@ -399,6 +412,10 @@ def _file_problems(tree: dict[str, Any], path: Path) -> list[str]:
         if isinstance(tree.get(key), str)
     }
     problems = [*_open_modes(path)]
+    listed = tree.get("weights")
+    for named in listed if isinstance(listed, list) else ():
+        if isinstance(named, str) and not _from_base(base, named).is_file():
+            problems.append(f"weights: no file {_from_base(base, named)}; name a file of weights, or remove it")
     certificate, key, workspace = (found.get(name) for name in ("root_certificate", "key", "workspace"))
     if certificate is not None and not certificate.is_file():
         problems.append(f"root_certificate: no file {certificate}; ask the operator of the SuperLink for it")

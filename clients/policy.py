@@ -143,7 +143,11 @@ def unmet_sum_rule(release: Release, kind: Kind, body: Any) -> str:
 
 
 def on_own_terms(node: Node, job: Job) -> Job:
-    """The job as this centre does it: with its own data, on its own device, with no more threads than it gives."""
+    """The job as this centre does it: with its own data and files, on its own device, with no more threads than it gives.
+
+    Raises:
+        Refusal: it has no file of the weights with which the training begins.
+    """
     if node.file is None:
         return job
     body = dict(job.body)
@@ -153,7 +157,19 @@ def on_own_terms(node: Node, job: Job) -> Job:
         threads = min(int(body["compute"]["threads"]), node.file.resources.threads)
         device = body["compute"]["device"] if node.file.device == "auto" else node.file.device
         body["compute"] = body["compute"] | {"threads": threads, "device": device}
+    classifier = body.get("classifier")
+    if isinstance(classifier, Mapping) and classifier.get("pretrained") is not None:
+        body["classifier"] = dict(classifier) | {"pretrained": _own_weights(node.file, classifier)}
     return replace(job, body=body)
+
+
+def _own_weights(file: CentreFile, classifier: Mapping[str, Any]) -> str:
+    """The hospital's own file of the weights that a study names by their hash; where any study is done, the study's file."""
+    sha256 = classifier.get("pretrained_sha256")
+    own = None if sha256 is None else file.weights_of(sha256)
+    if own is None and file.approve.studies == "listed":
+        raise Refusal("no_weights", sha256=sha256 or "none named")
+    return str(own or classifier["pretrained"])
 
 
 def release(node: Node, job: Job, reply: Reply) -> Reply:

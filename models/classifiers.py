@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -178,6 +180,7 @@ class ClassifierSpec(BaseModel):
         num_classes: of the task.
         input_size: to which patches are resized for this network; None: as its `Architecture` says.
         pretrained: a local state dict (.safetensors, .pth, .pt); everything but the head must fit.
+        pretrained_sha256: of that file; None: whatever it holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -188,6 +191,12 @@ class ClassifierSpec(BaseModel):
     num_classes: int = Field(ge=2)
     input_size: ImageSize | None = None
     pretrained: Path | None = None
+    pretrained_sha256: str | None = None
+
+    @property
+    def plain(self) -> ClassifierSpec:
+        """The same without a file of weights, for a network that gets other ones."""
+        return self.model_copy(update={"pretrained": None, "pretrained_sha256": None})
 
     @property
     def shape(self) -> ImageShape:
@@ -205,18 +214,26 @@ class ClassifierSpec(BaseModel):
         with isolated_global_stream(seed):
             network = architecture.build(ImageShape.of(size, self.channels), self.num_classes)
         if self.pretrained is not None:
-            load_pretrained(network, self.pretrained)
+            load_pretrained(network, self.pretrained, self.pretrained_sha256)
         return network if size == self.image_size else Resized(network, size)
 
 
-def load_pretrained(network: nn.Module, path: Path) -> None:
+def load_pretrained(network: nn.Module, path: Path, sha256: str | None = None) -> None:
     """Load a state dict from a local file; the head keeps its own weights.
+
+    Args:
+        sha256: that the file must have; None: any.
 
     Raises:
         ModelError: "bad_weights".
     """
     try:
-        found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        content = path.read_bytes()
+        if sha256 is not None and (actual := hashlib.sha256(content).hexdigest()) != sha256:
+            raise ValueError(f"its SHA-256 is {actual}, and pretrained_sha256 is {sha256}")
+        found: Any = (
+            load(content) if path.suffix == ".safetensors" else torch.load(BytesIO(content), "cpu", weights_only=True)
+        )
     except Exception as error:
         raise ModelError("bad_weights", f"cannot read weights from {path}: {error}") from error
     for key in ("state_dict", "model"):  # how training scripts commonly wrap it

@@ -245,6 +245,8 @@ def _refused(file: CentreFile, asks: list[Ask], rows: list[Expected]) -> Iterato
             yield f"strategy `{name}` moves real patches, which no deployed centre does"
         elif not takes_part(file.release, name):
             yield f"strategy `{name}` is not in release.strategies"
+    for sha256 in _lacking_weights(file, asks):
+        yield f"training begins with a file of weights that `weights` does not list (SHA-256: `{sha256}`); ask the operator for it"
     rule = unmet_release_rule(file.release)
     releasing = {ask.kind.name for ask in asks if ask.kind.releases_model(ask.outline) and not ask.kind.pixels}
     for kind in sorted(releasing) if rule else ():
@@ -262,6 +264,16 @@ def _refused(file: CentreFile, asks: list[Ask], rows: list[Expected]) -> Iterato
                     f"{_title(row)}: a message {way} has about {_size(size // row.messages)}, more than "
                     f"release.largest_message_mib ({file.release.largest_message_mib:g})"
                 )
+
+
+def _weights(asks: list[Ask]) -> list[str]:
+    """Hashes of the files of weights with which what is asked begins; "none named" for a file without one."""
+    specs = [spec for ask in asks if (spec := getattr(ask.outline, "classifier", None)) is not None]
+    return sorted({spec.pretrained_sha256 or "none named" for spec in specs if spec.pretrained is not None})
+
+
+def _lacking_weights(file: CentreFile, asks: list[Ask]) -> list[str]:
+    return [sha256 for sha256 in _weights(asks) if file.approve.studies == "listed" and file.weights_of(sha256) is None]
 
 
 def notes(file: CentreFile, scenario: Scenario) -> Iterator[str]:

@@ -53,7 +53,7 @@ def model_problems(scenario: Scenario) -> list[str]:
                     problems.append(f"{key}: {problem} (task {task.name!r})")
             for choice in scenario.study.classifiers:
                 try:
-                    classifier_spec_of(choice.model_copy(update={"pretrained": None}), task).build(0)
+                    classifier_spec_of(choice, task).plain.build(0)
                 except ValueError as problem:
                     problems.append(f"study.classifiers: {choice.model}: {problem} (task {task.name!r})")
     return list(dict.fromkeys(problems))

@@ -14,7 +14,7 @@ from data_partitions import PatchTask
 from federation.wire.availability import Availability
 from models import ClassifierSpec, ClassifierTraining, GeneratorPackage, GeneratorSpec
 from scenarios.scenario import Scenario
-from scenarios.specs import classifier_spec_of, file_digest, generator_spec_of, planned_labels, read_package
+from scenarios.specs import classifier_spec_of, generator_spec_of, planned_labels, read_package
 from strategies import STRATEGIES
 from strategies.ask import Ask, anything
 from strategies.bodies import Compute, Pool
@@ -145,17 +145,6 @@ class Plan:
     def classifier_spec(self, name: str, task: str) -> ClassifierSpec:
         choice = next(choice for choice in self.scenario.study.classifiers if choice.model == name)
         return classifier_spec_of(choice, self.task(task))
-
-    @cached_property
-    def _pretrained_digests(self) -> dict[str, str | None]:
-        """Read once, not once a cell."""
-        return {
-            choice.model: file_digest(choice.pretrained) if self.files else None
-            for choice in self.scenario.study.classifiers
-        }
-
-    def pretrained_digest(self, classifier: str) -> str | None:
-        return self._pretrained_digests[classifier]
 
     def test_centres(self, cell: Cell) -> list[str]:
         return [centre for centre in self.scenario.study.test_on if centre != cell.receiver]

@@ -6,6 +6,7 @@ scenario's folder; one from the environment starts at the current folder.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from basics.bounded_text import SCENARIO, TextProblem, TooMuch, load_yaml, read_text
+from basics.file_hash import sha256_of
 from basics.words import listed
 from scenarios.checks import file_problems, model_problems
 from scenarios.groups import GroupError, merge_alike, write_out_groups
@@ -117,6 +119,7 @@ def parse(text: str, *, source: str, base: Path, overrides: list[str] | None = N
         tree, group_of = write_out_groups(_expand(tree, base, source))
     except GroupError as problem:
         raise ScenarioError(f"{source}: {problem}") from None
+    _hash_weights(tree)
     try:
         scenario = Scenario.model_validate(tree)
     except ValidationError as problem:
@@ -229,6 +232,18 @@ def _expand(tree: dict[str, Any], base: Path, source: str) -> dict[str, Any]:
     if unset:
         raise ScenarioError("\n".join(f"{source}: {_unset_words(*item)}" for item in unset.items()))
     return expanded
+
+
+def _hash_weights(tree: dict[str, Any]) -> None:
+    """Write down the hash of each file of weights, so that whoever approves the scenario approves their content."""
+    study = tree.get("study")
+    choices = study.get("classifiers") if isinstance(study, dict) else None
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and choice.get("pretrained_sha256") is None:
+            with contextlib.suppress(OSError, TypeError):  # what is not there, or no path, is named later
+                choice["pretrained_sha256"] = (
+                    sha256_of(Path(choice["pretrained"])) if choice.get("pretrained") else None
+                )
 
 
 def _unset_words(variable: str, paths: dict[str, str]) -> str:

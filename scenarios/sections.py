@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
 from basics.image_shape import ImageSize
 from data_partitions import SOURCES, DataSource, PartitionRule, PatchTask
@@ -142,9 +142,20 @@ class ClassifierChoice(Section):
 
     model: ClassifierName
     pretrained: str | None = Field(None, description="path of a state dict (.safetensors or .pth)")
+    pretrained_sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="of that file, by which a hospital finds its own copy; filled in where the file is at hand"
+    )
     image_size: ImageSize | None = Field(
         None, description="height and width to which patches are resized for this network"
     )
+
+    @model_validator(mode="after")
+    def _of_a_file(self) -> ClassifierChoice:
+        if self.pretrained_sha256 is not None and self.pretrained is None:
+            raise ValueError(
+                f"{self.model}: pretrained_sha256 is set and pretrained is not; name the file, or remove it"
+            )
+        return self
 
 
 class Study(Use):

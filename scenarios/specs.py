@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +51,8 @@ def classifier_spec_of(choice: ClassifierChoice, task: PatchTask) -> ClassifierS
         num_classes=len(task.classes),
         input_size=choice.image_size,
         pretrained=Path(choice.pretrained) if choice.pretrained else None,
+        pretrained_sha256=choice.pretrained_sha256,
     )
-
-
-def file_digest(path: str | None) -> str | None:
-    """SHA-256 of a file, None for no file."""
-    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def read_package(name: str, folder: str | None) -> GeneratorPackage:

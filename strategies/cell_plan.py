@@ -42,7 +42,6 @@ def learn_ask(
     }  # fmt: skip
     free: dict[str, Check] = {
         "pools": lambda body: as_planned([pool.model_copy(update={"unit": ""}) for pool in body.pools], planned),
-        "pretrained_sha256": anything,  # its file need not be at hand where this is looked at
     }
     return Ask(LEARN, cell.strategy, cell.receiver, cell.task, fixed, free)
 
@@ -80,8 +79,7 @@ def test_asks(view: View, arm: Any, cell: Cell) -> list[Ask]:
     asks = []
     for centre in view.test_centres(cell):
         fixed = cell_fixed(view, arm, cell)
-        # Its weights travel; a file of pretrained ones is of no use there.
-        fixed["classifier"] = fixed["classifier"].model_copy(update={"pretrained": None})
+        fixed["classifier"] = fixed["classifier"].plain  # its weights travel
         fixed["compute"] = fixed["compute"].model_copy(update={"device": view.compute(centre).device})
         asks.append(
             Ask(TEST, cell.strategy, centre, cell.task, view.data(centre, cell.task) | fixed, {"signature": anything})
@@ -94,11 +92,10 @@ def planned_cell(
 ) -> Planned[Learned]:
     """A cell that one job of the receiver computes."""
     ask = learn_ask(view, arm, cell, pools, choose=choose, oversample=oversample)
-    digest = view.pretrained_digest(cell.classifier)
     return Planned(
         cell.strategy,
         (ask,),
-        lambda units, clock: LearnedAtReceiver(units, ask, tuple(pools), digest, cell.label),
+        lambda units, clock: LearnedAtReceiver(units, ask, tuple(pools), cell.label),
         light=True,
     )
 
@@ -110,13 +107,9 @@ class LearnedAtReceiver(ServerHalf[Learned]):
     units: Units
     ask: Ask
     pools: tuple[Pool, ...]
-    pretrained_sha256: str | None
     label: str
 
     def share(self, centres: Centres) -> Exchange[Learned]:
-        job = self.ask.job(
-            self.units, inputs=[pool.unit for pool in self.pools], label=self.label, pools=self.pools,
-            pretrained_sha256=self.pretrained_sha256,
-        )  # fmt: skip
+        job = self.ask.job(self.units, inputs=[pool.unit for pool in self.pools], label=self.label, pools=self.pools)
         (reply,) = yield from gather([job])
         return Learned(reply if reply.ok else None)

@@ -55,14 +55,12 @@ class Learn(CellBody):
     """Arguments of learning a cell.
 
     Attributes:
-        pretrained_sha256: of the file of pretrained weights; its content decides the result, not only its path.
         pools: foreign images at this centre.
         choose: which of them are used; None: all.
         oversample: control: so many of its own positives are drawn again.
         send_classifier: whether another centre tests it.
     """
 
-    pretrained_sha256: str | None
     recipe: learning.Recipe
     size: Size
     pools: tuple[Pool, ...]
@@ -114,7 +112,7 @@ def learn(here: CentreSide, body: Learn, arrays: Arrays) -> Answer:
     if body.choose is not None:
         foreign, selected = _chosen(here, body.choose, train, foreign, fitted, patients_in(held_out))
     fit = fitted(foreign)
-    network = body.classifier.model_copy(update={"pretrained": None}).build(body.seed)
+    network = body.classifier.plain.build(body.seed)
     network.load_state_dict(fit.state)
     answer = learned(body, patches, train, network) | {
         **shown_course(fit.history, {"step": fit.best_step, "val_auprc": fit.best_auprc}, held_out),

@@ -131,15 +131,15 @@ class Start:
     """Weights that come again and again, and that a centre can make itself for the first time.
 
     Attributes:
-        number: key of the body that counts them, from 0 on.
+        number: key of the body that counts them, from 0 on; None: these came before, with a number.
         decoded: arrays of a job as plain weights, by name in the model.
-        initial: those of number 0, from the body; None: they come from a file that is not here.
+        initial: those of number 0, from the body.
         free: from the body, names that follow the images and not the learning rate (batch norm's statistics).
     """
 
-    number: str
+    number: str | None
     decoded: Callable[[Any, Arrays], Arrays]
-    initial: Callable[[Any], Arrays | None]
+    initial: Callable[[Any], Arrays]
     free: Callable[[Any], frozenset[str]]
 
 

@@ -109,7 +109,7 @@ def _fastest_rate(spec: str) -> float:
 
 def classifier_layout(spec: ClassifierSpec, *, averaged: bool = False) -> Layout:
     """A classifier's whole state, or the part of it that a federation averages."""
-    return _classifier_layout(spec.model_copy(update={"pretrained": None}).model_dump_json(), averaged)
+    return _classifier_layout(spec.plain.model_dump_json(), averaged)
 
 
 @lru_cache(maxsize=256)

@@ -134,9 +134,6 @@ class View(Protocol):
     def classifier_spec(self, name: str, task: str) -> ClassifierSpec:
         """Of a classifier of the study."""
 
-    def pretrained_digest(self, classifier: str) -> str | None:
-        """SHA-256 of a classifier's file of pretrained weights; None without one."""
-
     def test_centres(self, cell: Cell) -> Sequence[str]:
         """Centres beside the receiver where a cell is tested."""
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from basics.file_hash import sha256_of
 from basics.words import one_line
 from data_partitions.archives.copies import groups_of_copies
 from data_partitions.archives.exposures import raw_images
@@ -24,7 +25,7 @@ from data_partitions.reading.facts import FACTS
 from data_partitions.reading.folders import files_below, folders_in
 from data_partitions.reading.image_files import is_image, open_image
 from data_partitions.reading.limits import Limits
-from data_partitions.reading.looks import FileLook, bytes_digest, inspect
+from data_partitions.reading.looks import FileLook, inspect
 from data_partitions.reading.tables import read_records
 from data_partitions.small_counts import shown_count
 
@@ -132,7 +133,7 @@ class Account:
             found[key(file)].append(file)
         chosen: dict[Key, Path] = {}
         for name, same in found.items():
-            if len(same) == 1 or len({bytes_digest(file) for file in same}) == 1:
+            if len(same) == 1 or len({sha256_of(file) for file in same}) == 1:
                 chosen[name] = same[0]
                 self.fact("identical_files", *map(self.below, same[1:]))
                 continue
@@ -147,7 +148,7 @@ class Account:
 
         Of several with the same bytes the first is taken and the others are counted; others are refused. None where there is none.
         """
-        if len({bytes_digest(file) for file in found}) > 1:
+        if len({sha256_of(file) for file in found}) > 1:
             shown = " and ".join(map(self.below, found))
             self.refuse("duplicate_file", f"{shown} are there for one and are not the same; keep one of them")
         self.fact("identical_files", *map(self.below, found[1:]))

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from basics.file_hash import sha256_of
 from data_partitions.archives.account import Account
 from data_partitions.errors import BadFile
 from data_partitions.reading.folders import files_below, folders_in
 from data_partitions.reading.image_files import is_image, shape_of
 from data_partitions.reading.limits import Limits
-from data_partitions.reading.looks import bytes_digest
 
 
 class Places:
@@ -44,7 +44,7 @@ def names_in(cell: str) -> list[str]:
 def image_file(account: Account, wheres: Sequence[str], cell: str, places: Places) -> Path | None:
     """The file of an image; a second one with the same bytes is counted. wheres: the rows that name it."""
     found = places.files(cell)
-    if len({bytes_digest(file) for file in found}) == 1:
+    if len({sha256_of(file) for file in found}) == 1:
         account.fact("identical_files", *map(account.below, found[1:]))
         return found[0]
     name = names_in(cell)[0]
@@ -68,7 +68,7 @@ def mask_file(
     candidates = list(dict.fromkeys(file for cell in cells for file in places.files(cell)))
     sizes = {file: _size(file, account.limits) for file in candidates}
     fitting = [file for file, size in sizes.items() if size == shape]
-    if len({bytes_digest(file) for file in fitting}) == 1:
+    if len({sha256_of(file) for file in fitting}) == 1:
         account.fact("identical_files", *map(account.below, fitting[1:]))
         others = [file for file in candidates if file not in fitting]
         account.fact("files_without_row", *map(account.below, others[1:]))  # the first is taken for the crop

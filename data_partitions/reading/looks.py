@@ -130,12 +130,6 @@ def _dicom_look(image: DicomImage) -> FileLook:
     )  # fmt: skip
 
 
-def bytes_digest(path: Path) -> str:
-    """Of all bytes of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def files_digest(files: Sequence[Path]) -> str:
     """SHA-256 over path, size and time of last change of these files in this order, 24 hexadecimal digits."""
     digest = hashlib.sha256()

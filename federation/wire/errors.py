@@ -33,7 +33,7 @@ REFUSAL_CODES = frozenset(
         "data_changed", "foreign_study", "foreign_weights", "job_altered", "message_too_large", "near_copies", "not_addressed",
         "not_in_strategy", "not_in_study", "not_signed", "outside_hours", "paused", "plugin_altered", "plugin_differs",
         "plugin_missing", "plugin_not_listed", "policy", "protocol_mismatch", "strategy_refused", "study_not_approved",
-        "sum_refused", "too_alike",
+        "sum_refused", "too_alike", "no_weights", "unknown_weights",
     }
 )  # fmt: skip
 
@@ -117,6 +117,11 @@ TEXTS = {
     "`polycentre centre approve --again`",
     "foreign_weights": "refuses {label}: the weights of number {number} lie {far} from those it knows, and may lie {allowed}; the "
     "server's software differs, or it sends weights of another training",
+    "no_weights": "has no file of the weights with which {label} begins (SHA-256: {sha256}); its administrator gets the file and lists it "
+    "under `weights` in centre.yaml. Where none is named, read the scenario with `polycentre validate` where the file is, and have "
+    "that approved",
+    "unknown_weights": "refuses {label}: its weights are not among those that came in a round before; the server's software differs, or "
+    "it sends weights of another training",
     "approval_ended": "approved this study (scenario {scenario}) for a time that is over; its administrator can approve it for longer "
     "with `polycentre centre approve`",
     "approval_altered": "holds an approval of scenario {scenario} that was altered afterwards; approve the study there again",

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from basics.seeds import derive_seed
 from federation.wire.transport import Transport
 from strategies.aggregation import reach_after
-from strategies.ask import Ask, anything
+from strategies.ask import Ask, Check, anything
 from strategies.bodies import Pool, Size
 from strategies.cell_plan import cell_fixed, subset_seed
 from strategies.fedavg_classifier.local import ADOPT, SUM_KINDS, TRAIN_ROUND, TRAIN_SUMMED_ROUND, VALIDATE
@@ -75,7 +75,6 @@ class FedAvgClassifier(Strategy):
     def cell(self, view: View, arm: FedAvgClassifierArm, cell: Cell, pools: Sequence[Pool]) -> Planned[Learned]:
         members, settings = view.members(arm, cell.receiver), round_settings(arm, view.step_s)
         own, purpose = cell_fixed(view, arm, cell), _purpose(cell)
-        plain = own["classifier"].model_copy(update={"pretrained": None})  # its initial weights travel
         size, draw = Size(fraction=cell.fraction, images=cell.images), subset_seed(view, cell)
         sums = None
         if arm.summed(len(members)):
@@ -89,10 +88,9 @@ class FedAvgClassifier(Strategy):
             receives = centre == cell.receiver
             fixed = view.data(centre, cell.task) | {
                 "size": size if receives else Size(fraction=None, images=None), "subset_seed": draw if receives else 0,
-                "classifier": plain, "training": own["training"], "optimizer": arm.optimizer, "proximal_mu": arm.proximal_mu,
+                "classifier": own["classifier"], "training": own["training"], "optimizer": arm.optimizer, "proximal_mu": arm.proximal_mu,
                 "of_steps": settings.rounds * settings.local_steps,
                 "seed": derive_seed(view.seed, f"federation/{purpose}", centre), "build_seed": own["seed"],
-                "pretrained": own["classifier"].pretrained is not None,
                 "compute": view.compute(centre, classifier_key(cell.classifier, cell.task)),
             }  # fmt: skip
             asked.append(
@@ -100,18 +98,22 @@ class FedAvgClassifier(Strategy):
             )
         data = view.data(cell.receiver, cell.task)
         common = data | {
-            "size": size, "subset_seed": draw, "classifier": plain, "training": own["training"], "compute": own["compute"],
+            "size": size, "subset_seed": draw, "classifier": own["classifier"], "training": own["training"], "compute": own["compute"],
         }  # fmt: skip
         adoption = common | {
             "cell": own["cell"], "metrics": own["metrics"], "seed": own["seed"], "fine_tune": arm.fine_tune,
             "send_classifier": bool(view.test_centres(cell)),
         }  # fmt: skip
-        free = dict.fromkeys(("history", "best", "pretrained_sha256"), anything)
+        validation = common | {"build_seed": own["seed"], "transport": settings.transport}
+        of_round: dict[str, Check] = {"federation": anything, "round": lambda body: 1 <= body.round <= settings.rounds}
+        free = dict.fromkeys(("history", "best", "federation"), anything)
         federation = ClassifierFederation(
             arm=cell.arm, task=cell.task, label=cell.label, spec=own["classifier"],
-            pretrained_sha256=view.pretrained_digest(cell.classifier), seed=own["seed"], members=asked, settings=settings,
+            seed=own["seed"], members=asked, settings=settings,
             aggregation=arm.aggregation, options=arm.aggregation_options,
-            validation=Ask(VALIDATE, self.name, cell.receiver, cell.task, common, times=settings.rounds),
+            validation=Ask(
+                VALIDATE, self.name, cell.receiver, cell.task, validation, of_round, times=settings.rounds, reach=reach
+            ),
             adoption=Ask(ADOPT, self.name, cell.receiver, cell.task, adoption, free), select=own["training"].select,
             sums=sums,
         )  # fmt: skip

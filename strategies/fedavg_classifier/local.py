@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federation.wire.transport import decode, encode_noting_error
+from federation.wire.transport import Transport, decode, encode_noting_error
 from metrics import selection_score, shown_share
 from models import ClassifierSpec, ClassifierTraining, PatchArrays, Precision, Stage, predict
 from models.federated_parts import averaged_state, load_averaged
@@ -65,7 +65,6 @@ class TrainRound(OfClassifier, Course):
         optimizer: what becomes of the moments over rounds.
         of_steps: steps of all rounds, the length of the learning-rate schedule.
         build_seed: of the initial weights, the same for all members.
-        pretrained: whether they are those of a file, which only the server has.
     """
 
     optimizer: Literal["keep", "reset"]
@@ -73,7 +72,6 @@ class TrainRound(OfClassifier, Course):
     of_steps: int
     seed: int
     build_seed: int
-    pretrained: bool
 
 
 class TrainSummedRound(TrainRound, Summed):
@@ -81,24 +79,37 @@ class TrainSummedRound(TrainRound, Summed):
 
 
 class Validate(OfClassifier):
-    """Arguments of validating a round at the receiver."""
+    """Arguments of validating a round at the receiver.
+
+    Attributes:
+        federation: whose weights these are.
+        round: after which, from 1 on.
+        build_seed: of the initial weights.
+        transport: in which the rounds' weights travel.
+    """
+
+    federation: str
+    round: int
+    build_seed: int
+    transport: Transport
 
 
 class Adopt(OfClassifier):
     """Arguments of taking over the chosen weights.
 
     Attributes:
+        federation: whose weights these are; the receiver has validated them.
         fine_tune: steps on the receiver's own patches; 0: none.
         metrics: of plug-ins, measured beside those of every study.
         history, best: of the rounds, to be reported with the cell.
     """
 
+    federation: str
     cell: CellName
     metrics: tuple[str, ...]
     seed: int
     fine_tune: int
     send_classifier: bool
-    pretrained_sha256: str | None
     history: dict[str, list[Any]]
     best: dict[str, Any]
 
@@ -126,7 +137,7 @@ def _trained(
     """(weights, what stays, facts, training patches)."""
     own = receiver_patches(here, body, body.size, body.subset_seed)
     weights, kept, facts = local_steps(
-        body.classifier, as_arrays(own), _received(body, arrays), state, body.training, optimizer=body.optimizer,
+        body.classifier.plain, as_arrays(own), _received(body, arrays), state, body.training, optimizer=body.optimizer,
         proximal_mu=body.proximal_mu, seed=body.seed, from_step=body.from_step, steps=body.steps, of_steps=body.of_steps,
         **body.compute.options,
     )  # fmt: skip
@@ -170,11 +181,11 @@ def adopt(here: CentreSide, body: Adopt, arrays: Arrays) -> Answer:
 
 
 def _validated(here: CentreSide, body: OfClassifier, arrays: Arrays) -> tuple[float, nn.Module]:
-    weights = {name.removeprefix(_WEIGHTS): array for name, array in arrays.items()}
+    weights = _averaged(body, arrays)
     own = as_arrays(receiver_patches(here, body, body.size, body.subset_seed))
     validation = as_arrays(here.patches(body).select(split="val"))
     return validated(
-        body.classifier, weights, own, validation, body.training, **body.compute.options,
+        body.classifier.plain, weights, own, validation, body.training, **body.compute.options,
     )  # fmt: skip
 
 
@@ -269,14 +280,16 @@ def _received(body: TrainRound, arrays: Arrays) -> Weights:
     return decode({name.removeprefix(GLOBAL): array for name, array in arrays.items()}, body.transport)
 
 
-def _initial(body: TrainRound) -> Weights | None:
-    if body.pretrained:
-        return None
+def _averaged(body: OfClassifier, arrays: Arrays) -> Weights:
+    return {name.removeprefix(_WEIGHTS): array for name, array in arrays.items()}
+
+
+def _initial(body: TrainRound | Validate) -> Weights:
     return {name: tensor.numpy() for name, tensor in averaged_state(body.classifier.build(body.build_seed)).items()}
 
 
-def _statistics(body: TrainRound) -> frozenset[str]:
-    return statistics_of(body.classifier.build(0))
+def _statistics(body: OfClassifier) -> frozenset[str]:
+    return statistics_of(body.classifier.plain.build(0))
 
 
 def _fine_tuned(body: Adopt) -> bool:
@@ -339,6 +352,7 @@ VALIDATE = Kind(
     work=validate,
     answer=(Field("val_auprc", "number", "AUPRC on this centre's validation images", "aggregate"),),
     receives=(_AVERAGED,),
+    start=Start("round", _averaged, _initial, _statistics),
     reveals=TESTED_TELL,
     uses=measured_on("val"),
 )
@@ -352,6 +366,7 @@ ADOPT = Kind(
     answer_model=LearnedAnswer,
     sends=(LEARNED_CLASSIFIER,),
     receives=(_AVERAGED,),
+    start=Start(None, _averaged, lambda body: {}, lambda body: frozenset()),
     reveals=TESTED_TELL,
     uses=(*measured_on("val", "test"), Uses("training", terms.classifier_training, _fine_tuned)),
     trains=lambda body: terms.of_classifier(body.training, body.fine_tune) if _fine_tuned(body) else None,

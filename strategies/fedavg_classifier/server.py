@@ -48,7 +48,6 @@ class ClassifierFederation:
     task: str
     label: str
     spec: ClassifierSpec
-    pretrained_sha256: str | None
     seed: int
     members: Sequence[Member]
     settings: RoundSettings
@@ -95,14 +94,12 @@ class ClassifierTrainedTogether(ServerHalf[Learned]):
             "classifier": [f.arm, f.task, f.spec.model_dump(mode="json"), f.seed, f.validation.json, f.aggregation, dict(f.options)],
             "settings": vars(f.settings), "code": self._units.code, "clock": self._clock.identity,
             "members": [member.identity(self._units) for member in f.members],
-            # Initial weights may come from a file whose content its name does not tell.
-            "pretrained": f.pretrained_sha256,
         })  # fmt: skip
 
         def after_round(done: Outcome, now_s: float) -> Exchange[list[dict[str, Any]]]:
             job = f.validation.job(
                 self._units, inputs=[done.identity], arrays=_named(done.weights),
-                label=f"{f.label} · validation of round {done.round}",
+                label=f"{f.label} · validation of round {done.round}", federation=key, round=done.round,
             )  # fmt: skip
             (reply,) = yield from gather([job])
             auprc = reply.body.get("val_auprc")
@@ -128,7 +125,7 @@ class ClassifierTrainedTogether(ServerHalf[Learned]):
         job = f.adoption.job(
             self._units, inputs=[done.identity], arrays=_named(done.best), label=f.label, history=history,
             best={"step": best["round"] * f.settings.local_steps, "val_auprc": best["val_auprc"]},
-            pretrained_sha256=f.pretrained_sha256,
+            federation=key,
         )  # fmt: skip
         (reply,) = yield from gather([job])
         record = self._record(done)

@@ -15,7 +15,7 @@ from scenarios.reader import resolved_yaml
 FOUND = {
     "federation": "ab12", "fresh": 0, "introduce": False, "state_unit": "", "attempt": 0, "round": 0, "from_step": 0, "version": 0,
     "batches": 1, "labels": (1,), "send_discriminator": False, "discriminator_of": "", "signature": "", "history": {}, "best": {},
-    "pretrained_sha256": None, "pools": (),
+    "pools": (),
 }  # fmt: skip
 
 

@@ -271,13 +271,99 @@ def policy_node(made):
     )
 
 
-def test_a_federated_classifier_is_validated_as_often_as_it_has_rounds(node):
+def averaged(ask, by=0.0):
+    """The weights with which rounds begin, as they travel to the receiver."""
+    body = ask.kind.body.model_construct(**ask.fixed)
+    return moved({"weights." + name: array for name, array in ask.kind.start.initial(body).items()}, by)
+
+
+def test_a_federated_classifier_is_validated_as_often_as_it_has_rounds(node, monkeypatch):
     made = node("A")
     ask = made.asked("validate_classifier")
-    body = ask.kind.body.model_construct(**ask.fixed)
-    weights = {name: np.zeros(one.shape, one.dtype) for name, one in ask.kind.layout_in(body).items()}
-    replies = [made.ask(ask, moved(weights, number)) for number in range(ask.limit + 2)]
+    off(monkeypatch, "weights")
+    replies = [made.ask(ask, averaged(ask, number), round=min(number + 1, 3)) for number in range(ask.limit + 2)]
     assert [reply.code for reply in replies] == ["ok"] * ask.limit + ["answered_before"] * 2
+
+
+def test_only_weights_of_the_rounds_are_validated(node, monkeypatch):
+    made = node("A")
+    ask = made.asked("validate_classifier")
+    assert made.ask(ask, averaged(ask, 1.5 * ask.reach), round=1).code == "foreign_weights"
+    assert made.ask(ask, averaged(ask, 0.9 * ask.reach), round=1).ok
+    # The next ones lie near these, and not only near the first.
+    assert made.ask(ask, averaged(ask, -0.9 * ask.reach), round=2).code == "foreign_weights"
+    off(monkeypatch, "weights")
+    assert made.ask(ask, averaged(ask, 50.0), round=2).ok, "the defence is what refuses"
+
+
+def test_only_weights_that_came_before_are_adopted(node, monkeypatch):
+    made = node("A")
+    validation, adoption = made.asked("validate_classifier"), made.asked("adopt_classifier")
+    found = {
+        "history": {"step": [2], "val_auprc": [0.5], "stage": ["federated"]},
+        "best": {"step": 2, "val_auprc": 0.5},
+    }
+    one, other = averaged(validation), averaged(validation, 0.5 * validation.reach)
+    assert made.ask(adoption, one, **found).code == "unknown_weights"
+    assert made.ask(validation, one, round=1).ok
+    assert made.ask(adoption, other, **found).code == "unknown_weights"
+    assert made.ask(adoption, one, **found).ok
+    off(monkeypatch, "weights", "answers")
+    assert made.ask(adoption, other, **found).ok, "the defence is what refuses"
+
+
+# -- weights of a file -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun_from_a_file(federated, tmp_path):
+    """(scenario whose classifier begins with the weights of a file, that file)."""
+    from safetensors.torch import save_file
+
+    from models import ClassifierSpec
+
+    spec = ClassifierSpec(model="cnn_small", image_size=32, channels=1, num_classes=2)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in spec.build(99).state_dict().items()},
+        tmp_path / "begin.safetensors",
+    )
+    scenario = federated(
+        CLASSIFIER, f"study.classifiers=[{{model: cnn_small, pretrained: {tmp_path}/begin.safetensors}}]"
+    )
+    return scenario, tmp_path / "begin.safetensors"
+
+
+@pytest.mark.parametrize("kind", ["train_classifier_round", "learn_classifier"])
+def test_a_study_opens_no_file_of_weights_that_the_hospital_does_not_list(
+    kind, centre_file, begun_from_a_file, tmp_path, patch_cache
+):
+    scenario, file = begun_from_a_file
+    centre = "B" if kind == "train_classifier_round" else "A"
+    plain = ApprovedNode(centre_file, tmp_path / "plain", scenario, centre, cache=str(patch_cache))
+    ask = plain.asked(kind)
+    assert ask.fixed["classifier"].pretrained_sha256 is not None, "the scenario that is approved names the content"
+    arrays, state = (initial(ask), 0) if kind == "train_classifier_round" else ({}, None)
+    refused = plain.ask(ask, arrays, state)
+    assert (refused.code, refused.numbers) == ("no_weights", {"sha256": ask.fixed["classifier"].pretrained_sha256})
+    # Its own copy has another name.
+    own = file.rename(tmp_path / "own.safetensors")
+    listed = ApprovedNode(
+        centre_file, tmp_path / "listed", scenario, centre, cache=str(patch_cache), weights=[str(own)]
+    )
+    assert listed.ask(listed.asked(kind), arrays, state).ok
+
+
+def test_the_first_weights_of_a_file_are_compared_with_the_hospitals_own(
+    centre_file, begun_from_a_file, tmp_path, patch_cache, monkeypatch
+):
+    scenario, file = begun_from_a_file
+    made = ApprovedNode(centre_file, tmp_path, scenario, "B", cache=str(patch_cache), weights=[str(file)])
+    ask = made.asked("train_classifier_round")
+    honest = initial(ask)
+    assert made.ask(ask, moved(honest, 0.01), state=0).code == "foreign_weights"
+    assert made.ask(ask, honest, state=0).ok
+    off(monkeypatch, "weights", "answers")
+    assert made.ask(ask, moved(honest, 0.01), state=0, federation="cd34").ok, "the defence is what refuses"
 
 
 # -- discriminators ----------------------------------------------------------------------------------------------------

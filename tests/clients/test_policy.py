@@ -82,7 +82,7 @@ HONEST = {
                     "discriminator_of": "", "signature": ""},
     ),
     "synthesise": ("", "A", {}),
-    "learn_classifier": ("one_shot", "A", {"pretrained_sha256": None}),
+    "learn_classifier": ("one_shot", "A", {}),
     "test_classifier": ("one_shot", "B", {"signature": ""}),
     "train_classifier_round": ("fedavg_classifier", "B", COURSE | {"attempt": 0, "round": 1, "from_step": 2}),
     "train_classifier_summed_round": (
@@ -91,8 +91,8 @@ HONEST = {
     "train_summed_round": ("fedavg_gan", "B", COURSE | SUMMED | {"attempt": 0, "round": 3, "from_step": 6}),
     **{f"sum_{name}": ("fedavg_gan", "B", found) for name, found in STEPS.items()},
     **{f"sum_classifier_{name}": ("fedavg_classifier", "B", found) for name, found in STEPS.items()},
-    "validate_classifier": ("fedavg_classifier", "A", {}),
-    "adopt_classifier": ("fedavg_classifier", "A", {"history": {}, "best": {}, "pretrained_sha256": None}),
+    "validate_classifier": ("fedavg_classifier", "A", {"federation": "ab12", "round": 1}),
+    "adopt_classifier": ("fedavg_classifier", "A", {"federation": "ab12", "history": {}, "best": {}}),
 }  # fmt: skip
 
 

@@ -289,6 +289,27 @@ def test_a_server_that_swaps_a_members_keys_opens_nothing(scenario, nodes, run, 
     assert not done and any("is not signed by 'D'" in text for text in news(record))
 
 
+@pytest.mark.parametrize("overrides", [FOUR, CLASSIFIER])
+def test_a_summed_round_does_not_begin_with_weights_of_the_servers_choice(
+    overrides, federated, nodes, run, monkeypatch
+):
+    from clients import received_weights
+    from strategies.rounds import Rounds
+
+    scenario, encoded = federated(*overrides), Rounds._encoded
+    configs = nodes(scenario)
+    monkeypatch.setattr(
+        Rounds, "_encoded", lambda self: {name: a + np.float32(0.01) for name, a in encoded(self).items()}
+    )
+    done, record = run(scenario, configs)
+    assert not done
+    codes = {e["code"] for e in record.events() if e["event"] == "unit_failed"}
+    assert "foreign_weights" in codes, news(record)
+    monkeypatch.setattr(received_weights, "check", lambda *_: None)
+    done, record = run(scenario, nodes(scenario), name="without")
+    assert done, "the defence is what refuses"
+
+
 # -- what the server holds -----------------------------------------------------------------------------------
 
 

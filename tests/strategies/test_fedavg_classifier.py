@@ -159,17 +159,20 @@ class Consortium:
             "size": size or Size(fraction=None, images=None), "subset_seed": subset_seed, "classifier": SPEC, "training": how,
         }  # fmt: skip
         course = {"optimizer": optimizer, "proximal_mu": mu, "of_steps": settings.rounds * settings.local_steps,
-                  "build_seed": seed, "pretrained": False}  # fmt: skip
+                  "build_seed": seed}  # fmt: skip
         members = [
             Member(round_ask(TRAIN_ROUND, CELL.strategy, c, "task", settings, common | course | {"seed": 100 + ord(c)}))
             for c in self.here.datasets
         ]
         adoption = common | {"cell": CELL, "seed": 1, "fine_tune": fine_tune, "send_classifier": True, "metrics": ()}
-        found_out = dict.fromkeys(("pretrained_sha256", "history", "best"), anything)
+        found_out = dict.fromkeys(("federation", "history", "best"), anything)
+        of_round = dict.fromkeys(("federation", "round"), anything)
         federation = ClassifierFederation(
-            arm="arm", task="task", label="arm of A", spec=SPEC, pretrained_sha256=None, seed=seed, members=members,
+            arm="arm", task="task", label="arm of A", spec=SPEC, seed=seed, members=members,
             settings=settings, aggregation=aggregation, options={}, select=how.select,
-            validation=Ask(VALIDATE, CELL.strategy, "A", "task", common),
+            validation=Ask(
+                VALIDATE, CELL.strategy, "A", "task", common | {"build_seed": seed, "transport": settings.transport}, of_round
+            ),
             adoption=Ask(ADOPT, CELL.strategy, "A", "task", adoption, found_out),
         )  # fmt: skip
         return ClassifierTrainedTogether(self.here.units, federation, clock or self.here.clock())

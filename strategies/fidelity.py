@@ -11,6 +11,8 @@ half, follows from the patients alone and not from the study's seed: halves deal
 many patients are taken that their number says no more than the rounded count; see docs/decisions/0014-rounded-counts.md.
 
 The floor is the distance between one half of the real patches (by patient) and the other.
+
+Longer than most files, because what is summed, both ways in which it travels, and what is compared with it stand together.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 from basics.seeds import rank
 from data_partitions import DataError, PatchDataset
 from data_partitions.small_counts import fewest_shown_alike, shown_count
+from federation.secure_sum.fixed_point import sum_of, to_ring
 from metrics.feature_spaces import FEATURE_SPACES
 from metrics.frechet import FeatureSums, frechet_distance
 from models import GeneratorSpec, Precision
@@ -38,9 +41,13 @@ from strategies.centre_side import (
 from strategies.delivery import drawn
 from strategies.kind import Answer, Answered, Array, Arrays, Count, Field, Kind, Layout, Received, Sent, Uses, Words
 from strategies.layouts import PREVIEW, generator_layout, prefixed, preview_layout
+from strategies.sums import SUMMED, Summed, in_sum, weight_layout
 
 HALVES = ("first", "second")
 _BATCH = 512
+# Of the fraction of a feature in a secure sum. 28, as of weights, would shift distances by up to 4e-4 of them; 36 by 3e-6, and leaves
+# sums of up to 3e7 at each of four centres (features are below 10).
+RING_BITS = 36
 _WEIGHTS, _REFERENCE = "weights.", "reference."
 
 
@@ -140,6 +147,33 @@ def _halves(patches: PatchDataset, body: FeatureSumsBody) -> list[PatchDataset]:
     return [replace(one_each, index=one_each.index[part]) for part in (rows[first], rows[~first])]
 
 
+class SummedFeaturesBody(FeatureSumsBody, Summed):
+    """The same, where answers are summed.
+
+    Attributes:
+        round: 0, the only one.
+        attempt: how often it was asked for before.
+    """
+
+    round: int
+    attempt: int
+
+
+def own_sums_in_sum(here: CentreSide, body: SummedFeaturesBody, arrays: Arrays) -> Answer:
+    """The same sums, of which only those over all centres can be read."""
+    answer, sums = own_sums(here, body, arrays)
+    numbers = {name: np.asarray(array, np.float64) for name, array in sums.items()}
+    return answer, in_sum(here, body, to_ring(numbers, 1, len(body.sum_members), RING_BITS))
+
+
+def from_ring(total: Arrays) -> dict[str, np.ndarray]:
+    """Sums over all centres, as one centre would send its own."""
+    return {
+        name: np.asarray(np.rint(array)).astype(np.int64) if name.endswith(".count") else array
+        for name, array in sum_of(total, RING_BITS).items()
+    }
+
+
 class Measurement(Body):
     """Arguments of `measured`.
 
@@ -203,6 +237,11 @@ def _sums_layout(spaces: Sequence[str], ends: Sequence[str]) -> Layout:
     return layout
 
 
+def summed_features_layout(body: FeatureSumsBody) -> Layout:
+    """The same in a secure sum."""
+    return {name: Array(array.shape, "uint64") for name, array in _halves_layout(body).items()}
+
+
 def _halves_layout(body: FeatureSumsBody) -> Layout:
     return _sums_layout(body.spaces, [f".{half}" for half in HALVES])
 
@@ -239,6 +278,24 @@ FEATURE_SUMS = Kind(
     "sums that differ by a patient give that patient's.",
     uses=(Uses("sum", _halves, lambda body: bool(body.spaces)),),
 )
+SUMMED_FEATURES = Kind(
+    name="feature_secure_sums",
+    title="sum up features in a secure sum",
+    phase="share",
+    body=SummedFeaturesBody,
+    work=own_sums_in_sum,
+    answer=FEATURE_SUMS.answer,
+    answer_model=SumsAnswer,
+    masked=lambda body: body.masked,
+    sends=(
+        Sent("*.*.*", "masked sums", f"counts, sums and products of texture features of each half: {SUMMED}", "aggregate",
+             layout=summed_features_layout),
+        Sent("weight", "masked count", f"1 for each centre: {SUMMED}", layout=weight_layout),
+    ),
+    reveals="Sums and products of features of each half, over the patients of all centres together. A coordinator that owns all but one of "
+    "them reads that one's.",
+    uses=FEATURE_SUMS.uses,
+)  # fmt: skip
 MEASURE = Kind(
     name="measure_generator",
     title="measure a generator",

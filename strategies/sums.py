@@ -176,6 +176,18 @@ def summed_answer(here: CentreSide, body: Any, weights: Arrays, examples: int) -
         OutOfRange, SumRefused: see `federation.secure_sum`.
     """
     ring = to_ring({LOCAL + name: array for name, array in weights.items()}, examples, len(body.sum_members))
+    return in_sum(here, body, ring)
+
+
+def in_sum(here: CentreSide, body: Any, ring: Arrays) -> Arrays:
+    """Elements of the ring as they leave: with masks, on a real node.
+
+    Args:
+        body: a `Summed` with `round`.
+
+    Raises:
+        SumRefused: see `federation.secure_sum`.
+    """
     if not body.masked:
         return ring
     member = here.sum_member(body.sum_of, body.sum_members, body.round, body.session)

@@ -32,13 +32,14 @@ class OutOfRange(ValueError):
         self.numbers = {"name": name[:64], "largest": largest}
 
 
-def to_ring(arrays: Arrays, weight: int, members: int) -> dict[str, np.ndarray]:
+def to_ring(arrays: Arrays, weight: int, members: int, bits: int = FRACTION_BITS) -> dict[str, np.ndarray]:
     """Weighted numbers and the weight as uint64, under the same names and `WEIGHT`.
 
     Args:
         arrays: floating, of any shapes.
         weight: of this member, from 1 on.
         members: the most that take part.
+        bits: of the fraction.
 
     Raises:
         OutOfRange: a number (or the weight) so large that a sum over all members could wrap, NaN or infinity.
@@ -46,12 +47,12 @@ def to_ring(arrays: Arrays, weight: int, members: int) -> dict[str, np.ndarray]:
     largest = _LARGEST // members
     if not 0 < weight <= largest:
         raise OutOfRange(WEIGHT, weight, largest)
-    scale = float(weight) * 2.0**FRACTION_BITS
+    scale = float(weight) * 2.0**bits
     below = float(largest) * (1 - 2.0**-52)  # as a float64 it may have been rounded up
     ring = {}
     for name, array in arrays.items():
         # Exact up to the rounding: 24 bits of a float32 times a weight below 2^29 fit in a float64.
-        scaled = np.rint(array.astype(np.float64) * scale)
+        scaled = np.asarray(np.rint(array.astype(np.float64) * scale))  # of a single number, numpy makes a scalar
         if not np.abs(scaled).max(initial=0.0) <= below:  # in this form because of NaN
             raise OutOfRange(name, float(np.abs(array).max()), below / scale)
         ring[name] = scaled.astype(np.int64).astype(np.uint64)
@@ -64,8 +65,13 @@ def added(every: Iterable[Arrays]) -> dict[str, np.ndarray]:
     total: dict[str, np.ndarray] = {}
     for ring in every:
         for name, array in ring.items():
-            total[name] = total[name] + array if name in total else array.copy()
+            total[name] = np.asarray(np.add(total[name], array)) if name in total else array.copy()
     return total
+
+
+def sum_of(total: Arrays, bits: int = FRACTION_BITS) -> dict[str, np.ndarray]:
+    """The weighted sums themselves as float64, without the weight."""
+    return {name: np.asarray(array.astype(np.int64) / 2.0**bits) for name, array in total.items() if name != WEIGHT}
 
 
 def mean_of(total: Arrays) -> tuple[dict[str, np.ndarray], int]:
@@ -77,5 +83,4 @@ def mean_of(total: Arrays) -> tuple[dict[str, np.ndarray], int]:
     weight = int(total[WEIGHT].astype(np.int64)[0])
     if weight <= 0:
         raise ValueError(f"the sum has the weight {weight}; a share or an input of it is wrong")
-    scale = float(weight) * 2.0**FRACTION_BITS
-    return {name: array.astype(np.int64) / scale for name, array in total.items() if name != WEIGHT}, weight
+    return {name: np.asarray(array / weight) for name, array in sum_of(total).items()}, weight

@@ -149,7 +149,7 @@ class RemoteTraining(ServerHalf[Shared]):
 
     def _share(self, centres: Centres) -> Exchange[Shared]:
         plan, settings, self._centres = self._plan, self._plan.settings, centres
-        reference = yield from plan.fidelity.reference(self._units)
+        reference = yield from plan.fidelity.reference(self._units, centres, self._clock)
         self.weigh(reference)
         key = self._key(reference)
         self._generator = RemoteGenerator(self._spec, plan.build_seed, settings.optimizer_steps, plan.device)

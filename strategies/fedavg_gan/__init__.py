@@ -12,7 +12,7 @@ from strategies.aggregation import check_aggregation, reach_after
 from strategies.ask import Check, anything
 from strategies.fedavg_gan.local import SUM_KINDS, TRAIN_ROUND, TRAIN_SUMMED_ROUND, LocalRules
 from strategies.fedavg_gan.server import FederatedTraining, Federation
-from strategies.fidelity import FEATURE_SUMS, MEASURE
+from strategies.fidelity import FEATURE_SUMS, MEASURE, SUMMED_FEATURES
 from strategies.fidelity_plan import Fidelity, planned_fidelity
 from strategies.generative import GenerativeStrategy, build_seed, member_fixed
 from strategies.keys import Averaged, GenerativeInRounds
@@ -53,8 +53,12 @@ class InRounds(GenerativeStrategy):
         """How the rounds are summed; None: the server sees each member's weights."""
         return None
 
+    def measured(self, view: View, name: str, arm: Any, task: str, spec: GeneratorSpec) -> Fidelity:
+        """How the generators of an arm are measured, those of all its series."""
+        return planned_fidelity(view, self.name, name, arm, task, spec, arm.rounds)
+
     def trainings(self, view: View, name: str, arm: Any, task: str, spec: GeneratorSpec) -> list[Planned[Shared]]:
-        measured = planned_fidelity(view, self.name, name, arm, task, spec, arm.rounds)
+        measured = self.measured(view, name, arm, task, spec)
         return [self.training(view, name, arm, spec, measured, "federation", view.members(arm), self.rules(arm))]
 
     def training(
@@ -109,7 +113,7 @@ class FedAvgGAN(InRounds):
     """Generator and discriminator are trained at every centre and averaged in rounds (paper 002)."""
 
     name, title, keys = "fedavg_gan", "GANs averaged in rounds", FedAvgGANArm
-    kinds = (*InRounds.kinds, TRAIN_SUMMED_ROUND, *SUM_KINDS.all)
+    kinds = (*InRounds.kinds, SUMMED_FEATURES, TRAIN_SUMMED_ROUND, *SUM_KINDS.all)
 
     def problems(self, facts: Facts, name: str, arm: FedAvgGANArm) -> Iterator[str]:
         yield from super().problems(facts, name, arm)
@@ -120,6 +124,13 @@ class FedAvgGAN(InRounds):
             return None
         return planned_sums(SUM_KINDS, self.name, of, members, arm.rounds, view.deployed)
 
+    def measured(self, view: View, name: str, arm: FedAvgGANArm, task: str, spec: GeneratorSpec) -> Fidelity:
+        members, together = view.members(arm), None
+        # With `alone` the server sees what each centre by itself has learned, and all series have one reference.
+        if arm.summed(len(members)) and not arm.alone:
+            together = planned_sums(SUM_KINDS, self.name, f"features/{name}/{task}", members, 1, view.deployed)
+        return planned_fidelity(view, self.name, name, arm, task, spec, arm.rounds, together=together)
+
     def rules(self, arm: FedAvgGANArm) -> LocalRules:
         return LocalRules(
             optimizer=arm.optimizer, batch_norm=arm.batch_norm, ema=arm.average_ema, proximal_mu=arm.proximal_mu
@@ -129,7 +140,7 @@ class FedAvgGAN(InRounds):
         self, view: View, name: str, arm: FedAvgGANArm, task: str, spec: GeneratorSpec
     ) -> list[Planned[Shared]]:
         planned = super().trainings(view, name, arm, task, spec)
-        measured = planned_fidelity(view, self.name, name, arm, task, spec, arm.rounds)
+        measured = self.measured(view, name, arm, task, spec)
         for centre in view.members(arm) if arm.alone else ():
             planned.append(self.training(view, name, arm, spec, measured, "alone", (centre,), LocalRules()))
         return planned

@@ -83,7 +83,7 @@ class Federation:
         """All that it asks of the centres."""
         moved = [ask for one in self.pooled for ask in one.asks]
         # The reference of all members is the arm's, and is asked for once.
-        sums = self.fidelity.sums if self.series != "alone" else ()
+        sums = self.fidelity.of_members if self.series != "alone" else ()
         opening = () if self.sums is None else self.sums.every_ask
         return (*moved, *sums, *(member.ask for member in self.members), *opening, *self.fidelity.measuring)
 
@@ -121,7 +121,7 @@ class FederatedTraining(ServerHalf[Shared]):
         members = list(f.members)
         if f.pooled:
             members = [(yield from self._pooled(centres, members[0]))]
-        reference = yield from f.fidelity.reference(self._units)
+        reference = yield from f.fidelity.reference(self._units, centres, self._clock)
         spec = f.spec
         model = build(spec, f.build_seed)
         initial, schedule = arrays_of(averaged_state(model)), Schedule(spec.training, model.phases())

@@ -98,17 +98,20 @@ def run(tmp_path, monkeypatch):
 
 
 class Losing:
-    """The `fault` hook of the engine: jobs of some kinds do not reach certain centres, or their answers do not reach the server."""
+    """The `fault` hook of the engine: jobs of some kinds do not reach certain centres.
 
-    def __init__(self, lost=(), answered=()):
-        self.lost, self.answered, self.kinds = set(lost), set(answered), Counter()
+    Args:
+        features: whether jobs about sums of features are lost, or those of rounds.
+    """
+
+    def __init__(self, lost=(), features=False):
+        self.lost, self.features, self.kinds = set(lost), features, Counter()
 
     def __call__(self, message):
         job = Job.from_record(message.content)
         self.kinds[job.kind] += 1
-        if (job.kind, job.centre) in self.answered:
-            return None
-        if (job.kind, job.centre) in self.lost:
+        of_features = job.body.get("sum_of", "").startswith("features/")
+        if (job.kind, job.centre) in self.lost and of_features == self.features:
             return Message(Error(code=8, reason="killed"), reply_to=message)
         return None
 
@@ -145,12 +148,10 @@ def test_deployed_and_simulated_results_are_equal_and_rounds_take_two_more_excha
     }
     infix = "classifier_" if overrides is CLASSIFIER else ""
     rounds = scenario.arms["average"].rounds
+    features = 0 if infix else 1  # of the training patches, summed once
     assert [hook.kinds[f"sum_{infix}{step}"] for step in ("keys", "shares", "survivors", "opening")] == [
-        4,
-        4,
-        4 * rounds,
-        4 * rounds,
-    ]
+        4 * (1 + features), 4 * (1 + features), 4 * (rounds + features), 4 * (rounds + features),
+    ]  # fmt: skip
 
 
 # -- a node is lost ------------------------------------------------------------------------------------------
@@ -179,6 +180,20 @@ def test_with_two_of_four_lost_the_run_stops_and_is_resumed_to_the_same_results(
     assert results(record) == reference
     if step in ("sum_survivors", "sum_opening"):
         assert hook.kinds["train_summed_round"] == 4 * 2, "what the first session computed is taken from its record"
+
+
+@pytest.mark.parametrize("step", ["sum_keys", "sum_shares", "feature_secure_sums", "sum_survivors", "sum_opening"])
+def test_sums_of_features_need_all_centres_and_are_resumed(step, scenario, nodes, run, reference):
+    """The reference of a study is that of all its centres. Who is lost after it gave its input is in the sum."""
+    configs = nodes(scenario)
+    done, record = run(scenario, configs, fault=Losing({(step, "D")}, features=True))
+    if step in ("sum_survivors", "sum_opening"):
+        assert done, news(record)
+    else:
+        assert not done and any("resume" in str(text) or "features" in str(text) for text in news(record)), news(record)
+        done, record = run(scenario, configs, resume=True)
+        assert done, news(record)
+    assert results(record) == reference
 
 
 @pytest.mark.parametrize("at", [2, 5, 6, 8, 9, 11])
@@ -327,7 +342,14 @@ def given(monkeypatch):
         ring_found.extend(telling(made.values()))
         return made
 
+    def ring_of_features(sums, examples, members, bits):
+        made = to_ring(sums, examples, members, bits)
+        weights_found.extend(telling(sums.values()))
+        ring_found.extend(telling(made.values()))
+        return made
+
     monkeypatch.setattr("strategies.sums.to_ring", ring)
+    monkeypatch.setattr("strategies.fidelity.to_ring", ring_of_features)
     return weights_found, ring_found
 
 

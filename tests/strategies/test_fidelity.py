@@ -82,7 +82,7 @@ def test_sums_do_not_depend_on_the_batches_in_which_features_are_taken(monkeypat
 def test_the_reference_is_the_union_of_all_members_and_its_floor_the_distance_of_their_halves(lab):
     here = lab(A=14, B=22)
     centres = here.centres()
-    reference = ask(centres, measuring(here, here.spec()).reference(here.units))
+    reference = ask(centres, measuring(here, here.spec()).reference(here.units, None, None))
     total = FeatureSums.from_arrays(reference.arrays, "texture")
     assert total.count == 13 + 18, "the fewest that are shown as 15, and as 20"
     whole = by_hand(np.concatenate([patches.select(labels=(1,)).stored() for patches in here.datasets.values()]))
@@ -98,7 +98,7 @@ def test_the_reference_is_the_union_of_all_members_and_its_floor_the_distance_of
 
 def test_a_reference_without_a_space_still_counts_the_members_patches(lab):
     here = lab(A=14, B=12)
-    reference = ask(here.centres(), here.fidelity(here.spec()).reference(here.units))
+    reference = ask(here.centres(), here.fidelity(here.spec()).reference(here.units, None, None))
     assert (reference.arrays, reference.floors, reference.images) == ({}, {}, {"A": 15, "B": 10})
 
 
@@ -108,7 +108,7 @@ def test_a_member_that_does_not_answer_is_named_with_its_code(lab):
         spoil=lambda job, reply: replace(reply, code="diverged", arrays={}) if job.centre == "B" else None
     )
     with pytest.raises(FederationFailed, match=r"centre 'B' did not send sums of features \(diverged\)"):
-        ask(lost, measuring(here, here.spec()).reference(here.units))
+        ask(lost, measuring(here, here.spec()).reference(here.units, None, None))
 
 
 # -- the centre's half ---------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_a_measured_distance_is_that_between_its_images_and_all_real_ones(condit
     here = lab(A=14, B=12)
     spec = here.spec(conditional=conditional)
     plan, centres = measuring(here, spec), here.centres()
-    reference = ask(centres, plan.reference(here.units))
+    reference = ask(centres, plan.reference(here.units, None, None))
     model = spec.build(7)
     assert isinstance(model, GenerativeModel)
     weights = model.shared_arrays()
@@ -229,7 +229,7 @@ def test_a_measurement_sends_images_only_where_asked_and_so_many_of_each_class(l
     here = lab(A=14)
     spec = here.spec(conditional=True)
     plan, centres = measuring(here, spec, images=PREVIEW + 3), here.centres()
-    reference = ask(centres, plan.reference(here.units))
+    reference = ask(centres, plan.reference(here.units, None, None))
     weights = spec.build(7).shared_arrays()
     with_pictures, without = (
         ask(centres, plan.measurement(here.units, reference, "id", weights, preview=preview, label="x"))
@@ -243,7 +243,7 @@ def test_a_measurement_sends_images_only_where_asked_and_so_many_of_each_class(l
 def test_a_measurement_is_another_unit_for_another_generator_or_another_reference(lab):
     here = lab(A=14)
     plan, centres = measuring(here, here.spec()), here.centres()
-    reference = ask(centres, plan.reference(here.units))
+    reference = ask(centres, plan.reference(here.units, None, None))
     weights = here.spec().build(7).shared_arrays()
     units = {
         ask(centres, plan.measurement(here.units, ref, identity, weights, preview=False, label="x")).unit

@@ -66,15 +66,15 @@ class Fidelity:
         task: of the patches.
         choice: how often, with how many images, in which feature spaces.
         sums: what is asked of each member; nothing where no feature space is named and nobody needs their numbers or classes.
-        together: how these answers are summed; None: the server sees each member's.
         measurements: what is asked of the centre that draws and measures: (on the way, at the end).
+        together: how the members' answers are summed; None: the server sees each.
     """
 
     task: str
     choice: FidelityChoice
     sums: tuple[Ask, ...]
-    together: Sums | None
     measurements: tuple[Ask, Ask]
+    together: Sums | None = None
 
     @property
     def asks(self) -> tuple[Ask, ...]:
@@ -233,7 +233,7 @@ def planned_fidelity(
         Ask(MEASURE, strategy, at, None, fixed | {"preview": preview}, free, times=times)
         for preview, times in ((False, sum(is_due(choice, number, last) for number in range(1, last))), (True, 1))
     ]
-    return Fidelity(task, choice, tuple(sums), together, (asks[0], asks[1]))
+    return Fidelity(task, choice, tuple(sums), (asks[0], asks[1]), together)
 
 
 def _refuse_missing(replies: Sequence[Reply]) -> None:

@@ -63,7 +63,7 @@ def config_of(node):
 
 
 PUBLIC = {"encryption": "ab" * 32, "masking": "cd" * 32, "signature": "ab"}
-STEP = {"round": 1, "session": "ab12"}
+STEP = {"round": 0, "session": "ab12"}
 STEPS = {
     "keys": STEP, "shares": STEP | {"keys": {"B": PUBLIC}}, "survivors": STEP | {"survivors": ["B"], "next_session": ""},
     "opening": STEP | {"signatures": {"B": "ab"}, "next_session": "", "next_keys": {}},
@@ -76,6 +76,7 @@ HONEST = {
     "train_generator": ("one_shot", "B", {}),
     "train_round": ("fedavg_gan", "B", COURSE | {"attempt": 0, "round": 3, "from_step": 6}),
     "feature_sums": ("fedavg_gan", "B", {}),
+    "feature_secure_sums": ("fedavg_gan", "B", SUMMED | {"attempt": 1}),
     "measure_generator": ("fedavg_gan", "A", {}),
     "train_discriminator": (
         "dm_gan", "B", COURSE | {"version": 4, "from_step": 5, "batches": 2, "labels": (1,), "send_discriminator": False,
@@ -158,14 +159,17 @@ def tampered():
             yield kind, "data_seed", {"data_seed": 5}
         yield kind, "extra", {"extra": 1}
         yield kind, "compute", {"compute": {"device": "cpu"}}
-        if kind != "feature_sums" and not kind.startswith("sum_"):
+        if not kind.startswith("feature_") and not kind.startswith("sum_"):
             yield kind, "compute.threads", {"compute": {"device": "cpu", "threads": 64, "precision": "fp32"}}
     yield "survey_data", "tasks", {"tasks": []}
     yield "survey_data", "models", {"models": {"x": {}}}
     for kind in ("train_generator", "train_round", "train_discriminator", "synthesise", "measure_generator"):
         yield kind, "generator", {"generator": {"model": "memorising"}}
         yield kind, "seed", {"seed": 1}
-    yield "feature_sums", "spaces", {"spaces": ["pixels"]}
+    for kind in ("feature_sums", "feature_secure_sums"):
+        yield kind, "spaces", {"spaces": ["pixels"]}
+    yield "feature_secure_sums", "masked", {"masked": False}
+    yield "feature_secure_sums", "round", {"round": 1}
     yield "measure_generator", "images", {"images": 10**6}
     for kind in ("train_round", "train_classifier_round", "train_summed_round", "train_classifier_summed_round"):
         yield kind, "round", {"round": 400, "from_step": 800}

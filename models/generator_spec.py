@@ -13,6 +13,7 @@ from models.flow_matching import FlowMatching
 from models.generative import GenerativeModel, GenerativeSettings, GenerativeTraining
 from models.random_streams import isolated_global_stream
 from models.schedule import check_growing
+from models.stylegan2_ada import StyleGAN2ADA
 from models.wgan_gp import WGANGP
 
 # Name in a scenario -> settings, which build the model.
@@ -20,6 +21,7 @@ _BUILTIN: dict[str, type[GenerativeSettings]] = {
     "dcgan": DCGAN,
     "wgan_gp": WGANGP,
     "flow_matching": FlowMatching,
+    "stylegan2_ada": StyleGAN2ADA,
 }
 GENERATIVE_MODELS: Table[type[GenerativeSettings]] = Table("models", _BUILTIN, subclass_of(GenerativeSettings))
 

@@ -134,6 +134,19 @@ class Lab:
         hyper = {"widths": [32], "sampling_steps": 2} if model == "flow_matching" else {"width": 4, "latent": 8}
         if model == "wgan_gp":
             hyper |= {"critic_steps": 2}
+        if model == "stylegan2_ada":
+            # The server steps a generator by one phase in every step.
+            hyper = {
+                "channel_base": 128,
+                "channel_max": 8,
+                "latent": 8,
+                "style_dim": 8,
+                "path_length": 0.0,
+                "r1_gamma": 0.0,
+            }
+            hyper |= {"ada_target": -1.0, "ada_kimg": 0.05}
+        if model == "stylegan2_ada":
+            training = {"ema_images": None, "ema_ramp": None} | training
         training = {"steps": 12, "batch_size": 4, "ema": 0.9} | training
         values = {
             "model": model,

@@ -34,7 +34,8 @@ from strategies.kind import layout_bytes
 from strategies.members import Member
 
 SIZE = 32
-BOTH_GANS = [(model, conditional) for model in ("dcgan", "wgan_gp") for conditional in (False, True)]
+GANS = [(model, conditional) for model in ("dcgan", "wgan_gp") for conditional in (False, True)]
+GANS += [("stylegan2_ada", True)]
 
 
 def state_of(centres, key=None):
@@ -51,7 +52,7 @@ def centres_folder(centres):
     return Path(centres.place["out"]) / "centres"
 
 
-@pytest.mark.parametrize(("model", "conditional"), BOTH_GANS)
+@pytest.mark.parametrize(("model", "conditional"), GANS)
 @pytest.mark.parametrize("exchange", ["images", "generator"])
 def test_one_centre_and_one_batch_a_job_is_ordinary_training(model, conditional, exchange, lab, share, same_arrays):
     here = lab(A=20)
@@ -145,7 +146,7 @@ def test_a_swapped_discriminator_is_trained_on_where_it_arrived(lab, share, same
 # -- the two exchanges ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model", "conditional"), BOTH_GANS)
+@pytest.mark.parametrize(("model", "conditional"), GANS)
 def test_both_exchanges_give_the_same_mean_gradient(model, conditional, lab):
     """Several batches against one version of the generator, in the middle of a training."""
     here = lab(A=20)

@@ -17,6 +17,7 @@ from strategies.fedavg_gan.local import LocalRules, build, local_steps, proximal
 from strategies.members import RoundSettings
 
 ALL_MODELS = [("dcgan", False), ("dcgan", True), ("wgan_gp", False), ("wgan_gp", True), ("flow_matching", True)]
+ALL_MODELS += [("stylegan2_ada", True)]
 
 
 def numpy_of(state):

@@ -13,6 +13,7 @@ MODELS = {
     "dcgan": ({"width": 8}, True),
     "flow_matching": ({"widths": [32], "sampling_steps": 2}, True),
     "wgan_gp": ({"width": 8}, False),
+    "stylegan2_ada": ({"channel_base": 128, "channel_max": 8, "latent": 8, "style_dim": 8}, True),
 }
 
 

@@ -45,6 +45,20 @@ class GenerativeSettings(BaseModel, ABC):
     def training_defaults(cls) -> GenerativeTraining:
         """How the model is trained unless a scenario says otherwise."""
 
+    def resolved_training(self, size: tuple[int, int], training: GenerativeTraining) -> GenerativeTraining:
+        """The training with what follows from the model and the size of its images, such as a growing schedule.
+
+        Args:
+            size: (height, width) of its images.
+
+        Returns:
+            the same where nothing follows, or all has been said.
+
+        Raises:
+            ValueError: the model cannot be trained so.
+        """
+        return training
+
     @abstractmethod
     def build(self, shape: ImageShape, num_classes: int | None) -> GenerativeModel:
         """The model with random weights from torch's global stream.

@@ -130,10 +130,11 @@ class Lab:
         (self.folder / name).mkdir(exist_ok=True)
         return LabCentres(self.datasets, self.folder / name, **options)
 
-    def spec(self, model="dcgan", conditional=False, **training):
+    def spec(self, model="dcgan", conditional=False, more=None, **training):
         hyper = {"widths": [32], "sampling_steps": 2} if model == "flow_matching" else {"width": 4, "latent": 8}
         if model == "wgan_gp":
             hyper |= {"critic_steps": 2}
+        hyper |= more or {}
         training = {"steps": 12, "batch_size": 4, "ema": 0.9} | training
         values = {
             "model": model,

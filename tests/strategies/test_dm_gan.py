@@ -34,7 +34,8 @@ from strategies.kind import layout_bytes
 from strategies.members import Member
 
 SIZE = 32
-BOTH_GANS = [(model, conditional) for model in ("dcgan", "wgan_gp") for conditional in (False, True)]
+GANS = {"dcgan": {}, "wgan_gp": {}, "pggan": {"grow": False, "critic_steps": [2]}}
+ALL_GANS = [(model, conditional) for model in GANS for conditional in (False, True)]
 
 
 def state_of(centres, key=None):
@@ -51,11 +52,11 @@ def centres_folder(centres):
     return Path(centres.place["out"]) / "centres"
 
 
-@pytest.mark.parametrize(("model", "conditional"), BOTH_GANS)
+@pytest.mark.parametrize(("model", "conditional"), ALL_GANS)
 @pytest.mark.parametrize("exchange", ["images", "generator"])
 def test_one_centre_and_one_batch_a_job_is_ordinary_training(model, conditional, exchange, lab, share, same_arrays):
     here = lab(A=20)
-    spec = here.spec(model, conditional, decay="linear_second_half", steps=5)
+    spec = here.spec(model, conditional, GANS[model], decay="linear_second_half", steps=5)
     settings = DmGANSettings(
         updates=5, batches_per_job=1, exchange=exchange, steps="mean" if exchange == "generator" else "each"
     )
@@ -145,11 +146,11 @@ def test_a_swapped_discriminator_is_trained_on_where_it_arrived(lab, share, same
 # -- the two exchanges ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model", "conditional"), BOTH_GANS)
+@pytest.mark.parametrize(("model", "conditional"), ALL_GANS)
 def test_both_exchanges_give_the_same_mean_gradient(model, conditional, lab):
     """Several batches against one version of the generator, in the middle of a training."""
     here = lab(A=20)
-    spec = here.spec(model, conditional)
+    spec = here.spec(model, conditional, GANS[model])
     patches, draw = here.patches("A", conditional), Draw(100, 2, 3, (0, 1))
     server = RemoteGenerator(spec, 5, 12)
     fakes = {f"fake.{phase}": images for phase, images in server.images(0, draw).items()}

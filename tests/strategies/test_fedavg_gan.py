@@ -16,7 +16,8 @@ from strategies.aggregation import Aggregator
 from strategies.fedavg_gan.local import LocalRules, build, local_steps, proximal
 from strategies.members import RoundSettings
 
-ALL_MODELS = [("dcgan", False), ("dcgan", True), ("wgan_gp", False), ("wgan_gp", True), ("flow_matching", True)]
+GANS = ("dcgan", "wgan_gp", "pggan")
+ALL_MODELS = [*((model, conditional) for model in GANS for conditional in (False, True)), ("flow_matching", True)]
 
 
 def numpy_of(state):

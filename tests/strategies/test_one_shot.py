@@ -9,10 +9,12 @@ from strategies.layouts import layout_of
 from strategies.one_shot import TRAIN, WEIGHTS, trained
 
 COMPUTE = {"device": "cpu", "precision": "fp32"}
+STEPS = 4  # one for each size of a model that grows
 MODELS = {
     "dcgan": ({"width": 8}, True),
     "flow_matching": ({"widths": [32], "sampling_steps": 2}, True),
     "wgan_gp": ({"width": 8}, False),
+    "pggan": ({"width": 8}, True),
 }
 
 
@@ -30,7 +32,7 @@ def specification(model):
             "classes": ["healthy", "lesion"],
             "conditional": conditional,
             "hyper_parameters": hyper,
-            "training": {"steps": 2, "batch_size": 4},
+            "training": {"steps": STEPS, "batch_size": 4},
         }
     )
 
@@ -46,7 +48,7 @@ def test_training_again_gives_the_same_weights(shared):
     spec, weights, history = shared
     again, _ = trained(spec, PATCHES, seed=3, **COMPUTE)
     assert weights.keys() == again.keys() and all(np.array_equal(weights[k], again[k]) for k in weights)
-    assert history["step"][-1] == 2
+    assert history["step"][-1] == STEPS
 
 
 def test_a_shared_generator_draws_the_same_images_anywhere(shared):

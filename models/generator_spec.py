@@ -12,6 +12,7 @@ from models.dcgan import DCGAN
 from models.flow_matching import FlowMatching
 from models.generative import GenerativeModel, GenerativeSettings, GenerativeTraining
 from models.pggan import PGGAN
+from models.r3gan import R3GAN
 from models.random_streams import isolated_global_stream
 from models.schedule import check_growing
 from models.wgan_gp import WGANGP
@@ -22,6 +23,7 @@ _BUILTIN: dict[str, type[GenerativeSettings]] = {
     "wgan_gp": WGANGP,
     "flow_matching": FlowMatching,
     "pggan": PGGAN,
+    "r3gan": R3GAN,
 }
 GENERATIVE_MODELS: Table[type[GenerativeSettings]] = Table("models", _BUILTIN, subclass_of(GenerativeSettings))
 

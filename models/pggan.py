@@ -107,8 +107,16 @@ class PGGANModel(AdversarialModel):
     def tell(self, moment: Moment) -> None:
         super().tell(moment)
         level, fade = level_and_fade(moment, self.trained_sizes, self.settings.fade)
-        for network in (self.networks["generator"], self.networks["discriminator"]):
+        for network in self.networks.values():
+            assert isinstance(network, Grown)
             network.grow_to(level if self.settings.grow else self._grid.halvings, fade)
+
+    @property
+    def critic(self) -> Critic:
+        """The network "discriminator"."""
+        network = self.networks["discriminator"]
+        assert isinstance(network, Critic)
+        return network
 
     def phases(self) -> list[Phase]:
         return [
@@ -123,7 +131,7 @@ class PGGANModel(AdversarialModel):
         ]
 
     def critic_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        critic, real, s = self.networks["discriminator"], self.faded(batch.real()), self.settings
+        critic, real, s = self.critic, self.faded(batch.real()), self.settings
         with torch.no_grad():
             fake = self.fakes(batch, rng).to(real.dtype)
         scores, classes = critic.judge(torch.cat([real, fake]), sets=2)
@@ -138,7 +146,7 @@ class PGGANModel(AdversarialModel):
         return loss, {"critic_loss": loss.detach()} | logs
 
     def generator_loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Logs]:
-        scores, classes = self.networks["discriminator"].judge(self.fakes(batch, rng))
+        scores, classes = self.critic.judge(self.fakes(batch, rng))
         loss, logs = -scores.float().mean(), {}
         if classes is not None and batch.labels is not None:
             wrong = cross_entropy(classes.float(), batch.labels)
@@ -147,7 +155,7 @@ class PGGANModel(AdversarialModel):
 
     def faded(self, images: Tensor) -> Tensor:
         """Real images (n, c, h, w) without the share of their detail that generated ones do not have yet."""
-        _, fade = self.networks["discriminator"].level_and_fade
+        _, fade = self.critic.level_and_fade
         return images if fade == 1 else torch.lerp(doubled(halved(images)), images, fade)
 
     def draw(self, generator: nn.Module, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:

@@ -34,7 +34,7 @@ from strategies.kind import layout_bytes
 from strategies.members import Member
 
 SIZE = 32
-GANS = {"dcgan": {}, "wgan_gp": {}, "pggan": {"grow": False, "critic_steps": [2]}}
+GANS = {"dcgan": {}, "wgan_gp": {}, "pggan": {"grow": False, "critic_steps": [2]}, "r3gan": {"width": 8}}
 ALL_GANS = [(model, conditional) for model in GANS for conditional in (False, True)]
 
 
@@ -166,7 +166,9 @@ def test_both_exchanges_give_the_same_mean_gradient(model, conditional, lab):
     mean = combine([1 / 3] * 3, batches)
     for (name, _), gradient in zip(server.generator.named_parameters(), mean, strict=True):
         np.testing.assert_allclose(gradient.numpy(), found["generator"][name], atol=1e-5, err_msg=name)
-        assert np.abs(found["generator"][name]).max() > 0
+        # Blocks of r3gan end in weights of 0 at first, which let no gradient through.
+        inside = model == "r3gan" and any(part in name for part in (".widen.", ".mix.", ".biases."))
+        assert (np.abs(found["generator"][name]).max() > 0) != inside
 
 
 def test_an_old_version_is_rebuilt_as_it_was(lab):

@@ -15,6 +15,7 @@ MODELS = {
     "flow_matching": ({"widths": [32], "sampling_steps": 2}, True),
     "wgan_gp": ({"width": 8}, False),
     "pggan": ({"width": 8}, True),
+    "r3gan": ({"width": 8, "augment": "diffaugment"}, True),
 }
 
 

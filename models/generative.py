@@ -207,10 +207,9 @@ class GenerativeModel(nn.Module, ABC):
         """`sharable_state` as arrays, one set per member of the checkpoint ensemble.
 
         Args:
-            fit: the `GenerativeFit` of this model's training; its snapshots are the ensemble.
+            fit: the `GenerativeFit` of this model's training; its members are the ensemble.
         """
-        snapshots = fit.snapshots if fit is not None else {}
-        sets = {f"step{step}": state for step, state in snapshots.items()} or {"final": self.sharable_state()}
+        sets = (fit.members if fit is not None else {}) or {"final": self.sharable_state()}
         return {f"{member}.{name}": t.numpy() for member, state in sets.items() for name, t in state.items()}
 
     def load_shared_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:

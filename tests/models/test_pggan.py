@@ -1,6 +1,7 @@
 """PGGAN: sizes of the paper, growing in closed forms, losses written out here, restarts over stages, federated parts."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from models.pggan import doubled, halved
 from models.phases import Batch, Moment
 from models.schedule import Schedule
 from models.shapes_only import shapes_only
+from models.snapshot_distance import distance_to
 from models.wgan_gp import gradient_penalties
+from strategies.layouts import generator_layout
 
 CLASSES = ("without", "with")
 
@@ -344,3 +347,61 @@ def test_the_schedule_of_a_rectangle_is_trained_on():
     assert [stage.size for stage in Schedule(s.training, trainer.phases).stages] == [(5, 4), (10, 8), (20, 16)]
     fit = trainer.advance(images((20, 16), channels=3), 3)
     assert all(math.isfinite(value) for value in fit.scalars["critic_loss"])
+
+
+# -- the nearest snapshot ------------------------------------------------------------------------------------------
+
+
+def chosen(**training):
+    training = {"steps": 6, "batch_size": 4, "snapshot_every": 2, "choose_snapshot": "sliced_wasserstein"} | training
+    return spec(conditional=True, training=training)
+
+
+def test_the_nearest_snapshot_is_shared_alone(monkeypatch):
+    s, distances = chosen(), iter([3.0, 1.0, 2.0])
+    monkeypatch.setattr(sys.modules["models.fit_generative"], "distance_to", lambda *args, **options: next(distances))
+    model = s.build(0)
+    trainer = GenerativeTrainer(model, s.training, seed=0)
+    trainer.advance(images(), 4)
+    nearest = {name: tensor.clone() for name, tensor in model.sharable_state().items()}
+    fit = trainer.advance(images(), 6)
+    assert list(fit.snapshots) == [4] and fit.distances == {2: 3.0, 4: 1.0, 6: 2.0}
+    arrays = model.shared_arrays(fit)
+    assert arrays.keys() == {f"chosen.{name}" for name in nearest} == set(generator_layout(s))
+    assert all(np.array_equal(arrays[f"chosen.{name}"], tensor) for name, tensor in nearest.items())
+    column = fit.history["sliced_wasserstein"]
+    assert [value for value in column if math.isfinite(value)] == [3.0, 1.0, 2.0]
+
+
+def test_distances_survive_a_restart():
+    s = chosen()
+    whole = GenerativeTrainer(s.build(1), s.training, seed=7)
+    whole.advance(images(), 3)
+    state = whole.state()
+    whole.advance(images(), 6)
+    second = GenerativeTrainer(s.build(2), s.training, seed=7)
+    second.load_state(state)
+    second.advance(images(), 6)
+    assert len(whole.fit.distances) == 3 and second.fit.distances == whole.fit.distances
+    ours, theirs = second.state(), whole.state()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_distance_is_that_of_images_drawn_with_the_labels_of_real_ones(monkeypatch):
+    model, drawn_labels = spec(conditional=True).build(0), []
+    arrays = images()
+
+    def of_its_training(n, labels, rng, **options):
+        drawn_labels.extend(labels.tolist())
+        return arrays.pixels
+
+    monkeypatch.setattr(model, "sample_stored", of_its_training)
+    assert distance_to(arrays, model, seed=0) == 0, "the same images"
+    assert drawn_labels == arrays.labels.tolist()
+    monkeypatch.setattr(model, "sample_stored", lambda n, *args, **options: np.zeros_like(arrays.pixels))
+    assert distance_to(arrays, model, seed=0) > 100
+
+
+def test_there_must_be_snapshots_to_choose_from():
+    with pytest.raises(ValueError, match="choose_snapshot is sliced_wasserstein and there is one snapshot, the last"):
+        chosen(snapshot_every=None)

@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import GenerativeTrainer, GeneratorSpec
-from models.equalised import GAIN, EqualConv2d, leaky
 from models.fir import taps_of
 from models.phases import Batch
 from models.precision import processor
+from models.style_equalised import GAIN, EqualConv2d, leaky
 from models.style_layers import StyledConv2d, ToImage
 from models.stylegan2_ada import StyleGAN2ADAModel
 from models.stylegan2_networks import Generator, Halving

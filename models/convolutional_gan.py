@@ -41,8 +41,11 @@ class Grid(NamedTuple):
     halvings: int
 
     @classmethod
-    def of(cls, size: tuple[int, int], model: str) -> Grid:
+    def of(cls, size: tuple[int, int], model: str, fewest: int = _FEWEST_HALVINGS) -> Grid:
         """Of images of (height, width).
+
+        Args:
+            fewest: halvings that the model needs.
 
         Raises:
             ValueError: the sides cannot be halved together down to 4 to 8.
@@ -51,10 +54,10 @@ class Grid(NamedTuple):
         while all(side % 2 ** (halvings + 1) == 0 and side >> halvings + 1 >= _SMALLEST_GRID for side in size):
             halvings += 1
         height, width = (side >> halvings for side in size)
-        if halvings < _FEWEST_HALVINGS or max(height, width) > _LARGEST_GRID:
+        if halvings < fewest or max(height, width) > _LARGEST_GRID:
             raise ValueError(
                 f"image_size is {size_text(size)}; {model} makes sides of {_SMALLEST_GRID} to {_LARGEST_GRID} times one power of two, "
-                f"from {2**_FEWEST_HALVINGS} on, such as 32, 48, 64, 128, [160, 128] or [1280, 1024]"
+                f"from {2**fewest} on, such as 32, 48, 64, 128, [160, 128] or [1280, 1024]"
             )
         return cls(height, width, halvings)
 

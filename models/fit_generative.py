@@ -23,6 +23,7 @@ from models.patch_arrays import PatchArrays
 from models.phase_optimizers import PhaseOptimizers
 from models.phases import AfterStep, Batch, Logs, Phase, StepDone, phase_stream, runs_of
 from models.schedule import Schedule, check_growing
+from models.snapshot_distance import distance_to
 from models.weight_average import move_average
 
 Progress = Callable[[int, int], None]
@@ -37,11 +38,21 @@ class GenerativeFit:
     Attributes:
         history: {"step": [...], "images": [...], "<scalar>": [...]}: steps done and real images seen, and means over
             windows of a hundredth of the schedule; with Poisson sampling "empty_batches", too.
-        snapshots: sharable weights by step: the members of the checkpoint ensemble; empty without one.
+        snapshots: sharable weights by step: the members of the checkpoint ensemble, or the nearest one so far; empty without one.
+        distances: of all snapshots so far to training images, where the nearest is chosen.
     """
 
     history: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "images": []})
     snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    distances: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def members(self) -> dict[str, dict[str, Tensor]]:
+        """The snapshots by the names under which they are shared; see `GenerativeTraining.members`."""
+        if self.distances:
+            (nearest,) = self.snapshots.values()
+            return {"chosen": nearest}
+        return {f"step{step}": state for step, state in self.snapshots.items()}
 
     @property
     def scalars(self) -> dict[str, list[float]]:
@@ -142,15 +153,16 @@ class GenerativeTrainer:
                 for value in values:
                     sums[name] = sums[name] + value if name in sums else value
                 counts[name] += len(values)
-            last = self.step == stop_step
-            if self.step % window == 0 or last or self._is_snapshot():
+            last, snapshot = self.step == stop_step, self.training.keeps_snapshot(self.step)
+            if snapshot:
+                for name, value in self._keep_snapshot(images).items():
+                    sums[name], counts[name] = value, 1
+            if self.step % window == 0 or last or snapshot:
                 self._record(sums, counts)
                 sums, counts = {}, defaultdict(int)
                 if on_progress is not None:
                     seen = self.images - images_then
                     on_progress(seen, seen + until_stop - self.schedule.images_before(self.step))
-            if self._is_snapshot():
-                self.fit.snapshots[self.step] = self.model.sharable_state()
         return self.fit
 
     def _one_step(self, batches: BatchStream) -> dict[str, list[Tensor]]:
@@ -205,13 +217,15 @@ class GenerativeTrainer:
         """Everything the next step depends on, and the ensemble so far, as copies on the CPU.
 
         Keys: "step", "images", "empty_batches"; "model.<name>"; "optimizer.<network>.<parameter number>.<name>", with
-        "<network>:<name>" for an optimizer that has one; "snapshot.<step>.<name>".
+        "<network>:<name>" for an optimizer that has one; "snapshot.<step>.<name>"; "distance.<step>".
         """
         state = {name: torch.tensor(getattr(self, name)) for name in _COUNTS}
         state |= {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         state |= {f"optimizer.{name}": tensor for name, tensor in self._optimizers.state().items()}
         for step, snapshot in self.fit.snapshots.items():
             state |= {f"snapshot.{step}.{name}": tensor for name, tensor in snapshot.items()}
+        for step, distance in self.fit.distances.items():
+            state[f"distance.{step}"] = torch.tensor(distance, dtype=torch.float64)
         return cpu_copy(state)
 
     def load_state(self, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
@@ -228,13 +242,24 @@ class GenerativeTrainer:
         for key, tensor in with_prefix(state, "snapshot.").items():
             step, _, name = key.partition(".")
             self.fit.snapshots.setdefault(int(step), {})[name] = tensor.clone()
+        self.fit.distances = {int(step): float(value) for step, value in with_prefix(state, "distance.").items()}
 
     def _on_device(self, batch: Batch) -> Batch:
         images = batch.real().to(self.device, memory_format=self.memory_format)
         return Batch(batch.size, images, None if batch.labels is None else batch.labels.to(self.device))
 
-    def _is_snapshot(self) -> bool:
-        return self.training.keeps_snapshot(self.step)
+    def _keep_snapshot(self, images: PatchArrays) -> Logs:
+        """Add the present weights to the snapshots, or let them take the place of one that is farther away."""
+        snapshots, distances = self.fit.snapshots, self.fit.distances
+        if self.training.choose_snapshot is None:
+            snapshots[self.step] = self.model.sharable_state()
+            return {}
+        distance = distance_to(images, self.model, seed=self.seed, precision=self.precision)
+        if not distances or distance < min(distances.values()):
+            snapshots.clear()
+            snapshots[self.step] = self.model.sharable_state()
+        distances[self.step] = distance
+        return {self.training.choose_snapshot: torch.tensor(distance)}
 
     def _record(self, sums: Logs, counts: Mapping[str, int]) -> None:
         means = {name: float(value) / counts[name] for name, value in sums.items()}

@@ -45,6 +45,20 @@ class GenerativeSettings(BaseModel, ABC):
     def training_defaults(cls) -> GenerativeTraining:
         """How the model is trained unless a scenario says otherwise."""
 
+    def resolved_training(self, size: tuple[int, int], training: GenerativeTraining) -> GenerativeTraining:
+        """The training with what follows from the model and the size of its images, such as a growing schedule.
+
+        Args:
+            size: (height, width) of its images.
+
+        Returns:
+            the same where nothing follows, or all has been said.
+
+        Raises:
+            ValueError: the model cannot be trained so.
+        """
+        return training
+
     @abstractmethod
     def build(self, shape: ImageShape, num_classes: int | None) -> GenerativeModel:
         """The model with random weights from torch's global stream.
@@ -193,10 +207,9 @@ class GenerativeModel(nn.Module, ABC):
         """`sharable_state` as arrays, one set per member of the checkpoint ensemble.
 
         Args:
-            fit: the `GenerativeFit` of this model's training; its snapshots are the ensemble.
+            fit: the `GenerativeFit` of this model's training; its members are the ensemble.
         """
-        snapshots = fit.snapshots if fit is not None else {}
-        sets = {f"step{step}": state for step, state in snapshots.items()} or {"final": self.sharable_state()}
+        sets = (fit.members if fit is not None else {}) or {"final": self.sharable_state()}
         return {f"{member}.{name}": t.numpy() for member, state in sets.items() for name, t in state.items()}
 
     def load_shared_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -58,6 +58,10 @@ class GenerativeTraining(BaseModel):
     snapshot_every: int | None = Field(
         default=None, ge=1, description="steps between ensemble members; without it only the last step is kept"
     )
+    choose_snapshot: Literal["sliced_wasserstein"] | None = Field(
+        default=None,
+        description="sliced_wasserstein: in the place of an ensemble, the one of its members that is nearest to the training images",
+    )
     channels_last: bool = True
 
     @model_validator(mode="after")
@@ -66,6 +70,10 @@ class GenerativeTraining(BaseModel):
             raise ValueError(f"ema is {self.ema:g} and ema_images {self.ema_images:g}; set one of them to null")
         if self.ema_ramp is not None and self.ema_images is None:
             raise ValueError("ema_ramp is set and ema_images is not; set ema_images or remove ema_ramp")
+        if self.choose_snapshot is not None and self.snapshot_every is None:
+            raise ValueError(
+                f"choose_snapshot is {self.choose_snapshot} and there is one snapshot, the last; set snapshot_every, in steps"
+            )
         return self
 
     @property
@@ -76,6 +84,14 @@ class GenerativeTraining(BaseModel):
             return []
         first = max(every, -(-self.snapshot_from // every) * every)
         return sorted({*range(first, self.steps + 1, every), self.steps})
+
+    @property
+    def members(self) -> list[str]:
+        """Names of what is shared of a training: members of the ensemble, or the only one."""
+        steps = self.snapshot_steps
+        if not steps:
+            return ["final"]
+        return [f"step{step}" for step in steps] if self.choose_snapshot is None else ["chosen"]
 
     def keeps_snapshot(self, step: int) -> bool:
         """Whether a step is among `snapshot_steps`."""

@@ -11,6 +11,8 @@ from basics.plugins import Table, subclass_of
 from models.dcgan import DCGAN
 from models.flow_matching import FlowMatching
 from models.generative import GenerativeModel, GenerativeSettings, GenerativeTraining
+from models.pggan import PGGAN
+from models.r3gan import R3GAN
 from models.random_streams import isolated_global_stream
 from models.schedule import check_growing
 from models.stylegan2_ada import StyleGAN2ADA
@@ -22,6 +24,8 @@ _BUILTIN: dict[str, type[GenerativeSettings]] = {
     "wgan_gp": WGANGP,
     "flow_matching": FlowMatching,
     "stylegan2_ada": StyleGAN2ADA,
+    "pggan": PGGAN,
+    "r3gan": R3GAN,
 }
 GENERATIVE_MODELS: Table[type[GenerativeSettings]] = Table("models", _BUILTIN, subclass_of(GenerativeSettings))
 
@@ -50,7 +54,7 @@ class GeneratorSpec(BaseModel):
 
     Attributes:
         hyper_parameters: of that model; those left out take the model's defaults.
-        training: settings left out take the model's defaults, too.
+        training: settings left out take the model's defaults, too, or follow from it and the size, as a growing schedule does.
         image_size: height and width.
         storage: of the images that it learns from, and makes.
         classes: names of all labels of its task, in their order: an image of label 1 shows the second.
@@ -103,6 +107,15 @@ class GeneratorSpec(BaseModel):
                 f"quarter_turns is true, but images are {size_text(self.image_size)}: turned, they would have another shape; set "
                 "quarter_turns: false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _training_of_its_size(self) -> GeneratorSpec:
+        settings = settings_class(self.model).model_validate(self.hyper_parameters)
+        resolved = settings.resolved_training(self.image_size, self.training)
+        if resolved is not self.training:
+            # A field of a frozen model is set here once, where it is built, so that cards and jobs say what is done.
+            object.__setattr__(self, "training", resolved)
         return self
 
     @property

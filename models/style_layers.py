@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models.convolution import convolve, convolve_up, pointwise
-from models.equalised import GAIN, EqualLinear, leaky
 from models.fir import taps_of
+from models.style_equalised import GAIN, EqualLinear, leaky
 
 
 def demodulation(weight: Tensor, style: Tensor) -> Tensor:

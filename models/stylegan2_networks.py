@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models import fir
 from models.convolutional_gan import Grid
-from models.equalised import GAIN, EqualConv2d, EqualLinear, MinibatchDeviation, leaky, unit_norm
+from models.style_equalised import GAIN, EqualConv2d, EqualLinear, MinibatchDeviation, leaky, unit_norm
 from models.style_layers import StyledConv2d, ToImage
 
 # Of the mapping's learning rate.

@@ -248,6 +248,7 @@ class GenerativeArm(BaseArm):
             "steps": "the arm's other keys say how long it trains",
             "snapshot_from": "only the last generator is shared",
             "snapshot_every": "only the last generator is shared",
+            "choose_snapshot": "only the last generator is shared",
         }
 
     def check_arm(self) -> None:

@@ -58,9 +58,7 @@ def _generator_layout(spec: str) -> Layout:
         model = parsed.build(0)
     # A generator that is averaged has the shapes of its average.
     one = {n: t for n, t in model.sampler.state_dict().items() if not n.endswith("num_batches_tracked")}
-    training = parsed.training
-    members = [f"step{step}" for step in training.snapshot_steps] or ["final"]
-    return {f"{member}.{name}": array for member in members for name, array in layout_of(one).items()}
+    return {f"{member}.{name}": array for member in parsed.training.members for name, array in layout_of(one).items()}
 
 
 def averaged_layout(spec: GeneratorSpec, *, averaged_generator: bool) -> Layout:

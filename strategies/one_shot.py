@@ -10,7 +10,8 @@ Longer than most files, because both halves of the strategy and its keys stand t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,7 +88,7 @@ def train_here(here: CentreSide, body: TrainGenerator, arrays: Arrays) -> Answer
     here.check_copies(used, lambda images, seed: drawn(
         spec, weights, dict.fromkeys(labels_in(used), images), seed=derive_seed(body.seed, seed, here.centre), **compute.options,
     ), preview, labels)  # fmt: skip
-    answer = {"history": history, "data_card": patches.data_card(), "trained_on": trained_on(used)}
+    answer = {"history": curves(history), "data_card": patches.data_card(), "trained_on": trained_on(used)}
     sent = {WEIGHTS + name: array for name, array in weights.items()}
     return answer, sent | {"preview.pixels": preview, "preview.labels": labels}
 
@@ -106,6 +107,11 @@ def trained(
         model, patches, spec.training, seed=seed, device=device, precision=precision, on_progress=on_progress
     )
     return model.shared_arrays(fit), fit.history
+
+
+def curves(history: Mapping[str, Sequence[float]]) -> dict[str, list[float | None]]:
+    """A history as it can travel: JSON knows no NaN, which stands where a lazy phase was not run, or nothing was measured."""
+    return {name: [None if math.isnan(value) else value for value in column] for name, column in history.items()}
 
 
 class Introduced(Answered):

@@ -39,7 +39,8 @@ def remote_problem(spec: GeneratorSpec, sends_images: bool) -> str | None:
     """Why a model cannot be trained with its generator on the server, if it cannot."""
     training = spec.training
     if training.growing:
-        return "growing has no meaning where centres are at different steps of one generator; remove growing"
+        remedy = "set grow: false" if spec.hyper_parameters.get("grow") else "remove growing"
+        return f"growing has no meaning where centres are at different steps of one generator; {remedy}"
     if training.sampling != "permutation":
         return (
             f"sampling is {training.sampling}, but batches of generated images have one size; set sampling: permutation"

@@ -1,92 +1,111 @@
-"""Equalised learning rates and the minibatch standard deviation, in closed form."""
+"""Equalised layers against plain ones, closed forms, and derivatives against numeric ones."""
 
 import math
 
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
-from torch.nn import functional as F
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
-from models.equalised import GAIN, EqualConv2d, EqualLinear, MinibatchDeviation, leaky, unit_norm
+from models.equalised import RELU_GAIN, EqualisedConv2d, EqualisedLinear, pixel_norm, with_minibatch_deviation
 
 
-@pytest.fixture(autouse=True)
-def seeded():
+def random(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: EqualisedLinear(300, 400), (2000, 300)),
+        (lambda: EqualisedConv2d(30, 40), (4, 30, 20, 20)),
+        (lambda: EqualisedConv2d(30, 40, 1), (4, 30, 20, 20)),
+    ],
+)
+def test_weights_are_drawn_from_one_law_and_outputs_keep_he_s_variance(layer, shape):
     torch.manual_seed(0)
+    built = layer()
+    assert float(built.weight.detach().std()) == pytest.approx(1, abs=0.05) and not built.bias.any()
+    out = built(random(*shape, seed=1, dtype=torch.float32))
+    out = out[..., 1:-1, 1:-1] if out.dim() == 4 else out  # beyond the border there are zeros
+    assert float(out.detach().var()) == pytest.approx(RELU_GAIN**2, rel=0.1)
 
 
-@pytest.mark.parametrize("inputs", [16, 512])
-def test_outputs_have_unit_variance_whatever_the_inputs(inputs):
-    x = torch.randn(2000, inputs)
-    assert EqualLinear(inputs, 200)(x).std().item() == pytest.approx(1, abs=0.05)
-    assert EqualLinear(inputs, 200, rate=0.01)(x).std().item() == pytest.approx(1, abs=0.05)
-    image = torch.randn(4, inputs, 16, 16)
-    inner = EqualConv2d(inputs, 64, 3)(image)[:, :, 1:-1, 1:-1]
-    assert inner.std().item() == pytest.approx(1, abs=0.08)
-    assert EqualConv2d(inputs, 64, 1, gain=2.0)(image).std().item() == pytest.approx(2, abs=0.15)
-
-
-def test_the_gain_of_leaky_relu_keeps_the_mean_square():
-    x = torch.randn(100_000)
-    assert leaky(x * GAIN).square().mean().item() == pytest.approx((1 + 0.2**2), abs=0.02)
-
-
-def test_one_step_of_adam_moves_every_layer_by_the_same_share():
-    """The weight that acts moves by rate / sqrt(inputs) beside its own size of 1 / sqrt(inputs); a layer's rate is a factor."""
-    for inputs, rate in ((10, 1.0), (1000, 1.0), (1000, 0.01)):
-        layer = EqualLinear(inputs, 8, rate=rate)
-        acting = layer.weight.detach() * layer.on_weight
-        optimizer = torch.optim.Adam(layer.parameters(), lr=0.003)
-        layer(torch.ones(1, inputs)).sum().backward()
+def test_a_step_of_adam_moves_every_layer_by_the_same_share():
+    """The point of it: weights have one scale, whatever the fan-in."""
+    for inputs in (10, 1000):
+        layer = EqualisedLinear(inputs, 200)
+        start = layer.weight.detach().clone()
+        optimizer = torch.optim.Adam(layer.parameters(), 0.01)
+        layer(random(8, inputs, dtype=torch.float32)).square().sum().backward()
         optimizer.step()
-        moved = (layer.weight.detach() * layer.on_weight - acting).abs().mean()
-        assert moved * math.sqrt(inputs) == pytest.approx(0.003 * rate, rel=1e-3)
-        assert acting.std() * math.sqrt(inputs) == pytest.approx(1, abs=0.15)
+        moved = float((layer.weight.detach() - start).norm() / start.norm())
+        assert moved == pytest.approx(0.01, rel=0.05)
 
 
-def test_a_layer_is_the_plain_one_with_scaled_weights():
-    layer, x = EqualConv2d(6, 5, 3, gain=1.5), torch.randn(2, 6, 8, 8)
-    with torch.no_grad():
-        layer.bias.normal_()
-    expected = 1.5 * F.conv2d(x, layer.weight / math.sqrt(54), layer.bias, padding=1)
-    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
-    linear = EqualLinear(6, 5, rate=0.1, bias=1.0, gain=2.0)
-    x = torch.randn(3, 6)
-    torch.testing.assert_close(linear(x), 2 * F.linear(x, 0.1 * linear.weight / math.sqrt(6), torch.ones(5)))
+@pytest.mark.parametrize("size", [(4, 4), (5, 4), (2, 6)])
+def test_resampling_within_a_convolution_is_resampling_beside_it(size):
+    """To rounding, borders included."""
+    up = EqualisedConv2d(3, 5, resample="up").double()
+    down = EqualisedConv2d(3, 5, resample="down").double()
+    for layer in (up, down):
+        layer.bias.data.normal_()
+    x, large = random(2, 3, *size), random(2, 3, 2 * size[0], 2 * size[1], seed=1)
+    scale = math.sqrt(2 / 27)
+    plain = conv2d(interpolate(x, scale_factor=2), up.weight * scale, up.bias, padding=1)
+    torch.testing.assert_close(up(x), plain)
+    plain = avg_pool2d(conv2d(large, down.weight * scale, down.bias, padding=1), 2)
+    torch.testing.assert_close(down(large), plain)
 
 
-def test_unit_norm():
-    x = torch.randn(5, 7) * 30
-    torch.testing.assert_close(unit_norm(x).square().mean(1), torch.ones(5))
+@pytest.mark.parametrize("resample", ["none", "up", "down"])
+def test_first_and_second_derivatives_of_convolutions(resample):
+    layer = EqualisedConv2d(2, 2, resample=resample).double()
+    x = random(1, 2, 4, 2).requires_grad_()
+
+    def of(images, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (images,))
+
+    inputs = (x, layer.weight, layer.bias)
+    assert gradcheck(of, inputs) and gradgradcheck(of, inputs)
 
 
-# -- minibatch standard deviation ----------------------------------------------------------------------------------
+def test_pixel_norm_gives_each_position_the_mean_square_one():
+    x = random(3, 8, 4, 5) * 10
+    torch.testing.assert_close(pixel_norm(x.float()).square().mean(dim=1), torch.ones(3, 4, 5), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(pixel_norm(3 * x.float()), pixel_norm(x.float()))
+    assert not pixel_norm(torch.zeros(2, 8)).any()
+    assert pixel_norm(torch.full((1, 4), 1e-4)).flatten()[0] == pytest.approx(1e-4 / math.sqrt(2e-8), rel=1e-4)
 
 
-def test_equal_images_differ_by_nothing_and_opposite_ones_by_their_size():
-    same = torch.randn(1, 3, 4, 5).expand(4, -1, -1, -1)
-    assert MinibatchDeviation()(same)[:, -1].abs().max() <= 1.001e-4  # the root of what keeps its slope finite
-    x = torch.full((2, 3, 4, 5), 2.5)
-    x[1] *= -1
-    found = MinibatchDeviation()(x)
-    assert found.shape == (2, 4, 4, 5) and torch.equal(found[:, :3], x)
-    torch.testing.assert_close(found[:, 3], torch.full((2, 4, 5), 2.5))
+def test_derivatives_of_pixel_norm_and_deviation(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)  # stays float64
+    norm, deviation = random(2, 3, 2).requires_grad_(), random(5, 2, 2, 1).requires_grad_()
+    assert gradcheck(pixel_norm, norm) and gradgradcheck(pixel_norm, norm)
+    of = lambda x: with_minibatch_deviation(x, 3)  # noqa: E731
+    assert gradcheck(of, deviation) and gradgradcheck(of, deviation)
 
 
-def test_groups_are_neighbours_and_nearly_equal():
-    x = torch.randn(10, 3, 4, 4)
-    found = MinibatchDeviation(4)(x)[:, -1, 0, 0]
-    groups = (x[:4], x[4:7], x[7:])
-    expected = [g.std(0, unbiased=False).mean() for g in groups for _ in g]
-    torch.testing.assert_close(found, torch.stack(expected))
-    alone = MinibatchDeviation(4)(x[:1])
-    assert alone.shape == (1, 4, 4, 4) and alone[0, -1].abs().max() <= 1.001e-4
+def test_the_deviation_of_a_group():
+    x = random(8, 3, 2, 2, dtype=torch.float32)
+    out = with_minibatch_deviation(x, 4)
+    assert out.shape == (8, 4, 2, 2) and torch.equal(out[:, :3], x)
+    for group in (slice(0, 4), slice(4, 8)):
+        expected = x[group].std(dim=0, correction=0).mean()
+        torch.testing.assert_close(out[group, 3], expected.expand(4, 2, 2), rtol=1e-4, atol=1e-5)
+    assert with_minibatch_deviation(x[:1].expand(4, -1, -1, -1), 4)[:, 3].max() < 2e-4, "one image four times"
 
 
-def test_derivatives():
-    x = torch.randn(4, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("n", "sizes"), [(1, [1]), (3, [3]), (5, [3, 2]), (6, [3, 3]), (7, [4, 3]), (9, [3, 3, 3])])
+def test_groups_of_a_batch_that_does_not_divide_are_as_equal_as_can_be(n, sizes):
+    x = random(n, 3, 2, 2, dtype=torch.float32)
+    found = with_minibatch_deviation(x, 4)[:, 3, 0, 0]
+    expected = torch.cat([part.std(dim=0, correction=0).mean().expand(len(part)) for part in x.split(sizes)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-4)
 
-    def deviation(x):
-        return (x * 1.0 - MinibatchDeviation(2)(x)[:, -1:]).square()
 
-    assert gradcheck(deviation, x, atol=1e-4) and gradgradcheck(deviation, x, atol=1e-4)
+def test_sets_have_no_group_in_common():
+    real, fake = random(6, 2, 2, 2, dtype=torch.float32), 9 + random(6, 2, 2, 2, seed=1, dtype=torch.float32)
+    both = with_minibatch_deviation(torch.cat([real, fake]), 4, sets=2)
+    alone = torch.cat([with_minibatch_deviation(real, 4), with_minibatch_deviation(fake, 4)])
+    assert torch.equal(both, alone) and both[:, 2].max() < 2

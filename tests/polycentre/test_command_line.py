@@ -64,7 +64,7 @@ def test_scenarios_lists_one_line_each(run):
     assert [line.split()[0] for line in out.splitlines()] == [
         "demo", "derm_federated_2022", "derm_federated_small", "dm_gan_2023", "dm_gan_small", "dp_mcgan_2024",
         "ham10000_seven_classes", "ham10000_three_centres", "iwbi2022_mammography", "many_centres", "mini_mias_simulated_centres",
-        "pggan_mammograms_2018", "rectangles", "strategies",
+        "pggan_mammograms_2018", "pggan_mammograms_small", "rectangles", "strategies",
     ]  # fmt: skip
 
 

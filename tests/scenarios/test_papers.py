@@ -91,5 +91,5 @@ def test_what_is_missing_of_papers_001_and_004_is_said():
     said = {name: read(name).description for name in ("dp_mcgan_2024", "pggan_mammograms_2018")}
     assert (
         "WITHOUT its differential privacy" in said["dp_mcgan_2024"]
-        and "NOT its network" in said["pggan_mammograms_2018"]
+        and "NOT its view condition" in said["pggan_mammograms_2018"]
     )

@@ -45,6 +45,14 @@ def test_real_images(name, conduct_in_process, tmp_path, real_images, monkeypatc
     assert build_report(record).exists()
 
 
+def test_whole_mammograms_by_a_network_that_grows(conduct_in_process, tmp_path, real_images, monkeypatch):
+    monkeypatch.setenv("POLYCENTRE_TEST_DATA", str(real_images))
+    own = ["steps=15", "snapshot_from=5", "snapshot_every=5", "batch_size=4"]
+    overrides = [*QUICK, *(f"generators.whole.{one}" for one in own)]
+    done, record = conduct_in_process(read("pggan_mammograms_small", overrides), tmp_path / "run")
+    assert done and record.results().query("metric == 'auroc'")["value"].notna().all()
+
+
 def test_ham10000_refuses_the_source_with_too_few_positives(conduct_in_process, tmp_path, real_images, monkeypatch):
     monkeypatch.setenv("POLYCENTRE_TEST_DATA", str(real_images))
     scenario = quick(

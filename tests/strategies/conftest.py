@@ -130,7 +130,7 @@ class Lab:
         (self.folder / name).mkdir(exist_ok=True)
         return LabCentres(self.datasets, self.folder / name, **options)
 
-    def spec(self, model="dcgan", conditional=False, **training):
+    def spec(self, model="dcgan", conditional=False, more=None, **training):
         hyper = {"widths": [32], "sampling_steps": 2} if model == "flow_matching" else {"width": 4, "latent": 8}
         if model == "wgan_gp":
             hyper |= {"critic_steps": 2}
@@ -147,6 +147,7 @@ class Lab:
             hyper |= {"ada_target": -1.0, "ada_kimg": 0.05}
         if model == "stylegan2_ada":
             training = {"ema_images": None, "ema_ramp": None} | training
+        hyper |= more or {}
         training = {"steps": 12, "batch_size": 4, "ema": 0.9} | training
         values = {
             "model": model,

@@ -34,8 +34,14 @@ from strategies.kind import layout_bytes
 from strategies.members import Member
 
 SIZE = 32
-GANS = [(model, conditional) for model in ("dcgan", "wgan_gp") for conditional in (False, True)]
-GANS += [("stylegan2_ada", True)]
+GANS = {
+    "dcgan": {},
+    "wgan_gp": {},
+    "pggan": {"grow": False, "critic_steps": [2]},
+    "r3gan": {"width": 8},
+    "stylegan2_ada": {},
+}
+ALL_GANS = [(model, conditional) for model in GANS for conditional in (False, True)]
 
 
 def state_of(centres, key=None):
@@ -52,11 +58,11 @@ def centres_folder(centres):
     return Path(centres.place["out"]) / "centres"
 
 
-@pytest.mark.parametrize(("model", "conditional"), GANS)
+@pytest.mark.parametrize(("model", "conditional"), ALL_GANS)
 @pytest.mark.parametrize("exchange", ["images", "generator"])
 def test_one_centre_and_one_batch_a_job_is_ordinary_training(model, conditional, exchange, lab, share, same_arrays):
     here = lab(A=20)
-    spec = here.spec(model, conditional, decay="linear_second_half", steps=5)
+    spec = here.spec(model, conditional, GANS[model], decay="linear_second_half", steps=5)
     settings = DmGANSettings(
         updates=5, batches_per_job=1, exchange=exchange, steps="mean" if exchange == "generator" else "each"
     )
@@ -146,11 +152,11 @@ def test_a_swapped_discriminator_is_trained_on_where_it_arrived(lab, share, same
 # -- the two exchanges ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model", "conditional"), GANS)
+@pytest.mark.parametrize(("model", "conditional"), ALL_GANS)
 def test_both_exchanges_give_the_same_mean_gradient(model, conditional, lab):
     """Several batches against one version of the generator, in the middle of a training."""
     here = lab(A=20)
-    spec = here.spec(model, conditional)
+    spec = here.spec(model, conditional, GANS[model])
     patches, draw = here.patches("A", conditional), Draw(100, 2, 3, (0, 1))
     server = RemoteGenerator(spec, 5, 12)
     fakes = {f"fake.{phase}": images for phase, images in server.images(0, draw).items()}
@@ -166,7 +172,9 @@ def test_both_exchanges_give_the_same_mean_gradient(model, conditional, lab):
     mean = combine([1 / 3] * 3, batches)
     for (name, _), gradient in zip(server.generator.named_parameters(), mean, strict=True):
         np.testing.assert_allclose(gradient.numpy(), found["generator"][name], atol=1e-5, err_msg=name)
-        assert np.abs(found["generator"][name]).max() > 0
+        # Blocks of r3gan end in weights of 0 at first, which let no gradient through.
+        inside = model == "r3gan" and any(part in name for part in (".widen.", ".mix.", ".biases."))
+        assert (np.abs(found["generator"][name]).max() > 0) != inside
 
 
 def test_an_old_version_is_rebuilt_as_it_was(lab):

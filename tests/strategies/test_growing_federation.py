@@ -262,6 +262,19 @@ def test_what_a_generator_on_the_server_cannot_have(training, sends_images, mess
     assert "\n" not in problem
 
 
+def test_of_a_model_that_grows_by_itself_another_remedy_is_named():
+    values = {
+        "model": "pggan",
+        "image_size": 32,
+        "classes": ["a", "b"],
+        "hyper_parameters": {"width": 4},
+        "training": {},
+    }
+    assert remote_problem(GeneratorSpec.model_validate(values), True).endswith("one generator; set grow: false")
+    still = GeneratorSpec.model_validate(values | {"hyper_parameters": {"width": 4, "grow": False}})
+    assert remote_problem(still, True) is None
+
+
 @pytest.fixture
 def with_phases(monkeypatch):
     """Function: from here on the model has the phases that a function makes of its own ones."""

@@ -1,19 +1,25 @@
 """Local halves: what a provider shares is what a receiver draws from, to the bit, and no discriminator is shared."""
 
+import json
+
 import numpy as np
 import pytest
 
+from federation.wire.job import canonical_json
 from models import GenerativeModel, GeneratorSpec, PatchArrays
 from strategies.delivery import drawn
 from strategies.layouts import layout_of
-from strategies.one_shot import TRAIN, WEIGHTS, trained
+from strategies.one_shot import TRAIN, WEIGHTS, curves, trained
 
 COMPUTE = {"device": "cpu", "precision": "fp32"}
+STEPS = 4  # one for each size of a model that grows
 MODELS = {
     "dcgan": ({"width": 8}, True),
     "flow_matching": ({"widths": [32], "sampling_steps": 2}, True),
     "wgan_gp": ({"width": 8}, False),
     "stylegan2_ada": ({"channel_base": 128, "channel_max": 8, "latent": 8, "style_dim": 8}, True),
+    "pggan": ({"width": 8}, True),
+    "r3gan": ({"width": 8, "augment": "diffaugment"}, True),
 }
 
 
@@ -31,7 +37,7 @@ def specification(model):
             "classes": ["healthy", "lesion"],
             "conditional": conditional,
             "hyper_parameters": hyper,
-            "training": {"steps": 2, "batch_size": 4},
+            "training": {"steps": STEPS, "batch_size": 4},
         }
     )
 
@@ -47,7 +53,7 @@ def test_training_again_gives_the_same_weights(shared):
     spec, weights, history = shared
     again, _ = trained(spec, PATCHES, seed=3, **COMPUTE)
     assert weights.keys() == again.keys() and all(np.array_equal(weights[k], again[k]) for k in weights)
-    assert history["step"][-1] == 2
+    assert history["step"][-1] == STEPS
 
 
 def test_a_shared_generator_draws_the_same_images_anywhere(shared):
@@ -99,3 +105,13 @@ def test_a_discriminator_among_what_is_shared_would_be_found(model, monkeypatch,
     weights, _ = trained(spec, PATCHES, seed=3, **COMPUTE)
     assert len(beyond_the_generator(spec, weights)) == 1
     assert misfit(spec, weights, own_data, compute).startswith("weights.final.d.")
+
+
+def test_what_was_not_measured_in_a_window_travels_as_nothing():
+    """Of a lazy phase, or of snapshots; JSON has no NaN."""
+    values = {"model": "pggan", "image_size": 32, "classes": ["healthy", "lesion"], "hyper_parameters": {"width": 2}}
+    training = {"steps": 6, "batch_size": 4, "snapshot_every": 4, "choose_snapshot": "sliced_wasserstein"}
+    _, history = trained(GeneratorSpec.model_validate(values | {"training": training}), PATCHES, seed=3, **COMPUTE)
+    found = json.loads(canonical_json(curves(history)))
+    assert [value is None for value in found["sliced_wasserstein"]] == [True] * 3 + [False, True, False]
+    assert found["step"] == [1, 2, 3, 4, 5, 6] and None not in found["critic_loss"]

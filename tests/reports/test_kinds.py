@@ -55,7 +55,8 @@ def test_roles_of_an_older_run_follow_from_the_keys_of_its_arms():
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("reports/**/*.py")), ids=lambda path: path.stem)
 def test_no_kind_of_job_is_named_in_the_report(path):
     """But for the words that are names of phases and of splits, too: survey, learn, test."""
-    kinds = "identify|train_generator|send_patches|receive_patches|synthesise|feature_sums|feature_secure_sums|measure_generator|train_round|"
+    kinds = "identify|train_generator|send_patches|receive_patches|synthesise|feature_sums|feature_secure_sums|measure_generator|"
+    kinds += "train_round|"
     kinds += "train_discriminator|train_classifier_round|validate_classifier|adopt_classifier"
     strategies = "local|one_shot|pooled|fedavg_gan|cyclic|pooled_gan|dm_gan|md_gan|fedavg_classifier"
     assert not re.search(rf"""["'`]({kinds}|{strategies})["'`]""", path.read_text(encoding="utf-8"))

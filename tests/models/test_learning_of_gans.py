@@ -25,7 +25,10 @@ def seen(images):
     light = np.clip(images[:, 0].astype(float) - 60, 0, None)
     total = light.sum((1, 2)) + 1e-9
     rows, columns = (light.sum(axis) @ np.arange(SIDE) / total - 7.5 for axis in (2, 1))
-    spread = ((light * ((np.arange(SIDE)[:, None] - 7.5 - rows[:, None, None]) ** 2 + (np.arange(SIDE) - 7.5 - columns[:, None, None]) ** 2)).sum((1, 2)) / total)  # fmt: skip
+    away = (np.arange(SIDE) - 7.5 - rows[:, None])[:, :, None] ** 2 + (np.arange(SIDE) - 7.5 - columns[:, None])[
+        :, None
+    ] ** 2
+    spread = (light * away).sum((1, 2)) / total
     radius = np.hypot(rows, columns)
     good = (np.abs(radius - RADIUS) < 1.5) & (spread < 6) & (light.max((1, 2)) > 60)
     places = np.round(np.arctan2(rows, columns) / (2 * np.pi) * PLACES).astype(int) % PLACES

@@ -198,7 +198,7 @@ class Cell:
         body = LEARN.parse(self.own | {
             "pools": pools, "size": {"fraction": None, "images": None}, "subset_seed": 1, "oversample": None, "seed": 3,
             "classifier": ClassifierSpec.model_validate({"model": "cnn_small", "image_size": 32, "channels": 1, "num_classes": 2}),
-            "training": ClassifierTraining(batch_size=8, validate_every=2), "pretrained_sha256": None,
+            "training": ClassifierTraining(batch_size=8, validate_every=2),
             "metrics": (), "recipe": {"use": "mix", "steps": {"real": 2, "mix": 2, "pretrain": 2, "fine_tune": 2}, "synthetic_share": 0.5},
             "choose": choose, "cell": name | {"real_images": None, "repeat": 0, "receiver": "A"}, "send_classifier": False,
         })  # fmt: skip

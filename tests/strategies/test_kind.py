@@ -343,7 +343,8 @@ OF_EVERY_STRATEGY = (
     "arms.classifier={strategy: fedavg_classifier, rounds: 2, local_steps: 1, transport: int8, fine_tune: 2}",
     "arms.plain={strategy: fedavg_classifier, rounds: 1, local_steps: 1, transport: int8, secure_aggregation: false}",
     "centres.D={roles: [provider], data: {source: phantom, patients: 24, scanner: film}}",
-    "arms.summed={strategy: fedavg_gan, model: dcgan, width: 4, batch_size: 4, rounds: 1, local_steps: 1, fidelity: {spaces: []}}",
+    "arms.summed={strategy: fedavg_gan, model: dcgan, width: 4, batch_size: 4, rounds: 1, local_steps: 1,"
+    " fidelity: {images: 16, fewest_patients: 2}}",
     "generators.b={centre: B, model: dcgan, width: 4, steps: 4, batch_size: 4, snapshot_every: 2, ema: 0.9}",
     "generators.c={centre: C, model: flow_matching, conditional: true, widths: [32], sampling_steps: 2, steps: 2, batch_size: 4}",
     "arms.given={strategy: one_shot, generators: [b, c], choose: {by: distance, fewest_patients: 2}}",

@@ -52,9 +52,12 @@ class NodeSide:
     def fewest_patients(self) -> int:
         return minimums_of(self.node).sum_patients if self.node.deployed else 0
 
-    def hold_cohorts(self, sums: Sequence[PatchDataset]) -> None:
-        if self.node.deployed:
-            cohorts.hold(self.node, sums, self.fewest_patients)
+    def hold_cohort(
+        self, one_each: PatchDataset, rows: np.ndarray, first: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
+        if not self.node.deployed:
+            return rows, first, False
+        return cohorts.hold(self.node, one_each, rows, first, self.fewest_patients)
 
     def patches(self, body: OfTask) -> PatchDataset:
         return load_patches(self.node, body, body.task)

@@ -47,11 +47,17 @@ class CentreSide(Protocol):
     @property
     def fewest_patients(self) -> int: ...
 
-    def hold_cohorts(self, sums: Sequence[PatchDataset]) -> None:
-        """Called before sums over patients leave: a real centre refuses those that differ by a few from earlier ones.
+    def hold_cohort(
+        self, one_each: PatchDataset, rows: np.ndarray, first: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Called before sums over patients leave: a real centre sums up those of an earlier sum, if fewer than 20 have come since.
 
         Args:
-            sums: of each sum, one patch of each patient.
+            one_each: one patch of each patient.
+            rows: those to be summed up; first: bool, which of these belong to the first half.
+
+        Returns:
+            both as they are to be, and whether they are those of an earlier sum.
         """
 
     def patches(self, body: OfTask) -> PatchDataset:

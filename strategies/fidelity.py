@@ -128,8 +128,9 @@ def own_sums(here: CentreSide, body: FeatureSumsBody, arrays: Arrays) -> Answer:
         raise DataError("too_few_to_measure", text, have=shown_count(have), need=need)
     one_each = one_of_each_patient(patches)
     rows, first = _summed_rows(one_each, summed)
-    sums = [replace(one_each, index=one_each.index[part]) for part in (rows, rows[first], rows[~first])]
-    here.hold_cohorts(sums)
+    rows, first, frozen = here.hold_cohort(one_each, rows, first)
+    if frozen:
+        answer["earlier_cohort"] = True
     return answer, sums_of_halves(one_each.stored(rows), first, body.spaces)
 
 
@@ -215,6 +216,7 @@ class SumsAnswer(Answered):
 
     images: Count
     labels: list[int]
+    earlier_cohort: bool = False
 
 
 class MeasuredAnswer(Answered):
@@ -255,6 +257,13 @@ FEATURE_SUMS = Kind(
     answer=(
         Field("images", "count", "how many training boxes there are, rounded to 5", "counts"),
         Field("labels", "numbers", "classes of which there is a training patch", "counts"),
+        Field(
+            "earlier_cohort",
+            "yes",
+            "fewer than 20 patients came since an earlier sum, which is made again",
+            "counts",
+            when="only then",
+        ),
     ),
     answer_model=SumsAnswer,
     sends=(

@@ -40,6 +40,7 @@ class Reference:
         images: training boxes of each member, rounded: its weight.
         labels_of: labels that its patches have.
         units: ids of what it was made from.
+        notes: what is otherwise than one might think.
     """
 
     arrays: dict[str, np.ndarray]
@@ -47,6 +48,7 @@ class Reference:
     images: dict[str, int]
     labels_of: dict[str, tuple[int, ...]]
     units: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def classes(self, spec: GeneratorSpec) -> tuple[str, ...] | None:
         """Names of the classes that some member's patches have; None where nobody was asked."""
@@ -172,7 +174,12 @@ class Fidelity:
         made_from = tuple(reply.unit for reply in replies)
         if self.together is not None:  # ids of masked answers belong to a session, whatever was summed
             made_from = tuple(digest([ask.json, *units.of_centre(ask.centre, ask.task)]) for ask in self.sums)
-        return Reference(arrays, floors, images, labels, made_from)
+        notes = tuple(
+            f"centre {reply.centre!r} compares generators with the patients of an earlier study: fewer than 20 have come since"
+            for reply in replies
+            if reply.body.get("earlier_cohort")
+        )
+        return Reference(arrays, floors, images, labels, made_from, notes)
 
     def measurement(self, units: Units, reference: Reference, identity: str, weights: Mapping[str, np.ndarray],
                     *, preview: bool, label: str) -> Exchange[Reply]:  # fmt: skip

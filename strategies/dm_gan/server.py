@@ -194,7 +194,9 @@ class RemoteTraining(ServerHalf[Shared]):
             done.identity, plan.spec, self._generator.model.shared_arrays(), tuple(done.facts), card, preview,
             reference.classes(plan.spec),
         )  # fmt: skip
-        return Shared(generators={(plan.arm, plan.task): made}, federations=[self._record()])
+        return Shared(
+            generators={(plan.arm, plan.task): made}, federations=[self._record()], notes=list(reference.notes)
+        )
 
     def _key(self, reference: Reference) -> str:
         plan, f = self._plan, self._plan.fidelity

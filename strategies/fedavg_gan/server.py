@@ -192,7 +192,7 @@ class FederatedTraining(ServerHalf[Shared]):
             preview[0] if preview else None,
             reference.classes(spec),
         )
-        return Shared(generators={(f.arm, f.task): made}, federations=[record])
+        return Shared(generators={(f.arm, f.task): made}, federations=[record], notes=list(reference.notes))
 
     def _pooled(self, centres: Centres, host: Member) -> Exchange[Member]:
         replies = yield from move(self._units, centres, self._federation.pooled)

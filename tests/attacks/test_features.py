@@ -16,6 +16,7 @@ tasks:
   - {name: mass, lesions: mass, image_size: 32, margin_px: 20, crops: 1}
 split: {train: 1, val: 0, test: 0}
 """
+ALL = "task: {name: all, image_size: 32, margin_px: 20, crops: 1}\nsplit: {train: 1, val: 0, test: 0}"
 LOW = "{spaces: [texture, randnet], fewest_patients: 2}"
 
 
@@ -39,6 +40,11 @@ def undefended(monkeypatch):
     monkeypatch.setattr("clients.minimums.check", lambda *of: None)
     monkeypatch.setattr("clients.side.NodeSide.fewest_patients", 0)
     monkeypatch.setattr("strategies.fidelity.fewest_shown_alike", lambda count: count)
+
+
+def as_asked(node, one_each, rows, first, fewest):
+    """A node that remembers no cohort."""
+    return rows, first, False
 
 
 def test_a_half_of_one_patient_is_refused_and_its_number_hidden(centre_file, tmp_path):
@@ -74,7 +80,7 @@ def test_five_crops_of_a_lesion_count_once(centre_file, tmp_path, monkeypatch):
     assert len(patches) == 225 and sorted(shares("crops")) == [0, 0] + [1] * 43
     monkeypatch.setattr("strategies.fidelity.one_of_each_patient", lambda patches: patches)
     monkeypatch.setattr("clients.minimums.check", lambda *of: None)
-    monkeypatch.setattr("clients.side.cohorts.hold", lambda *of: None)
+    monkeypatch.setattr("clients.side.cohorts.hold", as_asked)
     assert shares("undefended").max() > 1
 
 
@@ -88,7 +94,7 @@ def test_two_tasks_that_differ_by_one_lesion_do_not_both_get_sums(centre_file, t
 
 
 def test_without_memory_the_difference_of_two_tasks_is_a_patient(centre_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("clients.side.cohorts.hold", lambda *of: None)
+    monkeypatch.setattr("clients.side.cohorts.hold", as_asked)
     monkeypatch.setattr("strategies.fidelity.fewest_shown_alike", lambda count: count)
     node = hospital(centre_file, tmp_path, positives=44, negatives=5, calcifications=1)
     plan = node.plan("two", DIFFERENT)
@@ -115,3 +121,21 @@ def test_other_patches_of_one_patient_are_refused(centre_file, tmp_path):
     image, kind, *_ = lines[1].split(",")
     table.write_text("\n".join([lines[0], f"{image},{kind},40,40,20,benign", *lines[2:]]) + "\n")
     assert node.sums(node.plan("other", DIFFERENT), "all").code == "too_alike"
+
+
+def test_a_patient_who_came_since_is_in_no_sum_until_twenty_have(centre_file, tmp_path):
+    """The later sum is that of the earlier patients: their difference is nothing."""
+    node = hospital(centre_file, tmp_path, positives=45, negatives=5)
+    plan = node.plan("one", ALL)
+    table = node.path.parent.parent / "pictures" / "lesions.csv"
+    lines = table.read_text().splitlines()
+    came = lines[-1]
+    table.write_text("\n".join(line for line in lines if line != came) + "\n")
+    earlier = node.sums(plan)
+    table.write_text("\n".join(lines) + "\n")
+    later = node.sums(node.plan("two", ALL))
+    assert later.body["earlier_cohort"] is True and "earlier_cohort" not in earlier.body
+    for one, other in zip(sums(earlier), sums(later), strict=True):
+        assert (
+            one.count == other.count and np.array_equal(one.sum, other.sum) and np.array_equal(one.outer, other.outer)
+        )

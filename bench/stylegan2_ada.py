@@ -148,7 +148,7 @@ def differences(ours: StyleGAN2ADAModel, plain: StyleGAN2ADAModel) -> dict[str, 
     def values(model: StyleGAN2ADAModel) -> dict[str, Tensor]:
         generator = model.networks["generator"]
         codes = generator.codes(noise, None).detach().requires_grad_()
-        made = generator.synthesise(codes, noise)
+        made = generator.images_of(codes, noise)
         (slope,) = torch.autograd.grad(made.square().sum(), codes)
         return {"images": made, "gradients": slope, "scores": model.networks["discriminator"](images)}
 

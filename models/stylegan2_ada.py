@@ -179,7 +179,7 @@ class StyleGAN2ADAModel(AdversarialModel):
         generator: Any = self.networks["generator"]
         noise = self.noise(n, rng)
         codes = generator.codes(noise, labels)
-        images = generator.synthesise(codes, noise).float()
+        images = generator.images_of(codes, noise).float()
         y = torch.randn(images.shape, generator=rng).to(images.device) / math.sqrt(images[0, 0].numel())
         (gradient,) = torch.autograd.grad((images * y).sum(), codes, create_graph=True)
         lengths = gradient.float().square().sum(2).mean(1).sqrt()

@@ -111,7 +111,7 @@ class Generator(nn.Module):
         self.register_buffer("kernel", fir.taps_of(), persistent=False)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        return self.synthesise(self.codes(noise, labels, truncation), noise)
+        return self.images_of(self.codes(noise, labels, truncation), noise)
 
     def codes(self, noise: Tensor, labels: Tensor | None, truncation: float = 1.0) -> Tensor:
         """Codes w of every layer: (n, layers, codes).
@@ -144,7 +144,7 @@ class Generator(nn.Module):
         found, place = labels.unique(return_inverse=True)
         return torch.stack([self.mapping(latent, label.expand(len(latent))).mean(0) for label in found])[place]
 
-    def synthesise(self, codes: Tensor, noise: Tensor) -> Tensor:
+    def images_of(self, codes: Tensor, noise: Tensor) -> Tensor:
         """Images of codes of all layers."""
         pixels = self._pixels(self.noise_columns.split(noise)[3])
         x = self.constant.expand(len(codes), -1, -1, -1)

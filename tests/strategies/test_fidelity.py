@@ -178,7 +178,9 @@ def test_only_training_patches_are_summed(lab, tmp_path):
 ])  # fmt: skip
 def test_sums_of_a_few_patients_are_not_sent(patients, fewest, deployed, sent, lab, tmp_path, monkeypatch):
     """A simulation keeps to the scenario's number, a real centre to its own where that is larger."""
-    monkeypatch.setattr("clients.side.cohorts.hold", lambda *of: None)  # these patients have no names
+    monkeypatch.setattr(
+        "clients.side.cohorts.hold", lambda node, one_each, *of: (*of[:2], False)
+    )  # these patients have no names
     monkeypatch.setattr("clients.minimums.check", lambda *of: None)  # which refuses the same, without the numbers
     monkeypatch.setattr("clients.policy.TRIAL_MINIMUMS", TRIAL_MINIMUMS.model_copy(update={"sum_patients": 20}))
     reply = sums_of(lab(A=patients), tmp_path, fewest=fewest, deployed=deployed)

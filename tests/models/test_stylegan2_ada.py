@@ -284,7 +284,7 @@ class LinearInCodes(nn.Module):
     def codes(self, noise, labels):
         return (noise[:, None, :10] * self.w).expand(-1, 8, -1)
 
-    def synthesise(self, codes, noise):
+    def images_of(self, codes, noise):
         return (codes.mean(1) @ self.matrix.t()).view(-1, 1, 32, 32)
 
 

@@ -42,6 +42,11 @@ CLASSIFIER = (
 STEPS = ("sum_keys", "sum_shares", "train_summed_round", "sum_survivors", "sum_opening")
 
 
+def slow(*values):
+    """Parameters that stand for others of their kind: only in `make test-all`."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 @pytest.fixture(scope="module")
 def scenario(federated):
     return federated(*FOUR)
@@ -182,7 +187,9 @@ def test_with_two_of_four_lost_the_run_stops_and_is_resumed_to_the_same_results(
         assert hook.kinds["train_summed_round"] == 4 * 2, "what the first session computed is taken from its record"
 
 
-@pytest.mark.parametrize("step", ["sum_keys", "sum_shares", "feature_secure_sums", "sum_survivors", "sum_opening"])
+@pytest.mark.parametrize(
+    "step", ["sum_shares", "sum_survivors", *slow("sum_keys", "feature_secure_sums", "sum_opening")]
+)
 def test_sums_of_features_need_all_centres_and_are_resumed(step, scenario, nodes, run, reference):
     """The reference of a study is that of all its centres. Who is lost after it gave its input is in the sum."""
     configs = nodes(scenario)
@@ -196,7 +203,7 @@ def test_sums_of_features_need_all_centres_and_are_resumed(step, scenario, nodes
     assert results(record) == reference
 
 
-@pytest.mark.parametrize("at", [2, 5, 6, 8, 9, 11])
+@pytest.mark.parametrize("at", [2, 6, 9, *slow(5, 8, 11)])
 def test_a_server_that_is_killed_anywhere_in_a_round_goes_on_to_the_same_results(at, scenario, nodes, run, reference):
     """Messages of the second round: training, signing and opening at four centres; killed before one of them is answered."""
     configs, seen = nodes(scenario), Counter()

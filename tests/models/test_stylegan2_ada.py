@@ -543,6 +543,9 @@ def distance(images, real):
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(
+    reason="its distance is halved after 200 steps and grows again: see docs/generators.md", strict=False
+)
 def test_it_learns_a_ring_of_gaussians():
     s = spec(
         channel_base=1024, channel_max=32, latent=16, style_dim=32, ada_kimg=50.0,
